@@ -1,0 +1,438 @@
+"""Frame payloads and the methods and headers in them.
+
+Two kinds of methods:
+
+* The few that carry every call (basic.publish, deliver, ack, nack) and the content header are
+  packed and unpacked here with `struct`.  Tests hold them against pamqp byte for byte.
+* All others are pamqp's classes, used from here as `methods.Queue.Declare(...)`.  pamqp encodes
+  them; they are decoded by `FieldReader`, because pamqp takes a string that is longer than its
+  frame for a short one and fails in other ways on hostile bytes.
+
+This is the only file that imports pamqp.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from pamqp import base, encode
+from pamqp import commands as methods
+
+from amphora.errors import FrameError, MessageError
+from amphora.wire.fields import FieldReader, Table
+from amphora.wire.framing import FRAME_END_BYTE, FRAME_METHOD
+
+__all__ = [
+    "Ack",
+    "Deliver",
+    "Method",
+    "Nack",
+    "Properties",
+    "Publish",
+    "decode_method",
+    "decode_properties",
+    "encode_ack",
+    "encode_method",
+    "encode_method_payload",
+    "encode_nack",
+    "encode_properties",
+    "encode_publish_payload",
+    "encode_shortstr",
+    "methods",
+]
+
+SYNTAX_ERROR = 502
+COMMAND_INVALID = 503
+
+_TAG_AND_BITS = struct.Struct(">QB")
+_METHOD_HEADER = struct.Struct(">BHIHH")
+_ACK_FRAME = struct.Struct(">BHIHHQBB")
+_FLAGS = struct.Struct(">H")
+_BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
+_BASIC_DELIVER = b"\x00\x3c\x00\x3c"
+
+
+class Publish:
+    """basic.publish (specification section 1.8.3.7)."""
+
+    name = "Basic.Publish"
+    __slots__ = ("exchange", "immediate", "mandatory", "routing_key")
+
+    def __init__(
+        self,
+        exchange: str = "",
+        routing_key: str = "",
+        mandatory: bool = False,
+        immediate: bool = False,
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.mandatory = mandatory
+        self.immediate = immediate
+
+
+class Deliver:
+    """basic.deliver (specification section 1.8.3.9)."""
+
+    name = "Basic.Deliver"
+    __slots__ = ("consumer_tag", "delivery_tag", "exchange", "redelivered", "routing_key")
+
+    def __init__(
+        self,
+        consumer_tag: str,
+        delivery_tag: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+    ) -> None:
+        self.consumer_tag = consumer_tag
+        self.delivery_tag = delivery_tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+
+
+class Ack:
+    """basic.ack (specification section 1.8.3.13)."""
+
+    name = "Basic.Ack"
+    __slots__ = ("delivery_tag", "multiple")
+
+    def __init__(self, delivery_tag: int = 0, multiple: bool = False) -> None:
+        self.delivery_tag = delivery_tag
+        self.multiple = multiple
+
+
+class Nack:
+    """basic.nack (https://www.rabbitmq.com/docs/nack)."""
+
+    name = "Basic.Nack"
+    __slots__ = ("delivery_tag", "multiple", "requeue")
+
+    def __init__(self, delivery_tag: int = 0, multiple: bool = False, requeue: bool = True) -> None:
+        self.delivery_tag = delivery_tag
+        self.multiple = multiple
+        self.requeue = requeue
+
+
+Method = base.Frame | Publish | Deliver | Ack | Nack
+
+
+def encode_shortstr(text: str) -> bytes:
+    """Return a short string: a length octet and UTF-8.
+
+    Raises:
+        ValueError: the text is longer than 255 bytes or cannot be UTF-8.
+    """
+    data = text.encode()
+    if len(data) > 255:
+        raise ValueError(f"a name of {len(data)} bytes does not fit into AMQP's 255")
+    return bytes((len(data),)) + data
+
+
+def encode_publish_payload(exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    """Return the payload of a basic.publish method frame."""
+    return (
+        _BASIC_PUBLISH
+        + encode_shortstr(exchange)
+        + encode_shortstr(routing_key)
+        + (b"\x01" if mandatory else b"\x00")
+    )
+
+
+def encode_deliver_payload(
+    consumer_tag: str, delivery_tag: int, redelivered: bool, exchange: str, routing_key: str
+) -> bytes:
+    """Return the payload of a basic.deliver method frame."""
+    return (
+        _BASIC_DELIVER
+        + encode_shortstr(consumer_tag)
+        + _TAG_AND_BITS.pack(delivery_tag, redelivered)
+        + encode_shortstr(exchange)
+        + encode_shortstr(routing_key)
+    )
+
+
+def encode_ack(channel: int, delivery_tag: int, multiple: bool = False) -> bytes:
+    """Return a whole basic.ack frame."""
+    return _ACK_FRAME.pack(FRAME_METHOD, channel, 13, 60, 80, delivery_tag, multiple, 0xCE)
+
+
+def encode_nack(
+    channel: int, delivery_tag: int, multiple: bool = False, requeue: bool = True
+) -> bytes:
+    """Return a whole basic.nack frame."""
+    bits = multiple | requeue << 1
+    return _ACK_FRAME.pack(FRAME_METHOD, channel, 13, 60, 120, delivery_tag, bits, 0xCE)
+
+
+def encode_method_payload(method: Method) -> bytes:
+    """Return the payload of a method frame: class id, method id, arguments.
+
+    Raises:
+        ValueError: an argument does not fit its AMQP type; nothing was encoded.
+    """
+    if isinstance(method, Publish):
+        payload = encode_publish_payload(method.exchange, method.routing_key, method.mandatory)
+        return payload[:-1] + bytes((method.mandatory | method.immediate << 1,))
+    if isinstance(method, Deliver):
+        return encode_deliver_payload(
+            method.consumer_tag,
+            method.delivery_tag,
+            method.redelivered,
+            method.exchange,
+            method.routing_key,
+        )
+    if isinstance(method, Ack):
+        return encode_ack(0, method.delivery_tag, method.multiple)[7:-1]
+    if isinstance(method, Nack):
+        return encode_nack(0, method.delivery_tag, method.multiple, method.requeue)[7:-1]
+    try:
+        return method.index.to_bytes(4, "big") + method.marshal()
+    except (TypeError, AttributeError, struct.error, UnicodeEncodeError) as error:
+        # pamqp lets all of these out on values that do not fit.
+        raise ValueError(f"cannot encode {method.name}: {error}") from error
+
+
+def encode_method(channel: int, method: Method) -> bytes:
+    """Return a whole method frame.
+
+    Raises:
+        ValueError: an argument does not fit its AMQP type; nothing was encoded.
+    """
+    payload = encode_method_payload(method)
+    head = struct.pack(">BHI", FRAME_METHOD, channel, len(payload))
+    return head + payload + FRAME_END_BYTE
+
+
+def decode_method(payload: bytes) -> Method:
+    """Return the method in the payload of a method frame.
+
+    Raises:
+        FrameError: unknown method (503), or arguments that do not fit it (502).
+    """
+    decode = _DECODERS.get(payload[:4])
+    if decode is None:
+        raise FrameError(COMMAND_INVALID, f"unknown method {payload[:4].hex()}")
+    reader = FieldReader(payload, 4)
+    try:
+        method = decode(reader)
+    except ValueError as error:
+        raise FrameError(SYNTAX_ERROR, f"method {payload[:4].hex()}: {error}") from error
+    if reader.position != len(payload):
+        raise FrameError(SYNTAX_ERROR, f"method {payload[:4].hex()} is longer than its arguments")
+    return method
+
+
+def _decode_deliver(reader: FieldReader) -> Deliver:
+    consumer_tag = reader.shortstr()
+    delivery_tag, redelivered = _TAG_AND_BITS.unpack(reader.take(9))
+    return Deliver(
+        consumer_tag, delivery_tag, bool(redelivered & 1), reader.shortstr(), reader.shortstr()
+    )
+
+
+def _decode_publish(reader: FieldReader) -> Publish:
+    reader.short()
+    exchange = reader.shortstr()
+    routing_key = reader.shortstr()
+    bits = reader.octet()
+    return Publish(exchange, routing_key, bool(bits & 1), bool(bits & 2))
+
+
+def _decode_ack(reader: FieldReader) -> Ack:
+    delivery_tag, bits = _TAG_AND_BITS.unpack(reader.take(9))
+    return Ack(delivery_tag, bool(bits & 1))
+
+
+def _decode_nack(reader: FieldReader) -> Nack:
+    delivery_tag, bits = _TAG_AND_BITS.unpack(reader.take(9))
+    return Nack(delivery_tag, bool(bits & 1), bool(bits & 2))
+
+
+def _decode_with(cls: type[base.Frame]) -> Callable[[FieldReader], base.Frame]:
+    """Return a decoder for one of pamqp's method classes, made from its list of arguments."""
+    arguments = [(name, cls.amqp_type(name)) for name in cls.attributes()]
+
+    def decode(reader: FieldReader) -> base.Frame:
+        method = cls.__new__(cls)
+        bits = 0
+        bits_left = 0
+        for name, kind in arguments:
+            if kind == "bit":
+                if not bits_left:
+                    bits, bits_left = reader.octet(), 8
+                setattr(method, name, bool(bits & 1))
+                bits >>= 1
+                bits_left -= 1
+            else:
+                bits_left = 0
+                setattr(method, name, _ARGUMENTS[kind](reader))
+        return method
+
+    return decode
+
+
+_ARGUMENTS: dict[str, Callable[[FieldReader], Any]] = {
+    "octet": FieldReader.octet,
+    "short": FieldReader.short,
+    "long": FieldReader.long,
+    "longlong": FieldReader.longlong,
+    "shortstr": FieldReader.shortstr,
+    "longstr": FieldReader.longstr,
+    "table": FieldReader.table,
+    "timestamp": FieldReader.timestamp,
+}
+
+_DECODERS: dict[bytes, Callable[[FieldReader], Method]] = {
+    index.to_bytes(4, "big"): _decode_with(cls) for index, cls in methods.INDEX_MAPPING.items()
+}
+_DECODERS[b"\x00\x3c\x00\x28"] = _decode_publish
+_DECODERS[b"\x00\x3c\x00\x3c"] = _decode_deliver
+_DECODERS[b"\x00\x3c\x00\x50"] = _decode_ack
+_DECODERS[b"\x00\x3c\x00\x78"] = _decode_nack
+
+
+class Properties:
+    """The properties of a message (specification section 1.8.1); None where one is absent.
+
+    `message_type` is AMQP's `type`, `delivery_mode` 1 is transient and 2 is persistent,
+    `expiration` is a decimal text in milliseconds.
+    """
+
+    # Defaults live on the class, so that a decoded message only stores what it has.
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Table | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    message_type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    cluster_id: str | None = None
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in values.items():
+            if name not in PROPERTY_NAMES:
+                raise TypeError(f"a message has no property {name!r}")
+            setattr(self, name, value)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for name in PROPERTY_NAMES:
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Properties):
+            return NotImplemented
+        return dict(self) == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Properties({', '.join(f'{name}={value!r}' for name, value in self)})"
+
+
+# In the order of the wire; the first has the highest bit of the flags.
+_PROPERTY_KINDS = (
+    ("content_type", "shortstr"),
+    ("content_encoding", "shortstr"),
+    ("headers", "table"),
+    ("delivery_mode", "octet"),
+    ("priority", "octet"),
+    ("correlation_id", "shortstr"),
+    ("reply_to", "shortstr"),
+    ("expiration", "shortstr"),
+    ("message_id", "shortstr"),
+    ("timestamp", "timestamp"),
+    ("message_type", "shortstr"),
+    ("user_id", "shortstr"),
+    ("app_id", "shortstr"),
+    ("cluster_id", "shortstr"),
+)
+PROPERTY_NAMES = tuple(name for name, _ in _PROPERTY_KINDS)
+
+
+def encode_properties(properties: Properties) -> bytes:
+    """Return the flags and values of a content header, without its first 12 bytes.
+
+    Raises:
+        ValueError: a property does not fit its AMQP type; nothing was encoded.
+    """
+    values = properties.__dict__
+    flags = 0
+    parts = [b""]
+    bit = 0x8000
+    try:
+        for name, kind in _PROPERTY_KINDS:
+            value = values.get(name)
+            if value is not None:
+                flags |= bit
+                if kind == "shortstr":
+                    parts.append(encode_shortstr(value))
+                elif kind == "octet":
+                    parts.append(bytes((value,)))
+                else:
+                    parts.append(_encode_rare(kind, value))
+            bit >>= 1
+    except (TypeError, AttributeError, struct.error, UnicodeEncodeError) as error:
+        raise ValueError(f"property {name} cannot be sent: {error}") from error
+    parts[0] = _FLAGS.pack(flags)
+    return b"".join(parts)
+
+
+def _encode_rare(kind: str, value: Any) -> bytes:
+    if kind == "table":
+        for key in value:
+            # pamqp cuts longer names without an error.
+            if len(key.encode()) > 128:
+                raise ValueError("the name of a header is longer than 128 bytes")
+    return encode.by_type(value, kind)
+
+
+# Which properties a set of flags announces, so that decoding looks only at those.
+_ReadPlan = tuple[tuple[str, Callable[[FieldReader], Any]], ...]
+_read_plans: dict[int, _ReadPlan] = {}
+
+
+def _read_plan(flags: int) -> _ReadPlan:
+    if flags & 0x0003:
+        raise ValueError("unknown property flags")
+    plan = tuple(
+        (name, _ARGUMENTS[kind])
+        for bit, (name, kind) in enumerate(_PROPERTY_KINDS)
+        if flags & (0x8000 >> bit)
+    )
+    # At most 2^14 combinations exist, so this cannot grow without bound.
+    _read_plans[flags] = plan
+    return plan
+
+
+def decode_properties(payload: bytes, position: int = 12) -> Properties:
+    """Return the properties in the payload of a content header frame.
+
+    Raises:
+        MessageError: they cannot be understood.  RabbitMQ relays such headers from any
+            publisher, so this is an error of the message, never of the connection.
+    """
+    properties = Properties()
+    try:
+        flags = payload[position] << 8 | payload[position + 1]
+        reader = FieldReader(payload, position + 2)
+        values = properties.__dict__
+        for name, read in _read_plans.get(flags) or _read_plan(flags):
+            values[name] = read(reader)
+        if reader.position != len(payload):
+            raise ValueError("bytes behind the last property")
+    except (ValueError, IndexError) as error:
+        raise MessageError(f"the header of the message cannot be read: {error}") from error
+    return properties

@@ -1,0 +1,189 @@
+"""Strict decoding of AMQP field values (specification section 4.2.5, RabbitMQ's errata).
+
+Every length is checked against the bytes that are there before anything is taken, tables may
+nest `MAX_DEPTH` deep and hold `MAX_ELEMENTS` values in all: a few hundred bytes from a stranger
+must not cost a recursion error or a stalled process.  All failures are `ValueError`; the
+callers turn them into an error of the frame or of the message, whichever it is.
+
+Encoding is pamqp's; only decoding has to face strangers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+MAX_DEPTH = 100
+MAX_ELEMENTS = 1000
+
+Table = dict[str, Any]
+
+
+class FieldReader:
+    """Read values one after the other from `data`, starting at `position`."""
+
+    def __init__(self, data: bytes, position: int = 0) -> None:
+        self.data = data
+        self.position = position
+        self._elements = 0
+
+    def take(self, size: int) -> bytes:
+        """Return the next `size` bytes."""
+        end = self.position + size
+        if end > len(self.data):
+            raise ValueError(f"{size} bytes announced, {len(self.data) - self.position} there")
+        taken = self.data[self.position : end]
+        self.position = end
+        return taken
+
+    def _number(self, form: struct.Struct) -> Any:
+        return form.unpack(self.take(form.size))[0]
+
+    def octet(self) -> int:
+        """Return an unsigned 8-bit integer."""
+        return self.take(1)[0]
+
+    def short(self) -> int:
+        """Return an unsigned 16-bit integer."""
+        return int.from_bytes(self.take(2), "big")
+
+    def long(self) -> int:
+        """Return an unsigned 32-bit integer."""
+        return int.from_bytes(self.take(4), "big")
+
+    def longlong(self) -> int:
+        """Return an unsigned 64-bit integer."""
+        return int.from_bytes(self.take(8), "big")
+
+    def shortstr(self) -> str:
+        """Return a text of up to 255 bytes, which must be UTF-8."""
+        return self.take(self.octet()).decode()
+
+    def longstr(self) -> str:
+        """Return a long text.  Bytes that are not UTF-8 survive as surrogate escapes.
+
+        Long strings carry binary as well (a SASL response, a header from another language).
+        """
+        return self.take(self.long()).decode("utf-8", "surrogateescape")
+
+    def timestamp(self) -> datetime:
+        """Return a point in time, with the resolution of a second."""
+        seconds = self.longlong()
+        try:
+            return datetime.fromtimestamp(seconds, UTC)
+        except (ValueError, OverflowError, OSError):
+            raise ValueError(f"timestamp {seconds} is out of range") from None
+
+    def table(self, depth: int = 1) -> Table:
+        """Return a field table as a dict."""
+        end = self._enter(depth)
+        table: Table = {}
+        while self.position < end:
+            name = self.shortstr()
+            table[name] = self.value(depth)
+        self._leave(end, "table")
+        return table
+
+    def array(self, depth: int = 1) -> list[Any]:
+        """Return a field array as a list."""
+        end = self._enter(depth)
+        values = []
+        while self.position < end:
+            values.append(self.value(depth))
+        self._leave(end, "array")
+        return values
+
+    def _enter(self, depth: int) -> int:
+        if depth > MAX_DEPTH:
+            raise ValueError(f"tables nested deeper than {MAX_DEPTH}")
+        size = self.long()
+        if self.position + size > len(self.data):
+            raise ValueError(f"table of {size} bytes overruns its frame")
+        return self.position + size
+
+    def _leave(self, end: int, what: str) -> None:
+        if self.position != end:
+            raise ValueError(f"a value overruns its {what}")
+
+    def value(self, depth: int) -> Any:
+        """Return one value of a table or an array: a type octet and what it announces."""
+        self._elements += 1
+        if self._elements > MAX_ELEMENTS:
+            raise ValueError(f"more than {MAX_ELEMENTS} values in a table")
+        kind = self.take(1)
+        if kind == b"F":
+            return self.table(depth + 1)
+        if kind == b"A":
+            return self.array(depth + 1)
+        read = _VALUES.get(kind)
+        if read is None:
+            raise ValueError(f"unknown field type {kind!r}")
+        return read(self)
+
+    def decimal(self) -> Decimal:
+        """Return a decimal: a scale octet and a signed 32-bit mantissa."""
+        scale = self.octet()
+        return Decimal(self._number(_INT32)).scaleb(-scale)
+
+    def boolean(self) -> bool:
+        """Return a truth value of one octet."""
+        return self.octet() != 0
+
+    def int8(self) -> int:
+        """Return a signed 8-bit integer."""
+        return int.from_bytes(self.take(1), "big", signed=True)
+
+    def int16(self) -> int:
+        """Return a signed 16-bit integer."""
+        return int.from_bytes(self.take(2), "big", signed=True)
+
+    def int32(self) -> int:
+        """Return a signed 32-bit integer."""
+        return int.from_bytes(self.take(4), "big", signed=True)
+
+    def int64(self) -> int:
+        """Return a signed 64-bit integer."""
+        return int.from_bytes(self.take(8), "big", signed=True)
+
+    def float32(self) -> float:
+        """Return a single precision number."""
+        return float(self._number(_FLOAT))
+
+    def float64(self) -> float:
+        """Return a double precision number."""
+        return float(self._number(_DOUBLE))
+
+    def bytearray(self) -> bytearray:
+        """Return a string of bytes."""
+        return bytearray(self.take(self.long()))
+
+    def void(self) -> None:
+        """Return nothing, and take nothing."""
+
+
+_INT32 = struct.Struct(">i")
+_FLOAT = struct.Struct(">f")
+_DOUBLE = struct.Struct(">d")
+
+# RabbitMQ's reading of the type octets, which differs from the specification's:
+# https://www.rabbitmq.com/amqp-0-9-1-errata
+_VALUES: dict[bytes, Callable[[FieldReader], Any]] = {
+    b"t": FieldReader.boolean,
+    b"b": FieldReader.int8,
+    b"B": FieldReader.octet,
+    b"s": FieldReader.int16,
+    b"u": FieldReader.short,
+    b"I": FieldReader.int32,
+    b"i": FieldReader.long,
+    b"l": FieldReader.int64,
+    b"f": FieldReader.float32,
+    b"d": FieldReader.float64,
+    b"D": FieldReader.decimal,
+    b"S": FieldReader.longstr,
+    b"T": FieldReader.timestamp,
+    b"x": FieldReader.bytearray,
+    b"V": FieldReader.void,
+}
