@@ -126,7 +126,8 @@ class FieldReader:
     def decimal(self) -> Decimal:
         """Return a decimal: a scale octet and a signed 32-bit mantissa."""
         scale = self.octet()
-        return Decimal(self._number(_INT32)).scaleb(-scale)
+        # From text, because arithmetic would round to the decimal context of the program.
+        return Decimal(f"{self._number(_INT32)}e-{scale}")
 
     def boolean(self) -> bool:
         """Return a truth value of one octet."""
