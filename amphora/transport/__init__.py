@@ -1,0 +1,1 @@
+"""One process's way to a broker: sockets, connections, channels, and keeping them alive."""

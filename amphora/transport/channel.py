@@ -1,0 +1,458 @@
+"""One channel of a connection.
+
+Three things happen on a channel, and each has its own small state:
+
+* Synchronous methods.  One at a time; `_turn` is held from the request until the *broker* has
+  answered, not until the caller stops waiting, so that an answer that comes late can never be
+  taken for the answer to the next request.
+* Publishes with confirms: `Confirms`.
+* Deliveries: `settle` collects in `Acks` what may be acknowledged in one turn of the event loop.
+
+A channel ends once.  Its delivery tags and sequence numbers mean nothing on any other channel:
+acks on a closed channel are dropped and counted, never sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.lock import Semaphore
+
+from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, FrameError, printable
+from amphora.transport.acks import Acks
+from amphora.transport.confirms import Confirms, Returned, Unconfirmed
+from amphora.transport.deadline import Deadline
+from amphora.wire.codec import (
+    Ack,
+    Deliver,
+    Method,
+    Nack,
+    Properties,
+    decode_method,
+    encode_ack,
+    encode_method,
+    encode_nack,
+    encode_properties,
+    encode_publish_payload,
+    methods,
+)
+from amphora.wire.content import ContentAssembler, Message, encode_content
+from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, UNEXPECTED_FRAME
+
+if TYPE_CHECKING:
+    from amphora.transport.connection import Connection
+
+logger = logging.getLogger("amphora.transport")
+
+COMMAND_INVALID = 503
+
+R = TypeVar("R")
+
+
+class Channel:
+    """A channel, open until `error` is set.  Made by `Connection.channel`.
+
+    Attributes:
+        number: the channel number.
+        error: why the channel ended; None while it is open.
+        on_closed: called once with the channel when it has ended; must not block.
+        stale_acks: how many acks came too late to be sent.
+    """
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection = connection
+        self.number = number
+        self.error: AmphoraError | None = None
+        self.on_closed: Callable[[Channel], None] | None = None
+        self.stale_acks = 0
+        self._turn = Semaphore(1)
+        self._expected: tuple[tuple[type[Any], ...], AsyncResult[Any]] | None = None
+        self._content: ContentAssembler[Method] = ContentAssembler()
+        self._consumers: dict[str, Callable[[Message[Deliver]], None]] = {}
+        self._cancelled: dict[str, Callable[[str], None]] = {}
+        self._confirms: Confirms | None = None
+        self._acks = Acks()
+        self._ack_scheduled = False
+
+    def __repr__(self) -> str:
+        state = "open" if self.error is None else "closed"
+        return f"<Channel {self.number} of {self.connection.name!r} [{state}]>"
+
+    # -- synchronous methods --------------------------------------------------------------------
+
+    def call(self, method: Method, *replies: type[R], timeout: float | None = None) -> R:
+        """Send a synchronous method and return the broker's answer.  Switches greenlets.
+
+        Args:
+            method: the method, such as `methods.Queue.Declare("q")`.
+            replies: the classes that answer it.
+            timeout: seconds to wait; the endpoint's method timeout if None.
+
+        Raises:
+            ChannelClosed: the broker refused; the channel cannot be used any more.
+            ConnectionLost: the connection ended or the broker did not answer in time.
+            ValueError: an argument does not fit its AMQP type; nothing was sent.
+        """
+        data = encode_method(self.number, method)
+        if timeout is None:
+            timeout = self.connection.method_timeout
+        deadline = Deadline(timeout)
+        if not self._turn.acquire(timeout=deadline.left()):
+            raise self._no_answer(method, timeout)
+        if self.error is not None:
+            self._turn.release()
+            raise self._ended()
+        answer: AsyncResult[Any] = AsyncResult()
+        self._expected = (replies, answer)
+        self.connection.send(data)
+        if not answer.wait(deadline.left()) and not answer.ready():
+            raise self._no_answer(method, timeout)
+        reply: Any = answer.get()
+        return reply  # type: ignore[no-any-return]
+
+    def _no_answer(self, method: Method, timeout: float) -> ConnectionLost:
+        blocked = self.connection.blocked
+        why = f" (the broker blocks this connection: {blocked})" if blocked else ""
+        return ConnectionLost(
+            f"no answer from {self.connection.peer} to {method.name} within {timeout:g} s{why}"
+        )
+
+    def _ended(self) -> AmphoraError:
+        # A fresh exception each time: raising one object in several greenlets mixes tracebacks.
+        if isinstance(self.error, ChannelClosed):
+            return ChannelClosed(self.error.code, self.error.text)
+        ended = ConnectionLost(str(self.error))
+        ended.__cause__ = self.error
+        return ended
+
+    def exchange_declare(
+        self, exchange: str, type: str = "direct", *, durable: bool = True, **options: Any
+    ) -> None:
+        """Declare an exchange; `options` are `passive`, `auto_delete`, `internal`, `arguments`."""
+        self.call(
+            methods.Exchange.Declare(
+                exchange=exchange, exchange_type=type, durable=durable, **options
+            ),
+            methods.Exchange.DeclareOk,
+        )
+
+    def exchange_delete(self, exchange: str, *, if_unused: bool = False) -> None:
+        """Delete an exchange."""
+        self.call(
+            methods.Exchange.Delete(exchange=exchange, if_unused=if_unused),
+            methods.Exchange.DeleteOk,
+        )
+
+    def queue_declare(
+        self, queue: str = "", *, durable: bool = True, **options: Any
+    ) -> methods.Queue.DeclareOk:
+        """Declare a queue; return its name and how many messages and consumers it has.
+
+        `options` are `passive`, `exclusive`, `auto_delete` and `arguments`.
+        """
+        return self.call(
+            methods.Queue.Declare(queue=queue, durable=durable, **options),
+            methods.Queue.DeclareOk,
+        )
+
+    def queue_bind(
+        self,
+        queue: str,
+        exchange: str,
+        routing_key: str = "",
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        """Bind a queue to an exchange."""
+        self.call(
+            methods.Queue.Bind(
+                queue=queue, exchange=exchange, routing_key=routing_key, arguments=arguments
+            ),
+            methods.Queue.BindOk,
+        )
+
+    def queue_unbind(self, queue: str, exchange: str, routing_key: str = "") -> None:
+        """Remove a binding."""
+        self.call(
+            methods.Queue.Unbind(queue=queue, exchange=exchange, routing_key=routing_key),
+            methods.Queue.UnbindOk,
+        )
+
+    def queue_purge(self, queue: str) -> int:
+        """Drop the messages that wait in a queue; return how many there were."""
+        purged = self.call(methods.Queue.Purge(queue=queue), methods.Queue.PurgeOk)
+        return purged.message_count or 0
+
+    def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue; return how many messages were in it."""
+        method = methods.Queue.Delete(queue=queue, if_unused=if_unused, if_empty=if_empty)
+        return self.call(method, methods.Queue.DeleteOk).message_count or 0
+
+    def qos(self, prefetch: int) -> None:
+        """Limit the unacknowledged deliveries of each consumer made from now on."""
+        self.call(methods.Basic.Qos(0, prefetch, False), methods.Basic.QosOk)
+
+    # -- publishing -----------------------------------------------------------------------------
+
+    def confirm_select(self) -> None:
+        """Ask the broker to confirm every publish (https://www.rabbitmq.com/docs/confirms)."""
+        self.call(methods.Confirm.Select(), methods.Confirm.SelectOk)
+        self._confirms = Confirms()
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        body: bytes,
+        *,
+        mandatory: bool = False,
+        unconfirmed: Unconfirmed | None = None,
+    ) -> None:
+        """Queue a message for the writer.  Never switches greenlets.
+
+        Args:
+            unconfirmed: told the broker's verdict, if the channel is in confirm mode.
+
+        Raises:
+            ValueError: a name or a property does not fit; nothing was sent.
+            ConnectionLost, ChannelClosed: the channel has ended; nothing was sent.
+        """
+        data = encode_content(
+            self.number,
+            encode_publish_payload(exchange, routing_key, mandatory),
+            encode_properties(properties),
+            body,
+            self.connection.frame_max,
+        )
+        self.send_content(data, unconfirmed)
+
+    def send_content(self, data: bytes, unconfirmed: Unconfirmed | None = None) -> None:
+        """Queue an encoded message of this channel; see `publish`."""
+        if self.error is not None:
+            raise self._ended()
+        if self._confirms is not None:
+            self._confirms.expect(unconfirmed)
+        self.connection.send(data)
+
+    @property
+    def unconfirmed_count(self) -> int:
+        """How many publishes the broker has not confirmed."""
+        return 0 if self._confirms is None else len(self._confirms)
+
+    def take_unconfirmed(self) -> list[Unconfirmed]:
+        """Return what is unconfirmed, in the order of publishing, and forget it."""
+        return [] if self._confirms is None else self._confirms.take()
+
+    # -- consuming ------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str,
+        callback: Callable[[Message[Deliver]], None],
+        consumer_tag: str,
+        *,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        arguments: dict[str, Any] | None = None,
+        on_cancel: Callable[[str], None] | None = None,
+    ) -> None:
+        """Have the messages of a queue delivered to `callback`.  Switches greenlets.
+
+        Args:
+            callback: gets each message, in the reader greenlet; must not block.
+            consumer_tag: chosen by the caller, new for every consume: reusing one on a channel
+                costs the connection.
+            on_cancel: told the tag when the broker ends the consumer, as it does when the
+                queue is deleted (https://www.rabbitmq.com/docs/consumer-cancel).
+        """
+        # Before the answer: deliveries may be in the same read as consume-ok.
+        self._consumers[consumer_tag] = callback
+        if on_cancel is not None:
+            self._cancelled[consumer_tag] = on_cancel
+        try:
+            self.call(
+                methods.Basic.Consume(
+                    queue=queue,
+                    consumer_tag=consumer_tag,
+                    no_ack=no_ack,
+                    exclusive=exclusive,
+                    arguments=arguments or {},
+                ),
+                methods.Basic.ConsumeOk,
+            )
+        except BaseException:
+            self._forget_consumer(consumer_tag)
+            raise
+
+    def cancel(self, consumer_tag: str, timeout: float | None = None) -> None:
+        """End a consumer.  What was delivered to it stays unacknowledged.  Switches greenlets."""
+        self.call(
+            methods.Basic.Cancel(consumer_tag=consumer_tag),
+            methods.Basic.CancelOk,
+            timeout=timeout,
+        )
+        self._forget_consumer(consumer_tag)
+
+    def _forget_consumer(self, consumer_tag: str) -> Callable[[str], None] | None:
+        self._consumers.pop(consumer_tag, None)
+        return self._cancelled.pop(consumer_tag, None)
+
+    def get(self, queue: str, no_ack: bool = False) -> Message[Method] | None:
+        """Fetch one message; return None if the queue is empty.  Switches greenlets."""
+        method = methods.Basic.Get(queue=queue, no_ack=no_ack)
+        answer: Any = self.call(method, Message, methods.Basic.GetEmpty)
+        return answer if isinstance(answer, Message) else None
+
+    def ack(self, delivery_tag: int, multiple: bool = False) -> None:
+        """Acknowledge at once.  Never switches greenlets; on a closed channel it is dropped."""
+        self._send_verdict(encode_ack(self.number, delivery_tag, multiple))
+
+    def nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
+        """Refuse at once, to the queue (`requeue`) or away.  Never switches greenlets."""
+        self._send_verdict(encode_nack(self.number, delivery_tag, multiple, requeue))
+
+    def _send_verdict(self, data: bytes) -> None:
+        if self.error is None:
+            self.connection.send(data)
+        else:
+            self.stale_acks += 1
+
+    def settle(self, delivery_tag: int) -> None:
+        """Acknowledge a delivery together with others of this turn.  Never switches greenlets.
+
+        On a channel where this is used, every delivery is settled with it or with `refuse`.
+        """
+        self._acks.ack(delivery_tag)
+        if not self._ack_scheduled:
+            self._ack_scheduled = True
+            gevent.get_hub().loop.run_callback(self._send_acks)
+
+    def refuse(self, delivery_tag: int, *, requeue: bool) -> None:
+        """Refuse a delivery of a channel where `settle` is used.  Never switches greenlets."""
+        self._acks.refused(delivery_tag)
+        self.nack(delivery_tag, requeue=requeue)
+
+    def _send_acks(self) -> None:
+        self._ack_scheduled = False
+        up_to, singly = self._acks.take()
+        acks = [encode_ack(self.number, up_to, True)] if up_to else []
+        acks += [encode_ack(self.number, tag) for tag in singly]
+        if acks:
+            self._send_verdict(b"".join(acks))
+
+    # -- what arrives ---------------------------------------------------------------------------
+
+    def handle_frame(self, frame_type: int, payload: bytes) -> None:
+        """Take a frame of this channel.  Called by the connection's reader; never blocks.
+
+        Raises:
+            FrameError: the broker broke the protocol.
+        """
+        if frame_type == FRAME_METHOD:
+            method = decode_method(payload)
+            if isinstance(method, Deliver | methods.Basic.Return | methods.Basic.GetOk):
+                self._content.begin(method)
+            else:
+                if not self._content.idle:
+                    raise FrameError(UNEXPECTED_FRAME, f"{method.name} in the middle of content")
+                self._handle_method(method)
+            return
+        if frame_type == FRAME_HEADER:
+            message = self._content.header(payload)
+        elif frame_type == FRAME_BODY:
+            message = self._content.body(payload)
+        else:
+            raise FrameError(UNEXPECTED_FRAME, f"frame type {frame_type} on a channel")
+        if message is not None:
+            self._handle_message(message)
+
+    def _handle_message(self, message: Message[Any]) -> None:
+        method = message.method
+        if isinstance(method, Deliver):
+            consumer = self._consumers.get(method.consumer_tag)
+            if consumer is not None:
+                consumer(message)
+            else:
+                # Its consumer was cancelled while the message was under way.
+                self.refuse(method.delivery_tag, requeue=True)
+        elif isinstance(method, methods.Basic.Return):
+            if self._confirms is not None:
+                self._confirms.returned(
+                    message.properties.message_id or "",
+                    Returned(method.reply_code or 0, printable(method.reply_text)),
+                )
+        else:
+            self._answer(message, Message)
+
+    def _handle_method(self, method: Method) -> None:
+        if isinstance(method, Ack | Nack):
+            if self._confirms is not None:
+                accepted = isinstance(method, Ack)
+                self._confirms.confirm(method.delivery_tag, method.multiple, accepted)
+        elif isinstance(method, methods.Basic.Cancel):
+            tag = str(method.consumer_tag)
+            on_cancel = self._forget_consumer(tag)
+            if on_cancel is not None:
+                on_cancel(tag)
+        elif isinstance(method, methods.Channel.Close):
+            self.connection.send(encode_method(self.number, methods.Channel.CloseOk()))
+            self.connection.forget_channel(self)
+            self._end(ChannelClosed(method.reply_code or 0, str(method.reply_text)))
+        elif isinstance(method, methods.Channel.Flow):
+            # RabbitMQ does not send it; answering is all that the specification asks for.
+            self.connection.send(encode_method(self.number, methods.Channel.FlowOk(method.active)))
+        else:
+            self._answer(method, type(method))
+
+    def _answer(self, answer: Any, kind: type[Any]) -> None:
+        if self._expected is None or kind not in self._expected[0]:
+            raise FrameError(
+                COMMAND_INVALID, f"{getattr(answer, 'name', 'get-ok')} was not asked for"
+            )
+        _, waiting = self._expected
+        self._expected = None
+        self._turn.release()
+        waiting.set(answer)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Close the channel; unacknowledged deliveries go back to their queues.
+
+        Switches greenlets for at most `timeout` seconds.  Closing twice is fine.
+        """
+        if self.error is not None:
+            return
+        self._send_acks()
+        try:
+            self.call(
+                methods.Channel.Close(200, "", 0, 0), methods.Channel.CloseOk, timeout=timeout
+            )
+        except AmphoraError:
+            # No answer in time: the number stays taken, what comes for it is dropped.
+            pass
+        else:
+            self.connection.forget_channel(self)
+        self._end(ConnectionLost("the channel was closed on this side"))
+
+    def connection_ended(self, error: AmphoraError) -> None:
+        """Take note that the connection has ended."""
+        self._end(error)
+
+    def _end(self, error: AmphoraError) -> None:
+        if self.error is not None:
+            return
+        self.error = error
+        self._consumers.clear()
+        self._cancelled.clear()
+        if self._expected is not None:
+            _, waiting = self._expected
+            self._expected = None
+            waiting.set_exception(self._ended())
+            self._turn.release()
+        if self.on_closed is not None:
+            self.on_closed(self)

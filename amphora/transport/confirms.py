@@ -1,0 +1,96 @@
+"""Publisher confirms of one channel (https://www.rabbitmq.com/docs/confirms), without I/O.
+
+The broker confirms by sequence number, singly, in any order, or "all up to n".  A message that no
+queue took comes back in front of its confirm; the return carries no number, so it is matched by
+its message id.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class Returned(NamedTuple):
+    """What the broker said of a message that no queue took."""
+
+    code: int
+    text: str
+
+
+class Unconfirmed(Protocol):
+    """A published message, as far as its confirm is concerned."""
+
+    @property
+    def message_id(self) -> str:
+        """The message id that it was published with."""
+
+    def confirmed(self, accepted: bool, returned: Returned | None) -> None:
+        """Take the broker's verdict.  Must not block."""
+
+
+class _Untracked:
+    """Stands for a message whose fate nobody asked for."""
+
+    message_id = ""
+
+    def confirmed(self, accepted: bool, returned: Returned | None) -> None:
+        pass
+
+
+_UNTRACKED = _Untracked()
+
+
+class Confirms:
+    """The publishes of one channel that wait for a confirm.
+
+    `unexpected` counts confirms of numbers that nothing waits for.
+    """
+
+    def __init__(self) -> None:
+        self.unexpected = 0
+        self._next = 1
+        self._lowest = 1
+        self._waiting: dict[int, Unconfirmed] = {}
+        self._returned: dict[str, Returned] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def expect(self, unconfirmed: Unconfirmed | None) -> None:
+        """Give the next sequence number to a message that is being published."""
+        self._waiting[self._next] = unconfirmed or _UNTRACKED
+        self._next += 1
+
+    def returned(self, message_id: str, returned: Returned) -> None:
+        """Remember that a message came back; its confirm follows."""
+        self._returned[message_id] = returned
+
+    def confirm(self, sequence: int, multiple: bool, accepted: bool) -> None:
+        """Take a basic.ack (`accepted`) or basic.nack from the broker."""
+        if not multiple:
+            self._confirm_one(sequence, accepted)
+            return
+        # RabbitMQ says "everything so far" with 0 as well.
+        last = sequence or self._next - 1
+        if last >= self._next:
+            self.unexpected += 1
+            return
+        for number in range(self._lowest, last + 1):
+            if number in self._waiting:
+                self._confirm_one(number, accepted)
+        self._lowest = max(self._lowest, last + 1)
+
+    def _confirm_one(self, sequence: int, accepted: bool) -> None:
+        unconfirmed = self._waiting.pop(sequence, None)
+        if unconfirmed is None:
+            self.unexpected += 1
+            return
+        returned = self._returned.pop(unconfirmed.message_id, None) if self._returned else None
+        unconfirmed.confirmed(accepted, returned)
+
+    def take(self) -> list[Unconfirmed]:
+        """Return what waits, in the order of publishing, and forget it."""
+        waiting = [message for message in self._waiting.values() if message is not _UNTRACKED]
+        self._waiting.clear()
+        self._returned.clear()
+        return waiting

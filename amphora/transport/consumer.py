@@ -1,0 +1,167 @@
+"""One consumed queue, on a channel of its own.
+
+A channel of its own, because whatever the broker dislikes closes a channel with everything on it:
+so one queue's trouble stays with that queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+
+from amphora.errors import ChannelClosed
+from amphora.transport.channel import Channel
+from amphora.transport.connection import Connection
+from amphora.transport.link import Link, Part
+from amphora.transport.topology import Topology
+from amphora.wire.codec import Deliver
+from amphora.wire.content import Message
+
+logger = logging.getLogger("amphora.transport")
+
+NOT_FOUND = 404
+
+
+class Consumer(Part):
+    """Consume a queue, again after every reconnect.
+
+    Args:
+        link: the link to consume on.
+        queue: the name of the queue.
+        callback: gets each message and its channel, in the reader greenlet; must not block.
+            It settles or refuses each delivery on that channel, sooner or later.
+        topology: declared before consuming.
+        prefetch: how many unsettled deliveries the broker may have out.
+        on_missing: set for a queue that holds answers for this process alone.  Called before
+            the queue is declared anew, when it was set up before and is gone now.  Such a queue
+            is also consumed with a priority that rises with every reconnect: after a drop that
+            the broker has not noticed yet, the dead consumer would otherwise get its share of
+            the messages until the broker's heartbeat runs out.
+
+    Attributes:
+        channel: the channel of the present consumer, None while there is none.
+        poisoned: how many messages were refused because their header or size was impossible.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        queue: str,
+        callback: Callable[[Message[Deliver], Channel], None],
+        *,
+        topology: Topology,
+        prefetch: int,
+        on_missing: Callable[[], None] | None = None,
+    ) -> None:
+        self.queue = queue
+        self.channel: Channel | None = None
+        self.poisoned = 0
+        self._link = link
+        self._callback = callback
+        self._topology = topology
+        self._prefetch = prefetch
+        self._on_missing = on_missing
+        self._tag = ""
+        self._set_up = 0
+
+    def __repr__(self) -> str:
+        return f"<Consumer of {self.queue}>"
+
+    def restore(self, connection: Connection) -> None:
+        """Declare, bind and consume on a new channel."""
+        old, self.channel = self.channel, None
+        if old is not None:
+            old.on_closed = None
+            old.close()
+        arguments = {}
+        if self._on_missing is not None:
+            if self._set_up:
+                self._look_for_queue(connection)
+            arguments["x-priority"] = self._set_up
+        channel = connection.channel()
+        try:
+            self._topology.declare(channel)
+            channel.qos(self._prefetch)
+            self._tag = f"amphora-{uuid.uuid4().hex}"
+            self.channel = channel
+            channel.on_closed = self._channel_closed
+            channel.consume(
+                self.queue,
+                self._deliver,
+                self._tag,
+                arguments=arguments,
+                on_cancel=self._cancelled,
+            )
+        except BaseException:
+            self.channel = None
+            channel.on_closed = None
+            channel.close()
+            raise
+        self._set_up += 1
+
+    def _look_for_queue(self, connection: Connection) -> None:
+        # On a channel of its own: the answer 404 closes it.
+        channel = connection.channel()
+        try:
+            channel.queue_declare(self.queue, passive=True)
+        except ChannelClosed as error:
+            if error.code != NOT_FOUND or self._on_missing is None:
+                raise
+            self._on_missing()
+        finally:
+            channel.close()
+
+    def lost(self) -> None:
+        """Take note that the connection is gone."""
+        self.ready = False
+        self.channel = None
+
+    def stop_deliveries(self) -> None:
+        """Take no more messages; those delivered can still be settled.  Switches greenlets."""
+        self._link.remove(self)
+        self.ready = False
+        if self.channel is not None:
+            self.channel.cancel(self._tag, timeout=1.0)
+
+    def close(self) -> None:
+        """End the consumer; what is not settled goes back to the queue.  Switches greenlets."""
+        self._link.remove(self)
+        self.ready = False
+        channel, self.channel = self.channel, None
+        if channel is not None:
+            channel.on_closed = None
+            channel.close()
+
+    def forget(self) -> None:
+        """Forget that the consumer was ever set up, as after a change of its queue's name."""
+        self._set_up = 0
+
+    def _deliver(self, message: Message[Deliver]) -> None:
+        channel = self.channel
+        if channel is None:
+            return
+        if message.error is not None:
+            # Requeued, it would come back for ever.
+            channel.refuse(message.method.delivery_tag, requeue=False)
+            self.poisoned += 1
+            logger.warning(
+                "a message of queue %s was refused (%d so far): %s",
+                self.queue,
+                self.poisoned,
+                message.error,
+            )
+            return
+        self._callback(message, channel)
+
+    def _channel_closed(self, channel: Channel) -> None:
+        if channel is self.channel and channel.connection.error is None:
+            logger.warning("the channel of queue %s is set up again: %s", self.queue, channel.error)
+            self.channel = None
+            self._link.restore_soon(self)
+
+    def _cancelled(self, _: str) -> None:
+        logger.warning(
+            "queue %s was deleted or moved; it is declared and consumed anew", self.queue
+        )
+        self._link.restore_soon(self)

@@ -1,0 +1,267 @@
+"""Keeping one connection alive.
+
+A link has one keeper greenlet, and the keeper alone connects, sets parts up, and waits for the
+connection to end; so no two recoveries can run at once.  A part is something that must be set up
+again on every new connection: entities to declare, a consumer, the publisher.  Parts are set up in
+the order in which they were added.  One that the broker refuses does not keep the others from
+being set up; it is tried again later, with growing pauses.
+
+Between attempts to connect the pauses grow from 0.1 s to 5 s, each with full jitter, so that a
+thousand clients of a restarted broker do not all come back at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from time import monotonic
+
+import gevent
+from gevent.event import Event
+
+from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
+from amphora.transport.connection import Connection
+from amphora.transport.endpoint import Endpoint
+
+logger = logging.getLogger("amphora.transport")
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+# A connection that lived this long was a good one: the next pause is short again.
+SETTLED_AFTER = 1.0
+
+
+class Part:
+    """Something to set up on every new connection of a link.
+
+    Attributes:
+        ready: True while it is set up.
+        error: why the broker refused it the last time, None if it did not.
+    """
+
+    ready = False
+    error: AmphoraError | None = None
+
+    def restore(self, connection: Connection) -> None:
+        """Set up on a new connection.  Runs in the keeper greenlet and may wait.
+
+        Raises:
+            ConnectionLost: the connection ended meanwhile.
+            AmphoraError: the broker refuses.
+        """
+        raise NotImplementedError
+
+    def lost(self) -> None:
+        """Take note that the connection is gone.  Must not block."""
+        self.ready = False
+
+
+class Backoff:
+    """Growing pauses with full jitter."""
+
+    def __init__(self) -> None:
+        self._limit = 0.0
+
+    def reset(self) -> None:
+        """Start over: the next attempt is made at once."""
+        self._limit = 0.0
+
+    def next(self) -> float:
+        """Return the seconds to wait before the next attempt."""
+        pause = random.uniform(0, self._limit)  # noqa: S311 (no secret)
+        self._limit = min(max(self._limit * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        return pause
+
+
+class Link:
+    """A connection that comes back.  Opened by the first `start`.
+
+    Args:
+        endpoint: the broker; its hosts are tried in random order.
+        name: the connection's name for RabbitMQ's management pages and for logs.
+
+    Attributes:
+        connection: the open connection, None while there is none.
+        error: why there is no connection; None when there is one or none was asked for.
+        on_change: called with the link when a part became ready, when the connection came,
+            went or was blocked, and when an attempt failed; must not block.
+    """
+
+    def __init__(self, endpoint: Endpoint, name: str) -> None:
+        self.endpoint = endpoint
+        self.name = name
+        self.connection: Connection | None = None
+        self.error: AmphoraError | None = None
+        self.on_change: Callable[[Link], None] | None = None
+        self.connects = 0
+        self._parts: dict[Part, Backoff] = {}
+        # Parts to set up on the present connection, and when.
+        self._due: dict[Part, float] = {}
+        self._keeper: gevent.Greenlet[..., None] | None = None
+        self._wake = Event()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Link {self.name!r} [{self.state}]>"
+
+    @property
+    def state(self) -> str:
+        """One of "idle", "connecting", "connected", "blocked" and "closed"."""
+        if self._closed:
+            return "closed"
+        if self.connection is not None:
+            return "connected" if self.connection.blocked is None else "blocked"
+        return "idle" if self._keeper is None else "connecting"
+
+    def start(self) -> None:
+        """Begin to connect, if that has not begun yet.  Never switches greenlets.
+
+        Raises:
+            ConnectionLost: the link was closed.
+        """
+        if self._closed:
+            raise ConnectionLost("the session is closed", executed=None)
+        if self._keeper is None:
+            self._keeper = gevent.spawn(self._keep)
+
+    def add(self, part: Part) -> None:
+        """Have a part set up now, if there is a connection, and on every later one."""
+        self._parts[part] = Backoff()
+        self.restore_soon(part)
+
+    def remove(self, part: Part) -> None:
+        """Set a part up no more.  What it has on the present connection is its own business."""
+        self._parts.pop(part, None)
+        self._due.pop(part, None)
+
+    def restore_soon(self, part: Part) -> None:
+        """Set a part up again on the present connection, as when the broker closed its channel."""
+        part.ready = False
+        if self.connection is not None and part in self._parts:
+            self._due[part] = monotonic() + self._parts[part].next()
+            self._wake.set()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Close the connection for good.  Switches greenlets for at most `timeout` seconds."""
+        self._closed = True
+        keeper, self._keeper = self._keeper, None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close(timeout)
+        if keeper is not None:
+            keeper.kill(block=False)
+        for part in list(self._parts):
+            part.lost()
+
+    def abandon(self) -> None:
+        """Forget the connection in a forked child; the next `start` makes an own one."""
+        keeper, self._keeper = self._keeper, None
+        connection, self.connection = self.connection, None
+        if keeper is not None:
+            keeper.kill(block=False)
+        if connection is not None:
+            connection.on_closed = None
+            connection.abandon()
+        self._due.clear()
+        for part in list(self._parts):
+            part.lost()
+
+    # -- the keeper -----------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        backoff = Backoff()
+        while True:
+            gevent.sleep(backoff.next())
+            connection = None
+            try:
+                connection = self._connect()
+                self._restore_all(connection)
+            except AmphoraError as error:
+                if connection is not None:
+                    connection.close(0)
+                self._drop(error)
+                if isinstance(error, AuthenticationError):
+                    # Trying again will hardly help, and must not look like an attack.
+                    gevent.sleep(LONGEST_PAUSE)
+                continue
+            opened = monotonic()
+            logger.info("%s: connected to %s", self.name, connection.peer)
+            self.error = None
+            self._stay(connection)
+            self._drop(connection.error or ConnectionLost("the connection ended"))
+            if monotonic() - opened > SETTLED_AFTER:
+                backoff.reset()
+
+    def _connect(self) -> Connection:
+        """Return a connection to one of the hosts; all of them are tried once."""
+        hosts = random.sample(self.endpoint.hosts, len(self.endpoint.hosts))
+        failures = []
+        for host, port in hosts:
+            try:
+                connection = Connection.open(self.endpoint, host, port, self.name)
+            except ConnectionLost as error:
+                failures.append(error)
+            else:
+                self.connects += 1
+                connection.on_closed = self._wake_keeper
+                connection.on_blocked = self._changed
+                connection.on_room = self._changed
+                return connection
+        raise ConnectionLost("; ".join(map(str, failures))) from failures[0]
+
+    def _wake_keeper(self, _: Connection) -> None:
+        self._wake.set()
+
+    def _changed(self, _: Connection | None = None) -> None:
+        if self.on_change is not None:
+            self.on_change(self)
+
+    def _restore_all(self, connection: Connection) -> None:
+        self.connection = connection
+        self._due.clear()
+        for part in list(self._parts):
+            self._restore(part, connection)
+
+    def _restore(self, part: Part, connection: Connection) -> None:
+        try:
+            part.restore(connection)
+        except AmphoraError as error:
+            if connection.error is not None:
+                raise ConnectionLost(str(connection.error)) from connection.error
+            if str(error) != str(part.error):
+                logger.error("%s: %r cannot be set up: %s", self.name, part, error)
+            part.error = error
+            self.restore_soon(part)
+        else:
+            part.error = None
+            part.ready = True
+            if part in self._parts:
+                self._parts[part].reset()
+        self._changed()
+
+    def _stay(self, connection: Connection) -> None:
+        """Set up what is due until the connection ends."""
+        while connection.error is None:
+            self._wake.clear()
+            now = monotonic()
+            for part in [part for part, due in self._due.items() if due <= now]:
+                del self._due[part]
+                try:
+                    self._restore(part, connection)
+                except ConnectionLost:
+                    return
+            pause = min(self._due.values()) - monotonic() if self._due else None
+            if pause is None or pause > 0:
+                self._wake.wait(pause)
+
+    def _drop(self, error: AmphoraError) -> None:
+        # One line for each change: a broker that stays away is reported once.
+        if self.error is None or str(self.error) != str(error):
+            logger.warning("%s: %s; connecting again", self.name, error)
+        self.error = error
+        self.connection = None
+        self._due.clear()
+        for part in list(self._parts):
+            part.lost()
+        self._changed()

@@ -1,0 +1,252 @@
+"""Publishing that does not forget.
+
+A message is held here until the broker has confirmed it.  It is in one of two places: among the
+waiting, because there is no connection, what it needs is not set up, or the broker reads nothing;
+or with the channel, sent and unconfirmed.  When the connection ends, the unconfirmed go back to
+the head of the waiting and are sent again: they may then arrive twice, never not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost, Rejected, Unroutable
+from amphora.transport.channel import Channel
+from amphora.transport.confirms import Returned
+from amphora.transport.connection import Connection
+from amphora.transport.link import Link, Part
+from amphora.wire.codec import Properties
+
+
+class Outgoing:
+    """A message on its way to the broker.
+
+    Args:
+        properties: must have a `message_id` that no other message has.
+        needs: the parts that must be ready before the message may leave.
+        expires_at: the point on the monotonic clock when the message is worth nothing any more;
+            the broker is told how much is left when it is sent.
+        on_settled: called once with the message when the broker has it for good (`error` is
+            None) or it failed; must not block.
+
+    Attributes:
+        error: why it failed.
+        settled: True when `on_settled` was called or the message was withdrawn.
+        attempts: how often it was sent; an unsettled message that was sent may have arrived.
+    """
+
+    __slots__ = (
+        "attempts",
+        "body",
+        "error",
+        "exchange",
+        "expires_at",
+        "mandatory",
+        "message_id",
+        "needs",
+        "on_settled",
+        "properties",
+        "routing_key",
+        "settled",
+    )
+
+    def __init__(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        body: bytes,
+        *,
+        needs: tuple[Part, ...],
+        on_settled: Callable[[Outgoing], None] | None,
+        expires_at: float | None = None,
+        mandatory: bool = True,
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.body = body
+        self.needs = needs
+        self.on_settled = on_settled
+        self.expires_at = expires_at
+        self.mandatory = mandatory
+        self.message_id = properties.message_id or ""
+        self.error: AmphoraError | None = None
+        self.settled = False
+        self.attempts = 0
+
+    @property
+    def executed(self) -> bool | None:
+        """False while no broker can have the message, None as soon as one may."""
+        return None if self.attempts else False
+
+    def confirmed(self, accepted: bool, returned: Returned | None) -> None:
+        """Take the broker's verdict."""
+        if not accepted:
+            self.fail(Rejected("the broker refused the message: the queue is full"))
+        elif returned is not None:
+            self.fail(
+                Unroutable(
+                    f"no queue takes the routing key {self.routing_key!r} of the exchange"
+                    f" {self.exchange!r}: {returned.text}"
+                )
+            )
+        else:
+            self._settle()
+
+    def fail(self, error: AmphoraError) -> None:
+        """Settle the message with an error."""
+        if self.settled:
+            return
+        if self.attempts > 1 or (self.attempts and isinstance(error, ConnectionLost)):
+            # An earlier attempt may have arrived, whatever became of this one.
+            error.executed = None
+        self.error = error
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.settled:
+            return
+        self.settled = True
+        if self.on_settled is not None:
+            self.on_settled(self)
+
+
+class Publisher(Part):
+    """Send messages over a link and hold each until it is confirmed."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channel: Channel | None = None
+        # Ordered by arrival; a dict, so that a withdrawn message goes without a search.
+        self._waiting: dict[Outgoing, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Publisher [{self.unsettled} unsettled]>"
+
+    @property
+    def unsettled(self) -> int:
+        """How many messages the broker has not confirmed."""
+        sent = 0 if self._channel is None else self._channel.unconfirmed_count
+        return len(self._waiting) + sent
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Send a message now or as soon as it can be.  Never switches greenlets.
+
+        Raises:
+            ConnectionLost: the session is closed.
+            ValueError: a name or property cannot be sent.
+        """
+        if not self._waiting and self._can_send(outgoing):
+            self._send(outgoing)
+            return
+        self._link.start()
+        self._waiting[outgoing] = None
+        self._fail_hopeless((outgoing,))
+
+    def withdraw(self, outgoing: Outgoing) -> None:
+        """Forget a message whose sender has given up; if it is unsent, it is never sent."""
+        outgoing.settled = True
+        self._waiting.pop(outgoing, None)
+
+    def flush(self) -> None:
+        """Send what can be sent of what waits.  Never switches greenlets."""
+        self._fail_hopeless(list(self._waiting))
+        for outgoing in list(self._waiting):
+            if self._channel is None or self._held():
+                return
+            if self._can_send(outgoing):
+                del self._waiting[outgoing]
+                try:
+                    self._send(outgoing)
+                except AmphoraError as error:
+                    outgoing.fail(error)
+
+    def close(self) -> None:
+        """Fail everything that is not confirmed."""
+        self.lost()
+        waiting, self._waiting = self._waiting, {}
+        for outgoing in waiting:
+            outgoing.fail(ConnectionLost("the session was closed", executed=outgoing.executed))
+
+    def forget(self) -> None:
+        """Forget everything, in a forked child: the messages are the parent's."""
+        self._channel = None
+        self._waiting.clear()
+
+    def restore(self, connection: Connection) -> None:
+        """Open a channel that confirms."""
+        channel = connection.channel()
+        channel.confirm_select()
+        channel.on_closed = self._channel_closed
+        self._channel = channel
+
+    def lost(self) -> None:
+        """Take the unconfirmed back; they are sent again on the next connection."""
+        self.ready = False
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            again = [item for item in channel.take_unconfirmed() if isinstance(item, Outgoing)]
+            self._waiting = {
+                outgoing: None for outgoing in (*again, *self._waiting) if not outgoing.settled
+            }
+
+    def _channel_closed(self, channel: Channel) -> None:
+        if channel is self._channel and channel.connection.error is None:
+            self.lost()
+            self._link.restore_soon(self)
+
+    def _held(self) -> bool:
+        channel = self._channel
+        return (
+            channel is None
+            or channel.error is not None
+            or channel.connection.blocked is not None
+            or channel.connection.congested
+        )
+
+    def _can_send(self, outgoing: Outgoing) -> bool:
+        if self._held():
+            return False
+        for part in outgoing.needs:
+            if not part.ready:
+                return False
+        return True
+
+    def _send(self, outgoing: Outgoing) -> None:
+        channel = self._channel
+        assert channel is not None
+        properties = outgoing.properties
+        if outgoing.expires_at is not None:
+            left = outgoing.expires_at - monotonic()
+            properties.expiration = str(max(int(left * 1000), 0))
+        channel.publish(
+            outgoing.exchange,
+            outgoing.routing_key,
+            properties,
+            outgoing.body,
+            mandatory=outgoing.mandatory,
+            unconfirmed=outgoing,
+        )
+        outgoing.attempts += 1
+
+    def _fail_hopeless(self, candidates: Iterable[Outgoing]) -> None:
+        """Fail what cannot be helped by waiting: a refused login, a refused declaration."""
+        login = self._link.error
+        for outgoing in candidates:
+            error = login if isinstance(login, AuthenticationError) else None
+            for part in outgoing.needs:
+                error = error or part.error
+            if error is not None:
+                self._waiting.pop(outgoing, None)
+                outgoing.fail(_again(error, outgoing.executed))
+
+
+def _again(error: AmphoraError, executed: bool | None) -> AmphoraError:
+    """Return an exception of the same kind: one object raised twice mixes up tracebacks."""
+    kind = AuthenticationError if isinstance(error, AuthenticationError) else AmphoraError
+    again = kind(str(error))
+    again.executed = executed
+    again.__cause__ = error
+    return again

@@ -1,0 +1,132 @@
+"""What clients and servers of a process share: two connections to one broker.
+
+One connection publishes and the other consumes and acknowledges.  They are two because a broker
+that is low on memory stops reading a connection from its first publish on, acks included: on one
+connection the answers that would free its memory could not be acknowledged any more.  Each is
+opened when it is first needed.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from amphora.errors import ConnectionLost
+from amphora.transport.channel import Channel
+from amphora.transport.deadline import Deadline
+from amphora.transport.endpoint import endpoint
+from amphora.transport.link import Link
+from amphora.transport.publisher import Publisher
+
+
+class Session:
+    """The way to one broker.  Connections open when they are needed and come back when lost.
+
+    Args:
+        url: `amqp://user:password@host:port/vhost`; see `amphora.transport.endpoint.endpoint`,
+            which takes all the other settings as well.
+
+    Raises:
+        ValueError: a setting cannot be understood.
+    """
+
+    def __init__(self, url: str | None = None, **settings: Any) -> None:
+        self.endpoint = endpoint(url, **settings)
+        self.publishing = Link(self.endpoint, "amphora publish")
+        self.consuming = Link(self.endpoint, "amphora consume")
+        self.publisher = Publisher(self.publishing)
+        self.publishing.add(self.publisher)
+        self.publishing.on_change = self._changed
+        self.consuming.on_change = self._changed
+        self._on_fork: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._closed = False
+        _sessions.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.endpoint} [{self.state}]>"
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def state(self) -> str:
+        """One of "idle", "connecting", "connected", "blocked" and "closed"."""
+        if self._closed:
+            return "closed"
+        states = {self.publishing.state, self.consuming.state}
+        for state in ("connecting", "blocked", "connected"):
+            if state in states:
+                return state
+        return "idle"
+
+    def channel(self, *, consume: bool = False, timeout: float = 10.0) -> Channel:
+        """Open a raw channel, for what amphora does not do itself.  Switches greenlets.
+
+        The channel lives as long as its connection and does not come back by itself.
+
+        Args:
+            consume: open it on the connection that consumes.  Publish nothing there: a broker
+                low on memory would stop reading everybody's acks.
+            timeout: seconds to wait for a connection.
+
+        Raises:
+            ConnectionLost: there is no connection to the broker.
+        """
+        link = self.consuming if consume else self.publishing
+        return self._wait_for_connection(link, timeout).channel()
+
+    def _wait_for_connection(self, link: Link, timeout: float) -> Any:
+        link.start()
+        deadline = Deadline(timeout)
+        while link.connection is None:
+            if deadline.passed or link.state == "closed":
+                raise ConnectionLost(str(link.error or f"no connection within {timeout:g} s"))
+            gevent.sleep(0.01)
+        return link.connection
+
+    def on_fork(self, method: Callable[[], None]) -> None:
+        """Have a bound method called in a forked child, before anything else is used there."""
+        self._on_fork.append(weakref.WeakMethod(method))
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Close both connections.  Switches greenlets for at most about `timeout` seconds.
+
+        What is unconfirmed then fails with ConnectionLost.  Closing twice is fine.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        closing = [gevent.spawn(link.close, timeout) for link in (self.publishing, self.consuming)]
+        gevent.joinall(closing)
+        self.publisher.close()
+
+    def _changed(self, _: Link) -> None:
+        self.publisher.flush()
+
+    def _forked(self) -> None:
+        self.publisher.forget()
+        self.publishing.abandon()
+        self.consuming.abandon()
+        for reference in self._on_fork:
+            method = reference()
+            if method is not None:
+                method()
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # The sockets are the parent's: two processes on one connection would mix their frames.
+    for session in list(_sessions):
+        session._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

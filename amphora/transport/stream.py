@@ -1,0 +1,109 @@
+"""A TCP or TLS stream on gevent's sockets.
+
+gevent's own socket classes are used by name, so that it makes no difference whether the program
+is monkey-patched.  Errors of the operating system and of TLS become `ConnectionLost` here and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import gevent
+import gevent.socket
+import gevent.ssl
+
+from amphora.errors import ConnectionLost
+from amphora.transport.endpoint import address
+
+RECEIVE_SIZE = 256 * 1024
+
+
+class Stream:
+    """A connected byte stream.  One greenlet may read while another writes."""
+
+    def __init__(self, sock: gevent.socket.socket, peer: str) -> None:
+        self._socket = sock
+        self.peer = peer
+
+    def receive(self) -> bytes:
+        """Return the bytes that are there, waiting for the first; b"" at the end.
+
+        Switches greenlets.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        try:
+            return self._socket.recv(RECEIVE_SIZE)
+        except OSError as error:
+            raise ConnectionLost(
+                f"the connection to {self.peer} broke: {_reason(error)}"
+            ) from error
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Write all of `data`.  Switches greenlets when the peer is slow.
+
+        Raises:
+            ConnectionLost: the connection broke.
+        """
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise ConnectionLost(
+                f"the connection to {self.peer} broke: {_reason(error)}"
+            ) from error
+
+    def close(self) -> None:
+        """Close at once.  Greenlets that wait in `receive` or `send` get ConnectionLost."""
+        try:
+            # close() alone would leave the connection open if a fork holds a copy.
+            gevent.socket.socket.shutdown(self._socket, gevent.socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()
+
+    def abandon(self) -> None:
+        """Close this process's copy without a word to the peer, as a forked child must."""
+        self._socket.close()
+
+
+def connect(
+    host: str,
+    port: int,
+    *,
+    timeout: float,
+    ssl_context: gevent.ssl.SSLContext | None = None,
+) -> Stream:
+    """Connect to a host and return the stream, after the TLS handshake if there is one.
+
+    Switches greenlets; names are resolved by gevent's resolver, which does not block the hub.
+
+    Args:
+        timeout: seconds for all of it, whatever number of addresses the name has.
+
+    Raises:
+        ConnectionLost: the host cannot be found, refuses, does not answer in time, or its
+            certificate does not verify.
+    """
+    peer = address(host, port)
+    expired = ConnectionLost(f"no connection to {peer}: no answer within {timeout:g} s")
+    sock = None
+    try:
+        with gevent.Timeout(timeout, expired):
+            sock = gevent.socket.create_connection((host, port))
+            sock.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
+            sock.setsockopt(gevent.socket.SOL_SOCKET, gevent.socket.SO_KEEPALIVE, 1)
+            if ssl_context is not None:
+                sock = ssl_context.wrap_socket(sock, server_hostname=host)
+            stream, sock = Stream(sock, peer), None
+            return stream
+    except OSError as error:
+        raise ConnectionLost(f"no connection to {peer}: {_reason(error)}") from error
+    finally:
+        if sock is not None:
+            sock.close()
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, gevent.ssl.SSLCertVerificationError):
+        return f"its certificate does not verify: {error.verify_message}"
+    return error.strerror or str(error) or type(error).__name__
