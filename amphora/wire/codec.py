@@ -4,9 +4,10 @@ Two kinds of methods:
 
 * The few that carry every call (basic.publish, deliver, ack, nack) and the content header are
   packed and unpacked here with `struct`.  Tests hold them against pamqp byte for byte.
-* All others are pamqp's classes, used from here as `methods.Queue.Declare(...)`.  pamqp encodes
-  them; they are decoded by `FieldReader`, because pamqp takes a string that is longer than its
-  frame for a short one and fails in other ways on hostile bytes.
+* All others are pamqp's classes, used from here as `methods.Queue.Declare(...)`.  Which arguments
+  a method has, and of what type, is pamqp's knowledge; the values are read and written by
+  `fields`, because pamqp takes a string that is longer than its frame for a short one, fails in
+  other ways on hostile bytes, and alters some values that it sends.
 
 This is the only file that imports pamqp.
 """
@@ -18,11 +19,18 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from pamqp import base, encode
+from pamqp import base
 from pamqp import commands as methods
 
 from amphora.errors import FrameError, MessageError
-from amphora.wire.fields import FieldReader, Table
+from amphora.wire.fields import (
+    FieldReader,
+    Table,
+    encode_longstr,
+    encode_shortstr,
+    encode_table,
+    encode_timestamp,
+)
 from amphora.wire.framing import FRAME_END_BYTE, FRAME_METHOD
 
 __all__ = [
@@ -121,18 +129,6 @@ class Nack:
 Method = base.Frame | Publish | Deliver | Ack | Nack
 
 
-def encode_shortstr(text: str) -> bytes:
-    """Return a short string: a length octet and UTF-8.
-
-    Raises:
-        ValueError: the text is longer than 255 bytes or cannot be UTF-8.
-    """
-    data = text.encode()
-    if len(data) > 255:
-        raise ValueError(f"a name of {len(data)} bytes does not fit into AMQP's 255")
-    return bytes((len(data),)) + data
-
-
 def encode_publish_payload(exchange: str, routing_key: str, mandatory: bool) -> bytes:
     """Return the payload of a basic.publish method frame."""
     return (
@@ -175,26 +171,46 @@ def encode_method_payload(method: Method) -> bytes:
     Raises:
         ValueError: an argument does not fit its AMQP type; nothing was encoded.
     """
-    if isinstance(method, Publish):
-        payload = encode_publish_payload(method.exchange, method.routing_key, method.mandatory)
-        return payload[:-1] + bytes((method.mandatory | method.immediate << 1,))
-    if isinstance(method, Deliver):
-        return encode_deliver_payload(
-            method.consumer_tag,
-            method.delivery_tag,
-            method.redelivered,
-            method.exchange,
-            method.routing_key,
-        )
-    if isinstance(method, Ack):
-        return encode_ack(0, method.delivery_tag, method.multiple)[7:-1]
-    if isinstance(method, Nack):
-        return encode_nack(0, method.delivery_tag, method.multiple, method.requeue)[7:-1]
     try:
-        return method.index.to_bytes(4, "big") + method.marshal()
-    except (TypeError, AttributeError, struct.error, UnicodeEncodeError) as error:
-        # pamqp lets all of these out on values that do not fit.
+        if isinstance(method, base.Frame):
+            return method.index.to_bytes(4, "big") + _encode_arguments(method)
+        if isinstance(method, Publish):
+            payload = encode_publish_payload(method.exchange, method.routing_key, method.mandatory)
+            return payload[:-1] + bytes((method.mandatory | method.immediate << 1,))
+        if isinstance(method, Deliver):
+            return encode_deliver_payload(
+                method.consumer_tag,
+                method.delivery_tag,
+                method.redelivered,
+                method.exchange,
+                method.routing_key,
+            )
+        if isinstance(method, Ack):
+            return encode_ack(0, method.delivery_tag, method.multiple)[7:-1]
+        return encode_nack(0, method.delivery_tag, method.multiple, method.requeue)[7:-1]
+    except _MISFITS as error:
         raise ValueError(f"cannot encode {method.name}: {error}") from error
+
+
+def _encode_arguments(method: base.Frame) -> bytes:
+    parts = []
+    bits = 0
+    bits_used = 0
+    for name in method.attributes():
+        value = getattr(method, name)
+        kind = method.amqp_type(name)
+        if kind == "bit":
+            # No method has more than eight in a row.
+            bits |= bool(value) << bits_used
+            bits_used += 1
+            continue
+        if bits_used:
+            parts.append(bytes((bits,)))
+            bits = bits_used = 0
+        parts.append(_ENCODERS[kind](value))
+    if bits_used:
+        parts.append(bytes((bits,)))
+    return b"".join(parts)
 
 
 def encode_method(channel: int, method: Method) -> bytes:
@@ -287,6 +303,19 @@ _ARGUMENTS: dict[str, Callable[[FieldReader], Any]] = {
     "timestamp": FieldReader.timestamp,
 }
 
+_ENCODERS: dict[str, Callable[[Any], bytes]] = {
+    "octet": struct.Struct(">B").pack,
+    "short": struct.Struct(">H").pack,
+    "long": struct.Struct(">I").pack,
+    "longlong": struct.Struct(">Q").pack,
+    "shortstr": encode_shortstr,
+    "longstr": encode_longstr,
+    "table": encode_table,
+    "timestamp": encode_timestamp,
+}
+# What they raise on a value of the wrong type or size.
+_MISFITS = (ValueError, TypeError, AttributeError, OverflowError, struct.error)
+
 _DECODERS: dict[bytes, Callable[[FieldReader], Method]] = {
     index.to_bytes(4, "big"): _decode_with(cls) for index, cls in methods.INDEX_MAPPING.items()
 }
@@ -377,26 +406,12 @@ def encode_properties(properties: Properties) -> bytes:
             value = values.get(name)
             if value is not None:
                 flags |= bit
-                if kind == "shortstr":
-                    parts.append(encode_shortstr(value))
-                elif kind == "octet":
-                    parts.append(bytes((value,)))
-                else:
-                    parts.append(_encode_rare(kind, value))
+                parts.append(_ENCODERS[kind](value))
             bit >>= 1
-    except (TypeError, AttributeError, struct.error, UnicodeEncodeError) as error:
+    except _MISFITS as error:
         raise ValueError(f"property {name} cannot be sent: {error}") from error
     parts[0] = _FLAGS.pack(flags)
     return b"".join(parts)
-
-
-def _encode_rare(kind: str, value: Any) -> bytes:
-    if kind == "table":
-        for key in value:
-            # pamqp cuts longer names without an error.
-            if len(key.encode()) > 128:
-                raise ValueError("the name of a header is longer than 128 bytes")
-    return encode.by_type(value, kind)
 
 
 # Which properties a set of flags announces, so that decoding looks only at those.

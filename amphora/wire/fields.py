@@ -1,11 +1,13 @@
-"""Strict decoding of AMQP field values (specification section 4.2.5, RabbitMQ's errata).
+"""AMQP field values as bytes (specification section 4.2.5, RabbitMQ's errata).
 
-Every length is checked against the bytes that are there before anything is taken, tables may
-nest `MAX_DEPTH` deep and hold `MAX_ELEMENTS` values in all: a few hundred bytes from a stranger
-must not cost a recursion error or a stalled process.  All failures are `ValueError`; the
-callers turn them into an error of the frame or of the message, whichever it is.
+Decoding is strict.  Every length is checked against the bytes that are there before anything is
+taken, tables may nest `MAX_DEPTH` deep and hold `MAX_ELEMENTS` values in all: a few hundred bytes
+from a stranger must not cost a recursion error or a stalled process.  All failures are
+`ValueError`; the callers turn them into an error of the frame or of the message, whichever it is.
 
-Encoding is pamqp's; only decoding has to face strangers.
+Encoding gives pamqp's bytes where pamqp's are right.  It is done here because pamqp sends a
+float in single precision, cuts long names of values, and refuses the bytes in a long string that
+it has itself decoded.
 """
 
 from __future__ import annotations
@@ -20,6 +22,11 @@ MAX_DEPTH = 100
 MAX_ELEMENTS = 1000
 
 Table = dict[str, Any]
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"tables nested deeper than {MAX_DEPTH}")
 
 
 class FieldReader:
@@ -97,8 +104,7 @@ class FieldReader:
         return values
 
     def _enter(self, depth: int) -> int:
-        if depth > MAX_DEPTH:
-            raise ValueError(f"tables nested deeper than {MAX_DEPTH}")
+        _check_depth(depth)
         size = self.long()
         if self.position + size > len(self.data):
             raise ValueError(f"table of {size} bytes overruns its frame")
@@ -166,6 +172,8 @@ class FieldReader:
 
 
 _INT32 = struct.Struct(">i")
+_LONG = struct.Struct(">I")
+_DECIMAL = struct.Struct(">Bi")
 _FLOAT = struct.Struct(">f")
 _DOUBLE = struct.Struct(">d")
 
@@ -188,3 +196,112 @@ _VALUES: dict[bytes, Callable[[FieldReader], Any]] = {
     b"x": FieldReader.bytearray,
     b"V": FieldReader.void,
 }
+
+
+def encode_shortstr(text: str) -> bytes:
+    """Return a short string: a length octet and UTF-8.
+
+    Raises:
+        ValueError: the text is longer than 255 bytes or cannot be UTF-8.
+    """
+    data = text.encode()
+    if len(data) > 255:
+        raise ValueError(f"a name of {len(data)} bytes does not fit into AMQP's 255")
+    return bytes((len(data),)) + data
+
+
+def encode_longstr(text: str) -> bytes:
+    """Return a long string; surrogate escapes become the bytes that they stand for.
+
+    Raises:
+        ValueError: the text cannot be UTF-8.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    return _LONG.pack(len(data)) + data
+
+
+def encode_timestamp(value: datetime) -> bytes:
+    """Return a point in time in whole seconds; a datetime without a time zone is UTC."""
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return int(value.timestamp()).to_bytes(8, "big")
+
+
+def encode_table(table: Table | None, depth: int = 1) -> bytes:
+    """Return a field table, its values in the order of their names; None is an empty table.
+
+    A whole number goes out in the smallest type that holds it, a float in double precision.
+
+    Raises:
+        ValueError, TypeError, AttributeError, OverflowError, struct.error: something in the
+            table does not fit; the callers say to what it belongs.
+    """
+    _check_depth(depth)
+    parts: list[bytes] = []
+    for name, value in sorted((table or {}).items(), key=_name):
+        parts += (encode_shortstr(name), _encode_value(value, depth))
+    data = b"".join(parts)
+    return _LONG.pack(len(data)) + data
+
+
+def _name(item: tuple[str, Any]) -> str:
+    return item[0]
+
+
+def _encode_array(values: list[Any], depth: int) -> bytes:
+    _check_depth(depth)
+    data = b"".join([_encode_value(value, depth) for value in values])
+    return _LONG.pack(len(data)) + data
+
+
+def _encode_value(value: Any, depth: int) -> bytes:
+    if isinstance(value, str):
+        return b"S" + encode_longstr(value)
+    if isinstance(value, bool):
+        return b"t\x01" if value else b"t\x00"
+    if isinstance(value, int):
+        return _encode_int(value)
+    if value is None:
+        return b"V"
+    if isinstance(value, dict):
+        return b"F" + encode_table(value, depth + 1)
+    if isinstance(value, list):
+        return b"A" + _encode_array(value, depth + 1)
+    if isinstance(value, float):
+        return b"d" + _DOUBLE.pack(value)
+    if isinstance(value, datetime):
+        return b"T" + encode_timestamp(value)
+    if isinstance(value, bytes | bytearray):
+        return b"x" + _LONG.pack(len(value)) + value
+    if isinstance(value, Decimal):
+        return b"D" + _encode_decimal(value)
+    raise ValueError(f"AMQP has no type for {type(value).__name__}")
+
+
+def _encode_int(value: int) -> bytes:
+    for kind, low, high, form in _INTEGERS:
+        if low <= value <= high:
+            return kind + form.pack(value)
+    raise ValueError("a number in a table can have 64 bits with its sign")
+
+
+def _encode_decimal(value: Decimal) -> bytes:
+    sign, digits, exponent = value.as_tuple()
+    # A mantissa has ten digits, so a larger exponent cannot fit; nor may it cost gigabytes.
+    if not isinstance(exponent, int) or not -255 <= exponent <= 9:
+        raise ValueError("a decimal in a table can have 255 places and a mantissa of 32 bits")
+    return _DECIMAL.pack(max(-exponent, 0), int(Decimal((sign, digits, max(exponent, 0)))))
+
+
+# The type octets of whole numbers, the smallest first.
+_INTEGERS = tuple(
+    (kind, low, high, struct.Struct(form))
+    for kind, low, high, form in (
+        (b"b", -(2**7), 2**7 - 1, ">b"),
+        (b"s", -(2**15), 2**15 - 1, ">h"),
+        (b"u", 0, 2**16 - 1, ">H"),
+        (b"I", -(2**31), 2**31 - 1, ">i"),
+        (b"i", 0, 2**32 - 1, ">I"),
+        (b"l", -(2**63), 2**63 - 1, ">q"),
+    )
+)
