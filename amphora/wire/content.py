@@ -76,7 +76,8 @@ class ContentAssembler(Generic[M]):
         self._method: M | None = None
         self._message: Message[M] | None = None
         self._missing = 0
-        self._parts: list[bytes] = []
+        # Joined as it comes: a list of tiny pieces would take many times their size.
+        self._body = bytearray()
 
     @property
     def idle(self) -> bool:
@@ -138,12 +139,15 @@ class ContentAssembler(Generic[M]):
         if not payload:
             raise FrameError(FRAME_ERROR, "an empty body frame")
         if message.error is None:
-            self._parts.append(payload)
+            if self._missing or self._body:
+                self._body += payload
+            else:
+                message.body = payload
         if self._missing:
             return None
-        if message.error is None:
-            message.body = b"".join(self._parts)
-            self._parts.clear()
+        if self._body:
+            message.body = bytes(self._body)
+            self._body.clear()
         self._message = None
         self._method = None
         return message
