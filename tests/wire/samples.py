@@ -82,11 +82,7 @@ GOOD = [
     Sample(
         "connection.tune",
         bytes.fromhex("01 0000 0000000c 000a001e 07ff 00020000 003c ce"),
-        [
-            method(
-                0, "Connection.Tune", {"channel_max": 2047, "frame_max": 131072, "heartbeat": 60}
-            )
-        ],
+        [method(0, "Connection.Tune", {"channel_max": 2047, "frame_max": 131072, "heartbeat": 60})],
     ),
     Sample(
         "connection.close",
@@ -122,11 +118,7 @@ GOOD = [
     Sample(
         "queue.declare-ok",
         bytes.fromhex(f"01 0003 00000011 0032000b 04{text('math')} 00000002 00000001 ce"),
-        [
-            method(
-                3, "Queue.DeclareOk", {"queue": "math", "message_count": 2, "consumer_count": 1}
-            )
-        ],
+        [method(3, "Queue.DeclareOk", {"queue": "math", "message_count": 2, "consumer_count": 1})],
     ),
     Sample(
         "queue.declare, five bits and a table",
