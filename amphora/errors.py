@@ -68,6 +68,9 @@ class FrameError(AmphoraError):
         super().__init__(text)
         self.code = code
 
+    def __reduce__(self) -> tuple[type[FrameError], tuple[int, str]]:
+        return type(self), (self.code, str(self))
+
 
 class MessageError(AmphoraError):
     """One message cannot be understood; the connection and its neighbours can go on."""
@@ -93,6 +96,9 @@ class ChannelClosed(AmphoraError):
         super().__init__(f"the broker closed the channel: {code} {printable(text)}")
         self.code = code
         self.text = text
+
+    def __reduce__(self) -> tuple[type[ChannelClosed], tuple[int, str]]:
+        return type(self), (self.code, self.text)
 
 
 class Unroutable(AmphoraError):
