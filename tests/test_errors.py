@@ -1,0 +1,110 @@
+"""Errors are part of the interface."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amphora import errors
+from amphora.errors import AmphoraError, ChannelClosed, FrameError, RemoteException, printable
+
+EXAMPLES: list[Exception] = [
+    FrameError(501, "unknown frame type 72"),
+    ChannelClosed(404, "NOT_FOUND - no queue 'q'"),
+    RemoteException("ValueError", ("bad", 3), "Traceback ..."),
+    errors.NoResult("no result within 60 s", executed=None),
+    errors.ConnectionLost("the broker hung up", executed=False),
+    errors.IgnoreRequest("not mine"),
+    *(
+        cls("text")
+        for cls in (
+            AmphoraError,
+            errors.AuthenticationError,
+            errors.MessageError,
+            errors.Overloaded,
+            errors.Rejected,
+            errors.Unroutable,
+            errors.WrongRequest,
+            errors.WrongResult,
+        )
+    ),
+]
+
+
+def test_every_error_has_the_one_root_except_the_one_that_is_none() -> None:
+    classes = [getattr(errors, name) for name in errors.__all__ if name != "printable"]
+
+    assert {type(error) for error in EXAMPLES} == set(classes)
+    assert [cls for cls in classes if not issubclass(cls, AmphoraError)] == [errors.IgnoreRequest]
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("how", ["copied", "pickled"])
+def test_an_error_can_be_handed_to_another_process(error: Exception, how: str) -> None:
+    again = copy.copy(error) if how == "copied" else pickle.loads(pickle.dumps(error))
+
+    assert type(again) is type(error)
+    assert (str(again), again.args) == (str(error), error.args)
+    for name in ("executed", "code", "text", "error_type", "traceback"):
+        assert getattr(again, name, "none") == getattr(error, name, "none")
+
+
+def test_an_error_says_whether_the_handler_ran_as_far_as_that_is_known() -> None:
+    assert errors.Unroutable("").executed is False
+    assert errors.RemoteException("E").executed is True
+    assert errors.NoResult("").executed is None
+    assert errors.NoResult("", executed=False).executed is False
+    assert errors.NoResult.executed is None
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RemoteException("TypeError", ("unsupported operand",)), "TypeError: unsupported operand"),
+        (RemoteException("KeyError", ("a", 1)), "KeyError: ('a', 1)"),
+        (RemoteException("StopIteration"), "StopIteration"),
+        (ChannelClosed(406, "no\nway"), r"the broker closed the channel: 406 no\nway"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_is_one_clear_sentence(error: Exception, text: str) -> None:
+    assert str(error) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("plain text", "plain text"),
+        ("größe ✓", "größe ✓"),
+        ("line\nend\r\x00", r"line\nend\r\x00"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("right \u202e left", r"right \u202e left"),
+        ("surrogate \udcff", r"surrogate \udcff"),
+        (b"bytes \xff\n", r"bytes \xff\n"),
+        (bytearray(b"bytes"), "bytes"),
+        (404, "404"),
+        (None, "None"),
+    ],
+    ids=repr,
+)
+def test_text_from_outside_is_printed_without_its_powers(value: object, text: str) -> None:
+    assert printable(value) == text
+
+
+@given(value=st.text() | st.binary() | st.integers(), limit=st.integers(3, 300))
+def test_what_is_printed_is_printable_and_within_its_limit(value: object, limit: int) -> None:
+    text = printable(value, limit)
+
+    assert text.isprintable()
+    assert len(text) <= limit
+
+
+def test_long_text_is_cut_where_it_can_be_seen() -> None:
+    assert printable("x" * 200) == "x" * 200
+    assert printable("x" * 201) == "x" * 197 + "..."
+    assert printable(b"x" * 10_000_000, 10) == "xxxxxxx..."
+    assert printable("\n" * 150) == r"\n" * 98 + "\\..."
