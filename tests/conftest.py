@@ -1,0 +1,156 @@
+"""Fixtures of every test: a broker, a namespace of its own, and what each test is held to."""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+import gevent
+import gevent.util
+import hypothesis
+import pytest
+
+from tests.support.leaks import Baseline
+from tests.support.rabbitmq import (
+    ExternalBroker,
+    RabbitNode,
+    RabbitNotInstalled,
+    find_server,
+)
+
+EXTERNAL_URL = os.environ.get("AMPHORA_TEST_URL")
+TIME_LIMIT = 60.0
+
+failed_key = pytest.StashKey[bool]()
+
+# No test measures time, hypothesis neither; and a failure in CI can be repeated anywhere.
+hypothesis.settings.register_profile("amphora", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("amphora")
+
+
+@pytest.fixture(scope="session")
+def private_node() -> Iterator[RabbitNode]:
+    """A RabbitMQ of this session's own. Tests use `rabbit` or `rabbit_node`."""
+    try:
+        node = RabbitNode()
+    except RabbitNotInstalled as error:
+        pytest.fail(str(error), pytrace=False)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+@pytest.fixture(scope="session")
+def rabbit(request: pytest.FixtureRequest) -> RabbitNode | ExternalBroker:
+    """The session's broker, with its `url`: AMPHORA_TEST_URL if set, else a private RabbitMQ."""
+    if EXTERNAL_URL:
+        return ExternalBroker(EXTERNAL_URL)
+    node: RabbitNode = request.getfixturevalue("private_node")
+    return node
+
+
+@pytest.fixture
+def rabbit_node(private_node: RabbitNode) -> Iterator[RabbitNode]:
+    """The session's private RabbitMQ, to be managed, stopped, killed or frozen by the test.
+
+    It is made ready again afterwards; `restart(wipe=True)` is allowed.
+    """
+    yield private_node
+    private_node.recover()
+
+
+@pytest.fixture
+def broker_url(rabbit: RabbitNode | ExternalBroker) -> str:
+    """The URL of the session's broker."""
+    return rabbit.url
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test uses."""
+    return f"t{secrets.token_hex(5)}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a greenlet or a socket behind."""
+    baseline = Baseline()
+    yield
+    # The traceback of a failed test keeps all that the test held.
+    if not request.node.stash.get(failed_key, False):
+        leaks = baseline.leaks()
+        if leaks:
+            pytest.fail("the test left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what manages a broker when there is only one that must not be managed."""
+    if not EXTERNAL_URL:
+        return
+    try:
+        find_server()
+    except RabbitNotInstalled:
+        managing = [item for item in items if "private_node" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=managing)
+        items[:] = [item for item in items if item not in managing]
+
+
+def pytest_collection_finish() -> None:
+    """Take what the imports made out of the collector's sight: each test's scan has less to see."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember whether the test failed, for the fixtures that end after it."""
+    report = yield
+    if report.failed:
+        item.stash[failed_key] = True
+    return report
+
+
+@contextmanager
+def time_limit(item: pytest.Item) -> Iterator[None]:
+    """End what waits too long, and tell what every greenlet was waiting for."""
+    marker = item.get_closest_marker("time_limit")
+    seconds = float(marker.args[0]) if marker else TIME_LIMIT
+    timer = gevent.Timeout(seconds)
+    timer.start()
+    try:
+        yield
+    except gevent.Timeout as raised:
+        if raised is not timer:
+            raise
+        item.add_report_section("call", "greenlets", "\n".join(gevent.util.format_run_info()))
+        raise TimeoutError(f"the test was still waiting after {seconds:g} s") from raised
+    finally:
+        timer.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Limit the time of fixtures."""
+    with time_limit(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Limit the time of a test."""
+    with time_limit(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Limit the time of a fixture's ending."""
+    with time_limit(item):
+        return (yield)

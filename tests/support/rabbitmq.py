@@ -1,0 +1,350 @@
+"""A RabbitMQ node of the test session's own.
+
+The node shares nothing with any other on the machine: it has its own name, ports, epmd, cookie,
+settings and data, all in one temporary folder, and listens on the loopback alone.
+
+RabbitMQ's start script becomes the Erlang machine (with RABBITMQ_ALLOW_INPUT it runs nothing else
+beside it), and epmd runs in the foreground, so both are children of the test process, each the
+leader of a process group. A third child, the watchdog, holds the other end of a pipe: when the pipe
+closes, be it by `close()` or because the test process was killed, it kills what is left of the two
+groups and removes the folder. So there is one way out, and every ending takes it.
+
+Everything that waits does so as gevent does, and leaves the other greenlets running.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import gevent
+import gevent.socket
+from gevent import subprocess
+
+# Where packages put the scripts themselves. Debian's /usr/sbin has only a wrapper, which
+# switches to the system's user and system's settings.
+SERVER_PATHS = (
+    Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
+    Path("/opt/homebrew/sbin/rabbitmq-server"),
+    Path("/usr/local/sbin/rabbitmq-server"),
+)
+NOT_INSTALLED = (
+    "RabbitMQ is not installed, so there is no broker to test with: install rabbitmq-server "
+    "(`make test` does so as root on Debian and Ubuntu), or set AMPHORA_TEST_URL to the URL of a "
+    "broker that the tests may use."
+)
+
+# Below the range from which the kernel takes the ports of outgoing connections: in it, a client
+# that keeps dialling a stopped node can be given the node's own port, and connect to itself.
+PORTS = range(20000, 32000)
+
+PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+METHOD_FRAME = 1
+
+CONFIG = """\
+listeners.tcp.local = 127.0.0.1:{port}
+log.console = false
+log.file.level = info
+disk_free_limit.absolute = 1MB
+{more}
+"""
+
+WATCHDOG = """\
+trap '' HUP INT TERM
+read -r _
+for file in "$1"/*.pid; do
+    [ -e "$file" ] && kill -s KILL -- "-$(cat "$file")" 2>/dev/null
+done
+tries=50
+until rm -rf "$1" 2>/dev/null || [ "$((tries -= 1))" -eq 0 ]; do sleep 0.1; done
+"""
+
+
+class RabbitError(Exception):
+    """The node, or a command for it, did not do what it was asked."""
+
+
+class RabbitNotInstalled(RabbitError):
+    """There is no RabbitMQ on this machine."""
+
+
+def find_server() -> Path:
+    """Return the path of RabbitMQ's start script.
+
+    Raises RabbitNotInstalled.
+    """
+    for path in SERVER_PATHS:
+        if path.exists():
+            return path
+    found = shutil.which("rabbitmq-server")
+    if found is None:
+        raise RabbitNotInstalled(NOT_INSTALLED)
+    return Path(found)
+
+
+class RabbitNode:
+    """One private node, used as a context manager or by `start()` and `close()`.
+
+    `config` holds more lines for its rabbitmq.conf.
+    """
+
+    def __init__(self, config: str = "") -> None:
+        self._server = find_server()
+        self._ctl = self._server.with_name("rabbitmqctl")
+        self.port, epmd_port, distribution_port = free_ports(3)
+        self.name = f"amphora-{secrets.token_hex(4)}@localhost"
+        self.folder = Path(tempfile.mkdtemp(prefix="amphora-rabbit-"))
+        self._write("rabbitmq.conf", CONFIG.format(port=self.port, more=config))
+        self._write("enabled_plugins", "[].\n")
+        self._write(".erlang.cookie", secrets.token_hex(16)).chmod(0o400)
+        self._environment = self._make_environment(epmd_port, distribution_port)
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", WATCHDOG, "watchdog", str(self.folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._epmd = self._spawn("epmd", "epmd", "-port", str(epmd_port), "-address", "127.0.0.1")
+        self._beam: subprocess.Popen | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"pid {self.pid}" if self.running else "stopped"
+        return f"<RabbitNode {self.name} port {self.port}, {state}>"
+
+    @property
+    def url(self) -> str:
+        """The URL of the node's default virtual host."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+
+    @property
+    def running(self) -> bool:
+        """Whether the node's process exists, be it ready, starting or frozen."""
+        return self._beam is not None and self._beam.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the Erlang machine."""
+        if self._beam is None or not self.running:
+            raise RabbitError(f"{self.name} is not running")
+        return self._beam.pid
+
+    @property
+    def version(self) -> str:
+        """RabbitMQ's version, such as "3.10.8"."""
+        return self.ctl("version").strip()
+
+    @property
+    def log(self) -> str:
+        """Everything that the node has written to its log."""
+        paths = (self.folder / "rabbit.log", self.folder / "rabbitmq-server.out")
+        return "".join(path.read_text(errors="replace") for path in paths if path.exists())
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start the node, and wait until it takes connections."""
+        if self.running:
+            raise RabbitError(f"{self.name} is already running")
+        # -noinput, because a machine that may read its input would start a shell on it.
+        self._beam = self._spawn("rabbitmq-server", str(self._server), "-noinput")
+        self.wait_ready(timeout)
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Wait until the node answers a client's first bytes, at most `timeout` seconds.
+
+        Raises RabbitError with the end of the log when it ends or does not answer.
+        """
+        try:
+            with gevent.Timeout(timeout):
+                while not self._answers():
+                    if not self.running:
+                        raise RabbitError(
+                            f"{self.name} ended while it started:\n{self._log_tail()}"
+                        )
+                    gevent.sleep(0.02)
+        except gevent.Timeout:
+            raise RabbitError(
+                f"{self.name} took no connection within {timeout:g} s:\n{self._log_tail()}"
+            ) from None
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Shut the node down in good order; its data stay."""
+        self.thaw()
+        self._signal(signal.SIGTERM)
+        try:
+            self._wait_ended(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise RabbitError(f"{self.name} did not stop within {timeout:g} s") from None
+
+    def kill(self) -> None:
+        """Kill the node (SIGKILL) as if the power had gone; its data stay."""
+        self._signal(signal.SIGKILL)
+        self._wait_ended(10.0)
+
+    def freeze(self) -> None:
+        """Halt the node (SIGSTOP): the kernel still takes connections and bytes for it."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen node go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def restart(self, wipe: bool = False) -> None:
+        """Stop and start the node on the same ports; with `wipe` it comes back empty."""
+        self.stop()
+        if wipe:
+            shutil.rmtree(self.folder / "data")
+        self.start()
+
+    def recover(self) -> None:
+        """Make the node ready, whatever was done to it: stopped, killed or frozen."""
+        if self.running:
+            self.thaw()
+            self.wait_ready()
+        else:
+            self.start()
+
+    def ctl(self, *arguments: str, timeout: float = 30.0) -> str:
+        """Run `rabbitmqctl --silent` with `arguments` on the node, and return what it prints.
+
+        Raises RabbitError with its complaint when it fails or takes longer than `timeout` seconds.
+        """
+        command = [str(self._ctl), "--silent", *arguments]
+        shown = f"rabbitmqctl {' '.join(arguments)}"
+        try:
+            done = subprocess.run(
+                command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired:
+            raise RabbitError(f"{shown} took longer than {timeout:g} s") from None
+        if done.returncode != 0:
+            complaint = (done.stderr or done.stdout).strip()
+            raise RabbitError(f"{shown} failed with status {done.returncode}:\n{complaint}")
+        return done.stdout
+
+    def close(self) -> None:
+        """End the node and its epmd, and remove its folder. Closing twice does nothing."""
+        if self.running:
+            self.kill()
+        if self._epmd.poll() is None:
+            self._epmd.kill()
+            self._epmd.wait()
+        if self._watchdog.stdin is not None and not self._watchdog.stdin.closed:
+            self._watchdog.stdin.close()
+            self._watchdog.wait()
+
+    def _make_environment(self, epmd_port: int, distribution_port: int) -> dict[str, str]:
+        # RABBITMQ_* of the system's node, if the shell has any, would lead into its settings.
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith("RABBITMQ_")
+        }
+        folder = self.folder
+        return {
+            **inherited,
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(PORTS.start),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(PORTS.stop),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "no-rabbitmq-env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": str(folder / "no-conf.d"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "no-advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder),
+            "RABBITMQ_LOGS": str(folder / "rabbit.log"),
+            "RABBITMQ_ALLOW_INPUT": "true",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def _spawn(self, name: str, *command: str) -> subprocess.Popen:
+        with (self.folder / f"{name}.out").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._write(f"{name}.pid", str(process.pid))
+        return process
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.killpg(self.pid, number)
+
+    def _wait_ended(self, timeout: float) -> None:
+        assert self._beam is not None
+        self._beam.wait(timeout)
+        # Its number may be another's by now: the watchdog must not find it.
+        (self.folder / "rabbitmq-server.pid").unlink()
+
+    def _answers(self) -> bool:
+        try:
+            with gevent.socket.create_connection(("127.0.0.1", self.port), timeout=5.0) as stream:
+                stream.sendall(PROTOCOL_HEADER)
+                return stream.recv(1) == bytes([METHOD_FRAME])
+        except OSError:
+            return False
+
+    def _log_tail(self) -> str:
+        return "\n".join(self.log.splitlines()[-30:])
+
+
+class ExternalBroker:
+    """The broker that AMPHORA_TEST_URL names. It is only talked to, never managed."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+def free_ports(count: int) -> list[int]:
+    """Return `count` different ports of the loopback on which nobody listens."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise RabbitError(f"no free port from {PORTS.start} to {PORTS.stop - 1}")

@@ -1,0 +1,82 @@
+"""What every test is held to: a run of made-up tests, each of which breaks one rule."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from gevent import subprocess
+
+ROOT = Path(__file__).parents[1]
+
+RULE_BREAKERS = """
+import warnings
+
+import gevent
+import gevent.socket
+import pytest
+from gevent.event import Event
+
+import tests.support.leaks
+import tests.support.rabbitmq
+
+tests.support.leaks.WIND_DOWN = 0.2
+tests.support.rabbitmq.SERVER_PATHS = ()
+kept = []
+
+
+def test_good():
+    with gevent.socket.socket():
+        gevent.spawn(gevent.sleep, 0.01)
+
+
+def test_leaves_a_greenlet():
+    gevent.spawn(Event().wait)
+    gevent.sleep(0)
+    kept.append(gevent.spawn(Event().wait))
+
+
+def test_leaves_a_socket():
+    kept.append(gevent.socket.socket())
+
+
+@pytest.mark.time_limit(0.2)
+def test_waits_for_ever():
+    Event().wait()
+
+
+def test_warns():
+    warnings.warn("old", DeprecationWarning)
+
+
+def test_needs_rabbitmq(rabbit):
+    pass
+"""
+
+
+@pytest.fixture
+def outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What pytest prints about the tests above, on a machine without RabbitMQ."""
+    (tmp_path / "test_rules.py").write_text(RULE_BREAKERS)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("AMPHORA_TEST_URL", raising=False)
+    options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--rootdir", str(tmp_path), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    return done.stdout
+
+
+def test_each_broken_rule_is_named_and_only_good_tests_pass(outcome: str) -> None:
+    assert "the test left behind:\n  <Greenlet" in outcome
+    assert "the test left behind:\n  socket" in outcome
+    assert "TimeoutError: the test was still waiting after 0.2 s" in outcome
+    assert "DeprecationWarning: old" in outcome
+    assert "RabbitMQ is not installed" in outcome
+    # Those that leave something behind pass before the check at their end fails.
+    assert "= 2 failed, 3 passed, 3 errors in" in outcome

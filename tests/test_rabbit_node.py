@@ -1,0 +1,113 @@
+"""The private RabbitMQ node that other tests stand on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gevent
+import gevent.socket
+import pytest
+
+from tests.support.processes import PythonProcess
+from tests.support.rabbitmq import PROTOCOL_HEADER, RabbitError, RabbitNode
+
+NODE_AND_NO_END = """
+import gevent
+from tests.support.rabbitmq import RabbitNode
+
+node = RabbitNode()
+node.start()
+print("folder", node.folder)
+gevent.sleep(600)
+"""
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the command lines of the processes whose HOME is `folder`."""
+    home = f"HOME={folder}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if home in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended since, or is another user's
+            continue
+    return found
+
+
+def test_a_node_answers_rabbitmqctl_and_leaves_other_greenlets_running(
+    rabbit_node: RabbitNode,
+) -> None:
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            gevent.sleep(0.001)
+
+    ticker = gevent.spawn(tick)
+    answer = rabbit_node.ctl("list_vhosts", "name")
+    ticker.kill()
+
+    assert answer.split() == ["/"]
+    assert ticks > 10
+
+
+def test_a_failing_rabbitmqctl_is_an_error_with_its_complaint(rabbit_node: RabbitNode) -> None:
+    with pytest.raises(RabbitError, match="delete_queue nowhere failed with status"):
+        rabbit_node.ctl("delete_queue", "nowhere")
+
+
+def test_a_node_tells_its_version(rabbit_node: RabbitNode) -> None:
+    assert [part.isdecimal() for part in rabbit_node.version.split(".")] == [True] * 3
+
+
+def test_a_frozen_node_takes_connections_but_answers_only_when_thawed(
+    rabbit_node: RabbitNode,
+) -> None:
+    rabbit_node.freeze()
+    with gevent.socket.create_connection(("127.0.0.1", rabbit_node.port), timeout=5.0) as client:
+        client.sendall(PROTOCOL_HEADER)
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        rabbit_node.thaw()
+        client.settimeout(10.0)
+        assert client.recv(1) == b"\x01"
+
+
+def test_what_a_node_holds_outlives_a_kill_and_a_restart_but_not_a_wipe(
+    rabbit_node: RabbitNode,
+) -> None:
+    rabbit_node.ctl("add_vhost", "kept")
+    rabbit_node.kill()
+    assert not rabbit_node.running
+    rabbit_node.start()
+    assert "kept" in rabbit_node.ctl("list_vhosts", "name").split()
+
+    rabbit_node.restart(wipe=True)
+    assert rabbit_node.ctl("list_vhosts", "name").split() == ["/"]
+
+
+def test_a_killed_test_session_leaves_no_process_and_no_folder_behind() -> None:
+    with PythonProcess("-c", NODE_AND_NO_END) as session:
+        folder = Path(session.wait_for("folder", timeout=60.0).split()[1])
+        before = processes_in(folder)
+        assert any("beam" in command for command in before)
+        assert any("epmd" in command for command in before)
+
+        session.kill()
+        with gevent.Timeout(20.0):
+            while folder.exists() or processes_in(folder):
+                gevent.sleep(0.05)
+
+
+def test_a_closed_node_leaves_no_process_and_no_folder_behind() -> None:
+    node = RabbitNode()
+    assert node.folder.exists()
+    assert processes_in(node.folder)
+    node.close()
+    assert not node.folder.exists()
+    assert processes_in(node.folder) == []
+    node.close()
