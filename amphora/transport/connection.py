@@ -53,7 +53,7 @@ class Connection:
         blocked: the broker's reason for not reading publishes, None while it reads them.
         on_closed: called once with the connection when it has ended; must not block.
         on_blocked: called with the connection when `blocked` has changed; must not block.
-        on_room: called with the connection when all that was queued is written; must not block.
+        on_room: called with the connection when it is not congested any more; must not block.
     """
 
     def __init__(self, stream: Stream, endpoint: Endpoint, name: str) -> None:
@@ -221,6 +221,7 @@ class Connection:
         while True:
             self._wake_writer.wait()
             self._wake_writer.clear()
+            congested = self.congested
             while outgoing:
                 data = b"".join(outgoing)
                 outgoing.clear()
@@ -231,7 +232,7 @@ class Connection:
                 else:
                     self._write_large(data)
             self._written.set()
-            if self.on_room is not None:
+            if congested and self.on_room is not None:
                 self.on_room(self)
 
     def _write_large(self, data: bytes) -> None:

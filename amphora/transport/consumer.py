@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 from amphora.errors import ChannelClosed
 from amphora.transport.channel import Channel
@@ -88,7 +89,7 @@ class Consumer(Part):
             channel.on_closed = self._channel_closed
             channel.consume(
                 self.queue,
-                self._deliver,
+                partial(self._deliver, channel),
                 self._tag,
                 arguments=arguments,
                 on_cancel=self._cancelled,
@@ -137,10 +138,7 @@ class Consumer(Part):
         """Forget that the consumer was ever set up, as after a change of its queue's name."""
         self._set_up = 0
 
-    def _deliver(self, message: Message[Deliver]) -> None:
-        channel = self.channel
-        if channel is None:
-            return
+    def _deliver(self, channel: Channel, message: Message[Deliver]) -> None:
         if message.error is not None:
             # Requeued, it would come back for ever.
             channel.refuse(message.method.delivery_tag, requeue=False)

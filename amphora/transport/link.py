@@ -22,6 +22,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
 from amphora.transport.connection import Connection
+from amphora.transport.deadline import Deadline
 from amphora.transport.endpoint import Endpoint
 
 logger = logging.getLogger("amphora.transport")
@@ -84,8 +85,6 @@ class Link:
     Attributes:
         connection: the open connection, None while there is none.
         error: why there is no connection; None when there is one or none was asked for.
-        on_change: called with the link when a part became ready, when the connection came,
-            went or was blocked, and when an attempt failed; must not block.
     """
 
     def __init__(self, endpoint: Endpoint, name: str) -> None:
@@ -93,7 +92,7 @@ class Link:
         self.name = name
         self.connection: Connection | None = None
         self.error: AmphoraError | None = None
-        self.on_change: Callable[[Link], None] | None = None
+        self._watchers: list[Callable[[Link], None]] = []
         self.connects = 0
         self._parts: dict[Part, Backoff] = {}
         # Parts to set up on the present connection, and when.
@@ -125,6 +124,45 @@ class Link:
         if self._keeper is None:
             self._keeper = gevent.spawn(self._keep)
 
+    def watch(self, watcher: Callable[[Link], None]) -> None:
+        """Have `watcher` called with the link at every change; it must not block or raise.
+
+        Changes are: a part became ready or was refused; the connection came, went, was blocked
+        or has room again; an attempt to connect failed.
+        """
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[Link], None]) -> None:
+        """Call `watcher` no more."""
+        self._watchers.remove(watcher)
+
+    def wait_connected(self, timeout: float | None) -> Connection:
+        """Return the open connection, waiting for it.  Switches greenlets.
+
+        Raises:
+            ConnectionLost: there was none for `timeout` seconds, or the link is closed.
+            AuthenticationError: the broker refuses the login or the vhost.
+        """
+        self.start()
+        deadline = Deadline(timeout)
+        changed = Event()
+
+        def wake(_: Link) -> None:
+            changed.set()
+
+        self.watch(wake)
+        try:
+            while (connection := self.connection) is None:
+                if isinstance(self.error, AuthenticationError):
+                    raise AuthenticationError(str(self.error)) from self.error
+                if self._closed or not changed.wait(deadline.left()):
+                    reason = self.error or f"no connection within {timeout:g} s"
+                    raise ConnectionLost(str(reason), executed=False)
+                changed.clear()
+        finally:
+            self.unwatch(wake)
+        return connection
+
     def add(self, part: Part) -> None:
         """Have a part set up now, if there is a connection, and on every later one."""
         self._parts[part] = Backoff()
@@ -147,12 +185,13 @@ class Link:
         self._closed = True
         keeper, self._keeper = self._keeper, None
         connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.close(timeout)
         if keeper is not None:
             keeper.kill(block=False)
+        if connection is not None:
+            connection.close(timeout)
         for part in list(self._parts):
             part.lost()
+        self._changed()
 
     def abandon(self) -> None:
         """Forget the connection in a forked child; the next `start` makes an own one."""
@@ -214,8 +253,8 @@ class Link:
         self._wake.set()
 
     def _changed(self, _: Connection | None = None) -> None:
-        if self.on_change is not None:
-            self.on_change(self)
+        for watcher in list(self._watchers):
+            watcher(self)
 
     def _restore_all(self, connection: Connection) -> None:
         self.connection = connection
@@ -232,6 +271,11 @@ class Link:
             if str(error) != str(part.error):
                 logger.error("%s: %r cannot be set up: %s", self.name, part, error)
             part.error = error
+            self.restore_soon(part)
+        except Exception as error:
+            # A bug, which must not cost the other parts their keeper.
+            logger.exception("%s: %r cannot be set up", self.name, part)
+            part.error = AmphoraError(f"internal error while setting up {part!r}: {error!r}")
             self.restore_soon(part)
         else:
             part.error = None

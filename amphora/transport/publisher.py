@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from time import monotonic
 
-from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost, Rejected, Unroutable
+from amphora.errors import (
+    AmphoraError,
+    AuthenticationError,
+    ConnectionLost,
+    NoResult,
+    Rejected,
+    Unroutable,
+)
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned
 from amphora.transport.connection import Connection
@@ -99,7 +106,7 @@ class Outgoing:
         """Settle the message with an error."""
         if self.settled:
             return
-        if self.attempts > 1 or (self.attempts and isinstance(error, ConnectionLost)):
+        if self.attempts > 1:
             # An earlier attempt may have arrived, whatever became of this one.
             error.executed = None
         self.error = error
@@ -138,8 +145,9 @@ class Publisher(Part):
             ConnectionLost: the session is closed.
             ValueError: a name or property cannot be sent.
         """
-        if not self._waiting and self._can_send(outgoing):
-            self._send(outgoing)
+        channel = self._channel
+        if channel is not None and not self._waiting and self._can_send(outgoing):
+            self._send(outgoing, channel)
             return
         self._link.start()
         self._waiting[outgoing] = None
@@ -152,16 +160,25 @@ class Publisher(Part):
 
     def flush(self) -> None:
         """Send what can be sent of what waits.  Never switches greenlets."""
+        if not self._waiting:
+            return
         self._fail_hopeless(list(self._waiting))
         for outgoing in list(self._waiting):
-            if self._channel is None or self._held():
+            channel = self._channel
+            if channel is None or self._held():
                 return
-            if self._can_send(outgoing):
+            # Settling one message may withdraw another.
+            if outgoing in self._waiting and self._can_send(outgoing):
                 del self._waiting[outgoing]
+                if outgoing.expires_at is not None and outgoing.expires_at <= monotonic():
+                    outgoing.fail(
+                        NoResult("it expired before it could be sent", executed=outgoing.executed)
+                    )
+                    continue
                 try:
-                    self._send(outgoing)
-                except AmphoraError as error:
-                    outgoing.fail(error)
+                    self._send(outgoing, channel)
+                except ValueError as error:
+                    outgoing.fail(Rejected(f"the message cannot be sent: {error}"))
 
     def close(self) -> None:
         """Fail everything that is not confirmed."""
@@ -209,14 +226,9 @@ class Publisher(Part):
     def _can_send(self, outgoing: Outgoing) -> bool:
         if self._held():
             return False
-        for part in outgoing.needs:
-            if not part.ready:
-                return False
-        return True
+        return all(part.ready for part in outgoing.needs)
 
-    def _send(self, outgoing: Outgoing) -> None:
-        channel = self._channel
-        assert channel is not None
+    def _send(self, outgoing: Outgoing, channel: Channel) -> None:
         properties = outgoing.properties
         if outgoing.expires_at is not None:
             left = outgoing.expires_at - monotonic()
@@ -235,9 +247,8 @@ class Publisher(Part):
         """Fail what cannot be helped by waiting: a refused login, a refused declaration."""
         login = self._link.error
         for outgoing in candidates:
-            error = login if isinstance(login, AuthenticationError) else None
-            for part in outgoing.needs:
-                error = error or part.error
+            errors = [part.error for part in outgoing.needs if part.error is not None]
+            error = login if isinstance(login, AuthenticationError) else next(iter(errors), None)
             if error is not None:
                 self._waiting.pop(outgoing, None)
                 outgoing.fail(_again(error, outgoing.executed))

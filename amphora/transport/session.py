@@ -15,9 +15,7 @@ from typing import Any
 
 import gevent
 
-from amphora.errors import ConnectionLost
 from amphora.transport.channel import Channel
-from amphora.transport.deadline import Deadline
 from amphora.transport.endpoint import endpoint
 from amphora.transport.link import Link
 from amphora.transport.publisher import Publisher
@@ -40,8 +38,8 @@ class Session:
         self.consuming = Link(self.endpoint, "amphora consume")
         self.publisher = Publisher(self.publishing)
         self.publishing.add(self.publisher)
-        self.publishing.on_change = self._changed
-        self.consuming.on_change = self._changed
+        self.publishing.watch(self._changed)
+        self.consuming.watch(self._changed)
         self._on_fork: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._closed = False
         _sessions.add(self)
@@ -54,6 +52,19 @@ class Session:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @classmethod
+    def of(cls, session: Session | None, url: str | None, settings: dict[str, Any]) -> Session:
+        """Return the given session, or a new one if there is none.
+
+        Raises:
+            ValueError: a session and settings for one were both given.
+        """
+        if session is None:
+            return cls(url, **settings)
+        if url is not None or settings:
+            raise ValueError("give either a session or the settings of one, not both")
+        return session
 
     @property
     def state(self) -> str:
@@ -78,18 +89,10 @@ class Session:
 
         Raises:
             ConnectionLost: there is no connection to the broker.
+            AuthenticationError: the broker refuses the login or the vhost.
         """
         link = self.consuming if consume else self.publishing
-        return self._wait_for_connection(link, timeout).channel()
-
-    def _wait_for_connection(self, link: Link, timeout: float) -> Any:
-        link.start()
-        deadline = Deadline(timeout)
-        while link.connection is None:
-            if deadline.passed or link.state == "closed":
-                raise ConnectionLost(str(link.error or f"no connection within {timeout:g} s"))
-            gevent.sleep(0.01)
-        return link.connection
+        return link.wait_connected(timeout).channel()
 
     def on_fork(self, method: Callable[[], None]) -> None:
         """Have a bound method called in a forked child, before anything else is used there."""
