@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import secrets
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,8 @@ from tests.support.rabbitmq import (
     find_server,
 )
 
-EXTERNAL_URL = os.environ.get("AMPHORA_TEST_URL")
+EXTERNAL_URL = os.environ.get("AMPHORA_TEST_URL") or None
+SLOW_ON = os.environ.get("AMPHORA_TEST_SLOW_ON") or None  # such as "3.12"; unset: on all
 TIME_LIMIT = 60.0
 
 failed_key = pytest.StashKey[bool]()
@@ -89,15 +91,35 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what manages a broker when there is only one that must not be managed."""
-    if not EXTERNAL_URL:
-        return
+    """Leave out the tests that have no place in this run; pytest counts them as deselected."""
+    left_out = [item for item in items if is_slow_elsewhere(item) or needs_missing_node(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def is_slow_elsewhere(item: pytest.Item) -> bool:
+    """Return whether a test is slow, and slow tests are for another Python than this."""
+    this = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return SLOW_ON not in (None, this) and item.get_closest_marker("slow") is not None
+
+
+def needs_missing_node(item: pytest.Item) -> bool:
+    """Return whether a test manages a broker where there is only one that must not be managed."""
+    return (
+        EXTERNAL_URL is not None
+        and not is_installed()
+        and "private_node" in getattr(item, "fixturenames", ())
+    )
+
+
+def is_installed() -> bool:
+    """Return whether there is a RabbitMQ to start."""
     try:
         find_server()
     except RabbitNotInstalled:
-        managing = [item for item in items if "private_node" in getattr(item, "fixturenames", ())]
-        config.hook.pytest_deselected(items=managing)
-        items[:] = [item for item in items if item not in managing]
+        return False
+    return True
 
 
 def pytest_collection_finish() -> None:

@@ -77,6 +77,7 @@ def test_a_frozen_node_takes_connections_but_answers_only_when_thawed(
         assert client.recv(1) == b"\x01"
 
 
+@pytest.mark.slow
 def test_what_a_node_holds_outlives_a_kill_and_a_restart_but_not_a_wipe(
     rabbit_node: RabbitNode,
 ) -> None:
@@ -90,6 +91,7 @@ def test_what_a_node_holds_outlives_a_kill_and_a_restart_but_not_a_wipe(
     assert rabbit_node.ctl("list_vhosts", "name").split() == ["/"]
 
 
+@pytest.mark.slow
 def test_a_killed_test_session_leaves_no_process_and_no_folder_behind() -> None:
     with PythonProcess("-c", NODE_AND_NO_END) as session:
         folder = Path(session.wait_for("folder", timeout=60.0).split()[1])

@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine:
+#
+#     make demo    show amphora at work
+#     make test    run the tests on every installed Python
+#
+# (tests marked slow run on one Python: that of .venv.)
+#
+# They make a .venv in this folder, with tox in it; tox does the rest. Nothing else on the machine
+# changes, but that RabbitMQ is installed when it is missing, root runs make, and apt is there.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs clean rabbitmq
+
+TOX := .venv/bin/tox
+
+# Pythons that pyenv has built count as installed, after all that is on the PATH already.
+PYENV_BINS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[1-9]*/bin)
+empty :=
+export PATH := $(PATH)$(subst $(empty) $(empty),,$(PYENV_BINS:%=:%))
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(TOX) rabbitmq ## Show amphora at work: servers, a client, calls
+	@echo "Preparing the demo (the first time takes a minute)"
+	@$(TOX) run -q -e demo
+
+test: $(TOX) rabbitmq ## Run the tests on every installed Python (ARGS="-k name": some of them)
+	@AMPHORA_TEST_SLOW_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
+		$(TOX) run -m test $(if $(ARGS),-- $(ARGS))
+
+lint: $(TOX) ## Check the code's style and its formatting
+	@$(TOX) run -e lint
+
+types: $(TOX) ## Check the types
+	@$(TOX) run -e types
+
+docs: $(TOX) ## Build the documentation into docs/_build/html
+	@$(TOX) run -e docs
+
+clean: ## Remove .venv, and all that the commands above have made
+	rm -rf .venv .tox build dist amphora.egg-info docs/_build
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+rabbitmq:
+	@scripts/install-rabbitmq
+
+$(TOX):
+	@scripts/make-venv
