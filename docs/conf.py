@@ -1,0 +1,44 @@
+"""Sphinx's settings."""
+
+import builtins
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import amphora  # noqa: E402
+
+project = "amphora"
+author = "the amphora authors"
+project_copyright = "2026, the amphora authors"
+version = release = amphora.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+default_role = "code"  # what stands in single backquotes in docstrings
+
+html_theme = "furo"
+html_title = f"amphora {release}"
+
+# Signatures show the types; the text says what they mean.
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+python_use_unqualified_type_names = True
+
+myst_heading_anchors = 3
+
+# Every reference to a name of amphora's own has to be found (-n). Those of others would need
+# their inventories from the network, and are left as text.
+OTHERS = sorted(
+    {*sys.stdlib_module_names, "click", "gevent", "greenlet", "msgspec", "pamqp", "rich"}
+)
+BUILTINS = sorted(name for name in dir(builtins) if not name.startswith("_"))
+nitpick_ignore_regex = [
+    ("py:.*", rf"({'|'.join(map(re.escape, OTHERS))})(\..*)?"),
+    ("py:.*", rf"({'|'.join(BUILTINS)})"),
+    # Signatures name types that are not for import, and type variables.
+    ("py:class", r"amphora\.(broker|rpc|transport|wire)\..*"),
+]
