@@ -104,6 +104,7 @@ class Conversation:
         self.largest_frame = 0
         self.transcript: list[str] = []
         self.rests = Event()
+        self._heartbeat = Event()
         self._socket = sock
         self._step_timeout = step_timeout
         self._received = b""
@@ -171,6 +172,13 @@ class Conversation:
         while self._receive():
             pass
         self.rests.clear()
+
+    def heard_heartbeats(self, count: int) -> None:
+        """Wait, in the test and not in a script, until so many heartbeats have come."""
+        with self._step(f"{count} heartbeats"):
+            while self.heartbeats < count:
+                self._heartbeat.clear()
+                self._heartbeat.wait()
 
     # -- what the broker says -------------------------------------------------------------------
 
@@ -265,6 +273,13 @@ class Conversation:
         self.rests.set()
         Event().wait()
 
+    def heartbeats_only(self, interval: float) -> None:
+        """Read nothing any more, but give signs of life until the test is over."""
+        self.rests.set()
+        while True:
+            self.send_heartbeat()
+            gevent.sleep(interval)
+
     def close(self) -> None:
         """Hang up in order: the client reads the end, after all that was said before."""
         self.transcript.append("<- end")
@@ -307,6 +322,7 @@ class Conversation:
     def _arrival(self, frame_type: int, channel: int, payload: bytes) -> Arrival | None:
         if frame_type == FRAME_HEARTBEAT:
             self.heartbeats += 1
+            self._heartbeat.set()
             return Arrival(0, None)
         content = self._contents.setdefault(channel, ContentAssembler())
         if frame_type == FRAME_HEADER:
@@ -352,7 +368,7 @@ class Conversation:
         return PeerFailure(f"expected {wanted}, but there came {came}; so far:\n  {so_far}")
 
 
-Script = Callable[[Conversation], None]
+Script = Callable[[Conversation], object]
 
 
 class ScriptedPeer:
