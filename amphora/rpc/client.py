@@ -1,39 +1,37 @@
-"""Calling functions in servers.
+"""Calling functions in servers: what users see.
 
-A call is one entry in `_pending`, by request id, from before its request leaves until its answer,
-its failure or its deadline, whichever comes first.  Each of these takes the entry out, so each
-call ends exactly once.  Nothing waits in a greenlet of its own: answers are handled as they are
-read, failures as the publisher reports them, deadlines by one timer.
-
-The entry holds its result weakly.  A caller that is gone takes the entry along.
+How a call ends is in `calls`; this is how it begins.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import weakref
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent.event import AsyncResult
-from msgspec import UNSET, UnsetType
 
-from amphora.errors import AmphoraError, ConnectionLost, NoResult, WrongRequest, WrongResult
+from amphora.errors import (
+    AmphoraError,
+    ConnectionLost,
+    NoResult,
+    WrongRequest,
+)
 from amphora.rpc import naming
-from amphora.rpc.messages import Request, exception_of
+from amphora.rpc.calls import Calls
+from amphora.rpc.messages import Request
 from amphora.rpc.proxy import Proxy
 from amphora.rpc.result import Result
-from amphora.rpc.serializers import serializer_for, serializer_named
-from amphora.rpc.timeouts import Timeouts
+from amphora.rpc.serializers import serializer_named
 from amphora.transport.channel import Channel
 from amphora.transport.consumer import Consumer
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
-from amphora.wire.codec import Deliver, Properties
-from amphora.wire.content import Message
+from amphora.wire.codec import Properties
 
 logger = logging.getLogger("amphora.rpc")
 
@@ -43,6 +41,10 @@ RESPONSE_QUEUE_EXPIRES_MS = 5 * 60 * 1000
 # How many answers the broker sends ahead of our acks.
 RESPONSE_PREFETCH = 1000
 PERSISTENT = 2
+
+T = TypeVar("T", bound=Callable[..., Any])
+# (args, kwargs) -> a routing key, options, or None
+TuneFunction = Callable[[tuple[Any, ...], dict[str, Any]], str | dict[str, Any] | None]
 
 _CALL_OPTIONS = frozenset(("timeout", "routing_key", "function_name", "wait_publish"))
 
@@ -84,14 +86,14 @@ class AmqpRpcClient:
         self.namespace = naming.check_namespace(namespace)
         self.timeout = _check_timeout(timeout)
         self.serializer = serializer_named(serializer)
-        self.unexpected_responses = 0
         self._owns_session = session is None
         self.session = Session.of(session, url, connection)
         self.call: Proxy[Any] = Proxy("call", self._call, _CALL_OPTIONS)
         self.defer: Proxy[Result] = Proxy("defer", self._defer, _CALL_OPTIONS)
         self.cast: Proxy[None] = Proxy("cast", self._cast, _CALL_OPTIONS)
-        self._pending: dict[str, weakref.ref[Result]] = {}
-        self._timeouts = Timeouts(self._expire)
+        self._calls = Calls(namespace, self.session)
+        self._tune_functions: dict[str, TuneFunction] = {}
+        self._operations: set[gevent.Greenlet[..., None]] = set()
         self._closed = False
         self._exchange = naming.request_exchange(namespace)
         self._requests = self._request_topology()
@@ -101,7 +103,7 @@ class AmqpRpcClient:
 
     def __repr__(self) -> str:
         kind = type(self).__name__
-        return f"<{kind} {self.namespace} [{len(self._pending)} pending, {self.state}]>"
+        return f"<{kind} {self.namespace} [{len(self._calls)} pending, {self.state}]>"
 
     def __enter__(self) -> AmqpRpcClient:
         return self
@@ -115,9 +117,14 @@ class AmqpRpcClient:
         return "closed" if self._closed else self.session.state
 
     @property
+    def unexpected_responses(self) -> int:
+        """How many answers came for no pending call: late, duplicate or forged ones."""
+        return self._calls.unexpected
+
+    @property
     def pending(self) -> int:
         """How many calls wait for their answer."""
-        return len(self._pending)
+        return len(self._calls)
 
     def _request_topology(self) -> Topology:
         # The queue as well: requests wait in it when no server was ever started.
@@ -132,14 +139,14 @@ class AmqpRpcClient:
         self._responses = Consumer(
             self.session.consuming,
             queue,
-            self._on_response,
+            self._calls.on_response,
             topology=Topology(
                 Exchange(exchange),
                 Queue(queue, arguments={"x-expires": RESPONSE_QUEUE_EXPIRES_MS}),
                 Binding(queue, exchange, self.client_id),
             ),
             prefetch=RESPONSE_PREFETCH,
-            on_missing=self._responses_lost,
+            on_missing=self._calls.responses_lost,
         )
         self.session.consuming.add(self._responses)
         # Requests leave when their answers have somewhere to go.
@@ -147,8 +154,7 @@ class AmqpRpcClient:
 
     def _forked(self) -> None:
         """Become another client in a forked child; what is pending is the parent's."""
-        self._pending.clear()
-        self._timeouts.close()
+        self._calls.forget_all()
         self.session.consuming.remove(self._responses)
         if not self._closed:
             self._become_a_client()
@@ -164,16 +170,15 @@ class AmqpRpcClient:
         except BaseException:
             # The caller was killed, or timed out by itself: nobody wants the answer any more.
             if not result.ready():
-                self.forget(result)
-                if result.outgoing is not None:
-                    self.session.publisher.withdraw(result.outgoing)
+                self._calls.forget(result)
+                self.session.publisher.withdraw(result.outgoing)
             raise
 
     def _defer(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Result:
         result = self._send(name, args, kwargs, options)
-        if options.get("wait_publish") and result.outgoing is not None:
+        if options.get("wait_publish"):
             _wait_settled(result.outgoing)
             if result.ready() and not result.successful():
                 result.get()
@@ -186,6 +191,7 @@ class AmqpRpcClient:
         # Without a time limit given, a cast waits for its server as long as it takes.
         timeout = options.get("timeout", self.timeout if wait else None)
         deadline = None if timeout is None else monotonic() + _check_timeout(timeout)
+        options = self._tuned(name, args, kwargs, options)
         outgoing = self._outgoing(name, args, kwargs, options, None, deadline)
         if not wait:
             outgoing.on_settled = self._cast_settled
@@ -197,30 +203,26 @@ class AmqpRpcClient:
             self.session.publisher.withdraw(outgoing)
             raise NoResult(
                 f"{self.namespace}.{name} was not taken by the broker within {timeout:g} s:"
-                f" {self._why_unsent(outgoing)}",
+                f" {self._calls.why_unsent(outgoing)}",
                 executed=outgoing.executed,
             )
         if outgoing.error is not None:
-            raise outgoing.error
+            raise self._calls.explained(outgoing, outgoing.error)
+
+    def _cast_settled(self, outgoing: Outgoing) -> None:
+        if outgoing.error is not None:
+            error = self._calls.explained(outgoing, outgoing.error)
+            logger.warning("a cast to %s has failed: %s", self.namespace, error)
 
     def _send(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Result:
+        options = self._tuned(name, args, kwargs, options)
         timeout = _check_timeout(options["timeout"]) if "timeout" in options else self.timeout
         deadline = monotonic() + timeout
         outgoing = self._outgoing(name, args, kwargs, options, self.client_id, deadline)
-        outgoing.on_settled = self._request_settled
-        result = Result(self, name, timeout)
-        result.outgoing = outgoing
-        request_id = result.request_id = outgoing.message_id
-        self._pending[request_id] = weakref.ref(result)
-        result.ticket = self._timeouts.add(request_id, deadline)
-        try:
-            self.session.consuming.start()
-            self.session.publisher.publish(outgoing)
-        except BaseException:
-            self.forget(result)
-            raise
+        result = Result(self._calls.forget, name, timeout, outgoing)
+        self._calls.publish(result, deadline)
         return result
 
     def _outgoing(
@@ -249,7 +251,8 @@ class AmqpRpcClient:
             reply_to=reply_to,
         )
         needs = self._needs if reply_to is not None else (self._requests,)
-        routing_key = options.get("routing_key") or ""
+        key = options.get("routing_key")
+        routing_key = "" if key is None else naming.routing_key_for(key)
         return Outgoing(
             self._exchange,
             routing_key,
@@ -260,120 +263,105 @@ class AmqpRpcClient:
             expires_at=deadline,
         )
 
-    # -- how calls end --------------------------------------------------------------------------
+    # -- routing --------------------------------------------------------------------------------
 
-    def _take(self, request_id: str) -> Result | None:
-        """Take a call out of the pending ones; None if it is not, or nobody holds its result."""
-        reference = self._pending.pop(request_id, None)
-        result = None if reference is None else reference()
-        if result is not None:
-            self._timeouts.discard(request_id, result.ticket)
-        return result
+    def tune_function(self, name: str) -> Callable[[T], T]:
+        """Have a function compute the routing key of each call of `name`.
 
-    def forget(self, result: Result) -> None:
-        """Forget a call that nobody waits for any more.  Its request may still be served."""
-        self._pending.pop(result.request_id, None)
-        self._timeouts.discard(result.request_id, result.ticket)
+            @client.tune_function("show_message")
+            def to_user(args, kwargs):
+                return args[0]
 
-    def _on_response(self, message: Message[Deliver], channel: Channel) -> None:
-        channel.settle(message.method.delivery_tag)
-        properties = message.properties
-        result = self._take(properties.correlation_id or "")
-        if result is None:
-            # Too late, a duplicate, or forged.
-            self.unexpected_responses += 1
-            return
-        serializer = serializer_for(properties.content_type)
-        try:
-            if serializer is None:
-                raise ValueError(f"unknown content type {properties.content_type!r:.100}")
-            response = serializer.decode_response(message.body)
-        except ValueError as error:
-            result.set_exception(
-                WrongResult(f"the answer of {self._name(result)} cannot be read: {error}")
-            )
-            return
-        if not isinstance(response.exception, UnsetType):
-            result.set_exception(exception_of(response.exception))
-        elif response.result is UNSET:
-            result.set_exception(
-                WrongResult(f"the answer of {self._name(result)} has no result in it")
-            )
-        else:
-            result.set(response.result)
+        It gets the call's positional arguments as a tuple and the others as a dict, and returns
+        the routing key, or a dict of options such as `{"routing_key": key, "timeout": 5}`, or
+        None for the queue that all servers share.  Options given in the call itself win.
+        """
 
-    def _request_settled(self, outgoing: Outgoing) -> None:
-        if outgoing.error is None:
-            return
-        result = self._take(outgoing.message_id)
-        if result is not None:
-            result.set_exception(outgoing.error)
-        else:
-            logger.warning(
-                "a request to %s whose result was dropped has failed: %s",
-                self.namespace,
-                outgoing.error,
-            )
+        def decorate(function: T) -> T:
+            self._tune_functions[name] = function
+            return function
 
-    def _cast_settled(self, outgoing: Outgoing) -> None:
-        if outgoing.error is not None:
-            logger.warning("a cast to %s has failed: %s", self.namespace, outgoing.error)
+        return decorate
 
-    def _expire(self, request_id: str) -> None:
-        reference = self._pending.pop(request_id, None)
-        result = None if reference is None else reference()
-        if result is None or result.outgoing is None:
-            return
-        outgoing = result.outgoing
-        settled = outgoing.settled
-        self.session.publisher.withdraw(outgoing)
-        if settled:
-            known = "the request is in the queue or running"
-        else:
-            known = self._why_unsent(outgoing)
-        result.set_exception(
-            NoResult(
-                f"no result of {self._name(result)} within {result.timeout:g} s: {known}",
-                executed=outgoing.executed,
-            )
+    def _tuned(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        tune = self._tune_functions.get(name)
+        if tune is None:
+            return options
+        tuned = tune(args, kwargs)
+        if tuned is None:
+            return options
+        if isinstance(tuned, str):
+            tuned = {"routing_key": tuned}
+        unknown = sorted(set(tuned) - _CALL_OPTIONS)
+        if unknown:
+            raise TypeError(f"the tune function of {name} returns unknown options {unknown}")
+        return {**tuned, **options}
+
+    def create_new_request_queue(
+        self,
+        label: str,
+        routing_key: str | None = None,
+        x_expires: float | None = None,
+        nowait: bool = False,
+    ) -> None:
+        """Create the request queue for a key, so that calls with that routing key wait in it.
+
+        A server takes them with `receive_from_queue(label)`.  Creating what is there with the
+        same settings changes nothing.  Switches greenlets.
+
+        Args:
+            label: what the queue is called, such as a user's name.
+            routing_key: the key of the calls; the label if None.
+            x_expires: seconds without a receiver after which the broker deletes the queue with
+                all that waits in it; None keeps it until it is removed.
+            nowait: return at once; a failure is logged.
+
+        Raises:
+            ValueError: the label or the key cannot be a name.
+            ChannelClosed: the broker refuses, as when the queue is there with another x_expires.
+            ConnectionLost: the broker cannot be reached within the client's timeout.
+        """
+        queue = naming.labelled_queue(self.namespace, label)
+        key = naming.routing_key_for(label if routing_key is None else routing_key)
+        arguments = (
+            {} if x_expires is None else {"x-expires": int(_check_timeout(x_expires) * 1000)}
         )
+        topology = Topology(
+            Exchange(self._exchange),
+            Queue(queue, arguments=arguments),
+            Binding(queue, self._exchange, key),
+        )
+        self._operate(topology.declare, nowait)
 
-    def _why_unsent(self, outgoing: Outgoing) -> str:
-        """Say what is known of a request that the broker has not confirmed."""
-        sent = outgoing.attempts > 0
-        waiting = "the request was sent but not confirmed" if sent else "the request was not sent"
-        links = (self.session.publishing, self.session.consuming)
-        for link in links:
-            if link.connection is None and link.error is not None:
-                return f"{waiting}; {link.error}"
-        blocked = [link.connection.blocked for link in links if link.connection is not None]
-        reason = next(filter(None, blocked), None)
-        if reason is not None:
-            return f"{waiting}; the broker takes no requests: {reason}"
-        return f"{waiting}; waiting for the broker"
+    def remove_request_queue(self, label: str, nowait: bool = False) -> None:
+        """Delete the request queue for a key with all that waits in it.  Switches greenlets.
 
-    def _name(self, result: Result) -> str:
-        return f"{self.namespace}.{result.function_name}"
+        Deleting one that is not there is fine.
 
-    def _responses_lost(self) -> None:
-        """Fail the calls whose answers can only have been in the expired queue."""
-        lost = [
-            result
-            for reference in self._pending.values()
-            if (result := reference()) is not None
-            and result.outgoing is not None
-            and result.outgoing.attempts
-        ]
-        for result in lost:
-            self.forget(result)
-            if result.outgoing is not None:
-                self.session.publisher.withdraw(result.outgoing)
-            result.set_exception(
-                ConnectionLost(
-                    f"the answer of {self._name(result)} is lost: the client was away for longer"
-                    f" than its response queue is kept"
-                )
-            )
+        Raises:
+            ValueError: the label cannot be a name.
+            ConnectionLost: the broker cannot be reached within the client's timeout.
+        """
+        queue = naming.labelled_queue(self.namespace, label)
+        self._operate(lambda channel: channel.queue_delete(queue), nowait)
+
+    def _operate(self, operation: Callable[[Channel], object], nowait: bool) -> None:
+        if self._closed:
+            raise ConnectionLost(f"{self!r} is closed", executed=False)
+        if nowait:
+            greenlet = gevent.spawn(self._operate_in_background, operation)
+            self._operations.add(greenlet)
+            greenlet.link(self._operations.discard)
+        else:
+            self.session.operate(operation, self.timeout)
+
+    def _operate_in_background(self, operation: Callable[[Channel], object]) -> None:
+        try:
+            self.session.operate(operation, self.timeout)
+        except AmphoraError as error:
+            logger.warning("%r: %s", self, error)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -386,19 +374,8 @@ class AmqpRpcClient:
         if self._closed:
             return
         self._closed = True
-        pending = [reference() for reference in self._pending.values()]
-        self._pending.clear()
-        self._timeouts.close()
-        for result in pending:
-            if result is not None and result.outgoing is not None:
-                executed = result.outgoing.executed
-                self.session.publisher.withdraw(result.outgoing)
-                result.set_exception(
-                    ConnectionLost(
-                        f"the client was closed while {self._name(result)} was pending",
-                        executed=executed,
-                    )
-                )
+        self._calls.fail_all("the client was closed while")
+        gevent.killall(list(self._operations), block=False)
         self.session.publishing.remove(self._requests)
         with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
             self._remove_response_queue()

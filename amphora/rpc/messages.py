@@ -13,6 +13,12 @@ from amphora.errors import AmphoraError, RemoteException, WrongRequest, WrongRes
 MAX_ERROR_TEXT = 8192
 
 
+# The type of a response in which a server says that it has no answer, and of a request that
+# wants to be told so.
+IGNORED = "ignored"
+GATHER = "gather"
+
+
 class Request(msgspec.Struct):
     """What a client asks for: a function by its dotted name, and its arguments."""
 

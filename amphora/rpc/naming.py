@@ -1,7 +1,13 @@
-"""The names of exchanges, queues and routing keys.  See "On the wire" in the documentation."""
+"""The names of exchanges, queues and routing keys.  See "On the wire" in the documentation.
+
+Labels and keys may come from a user of a user, so no label may make the name of a queue that is
+not the label's own.  `_queue` is kept out of namespaces for that, and what is not a plain letter
+in a label is escaped.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 
@@ -10,6 +16,11 @@ MANAGEMENT_NAMESPACE = "mgt"
 # What RabbitMQ, pamqp and other AMQP libraries all take in a name, short enough that a worker id
 # fits behind it into AMQP's 255 bytes.
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+# The other characters that may stand in a queue's name; "#" is the escape.
+_TO_ESCAPE = re.compile(rb"[^A-Za-z0-9_.:@,/+ -]")
+# A longer label or key is cut at _KEPT and gets a digest behind "##", which no escape makes.
+_LONGEST = 120
+_KEPT = 80
 
 
 def check_namespace(namespace: str) -> str:
@@ -21,6 +32,11 @@ def check_namespace(namespace: str) -> str:
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ValueError(
             f"the namespace {namespace!r} must be 1 to 100 letters, digits, or any of _ . : -"
+        )
+    if "_queue_" in f"{namespace}_":
+        raise ValueError(
+            f"the namespace {namespace!r} may not have _queue in it: its queues could have the"
+            " names of another namespace's request queues"
         )
     if namespace == MANAGEMENT_NAMESPACE:
         raise ValueError(f"the namespace {namespace!r} is reserved for management")
@@ -35,6 +51,57 @@ def request_exchange(namespace: str) -> str:
 def request_queue(namespace: str) -> str:
     """Return the name of the queue that all servers of a namespace share."""
     return f"rpc_{namespace}_request"
+
+
+def labelled_queue(namespace: str, label: str) -> str:
+    """Return the name of the request queue for a label.
+
+    Different labels have different queues.  Characters that are not allowed in a name are
+    written as `#` and two hex digits for each byte; the rest of a long label becomes a digest.
+
+    Raises:
+        ValueError: the label is not a text, or is empty.
+    """
+    escaped = _TO_ESCAPE.sub(lambda found: b"#%02x" % found[0][0], _utf8("label", label))
+    return f"rpc_{namespace}_queue_{_shortened(escaped)}"
+
+
+def routing_key_for(key: str) -> str:
+    """Return the routing key that a request for `key` is published with.
+
+    Raises:
+        ValueError: the key is not a text, or is empty.
+    """
+    return _shortened(_utf8("routing key", key))
+
+
+def _utf8(what: str, text: object) -> bytes:
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"a {what} must be a text that is not empty, not {text!r:.100}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the {what} {text!a:.100} is not a text that UTF-8 can carry") from None
+
+
+def _shortened(name: bytes) -> str:
+    if len(name) <= _LONGEST:
+        return name.decode()
+    # Longer than _LONGEST again, so that nothing that is left as it is can look like it.
+    return name[:_KEPT].decode("utf-8", "ignore") + "##" + hashlib.sha256(name).hexdigest()
+
+
+def fanout_queue(namespace: str, worker_id: str) -> str:
+    """Return the name of one fanout server's request queue."""
+    return f"rpc_{namespace}_{worker_id}_request"
+
+
+def roll_call_queue(namespace: str) -> str:
+    """Return the name of the queue that is consumed by every fanout server of a namespace.
+
+    Nothing is ever published to it: its number of consumers is the number of servers.
+    """
+    return f"rpc_{namespace}_rollcall"
 
 
 def response_exchange(namespace: str) -> str:

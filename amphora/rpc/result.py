@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
+import gevent
 from gevent.event import AsyncResult
 
+from amphora.errors import AmphoraError
 from amphora.transport.publisher import Outgoing
 
-if TYPE_CHECKING:
-    from amphora.rpc.client import AmqpRpcClient
+
+class Pending(Protocol):
+    """A call whose end the client looks after.
+
+    Attributes:
+        ticket: its deadline's ticket.
+    """
+
+    function_name: str
+    timeout: float
+    request_id: str
+    outgoing: Outgoing
+    ticket: int
+
+    def answered(self, worker: str, value: Any, error: AmphoraError | None) -> bool:
+        """Take one server's answer; return True if no other is wanted."""
+
+    def ignored(self, worker: str) -> bool:
+        """Take note that one server will not answer; return True if no other is wanted."""
+
+    def fail(self, error: AmphoraError) -> None:
+        """End with an error of amphora's own."""
 
 
 class Result(AsyncResult):  # type: ignore[type-arg]
@@ -23,14 +46,20 @@ class Result(AsyncResult):  # type: ignore[type-arg]
     with its answer; the request itself is still served.
     """
 
-    def __init__(self, client: AmqpRpcClient, function_name: str, timeout: float) -> None:
+    def __init__(
+        self,
+        forget: Callable[[Pending], None],
+        function_name: str,
+        timeout: float,
+        outgoing: Outgoing,
+    ) -> None:
         super().__init__()
         self.function_name = function_name
         self.timeout = timeout
-        self.request_id = ""
-        self.outgoing: Outgoing | None = None
+        self.request_id = outgoing.message_id
+        self.outgoing = outgoing
         self.ticket = 0
-        self._client: AmqpRpcClient | None = client
+        self._forget = forget
 
     def __repr__(self) -> str:
         state = "pending"
@@ -39,6 +68,43 @@ class Result(AsyncResult):  # type: ignore[type-arg]
         return f"<Result of {self.function_name} [{state}]>"
 
     def __del__(self) -> None:
-        client = self._client
-        if client is not None and self.request_id and not self.ready():
-            client.forget(self)
+        if not self.ready():
+            self._forget(self)
+
+    def answered(self, worker: str, value: Any, error: AmphoraError | None) -> bool:
+        """Take the answer."""
+        if error is None:
+            self.set(value)
+        else:
+            self.set_exception(error)
+        return True
+
+    def ignored(self, worker: str) -> bool:
+        """Take note that one server will not answer; another may."""
+        return False
+
+    def fail(self, error: AmphoraError) -> None:
+        """End with an error of amphora's own."""
+        self.set_exception(error)
+
+
+def iwait(results: Iterable[Any], timeout: float | None = None) -> Iterator[Any]:
+    """Yield results as they are ready, in the order of arrival.  Switches greenlets.
+
+    Args:
+        results: deferred results, or anything else that gevent can wait for.
+        timeout: seconds for all of them together; what is not ready by then is not yielded.
+    """
+    return iter(gevent.iwait(list(results), timeout=timeout))
+
+
+def wait(results: Iterable[Any], timeout: float | None = None) -> list[Any]:
+    """Wait for results and return those that are ready, in the order of arrival.
+
+    Switches greenlets.
+
+    Args:
+        results: deferred results, or anything else that gevent can wait for.
+        timeout: seconds to wait; then those that are ready are returned.
+    """
+    return list(iwait(results, timeout))

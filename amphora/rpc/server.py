@@ -287,7 +287,7 @@ class AmqpRpcServer:
 
     def _ignore(self, channel: Channel, delivery_tag: int) -> None:
         gevent.sleep(IGNORE_PAUSE)
-        channel.refuse(delivery_tag, requeue=True)
+        channel.nack(delivery_tag, requeue=True)
 
     def _respond(
         self,
@@ -300,7 +300,7 @@ class AmqpRpcServer:
         tag = message.method.delivery_tag
         reply_to = request.reply_to
         if not reply_to:
-            channel.settle(tag)
+            channel.ack(tag)
             return
         request_id = request.correlation_id or request.message_id or ""
         properties = Properties(
@@ -326,7 +326,7 @@ class AmqpRpcServer:
             # Closed meanwhile, so the request goes back; or nothing that can be sent to.
             logger.warning("%s: a response cannot be sent: %s", self.worker_id, error)
             self._unconfirmed -= 1
-            channel.refuse(tag, requeue=isinstance(error, ConnectionLost))
+            channel.nack(tag, requeue=isinstance(error, ConnectionLost))
 
     def _encode(self, response: Response, serializer: Serializer) -> bytes:
         try:
@@ -345,14 +345,14 @@ class AmqpRpcServer:
         self._unconfirmed -= 1
         if isinstance(outgoing.error, ConnectionLost):
             # Unanswered, so unacknowledged: the request is delivered again, here or elsewhere.
-            channel.refuse(delivery_tag, requeue=True)
+            channel.nack(delivery_tag, requeue=True)
         else:
             if outgoing.error is not None:
                 self.lost_responses += 1
                 logger.warning(
                     "%s: the client of a response is gone: %s", self.worker_id, outgoing.error
                 )
-            channel.settle(delivery_tag)
+            channel.ack(delivery_tag)
         self._check_quiet()
 
     # -- stopping -------------------------------------------------------------------------------

@@ -1,47 +1,49 @@
 """Which acks to send for the deliveries of one channel, without I/O.
 
 Acks that fall into one turn of the event loop are sent together, and "all up to n" is said where
-it is true: where every delivery up to n is settled.
+it is true: where no delivery up to n is outstanding.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 
 class Acks:
-    """The settled deliveries of one channel, by delivery tag.
-
-    A delivery is settled once, by `ack` or by `refused`.
-    """
+    """The deliveries of one channel that are not settled, and what the broker is to be told."""
 
     def __init__(self) -> None:
-        # Every tag below `_lowest` is settled; `_settled` has those from there on that are.
-        self._lowest = 1
-        self._settled: set[int] = set()
-        # What the broker was not told yet.
-        self._to_ack: set[int] = set()
+        # In the order of delivery, which is that of the tags.  Not a plain dict: taking from the
+        # front of one again and again leaves gaps that looking for the first has to skip.
+        self._outstanding: OrderedDict[int, None] = OrderedDict()
+        self._to_ack: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._to_ack)
+        return len(self._outstanding)
 
-    def ack(self, delivery_tag: int) -> None:
-        """Note that a delivery is to be acknowledged."""
-        self._settled.add(delivery_tag)
-        self._to_ack.add(delivery_tag)
+    def delivered(self, delivery_tag: int) -> None:
+        """Note that a delivery has to be settled."""
+        self._outstanding[delivery_tag] = None
 
-    def refused(self, delivery_tag: int) -> None:
-        """Note that a delivery was settled in another way."""
-        self._settled.add(delivery_tag)
+    def settle(self, delivery_tag: int) -> bool:
+        """Note that a delivery is settled in another way; False if it was settled already."""
+        if delivery_tag not in self._outstanding:
+            return False
+        del self._outstanding[delivery_tag]
+        return True
+
+    def ack(self, delivery_tag: int) -> bool:
+        """Note that a delivery is to be acknowledged; False if it was settled already."""
+        if not self.settle(delivery_tag):
+            return False
+        self._to_ack.append(delivery_tag)
+        return True
 
     def take(self) -> tuple[int, list[int]]:
         """Return (n, tags): acknowledge all up to n, unless it is 0, and each of the tags."""
-        settled, to_ack = self._settled, self._to_ack
-        up_to = 0
-        while self._lowest in settled:
-            settled.remove(self._lowest)
-            if self._lowest in to_ack:
-                to_ack.remove(self._lowest)
-                up_to = self._lowest
-            self._lowest += 1
-        singly = sorted(to_ack)
-        to_ack.clear()
-        return up_to, singly
+        to_ack, self._to_ack = self._to_ack, []
+        if not self._outstanding:
+            return max(to_ack, default=0), []
+        first = next(iter(self._outstanding))
+        up_to = max((tag for tag in to_ack if tag < first), default=0)
+        return up_to, [tag for tag in to_ack if tag > first]

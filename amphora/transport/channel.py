@@ -6,7 +6,7 @@ Three things happen on a channel, and each has its own small state:
   answered, not until the caller stops waiting, so that an answer that comes late can never be
   taken for the answer to the next request.
 * Publishes with confirms: `Confirms`.
-* Deliveries: `settle` collects in `Acks` what may be acknowledged in one turn of the event loop.
+* Deliveries: `ack` collects in `Acks` what may be acknowledged in one turn of the event loop.
 
 A channel ends once.  Its delivery tags and sequence numbers mean nothing on any other channel:
 acks on a closed channel are dropped and counted, never sent.
@@ -74,6 +74,8 @@ class Channel:
         self._content: ContentAssembler[Method] = ContentAssembler()
         self._consumers: dict[str, Callable[[Message[Deliver]], None]] = {}
         self._cancelled: dict[str, Callable[[str], None]] = {}
+        # The tags of consumers whose deliveries want no ack.
+        self._unacknowledged: set[str] = set()
         self._confirms: Confirms | None = None
         self._acks = Acks()
         self._ack_scheduled = False
@@ -273,6 +275,8 @@ class Channel:
         self._consumers[consumer_tag] = callback
         if on_cancel is not None:
             self._cancelled[consumer_tag] = on_cancel
+        if no_ack:
+            self._unacknowledged.add(consumer_tag)
         try:
             self.call(
                 methods.Basic.Consume(
@@ -297,6 +301,16 @@ class Channel:
         )
         self._forget_consumer(consumer_tag)
 
+    def cancel_soon(self, consumer_tag: str) -> None:
+        """End a consumer without waiting for the broker.  Never switches greenlets.
+
+        What is still delivered to it goes back to the queue.
+        """
+        self._forget_consumer(consumer_tag)
+        if self.error is None:
+            method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
+            self.connection.send(encode_method(self.number, method))
+
     def _forget_consumer(self, consumer_tag: str) -> Callable[[str], None] | None:
         self._consumers.pop(consumer_tag, None)
         return self._cancelled.pop(consumer_tag, None)
@@ -305,36 +319,32 @@ class Channel:
         """Fetch one message; return None if the queue is empty.  Switches greenlets."""
         method = methods.Basic.Get(queue=queue, no_ack=no_ack)
         answer: Any = self.call(method, Message, methods.Basic.GetEmpty)
-        return answer if isinstance(answer, Message) else None
+        if not isinstance(answer, Message):
+            return None
+        if no_ack:
+            self._acks.settle(answer.method.delivery_tag)
+        return answer
 
-    def ack(self, delivery_tag: int, multiple: bool = False) -> None:
-        """Acknowledge at once.  Never switches greenlets; on a closed channel it is dropped."""
-        self._send_verdict(encode_ack(self.number, delivery_tag, multiple))
+    def ack(self, delivery_tag: int) -> None:
+        """Acknowledge a delivery, together with others of this turn of the event loop.
 
-    def nack(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
-        """Refuse at once, to the queue (`requeue`) or away.  Never switches greenlets."""
-        self._send_verdict(encode_nack(self.number, delivery_tag, multiple, requeue))
+        Never switches greenlets.  On a closed channel the ack is dropped and counted, and the
+        message is delivered again; a delivery that is settled already stays as it is.
+        """
+        if self._acks.ack(delivery_tag) and not self._ack_scheduled:
+            self._ack_scheduled = True
+            gevent.get_hub().loop.run_callback(self._send_acks)
+
+    def nack(self, delivery_tag: int, *, requeue: bool = True) -> None:
+        """Refuse a delivery, back to its queue (`requeue`) or away.  Like `ack`, but at once."""
+        if self._acks.settle(delivery_tag):
+            self._send_verdict(encode_nack(self.number, delivery_tag, False, requeue))
 
     def _send_verdict(self, data: bytes) -> None:
         if self.error is None:
             self.connection.send(data)
         else:
             self.stale_acks += 1
-
-    def settle(self, delivery_tag: int) -> None:
-        """Acknowledge a delivery together with others of this turn.  Never switches greenlets.
-
-        On a channel where this is used, every delivery is settled with it or with `refuse`.
-        """
-        self._acks.ack(delivery_tag)
-        if not self._ack_scheduled:
-            self._ack_scheduled = True
-            gevent.get_hub().loop.run_callback(self._send_acks)
-
-    def refuse(self, delivery_tag: int, *, requeue: bool) -> None:
-        """Refuse a delivery of a channel where `settle` is used.  Never switches greenlets."""
-        self._acks.refused(delivery_tag)
-        self.nack(delivery_tag, requeue=requeue)
 
     def _send_acks(self) -> None:
         self._ack_scheduled = False
@@ -373,12 +383,14 @@ class Channel:
     def _handle_message(self, message: Message[Any]) -> None:
         method = message.method
         if isinstance(method, Deliver):
+            if method.consumer_tag not in self._unacknowledged:
+                self._acks.delivered(method.delivery_tag)
             consumer = self._consumers.get(method.consumer_tag)
             if consumer is not None:
                 consumer(message)
             else:
                 # Its consumer was cancelled while the message was under way.
-                self.refuse(method.delivery_tag, requeue=True)
+                self.nack(method.delivery_tag)
         elif isinstance(method, methods.Basic.Return):
             if self._confirms is not None:
                 self._confirms.returned(
@@ -386,6 +398,8 @@ class Channel:
                     Returned(method.reply_code or 0, printable(method.reply_text)),
                 )
         else:
+            # Settled with `ack` or `nack` like a delivery; after no_ack that does nothing.
+            self._acks.delivered(method.delivery_tag)
             self._answer(message, Message)
 
     def _handle_method(self, method: Method) -> None:

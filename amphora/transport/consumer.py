@@ -31,7 +31,7 @@ class Consumer(Part):
         link: the link to consume on.
         queue: the name of the queue.
         callback: gets each message and its channel, in the reader greenlet; must not block.
-            It settles or refuses each delivery on that channel, sooner or later.
+            It acks or nacks each delivery on that channel, sooner or later.
         topology: declared before consuming.
         prefetch: how many unsettled deliveries the broker may have out.
         on_missing: set for a queue that holds answers for this process alone.  Called before
@@ -141,7 +141,7 @@ class Consumer(Part):
     def _deliver(self, channel: Channel, message: Message[Deliver]) -> None:
         if message.error is not None:
             # Requeued, it would come back for ever.
-            channel.refuse(message.method.delivery_tag, requeue=False)
+            channel.nack(message.method.delivery_tag, requeue=False)
             self.poisoned += 1
             logger.warning(
                 "a message of queue %s was refused (%d so far): %s",

@@ -176,7 +176,7 @@ class Link:
     def restore_soon(self, part: Part) -> None:
         """Set a part up again on the present connection, as when the broker closed its channel."""
         part.ready = False
-        if self.connection is not None and part in self._parts:
+        if self.connection is not None and part in self._parts and part not in self._due:
             self._due[part] = monotonic() + self._parts[part].next()
             self._wake.set()
 

@@ -11,14 +11,21 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 
+from amphora.errors import ConnectionLost
 from amphora.transport.channel import Channel
+from amphora.transport.deadline import Deadline
 from amphora.transport.endpoint import endpoint
 from amphora.transport.link import Link
 from amphora.transport.publisher import Publisher
+
+T = TypeVar("T")
+
+# How long a link may take to notice that its connection has ended, in seconds.
+KEEPER_TURN = 0.05
 
 
 class Session:
@@ -93,6 +100,33 @@ class Session:
         """
         link = self.consuming if consume else self.publishing
         return link.wait_connected(timeout).channel()
+
+    def operate(self, operation: Callable[[Channel], T], timeout: float) -> T:
+        """Run an operation on a channel of its own and return what it returns.
+
+        The operation must be one that may be repeated, such as a declaration: if the connection
+        is lost on the way, it runs again on the next one.  It runs on the connection that
+        consumes, which a broker low on memory goes on reading.  Switches greenlets.
+
+        Raises:
+            ConnectionLost: it could not be done within `timeout` seconds.
+            ChannelClosed: the broker refuses it.
+            AuthenticationError: the broker refuses the login or the vhost.
+        """
+        deadline = Deadline(timeout)
+        while True:
+            connection = self.consuming.wait_connected(deadline.left())
+            try:
+                channel = connection.channel(deadline.left(connection.method_timeout))
+                try:
+                    return operation(channel)
+                finally:
+                    channel.close()
+            except ConnectionLost:
+                if deadline.passed:
+                    raise
+                # The keeper is told of the end in this turn of the loop or the next.
+                connection.wait_closed(deadline.left(KEEPER_TURN))
 
     def on_fork(self, method: Callable[[], None]) -> None:
         """Have a bound method called in a forked child, before anything else is used there."""

@@ -1,0 +1,217 @@
+"""The calls of one client that wait for their end.
+
+A call is one entry here, by request id, from before its request leaves until its answer, its
+failure or its deadline, whichever comes first.  Each of these takes the entry out, so each call
+ends exactly once.  Nothing waits in a greenlet of its own: answers are handled as they are read,
+failures as the publisher reports them, deadlines by one timer.
+
+An entry holds its result weakly.  A caller that is gone takes its entry along.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import Any
+
+from msgspec import UNSET
+
+from amphora.errors import (
+    AmphoraError,
+    ConnectionLost,
+    NoResult,
+    Unroutable,
+    WrongResult,
+    printable,
+)
+from amphora.rpc.messages import IGNORED, ErrorBody, exception_of
+from amphora.rpc.result import Pending
+from amphora.rpc.serializers import serializer_for
+from amphora.rpc.timeouts import Timeouts
+from amphora.transport.channel import Channel
+from amphora.transport.publisher import Outgoing
+from amphora.transport.session import Session
+from amphora.wire.codec import Deliver
+from amphora.wire.content import Message
+
+logger = logging.getLogger("amphora.rpc")
+
+
+class Calls:
+    """The pending calls of a client.
+
+    Attributes:
+        unexpected: how many answers came for no pending call: late, duplicate or forged ones.
+    """
+
+    def __init__(self, namespace: str, session: Session) -> None:
+        self.namespace = namespace
+        self.unexpected = 0
+        self._session = session
+        self._pending: dict[str, weakref.ref[Pending]] = {}
+        self._timeouts = Timeouts(self._expire)
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def publish(self, pending: Pending, deadline: float) -> None:
+        """Publish the request of a call that ends at `deadline`, on the monotonic clock.
+
+        Raises:
+            ConnectionLost: the session is closed.
+        """
+        outgoing = pending.outgoing
+        outgoing.on_settled = self._settled
+        self._pending[pending.request_id] = weakref.ref(pending)
+        pending.ticket = self._timeouts.add(pending.request_id, deadline)
+        try:
+            self._session.consuming.start()
+            self._session.publisher.publish(outgoing)
+        except BaseException:
+            self.forget(pending)
+            raise
+
+    def _take(self, request_id: str) -> Pending | None:
+        """Take a call out of the pending ones; None if it is not, or nobody holds its result."""
+        pending = self._find(request_id)
+        if pending is not None:
+            self.forget(pending)
+        return pending
+
+    def _find(self, request_id: str) -> Pending | None:
+        reference = self._pending.get(request_id)
+        return None if reference is None else reference()
+
+    def forget(self, pending: Pending) -> None:
+        """Forget a call that nobody waits for any more.  Its request may still be served."""
+        self._pending.pop(pending.request_id, None)
+        self._timeouts.discard(pending.request_id, pending.ticket)
+
+    def on_response(self, message: Message[Deliver], channel: Channel) -> None:
+        """Take an answer from the reader."""
+        channel.ack(message.method.delivery_tag)
+        properties = message.properties
+        pending = self._find(properties.correlation_id or "")
+        if pending is None:
+            # Too late, a duplicate, or forged.
+            self.unexpected += 1
+            return
+        worker = properties.app_id or ""
+        if properties.message_type == IGNORED:
+            ended = pending.ignored(worker)
+        else:
+            value, error = self._read_response(message, pending)
+            ended = pending.answered(worker, value, error)
+        if ended:
+            self.forget(pending)
+
+    def _read_response(
+        self, message: Message[Deliver], pending: Pending
+    ) -> tuple[Any, AmphoraError | None]:
+        content_type = message.properties.content_type
+        serializer = serializer_for(content_type)
+        try:
+            if serializer is None:
+                raise ValueError(f"unknown content type {printable(content_type, 100)!r}")
+            response = serializer.decode_response(message.body)
+            if isinstance(response.exception, ErrorBody):
+                return None, exception_of(response.exception)
+            if response.result is UNSET:
+                raise ValueError("it has neither a result nor an exception")
+        except ValueError as error:
+            return None, WrongResult(f"the answer of {self._name(pending)} cannot be read: {error}")
+        return response.result, None
+
+    def _settled(self, outgoing: Outgoing) -> None:
+        if outgoing.error is None:
+            return
+        pending = self._take(outgoing.message_id)
+        if pending is not None:
+            pending.fail(self.explained(outgoing, outgoing.error))
+        else:
+            logger.warning(
+                "a request to %s whose result was dropped has failed: %s",
+                self.namespace,
+                self.explained(outgoing, outgoing.error),
+            )
+
+    def explained(self, outgoing: Outgoing, error: AmphoraError) -> AmphoraError:
+        """Return the error of a request in the words of somebody who makes calls."""
+        if isinstance(error, Unroutable):
+            key = outgoing.routing_key
+            explained = Unroutable(
+                f"{self.namespace} has no request queue for the key {printable(key, 100)!r};"
+                " create_new_request_queue makes one"
+                if key
+                else f"{self.namespace} has no request queue: no server was ever started"
+            )
+            explained.executed = error.executed
+            return explained
+        return error
+
+    def _expire(self, request_id: str) -> None:
+        pending = self._find(request_id)
+        self._pending.pop(request_id, None)
+        if pending is None:
+            return
+        outgoing = pending.outgoing
+        settled = outgoing.settled
+        self._session.publisher.withdraw(outgoing)
+        known = "the request is in the queue or running" if settled else self.why_unsent(outgoing)
+        pending.fail(
+            NoResult(
+                f"no result of {self._name(pending)} within {pending.timeout:g} s: {known}",
+                executed=outgoing.executed,
+            )
+        )
+
+    def why_unsent(self, outgoing: Outgoing) -> str:
+        """Say what is known of a request that the broker has not confirmed."""
+        sent = outgoing.attempts > 0
+        waiting = "the request was sent but not confirmed" if sent else "the request was not sent"
+        links = (self._session.publishing, self._session.consuming)
+        for link in links:
+            if link.connection is None and link.error is not None:
+                return f"{waiting}; {link.error}"
+        for link in links:
+            if link.connection is not None and link.connection.blocked is not None:
+                return f"{waiting}; the broker takes none, it is blocked: {link.connection.blocked}"
+        return f"{waiting}; waiting for the broker"
+
+    def _name(self, pending: Pending) -> str:
+        return f"{self.namespace}.{pending.function_name}"
+
+    def responses_lost(self) -> None:
+        """Fail the calls whose answers can only have been in the expired queue."""
+        for pending in self._all_pending():
+            if pending.outgoing.attempts:
+                self.forget(pending)
+                self._session.publisher.withdraw(pending.outgoing)
+                pending.fail(
+                    ConnectionLost(
+                        f"the answer of {self._name(pending)} is lost: the client was away for"
+                        " longer than its response queue is kept"
+                    )
+                )
+
+    def _all_pending(self) -> list[Pending]:
+        references = list(self._pending.values())
+        return [pending for reference in references if (pending := reference()) is not None]
+
+    def fail_all(self, reason: str) -> None:
+        """End every call with ConnectionLost; `reason` goes in front of the call's name."""
+        for pending in self._all_pending():
+            self.forget(pending)
+            self._session.publisher.withdraw(pending.outgoing)
+            pending.fail(
+                ConnectionLost(
+                    f"{reason} {self._name(pending)} was pending",
+                    executed=pending.outgoing.executed,
+                )
+            )
+        self._timeouts.close()
+
+    def forget_all(self) -> None:
+        """Forget everything, in a forked child: the calls are the parent's."""
+        self._pending.clear()
+        self._timeouts.close()
