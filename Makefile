@@ -12,6 +12,7 @@
 .PHONY: help demo test lint types docs clean rabbitmq
 
 TOX := .venv/bin/tox
+RUN := $(TOX) run -q
 
 # Pythons that pyenv has built count as installed, after all that is on the PATH already.
 PYENV_BINS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[1-9]*/bin)
@@ -23,20 +24,21 @@ help: ## Show this help
 
 demo: $(TOX) rabbitmq ## Show amphora at work: servers, a client, calls
 	@echo "Preparing the demo (the first time takes a minute)"
-	@$(TOX) run -q -e demo
+	@$(RUN) -e demo
 
 test: $(TOX) rabbitmq ## Run the tests on every installed Python (ARGS="-k name": some of them)
+	@echo "Preparing the tests (the first time takes a minute)"
 	@AMPHORA_TEST_SLOW_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
-		$(TOX) run -m test $(if $(ARGS),-- $(ARGS))
+		$(RUN) -m test $(if $(ARGS),-- $(ARGS))
 
 lint: $(TOX) ## Check the code's style and its formatting
-	@$(TOX) run -e lint
+	@$(RUN) -e lint
 
 types: $(TOX) ## Check the types
-	@$(TOX) run -e types
+	@$(RUN) -e types
 
 docs: $(TOX) ## Build the documentation into docs/_build/html
-	@$(TOX) run -e docs
+	@$(RUN) -e docs
 
 clean: ## Remove .venv, and all that the commands above have made
 	rm -rf .venv .tox build dist amphora.egg-info docs/_build

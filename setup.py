@@ -25,7 +25,7 @@ def read_description() -> str:
 
 TEST = ["amqp>=5.2", "hypothesis>=6.100", "pika>=1.3", "pytest>=9"]
 LINT = ["ruff>=0.17.6,<0.18"]  # another minor release may format otherwise
-TYPES = ["mypy>=1.13"]
+TYPES = ["mypy>=1.13", "types-gevent>=24"]
 DOCS = ["furo>=2024.8.6", "myst-parser>=4", "sphinx>=8"]
 
 setup(
