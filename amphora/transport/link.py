@@ -227,6 +227,8 @@ class Link:
             opened = monotonic()
             logger.info("%s: connected to %s", self.name, connection.peer)
             self.error = None
+            # Also when there was nothing to set up: somebody may wait for the connection alone.
+            self._changed()
             self._stay(connection)
             self._drop(connection.error or ConnectionLost("the connection ended"))
             if monotonic() - opened > SETTLED_AFTER:
