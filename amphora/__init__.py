@@ -18,27 +18,37 @@ from amphora.errors import (
     WrongResult,
 )
 from amphora.rpc.client import AmqpRpcClient
-from amphora.rpc.result import Result
+from amphora.rpc.fanout import AmqpRpcFanoutClient, AmqpRpcFanoutServer
+from amphora.rpc.gather import Gathered, Reply
+from amphora.rpc.request_queues import Receiving
+from amphora.rpc.result import Result, iwait, wait
 from amphora.rpc.server import AmqpRpcServer
 from amphora.transport.session import Session
 
 __all__ = [
     "AmphoraError",
     "AmqpRpcClient",
+    "AmqpRpcFanoutClient",
+    "AmqpRpcFanoutServer",
     "AmqpRpcServer",
     "AuthenticationError",
     "ChannelClosed",
     "ConnectionLost",
+    "Gathered",
     "IgnoreRequest",
     "NoResult",
     "Overloaded",
+    "Receiving",
     "Rejected",
     "RemoteException",
+    "Reply",
     "Result",
     "Session",
     "Unroutable",
     "WrongRequest",
     "WrongResult",
+    "iwait",
+    "wait",
 ]
 
 __version__ = "1.0.0.dev0"

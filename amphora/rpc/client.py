@@ -84,7 +84,7 @@ class AmqpRpcClient:
         **connection: Any,
     ) -> None:
         self.namespace = naming.check_namespace(namespace)
-        self.timeout = _check_timeout(timeout)
+        self.timeout = check_timeout(timeout)
         self.serializer = serializer_named(serializer)
         self._owns_session = session is None
         self.session = Session.of(session, url, connection)
@@ -190,7 +190,7 @@ class AmqpRpcClient:
         wait = options.get("wait_publish", False)
         # Without a time limit given, a cast waits for its server as long as it takes.
         timeout = options.get("timeout", self.timeout if wait else None)
-        deadline = None if timeout is None else monotonic() + _check_timeout(timeout)
+        deadline = None if timeout is None else monotonic() + check_timeout(timeout)
         options = self._tuned(name, args, kwargs, options)
         outgoing = self._outgoing(name, args, kwargs, options, None, deadline)
         if not wait:
@@ -218,7 +218,7 @@ class AmqpRpcClient:
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Result:
         options = self._tuned(name, args, kwargs, options)
-        timeout = _check_timeout(options["timeout"]) if "timeout" in options else self.timeout
+        timeout = check_timeout(options["timeout"]) if "timeout" in options else self.timeout
         deadline = monotonic() + timeout
         outgoing = self._outgoing(name, args, kwargs, options, self.client_id, deadline)
         result = Result(self._calls.forget, name, timeout, outgoing)
@@ -325,9 +325,7 @@ class AmqpRpcClient:
         """
         queue = naming.labelled_queue(self.namespace, label)
         key = naming.routing_key_for(label if routing_key is None else routing_key)
-        arguments = (
-            {} if x_expires is None else {"x-expires": int(_check_timeout(x_expires) * 1000)}
-        )
+        arguments = {} if x_expires is None else {"x-expires": int(check_timeout(x_expires) * 1000)}
         topology = Topology(
             Exchange(self._exchange),
             Queue(queue, arguments=arguments),
@@ -378,21 +376,10 @@ class AmqpRpcClient:
         gevent.killall(list(self._operations), block=False)
         self.session.publishing.remove(self._requests)
         with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
-            self._remove_response_queue()
+            # It would expire by itself; an orderly end leaves nothing to expire.
+            self._responses.remove()
         if self._owns_session:
             self.session.close(timeout)
-
-    def _remove_response_queue(self) -> None:
-        # It would expire by itself; an orderly end leaves nothing to expire.
-        channel = self._responses.channel
-        try:
-            self._responses.stop_deliveries()
-            if channel is not None:
-                channel.queue_delete(self._responses.queue)
-        except AmphoraError as error:
-            logger.debug("%r leaves its response queue to expire: %s", self, error)
-        finally:
-            self._responses.close()
 
 
 def _wait_settled(outgoing: Outgoing, timeout: float | None = None) -> None:
@@ -410,7 +397,12 @@ def _wait_settled(outgoing: Outgoing, timeout: float | None = None) -> None:
         settled.wait(timeout)
 
 
-def _check_timeout(timeout: Any) -> float:
+def check_timeout(timeout: Any) -> float:
+    """Return a timeout in seconds.
+
+    Raises:
+        ValueError: it is not a number of seconds that a call can have.
+    """
     if (
         isinstance(timeout, bool)
         or not isinstance(timeout, int | float)

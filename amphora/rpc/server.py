@@ -29,14 +29,15 @@ from amphora.errors import (
 from amphora.rpc import naming
 from amphora.rpc.functions import Functions, Handler
 from amphora.rpc.messages import Response, error_body, plain_args
+from amphora.rpc.request_queues import Receiving, RequestQueues
 from amphora.rpc.serializers import JSON, Serializer, serializer_for
 from amphora.transport.channel import Channel
 from amphora.transport.consumer import Consumer
 from amphora.transport.deadline import Deadline
-from amphora.transport.link import Link
+from amphora.transport.link import Link, Part
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
-from amphora.transport.topology import Binding, Exchange, Queue, Topology
+from amphora.transport.topology import Binding, Entity, Exchange, Queue, Topology
 from amphora.wire.codec import Deliver, Properties
 from amphora.wire.content import Message
 
@@ -107,10 +108,14 @@ class AmqpRpcServer:
         self.session = Session.of(session, url, connection)
         self._response_exchange = naming.response_exchange(namespace)
         self._responses = Topology(Exchange(self._response_exchange))
-        self._consumer = self._request_consumer()
+        self._parts = self._request_parts()
+        self._queues = RequestQueues(self.session.consuming, self._handle_here)
         # The greenlets that handle requests, each with its request as (channel, delivery tag).
         self._running: dict[gevent.Greenlet[..., None], tuple[Channel, int]] = {}
+        # How many requests are handled in greenlets of the program's, by receive_from_queue.
+        self._received = 0
         self._unconfirmed = 0
+        self._opened = False
         self._quiet = Event()
         self._stopped = Event()
         self._failure: AmphoraError | None = None
@@ -164,14 +169,20 @@ class AmqpRpcServer:
 
     # -- serving --------------------------------------------------------------------------------
 
-    def _request_consumer(self) -> Consumer:
+    def _request_parts(self) -> list[Part]:
+        """Return what to set up on the connection that consumes, in this order."""
         exchange = naming.request_exchange(self.namespace)
         queue = naming.request_queue(self.namespace)
+        return [
+            self._consumer(queue, Exchange(exchange), Queue(queue), Binding(queue, exchange)),
+        ]
+
+    def _consumer(self, queue: str, *entities: Entity) -> Consumer:
         return Consumer(
             self.session.consuming,
             queue,
             self._on_request,
-            topology=Topology(Exchange(exchange), Queue(queue), Binding(queue, exchange)),
+            topology=Topology(*entities),
             prefetch=self.concurrency,
         )
 
@@ -191,11 +202,61 @@ class AmqpRpcServer:
             raise RuntimeError(f"{self!r} was stopped and cannot serve again; make a new one")
         if self.state == "idle":
             self.state = "serving"
-            self.session.publishing.add(self._responses)
-            self.session.consuming.add(self._consumer)
-            self.session.consuming.start()
+            self._open()
+            for part in self._parts:
+                self.session.consuming.add(part)
         if not nowait:
             self._serve_until_stopped()
+
+    def _open(self) -> None:
+        if not self._opened:
+            self._opened = True
+            self.session.publishing.add(self._responses)
+            self.session.consuming.start()
+
+    def receive_from_queue(
+        self,
+        label: str,
+        max_calls: int | None = None,
+        timeout: float | None = None,
+        block: bool = True,
+        block_until_closed: bool = True,
+    ) -> Any:
+        """Handle requests from the request queue of a key, one after the other.
+
+        It waits silently while there is no such queue.  The handlers run in this greenlet: when
+        it is killed, or a `gevent.Timeout` of the caller's goes off, the request in work goes
+        back to the queue together with those that were not looked at.
+
+        Args:
+            label: the label that the queue was created with.
+            max_calls: take so many requests and no more; None for no limit.
+            timeout: seconds in which to wait for requests; None for no limit.
+            block: with False, do it in the background and return a handle with `stop()` and
+                `wait()` at once.
+            block_until_closed: return only when the broker has taken note of the end.
+
+        Returns:
+            How many requests were handled; with `block=False` a `Receiving`.
+
+        Raises:
+            gevent.Timeout: the time ran out with fewer than `max_calls` requests.
+            ValueError: the label cannot be a name, or `max_calls` is not at least 1.
+            RuntimeError: the server was stopped.
+        """
+        if self.state in ("stopping", "stopped"):
+            raise RuntimeError(f"{self!r} was stopped and receives no more")
+        if max_calls is not None and max_calls < 1:
+            raise ValueError(f"max_calls must be at least 1, not {max_calls!r}")
+        queue = naming.labelled_queue(self.namespace, label)
+        self._open()
+        receiver = self._queues.open(queue, max_calls)
+        if not block:
+            return Receiving(self._queues, receiver, timeout)
+        handled = self._queues.run(receiver, timeout)
+        if block_until_closed:
+            self._queues.wait_closed(receiver)
+        return handled
 
     def _serve_until_stopped(self) -> None:
         link = self.session.consuming
@@ -232,25 +293,31 @@ class AmqpRpcServer:
         greenlet.start()
 
     def _handle(self, message: Message[Deliver], channel: Channel) -> None:
+        """Handle a request to its end, in a greenlet made for it."""
         greenlet: Any = gevent.getcurrent()
-        tag = message.method.delivery_tag
         try:
-            serializer = serializer_for(message.properties.content_type) or JSON
-            try:
-                response = self._execute(message)
-            except IgnoreRequest:
-                self._ignore(channel, tag)
-                return
-            if greenlet not in self._running:
-                # Given up by stop(): the request goes back to the queue, unanswered.
-                return
-            self._respond(message, channel, response, serializer)
+            response = self._execute(message)
+            # Otherwise given up by stop(): the request goes back to the queue, unanswered.
+            if greenlet in self._running:
+                self._respond(message, channel, response)
         finally:
             self._running.pop(greenlet, None)
             self._check_quiet()
 
-    def _execute(self, message: Message[Deliver]) -> Response:
-        """Run the handler of a request and return the response, whatever happens."""
+    def _handle_here(self, message: Message[Deliver], channel: Channel) -> None:
+        """Handle a request to its end, in a greenlet of the program's."""
+        self._received += 1
+        try:
+            self._respond(message, channel, self._execute(message, here=True))
+        finally:
+            self._received -= 1
+            self._check_quiet()
+
+    def _execute(self, message: Message[Deliver], *, here: bool = False) -> Response | None:
+        """Run the handler of a request and return the response, None if it is ignored.
+
+        With `here`, what is not an Exception is raised: it was meant for the program's greenlet.
+        """
         name = "a request"
         try:
             serializer = serializer_for(message.properties.content_type)
@@ -265,14 +332,16 @@ class AmqpRpcServer:
             function = self.functions.find(request.func)
             result = function.call(request.args, request.kwargs)
         except IgnoreRequest:
-            raise
+            return None
         except WrongRequest as error:
             self.exceptions += 1
             return Response(exception=error_body(error))
         except BaseException as error:
             # Also SystemExit, Timeout and the like: a handler cannot end the server.
+            if here and not isinstance(error, Exception):
+                raise
             self.exceptions += 1
-            if gevent.getcurrent() in self._running:
+            if here or gevent.getcurrent() in self._running:
                 logger.warning(
                     "%s: %s raised %s",
                     self.worker_id,
@@ -285,23 +354,31 @@ class AmqpRpcServer:
         self.processed += 1
         return Response(result=result)
 
-    def _ignore(self, channel: Channel, delivery_tag: int) -> None:
+    def _ignore(self, message: Message[Deliver], channel: Channel) -> None:
+        """Give an ignored request to another server, after a pause. Switches greenlets."""
         gevent.sleep(IGNORE_PAUSE)
-        channel.nack(delivery_tag, requeue=True)
+        channel.nack(message.method.delivery_tag)
 
     def _respond(
+        self, message: Message[Deliver], channel: Channel, response: Response | None
+    ) -> None:
+        if response is None:
+            self._ignore(message, channel)
+        elif message.properties.reply_to:
+            self._publish_response(message, channel, response)
+        else:
+            channel.ack(message.method.delivery_tag)
+
+    def _publish_response(
         self,
         message: Message[Deliver],
         channel: Channel,
         response: Response,
-        serializer: Serializer,
+        response_type: str | None = None,
     ) -> None:
         request = message.properties
         tag = message.method.delivery_tag
-        reply_to = request.reply_to
-        if not reply_to:
-            channel.ack(tag)
-            return
+        serializer = serializer_for(request.content_type) or JSON
         request_id = request.correlation_id or request.message_id or ""
         properties = Properties(
             content_type=serializer.content_type,
@@ -310,6 +387,9 @@ class AmqpRpcServer:
             message_id=request_id,
             app_id=self.worker_id,
         )
+        if response_type is not None:
+            properties.message_type = response_type
+        reply_to = request.reply_to or ""
         direct = reply_to.startswith(DIRECT_REPLY_TO)
         outgoing = Outgoing(
             "" if direct else self._response_exchange,
@@ -361,10 +441,14 @@ class AmqpRpcServer:
         """Take no new requests; those that are here are finished.  Switches greenlets."""
         if self.state == "serving":
             self.state = "stopping"
-            try:
-                self._consumer.stop_deliveries()
-            except AmphoraError as error:
-                logger.warning("%s: %s", self.worker_id, error)
+            self._queues.stop()
+            for part in self._parts:
+                self.session.consuming.remove(part)
+                if isinstance(part, Consumer):
+                    try:
+                        part.stop_deliveries()
+                    except AmphoraError as error:
+                        logger.warning("%s: %s", self.worker_id, error)
 
     def stop(self, timeout: float | None = None) -> None:
         """Finish what is running, send its responses, acknowledge, and close.
@@ -382,19 +466,24 @@ class AmqpRpcServer:
             self._stopped.wait(timeout)
         self.prepare_stop()
         deadline = Deadline(timeout)
-        self._wait_quiet(deadline.left(), lambda: not self._running)
+        self._wait_quiet(deadline.left(), lambda: not self._running and not self._received)
         self._kill_running()
         self._wait_quiet(CONFIRM_TIMEOUT, lambda: not self._unconfirmed)
         self.state = "stopped"
-        self._consumer.close()
+        self._close_parts()
+        self._queues.close()
         self.session.publishing.remove(self._responses)
         if self._owns_session:
             self.session.close()
         self._stopped.set()
 
+    def _close_parts(self) -> None:
+        for part in self._parts:
+            if isinstance(part, Consumer):
+                part.close()
+
     def _check_quiet(self) -> None:
-        if not self._running or not self._unconfirmed:
-            self._quiet.set()
+        self._quiet.set()
 
     def _wait_quiet(self, timeout: float | None, is_quiet: Callable[[], bool]) -> None:
         deadline = Deadline(timeout)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 
-from amphora.errors import ChannelClosed
+from amphora.errors import AmphoraError, ChannelClosed
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
 from amphora.transport.link import Link, Part
@@ -124,6 +124,21 @@ class Consumer(Part):
         self.ready = False
         if self.channel is not None:
             self.channel.cancel(self._tag, timeout=1.0)
+
+    def remove(self) -> None:
+        """End the consumer and delete its queue, which was for this process alone.
+
+        Switches greenlets.  If it cannot be deleted, it is left to expire.
+        """
+        channel = self.channel
+        try:
+            self.stop_deliveries()
+            if channel is not None:
+                channel.queue_delete(self.queue)
+        except AmphoraError as error:
+            logger.debug("queue %s is left to expire: %s", self.queue, error)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """End the consumer; what is not settled goes back to the queue.  Switches greenlets."""

@@ -1,0 +1,114 @@
+"""Requests that every server gets.
+
+Each fanout server has a queue of its own, bound to a fanout exchange.  All of them also consume
+from one more queue, to which nothing is ever published: the number of its consumers, which the
+broker tells anybody who asks, is the number of servers that are there.  A server joins that roll
+call after its own queue is bound and before it takes a request from it, so whoever answers was
+counted, and whoever was counted gets the request.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from amphora.errors import AmphoraError
+from amphora.rpc import naming
+from amphora.rpc.client import AmqpRpcClient, check_timeout
+from amphora.rpc.gather import Gathered
+from amphora.rpc.messages import GATHER, IGNORED, Response
+from amphora.rpc.proxy import Proxy
+from amphora.rpc.server import AmqpRpcServer
+from amphora.transport.channel import Channel
+from amphora.transport.consumer import Consumer
+from amphora.transport.link import Part
+from amphora.transport.topology import Binding, Exchange, Queue, Topology
+from amphora.wire.codec import Deliver
+from amphora.wire.content import Message
+
+# A server's queue is gone so long after the server.
+FANOUT_QUEUE_EXPIRES_MS = 5 * 60 * 1000
+
+_GATHER_OPTIONS = frozenset(("timeout", "function_name"))
+
+
+class AmqpRpcFanoutServer(AmqpRpcServer):
+    """A server that gets every request of its namespace, as do all others.
+
+    A handler that raises IgnoreRequest sends no answer.  Everything else is as in
+    `AmqpRpcServer`.
+    """
+
+    def _request_parts(self) -> list[Part]:
+        expires = {"x-expires": FANOUT_QUEUE_EXPIRES_MS}
+        exchange = Exchange(naming.request_exchange(self.namespace), "fanout")
+        own = Queue(naming.fanout_queue(self.namespace, self.worker_id), arguments=expires)
+        binding = Binding(own.name, exchange.name)
+        roll_call = Queue(naming.roll_call_queue(self.namespace), arguments=expires)
+        self._own = self._consumer(own.name, exchange, own, binding)
+        return [
+            Topology(exchange, own, binding),
+            Consumer(
+                self.session.consuming,
+                roll_call.name,
+                _drop,
+                topology=Topology(roll_call),
+                prefetch=1,
+            ),
+            self._own,
+        ]
+
+    def _close_parts(self) -> None:
+        # Requests for a server that is gone are for nobody.
+        self._own.remove()
+        super()._close_parts()
+
+    def _ignore(self, message: Message[Deliver], channel: Channel) -> None:
+        if message.properties.message_type == GATHER and message.properties.reply_to:
+            self._publish_response(message, channel, Response(result=None), IGNORED)
+        else:
+            channel.ack(message.method.delivery_tag)
+
+
+def _drop(message: Message[Deliver], channel: Channel) -> None:
+    """Drop what somebody published to the roll call by mistake."""
+    channel.nack(message.method.delivery_tag, requeue=False)
+
+
+class AmqpRpcFanoutClient(AmqpRpcClient):
+    """Call a function in all servers of a namespace.
+
+    `call.f(x)` and `defer.f(x)` take the first answer that comes.  `gather(timeout=1.0).f(x)`
+    returns the answers of all servers as a `Gathered`.  Everything else is as in
+    `AmqpRpcClient`, but there are no request queues for keys.
+    """
+
+    def __init__(self, namespace: str, **settings: Any) -> None:
+        super().__init__(namespace, **settings)
+        self.gather: Proxy[Gathered] = Proxy("gather", self._gather, _GATHER_OPTIONS)
+
+    def _request_topology(self) -> Topology:
+        return Topology(Exchange(self._exchange, "fanout"))
+
+    def _gather(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> Gathered:
+        timeout = check_timeout(options["timeout"]) if "timeout" in options else self.timeout
+        deadline = monotonic() + timeout
+        outgoing = self._outgoing(name, args, kwargs, options, self.client_id, deadline)
+        outgoing.properties.message_type = GATHER
+        gathered = Gathered(self._calls.forget, name, timeout, outgoing, self._roll_call)
+        self._calls.publish(gathered, deadline)
+        return gathered
+
+    def _roll_call(self) -> int | None:
+        """Return how many servers are there; None if the broker cannot be asked."""
+        queue = naming.roll_call_queue(self.namespace)
+        try:
+            found = self.session.operate(
+                lambda channel: channel.queue_declare(queue, passive=True), 1.0
+            )
+        except AmphoraError:
+            # The broker is away, or there is no such queue because the servers are older ones.
+            return None
+        return found.consumer_count
