@@ -116,6 +116,7 @@ class AmqpRpcServer:
         self._received = 0
         self._unconfirmed = 0
         self._opened = False
+        self._stop_begun = False
         self._quiet = Event()
         self._stopped = Event()
         self._failure: AmphoraError | None = None
@@ -280,7 +281,7 @@ class AmqpRpcServer:
 
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
-        if self.state == "serving":
+        if not self._stop_begun:
             logger.info("%s: %s, stopping", self.worker_id, name)
             gevent.spawn(self.stop)
         else:
@@ -454,16 +455,19 @@ class AmqpRpcServer:
         """Finish what is running, send its responses, acknowledge, and close.
 
         Switches greenlets.  Requests that are unfinished at the end of the timeout go back to
-        the queue for another server.  Stopping twice is fine.
+        the queue for another server.  Stopping twice is fine: the shorter timeout counts.  Called
+        by a handler it returns at once, and the server stops when that handler is done.
 
         Args:
             timeout: seconds to wait for running handlers; None waits for all of them.
         """
-        if self.state == "stopped":
+        if gevent.getcurrent() in self._running:
+            # A handler cannot wait for its own end.
+            gevent.spawn(self.stop, timeout)
             return
-        if self.state == "stopping" and gevent.getcurrent() not in self._running:
-            # Somebody else is at it.
-            self._stopped.wait(timeout)
+        if self._stop_begun and self._stopped.wait(timeout):
+            return
+        self._stop_begun = True
         self.prepare_stop()
         deadline = Deadline(timeout)
         self._wait_quiet(deadline.left(), lambda: not self._running and not self._received)
