@@ -1,0 +1,63 @@
+"""What a virtual host still has to do: effects to hand out, dead letters, deadlines.
+
+Queues and channels write into it, `VirtualHost` works it off.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amphora.broker.consumers import Receiver
+    from amphora.broker.effects import Effect
+    from amphora.broker.messages import Message
+    from amphora.broker.queues import Queue
+
+
+class Agenda:
+    """The common notes of all queues and channels of a virtual host.
+
+    `memory` is the bytes that all messages take together, roughly.
+
+    Args:
+        clock: returns the time in seconds; it only ever grows.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.memory = 0
+        self.effects: list[tuple[Receiver, Effect]] = []
+        self.dead_letters: deque[tuple[Queue, Message, str]] = deque()
+        self._deadlines: list[tuple[float, int, Queue]] = []
+        self._scheduled = 0
+
+    def schedule(self, queue: Queue, deadline: float) -> None:
+        """Look after `queue` at `deadline` at the latest.
+
+        A queue has one timer.  It may ring too early, as when the message that it was set for
+        has been consumed; then the queue sets it again.  So a message that comes and goes
+        costs no entry here of its own.
+        """
+        if queue.timer is None or deadline < queue.timer:
+            queue.timer = deadline
+            self._scheduled += 1
+            heapq.heappush(self._deadlines, (deadline, self._scheduled, queue))
+
+    def next_deadline(self) -> float | None:
+        """Return when a timer rings next, None if none is set."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][2].timer != deadlines[0][0]:
+            heapq.heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
+
+    def due(self, now: float) -> list[Queue]:
+        """Return the queues whose timers ring, and forget these timers."""
+        ringing = []
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            queue = heapq.heappop(self._deadlines)[2]
+            queue.timer = None
+            ringing.append(queue)
+        return ringing
