@@ -65,6 +65,7 @@ class Consumer(Part):
         self._on_missing = on_missing
         self._tag = ""
         self._set_up = 0
+        self._wanted = True
 
     def __repr__(self) -> str:
         return f"<Consumer of {self.queue}>"
@@ -84,6 +85,10 @@ class Consumer(Part):
         try:
             self._topology.declare(channel)
             channel.qos(self._prefetch)
+            if not self._wanted:
+                # Stopped or closed meanwhile, when there was no channel to do it on.
+                channel.close()
+                return
             self._tag = f"amphora-{uuid.uuid4().hex}"
             self.channel = channel
             channel.on_closed = self._channel_closed
@@ -120,6 +125,7 @@ class Consumer(Part):
 
     def stop_deliveries(self) -> None:
         """Take no more messages; those delivered can still be settled.  Switches greenlets."""
+        self._wanted = False
         self._link.remove(self)
         self.ready = False
         if self.channel is not None:
@@ -142,6 +148,7 @@ class Consumer(Part):
 
     def close(self) -> None:
         """End the consumer; what is not settled goes back to the queue.  Switches greenlets."""
+        self._wanted = False
         self._link.remove(self)
         self.ready = False
         channel, self.channel = self.channel, None
