@@ -263,12 +263,17 @@ class AmqpRpcServer:
         link = self.session.consuming
         link.watch(self._link_changed)
         signals = (signal.SIGTERM, signal.SIGINT)
+        previous = {number: signal.getsignal(number) for number in signals}
         handlers = [gevent.signal_handler(number, self._on_signal, number) for number in signals]
         try:
             self._stopped.wait()
         finally:
             for handler in handlers:
                 handler.cancel()
+            for number, before in previous.items():
+                # The event loop leaves the system's default behind, not what Python had.
+                if before not in (None, signal.SIG_DFL):
+                    signal.signal(number, before)
             link.unwatch(self._link_changed)
         if self._failure is not None:
             self.stop(timeout=0)
