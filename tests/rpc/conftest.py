@@ -1,0 +1,108 @@
+"""What every test of remote calls needs: a broker, and servers and clients that end by themselves.
+
+The broker comes in kinds: what these tests promise, they promise on every one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amphora import AmqpRpcClient, AmqpRpcServer, Session
+from tests.support.brokers import Broker, ManagedRabbit
+from tests.support.processes import PythonProcess
+from tests.support.rabbitmq import RabbitNode
+from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+@pytest.fixture(params=["rabbitmq"])
+def broker(request: pytest.FixtureRequest, namespace: str) -> Iterator[Broker]:
+    """A broker to talk to.  The test's namespace is removed from it afterwards."""
+    assert request.param == "rabbitmq"
+    if "managed_broker" in request.fixturenames:
+        # A node of the tests' own goes with all that is on it.
+        yield ManagedRabbit(request.getfixturevalue("rabbit_node"))
+        return
+    found = Broker(request.getfixturevalue("rabbit").url)
+    yield found
+    found.forget(namespace)
+
+
+@pytest.fixture
+def managed_broker(broker: Broker, rabbit_node: RabbitNode) -> ManagedRabbit:
+    """The same broker, which the test may stop, freeze and harm: it is made ready afterwards."""
+    assert isinstance(broker, ManagedRabbit)
+    return broker
+
+
+@pytest.fixture
+def url(broker: Broker) -> str:
+    """The URL of the test's broker."""
+    return broker.url
+
+
+@pytest.fixture
+def make_server(url: str, namespace: str) -> Iterator[MakeServer]:
+    """Make servers of the test's namespace, with some functions, and have them serve.
+
+    They are stopped at the end of the test, whatever still runs.
+    """
+    with ExitStack() as made:
+
+        def make(*functions: Callable[..., Any], serve: bool = True, **settings: Any) -> Any:
+            settings.setdefault("url", None if "session" in settings else url)
+            server = AmqpRpcServer(namespace, **settings)
+            made.callback(server.stop, timeout=0)
+            for function in functions:
+                server.add_function(function)
+            if serve:
+                server.serve()
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def make_client(url: str, namespace: str) -> Iterator[MakeClient]:
+    """Make clients of the test's namespace.  They are closed at the end of the test."""
+    with ExitStack() as made:
+
+        def make(**settings: Any) -> Any:
+            settings.setdefault("url", None if "session" in settings else url)
+            return made.enter_context(AmqpRpcClient(namespace, **settings))
+
+        yield make
+
+
+@pytest.fixture
+def make_session(url: str) -> Iterator[MakeSession]:
+    """Make sessions with the test's broker.  They are closed at the end of the test."""
+    with ExitStack() as made:
+
+        def make(**settings: Any) -> Session:
+            return made.enter_context(Session(url, **settings))
+
+        yield make
+
+
+@pytest.fixture
+def run_program(url: str, namespace: str) -> Iterator[RunProgram]:
+    """Run a program of `programs/` with the broker's URL, the namespace and more arguments.
+
+    It is entered, so it is ready when its output contained `ready`, and ended with the test.
+    """
+    with ExitStack() as running:
+
+        def run(name: str, *arguments: str | Path, **settings: Any) -> PythonProcess:
+            script = PROGRAMS / f"{name}.py"
+            return running.enter_context(
+                PythonProcess(script, url, namespace, *arguments, **settings)
+            )
+
+        yield run

@@ -1,0 +1,354 @@
+"""How a server takes requests, and how it stops without losing one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from amphora import AmqpRpcClient, AmqpRpcServer, NoResult, RemoteException
+from tests.support.brokers import Broker
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
+from tests.support.waiting import wait_until
+
+
+def request_queue(namespace: str) -> str:
+    return f"rpc_{namespace}_request"
+
+
+# -- serving --------------------------------------------------------------------------------------
+
+
+def test_requests_wait_for_a_server(make_server: MakeServer, make_client: MakeClient) -> None:
+    results = [make_client().defer.add(n, 1) for n in range(10)]
+    make_server(add)
+    assert [result.get() for result in results] == list(range(1, 11))
+
+
+def test_serving_with_nowait_returns_at_once(namespace: str, broker: Broker) -> None:
+    server = AmqpRpcServer(namespace, url=broker.url)
+    assert server.state == "idle"
+    server.serve(nowait=True)
+    assert server.state == "serving"
+    server.stop()
+    assert server.state == "stopped"
+
+
+def test_serving_without_nowait_blocks_until_the_server_is_stopped(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server(add, serve=False)
+    serving = gevent.spawn(server.serve, nowait=False)
+    assert make_client().call.add(1, 2) == 3
+    assert not serving.ready()
+    server.stop()
+    serving.get(timeout=5)
+
+
+def test_a_server_that_serves_can_be_waited_for(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server(add)
+    waiting = gevent.spawn(server.serve, nowait=False)
+    assert make_client().call.add(1, 2) == 3
+    server.stop()
+    waiting.get(timeout=5)
+
+
+def test_a_stopped_server_cannot_serve_again(make_server: MakeServer) -> None:
+    server = make_server()
+    server.stop()
+    with pytest.raises(RuntimeError, match="was stopped and cannot serve again; make a new one"):
+        server.serve()
+
+
+def test_no_more_than_concurrency_requests_leave_the_queue(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    gate = Gate()
+    make_server(gate.hold, concurrency=3)
+    client = make_client()
+    results = [client.defer.hold(n) for n in range(10)]
+    wait_until(lambda: len(gate.entered) == 3)
+    # The others are with the broker, where any other server could have them.
+    wait_until(lambda: broker.ready_messages(request_queue(namespace)) == 7)
+    gate.open()
+    assert [result.get() for result in results] == list(range(10))
+    assert gate.most_inside == 3
+
+
+def test_a_hundred_requests_are_handled_at_once_by_default(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    client = make_client()
+    results = [client.defer.hold(n) for n in range(150)]
+    wait_until(lambda: len(gate.entered) == 100)
+    gate.open()
+    gevent.joinall(results)
+    assert gate.most_inside == 100
+
+
+def test_servers_share_the_queue(make_server: MakeServer, make_client: MakeClient) -> None:
+    gates = [Gate(), Gate(), Gate()]
+    for gate in gates:
+        make_server(gate.hold, concurrency=1)
+    client = make_client()
+    results = [client.defer.hold(n) for n in range(3)]
+    wait_until(lambda: all(len(gate.entered) == 1 for gate in gates))
+    for gate in gates:
+        gate.open()
+    assert [result.get() for result in results] == [0, 1, 2]
+
+
+def test_a_handler_can_call_its_own_namespace(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    client = make_client()
+    server = make_server()
+
+    @server.add_function
+    def factorial(n: int) -> int:
+        return n * int(client.call.factorial(n - 1)) if n else 1
+
+    assert make_client().call.factorial(20) == 2432902008176640000
+
+
+def test_a_server_counts_what_it_has_answered(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server(add)
+    client = make_client()
+    client.call.add(1, 2)
+    with pytest.raises(RemoteException):
+        client.call.add(1, "2")
+    client.call.add(3, 4)
+    assert (server.processed, server.exceptions, server.lost_responses) == (2, 1, 0)
+
+
+def test_a_request_that_expired_in_the_queue_is_not_run(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    client = make_client()
+    with pytest.raises(NoResult):
+        client.call(timeout=0.1).add(1, 2)
+    server = make_server(add)
+    assert client.call.add(3, 4) == 7
+    assert server.processed == 1
+
+
+# -- stopping -------------------------------------------------------------------------------------
+
+
+def test_stop_waits_for_running_handlers_and_sends_their_answers(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold)
+    client = make_client()
+    results = [client.defer.hold(n) for n in range(5)]
+    wait_until(lambda: len(gate.entered) == 5)
+    stopping = gevent.spawn(server.stop)
+    wait_until(lambda: server.state == "stopping")
+    gate.open()
+    stopping.get(timeout=5)
+    assert server.state == "stopped"
+    assert [result.get(timeout=5) for result in results] == [0, 1, 2, 3, 4]
+
+
+def test_a_server_that_prepares_to_stop_finishes_what_it_has_and_takes_nothing_new(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold)
+    client = make_client()
+    old = client.defer.hold("old")
+    wait_until(lambda: gate.entered == ["old"])
+    server.prepare_stop()
+    assert server.state == "stopping"
+    new = client.defer(wait_publish=True).hold("new")
+    gate.open()
+    assert old.get() == "old"
+    assert broker.ready_messages(request_queue(namespace)) == 1
+    assert not new.ready()
+
+    make_server(gate.hold)
+    assert new.get() == "new"
+    server.prepare_stop()
+    server.stop()
+    assert server.state == "stopped"
+
+
+def test_what_is_unfinished_at_the_end_of_the_timeout_is_served_by_another_server(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    first, second = Gate(), Gate()
+    server = make_server(first.hold)
+    client = make_client()
+    results = [client.defer.hold(n) for n in range(5)]
+    wait_until(lambda: len(first.entered) == 5)
+    server.stop(timeout=0.05)
+    assert not any(result.ready() for result in results)
+
+    second.open()
+    make_server(second.hold)
+    assert [result.get() for result in results] == [0, 1, 2, 3, 4]
+    assert sorted(second.entered) == [0, 1, 2, 3, 4]
+    assert first.passed == []
+
+
+def test_a_handler_that_is_given_up_sends_no_answer_even_if_it_goes_on(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    entered, ended = Event(), Event()
+
+    def stubborn() -> str:
+        try:
+            entered.set()
+            Event().wait()
+        except gevent.GreenletExit:
+            ended.set()
+        return "from the stopped server"
+
+    def willing() -> str:
+        return "from the other server"
+
+    server = make_server(stubborn)
+    server.add_function(willing)
+    client = make_client()
+    result = client.defer.stubborn()
+    entered.wait()
+    server.stop(timeout=0)
+    other = make_server()
+    other.add_function(willing, name="stubborn")
+    assert result.get() == "from the other server"
+    assert ended.is_set()
+    assert client.unexpected_responses == 0
+
+
+def test_stopping_twice_and_from_two_greenlets_is_fine(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold)
+    result = make_client().defer.hold("held")
+    wait_until(lambda: gate.entered)
+    stopping = [gevent.spawn(server.stop) for _ in range(3)]
+    wait_until(lambda: server.state == "stopping")
+    gate.open()
+    gevent.joinall(stopping, timeout=5, raise_error=True)
+    assert all(greenlet.successful() for greenlet in stopping)
+    server.stop()
+    assert result.get() == "held"
+
+
+def test_a_second_stop_can_shorten_the_first(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold)
+    result = make_client().defer.hold("held")
+    wait_until(lambda: gate.entered)
+    patient = gevent.spawn(server.stop)
+    wait_until(lambda: server.state == "stopping")
+    server.stop(timeout=0.05)
+    patient.get(timeout=5)
+    assert server.state == "stopped"
+    assert not result.ready()
+
+
+def test_a_server_that_never_served_can_be_stopped(namespace: str, broker: Broker) -> None:
+    server = AmqpRpcServer(namespace, url=broker.url)
+    server.stop()
+    assert server.state == "stopped"
+
+
+def test_a_server_is_stopped_at_the_end_of_a_with_block(
+    namespace: str, broker: Broker, make_client: MakeClient
+) -> None:
+    with AmqpRpcServer(namespace, url=broker.url) as server:
+        server.add_function(add)
+        server.serve()
+        assert make_client().call.add(1, 2) == 3
+    assert server.state == "stopped"
+    assert broker.consumers(request_queue(namespace)) == 0
+
+
+def test_a_server_that_is_stopped_while_it_connects_takes_no_request_any_more(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    make_session: MakeSession,
+    broker: Broker,
+    namespace: str,
+) -> None:
+    session = make_session()
+    for turns in range(12):
+        server = make_server(session=session)
+        for _ in range(turns):
+            gevent.sleep(0)
+        server.stop()
+        session.consuming.wait_connected(5)
+    client = make_client(session=session)
+    result = client.defer(wait_publish=True).add(1, 2)
+    assert broker.consumers(request_queue(namespace)) == 0
+    make_server(add)
+    assert result.get() == 3
+
+
+def test_a_handler_can_stop_its_server_and_is_answered_first(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server(serve=False)
+
+    @server.add_function
+    def end() -> str:
+        server.stop()
+        return "ending"
+
+    serving = gevent.spawn(server.serve, nowait=False)
+    assert make_client().call.end() == "ending"
+    serving.get(timeout=5)
+    assert server.state == "stopped"
+
+
+def test_a_server_on_a_shared_session_leaves_it_open(
+    make_session: MakeSession, namespace: str
+) -> None:
+    session = make_session()
+    server = AmqpRpcServer(namespace, session=session)
+    other = AmqpRpcServer(namespace, session=session)
+    client = AmqpRpcClient(namespace, session=session)
+    for each in (server, other):
+        each.add_function(add)
+        each.serve()
+    assert client.call.add(1, 2) == 3
+    server.stop()
+    assert client.call.add(3, 4) == 7
+    other.stop()
+    client.close()
+    assert session.state == "connected"
+
+
+def test_nothing_is_lost_while_servers_come_and_go(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    client = make_client()
+    done: list[Any] = []
+
+    def call(n: int) -> None:
+        for step in range(40):
+            assert client.call.add(n, step) == n + step
+            done.append((n, step))
+
+    server = make_server(add)
+    callers = [gevent.spawn(call, n) for n in range(25)]
+    for share in (200, 400, 600, 800):
+        wait_until(lambda share=share: len(done) >= share)
+        successor = make_server(add)
+        server.stop()
+        server = successor
+    gevent.joinall(callers, raise_error=True)
+    assert len(done) == len(set(done)) == 1000

@@ -1,0 +1,103 @@
+"""A server in a script ends warmly on SIGTERM and ctrl-C: nothing that it has taken is lost."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers import Broker
+from tests.support.rpc import MakeClient, RunProgram
+from tests.support.waiting import wait_until
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_stops_an_idle_server(
+    run_program: RunProgram, make_client: MakeClient, number: signal.Signals
+) -> None:
+    server = run_program("server")
+    assert make_client().call.pid() == server.pid
+    server.signal(number)
+    assert server.wait() == 0
+    assert server.lines[-1] == "the program goes on"
+    assert f"{number.name}, stopping" in server.output
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_lets_running_handlers_finish_and_takes_nothing_new(
+    run_program: RunProgram,
+    make_client: MakeClient,
+    broker: Broker,
+    namespace: str,
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    release = tmp_path / "release"
+    server = run_program("server")
+    client = make_client()
+    old = [client.defer.wait_for_file(str(release)) for _ in range(3)]
+    server.wait_for("waiting for")
+    server.signal(number)
+    wait_until(lambda: broker.consumers(f"rpc_{namespace}_request") == 0)
+    new = client.defer(wait_publish=True).pid()
+    release.touch()
+    assert [result.get() for result in old] == [server.pid] * 3
+    assert server.wait() == 0
+
+    other = run_program("server")
+    assert new.get() == other.pid
+
+
+def test_a_second_signal_gives_running_handlers_up_to_another_server(
+    run_program: RunProgram, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    server = run_program("server")
+    result = make_client().defer.wait_for_file(str(release))
+    server.wait_for("waiting for")
+    server.terminate()
+    server.wait_for("SIGTERM, stopping")
+    server.terminate()
+    assert server.wait() == 0
+    assert "SIGTERM again, stopping at once" in server.output
+
+    release.touch()
+    other = run_program("server")
+    assert result.get() == other.pid
+
+
+def test_a_signal_stops_a_server_that_was_prepared_to_stop(
+    run_program: RunProgram, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    server = run_program("server")
+    client = make_client()
+    result = client.defer.wait_for_file(str(release))
+    server.wait_for("waiting for")
+    client.call.prepare_stop()
+    server.terminate()
+    server.wait_for("SIGTERM, stopping")
+    release.touch()
+    assert result.get() == server.pid
+    assert server.wait() == 0
+
+
+def test_a_signal_stops_a_server_that_never_found_its_broker(
+    run_program: RunProgram, namespace: str
+) -> None:
+    server = run_program("server_without_broker", ready="connecting again")
+    server.terminate()
+    assert server.wait() == 0
+
+
+def test_the_program_has_its_own_signals_back_after_serving(run_program: RunProgram) -> None:
+    program = run_program("interrupted")
+    assert program.wait() == 0
+    assert program.lines == [
+        "stopped, 0 signals of its own",
+        "then own handler",
+        "then KeyboardInterrupt",
+    ]

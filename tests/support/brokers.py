@@ -1,0 +1,128 @@
+"""The brokers that remote calls are tested on, each behind the same names.
+
+What can be said in AMQP is said in AMQP: it is the same for every broker, and fast.  Only what a
+client cannot do (stop the broker, close others' connections) is the business of one kind.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from amphora.errors import ChannelClosed
+from amphora.transport.channel import Channel
+from amphora.transport.connection import Connection
+from amphora.transport.endpoint import endpoint
+from tests.support.leaks import open_sockets
+from tests.support.rabbitmq import RabbitNode
+
+NOT_FOUND = 404
+
+
+class Broker:
+    """Any broker, by its URL.  What is asked of it goes over a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.host, self.port = endpoint(url).hosts[0]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} port {self.port}>"
+
+    @contextmanager
+    def channel(self) -> Iterator[Channel]:
+        """Open a raw channel, and close it with its connection afterwards."""
+        connection = Connection.open(endpoint(self.url), self.host, self.port, "the tests' own")
+        try:
+            yield connection.channel()
+        finally:
+            connection.close()
+
+    def queue_exists(self, name: str) -> bool:
+        """Return whether there is a queue of that name.  Asking renews an `x-expires`."""
+        return self._count(name) is not None
+
+    def ready_messages(self, name: str) -> int:
+        """Return how many messages of a queue are with no consumer."""
+        count = self._count(name)
+        assert count is not None, f"there is no queue {name}"
+        return count[0]
+
+    def consumers(self, name: str) -> int:
+        """Return how many consumers a queue has."""
+        count = self._count(name)
+        assert count is not None, f"there is no queue {name}"
+        return count[1]
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with all that is in it, whoever consumes it."""
+        with self.channel() as channel:
+            channel.queue_delete(name)
+
+    def forget(self, namespace: str) -> None:
+        """Delete what the servers and clients of a namespace leave behind on purpose."""
+        with self.channel() as channel:
+            channel.queue_delete(f"rpc_{namespace}_request")
+            for kind in ("request", "response"):
+                channel.exchange_delete(f"rpc_{namespace}_{kind}")
+
+    def connections_from_here(self) -> int:
+        """Return how many connections this process has to the broker."""
+        return sum(peer_port(descriptor) == self.port for descriptor in open_sockets().values())
+
+    def _count(self, name: str) -> tuple[int, int] | None:
+        with self.channel() as channel:
+            try:
+                found = channel.queue_declare(name, passive=True)
+            except ChannelClosed as error:
+                if error.code != NOT_FOUND:
+                    raise
+                return None
+            return found.message_count or 0, found.consumer_count or 0
+
+
+class ManagedRabbit(Broker):
+    """A RabbitMQ node of the tests' own, which they may stop, freeze and harm."""
+
+    def __init__(self, node: RabbitNode) -> None:
+        super().__init__(node.url)
+        self._node = node
+
+    def close_all_connections(self) -> None:
+        """Have the broker close every connection, as an operator can."""
+        self._node.ctl("close_all_connections", "closed by the test")
+
+    def stop(self) -> None:
+        """Shut it down in good order; what is durable stays."""
+        self._node.stop()
+
+    def kill(self) -> None:
+        """End it as a power failure does; what it has confirmed stays."""
+        self._node.kill()
+
+    def start(self) -> None:
+        """Start it again, and wait until it takes connections."""
+        self._node.start()
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self._node.restart()
+
+    def freeze(self) -> None:
+        """Halt it: the kernel still takes connections and bytes for it."""
+        self._node.freeze()
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._node.thaw()
+
+
+def peer_port(descriptor: int) -> int | None:
+    """Return the port at the other end of a socket; None if there is no other end."""
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        try:
+            return int(copy.getpeername()[1])
+        except (OSError, IndexError):
+            return None

@@ -1,0 +1,52 @@
+"""Names that the tests of remote calls share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gevent.event import Event
+
+from amphora import AmqpRpcClient, AmqpRpcServer, Session
+from tests.support.processes import PythonProcess
+
+# What the fixtures of these names are.
+MakeServer = Callable[..., AmqpRpcServer]
+MakeClient = Callable[..., AmqpRpcClient]
+MakeSession = Callable[..., Session]
+RunProgram = Callable[..., PythonProcess]
+
+
+def add(a: Any, b: Any) -> Any:
+    """Return a + b: the function that most tests call."""
+    return a + b
+
+
+class Gate:
+    """A handler that holds its callers until the test opens the gate.
+
+    `entered` has what each caller passed, in the order of their coming.
+    """
+
+    def __init__(self) -> None:
+        self.entered: list[Any] = []
+        self.passed: list[Any] = []
+        self.most_inside = 0
+        self._inside = 0
+        self._open = Event()
+
+    def hold(self, name: Any = None) -> Any:
+        """Wait for the gate and return `name`."""
+        self.entered.append(name)
+        self._inside += 1
+        self.most_inside = max(self.most_inside, self._inside)
+        try:
+            self._open.wait()
+        finally:
+            self._inside -= 1
+        self.passed.append(name)
+        return name
+
+    def open(self) -> None:
+        """Let everybody go."""
+        self._open.set()
