@@ -80,3 +80,8 @@ def in_background(function: Callable[..., Any], *arguments: Any) -> AsyncResult[
 
     gevent.spawn(run)
     return result
+
+
+def next_turn() -> None:
+    """Let happen what is scheduled for this turn of the event loop, such as acks."""
+    gevent.sleep(0)
