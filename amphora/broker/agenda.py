@@ -11,35 +11,38 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from amphora.broker.consumers import Receiver
     from amphora.broker.effects import Effect
     from amphora.broker.messages import Message
+    from amphora.broker.publishing import Confirms
     from amphora.broker.queues import Queue
+    from amphora.broker.receivers import Receiver
 
 
 class Agenda:
     """The common notes of all queues and channels of a virtual host.
 
-    `memory` is the bytes that all messages take together, roughly.
+    `memory` is the bytes that all messages take together, roughly; `confirms` has the channels
+    with publisher confirms to tell.
 
     Args:
-        clock: returns the time in seconds; it only ever grows.
+        clock: returns the time in seconds; it never goes back.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.memory = 0
         self.effects: list[tuple[Receiver, Effect]] = []
+        self.confirms: dict[Receiver, Confirms] = {}
         self.dead_letters: deque[tuple[Queue, Message, str]] = deque()
         self._deadlines: list[tuple[float, int, Queue]] = []
         self._scheduled = 0
 
     def schedule(self, queue: Queue, deadline: float) -> None:
-        """Look after `queue` at `deadline` at the latest.
+        """Have `queue.ring` called at `deadline` at the latest.
 
         A queue has one timer.  It may ring too early, as when the message that it was set for
         has been consumed; then the queue sets it again.  So a message that comes and goes
-        costs no entry here of its own.
+        leaves nothing behind here.
         """
         if queue.timer is None or deadline < queue.timer:
             queue.timer = deadline

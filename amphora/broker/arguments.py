@@ -45,6 +45,17 @@ class QueueOptions:
         """True if the queue has a greatest length or size."""
         return self.max_length is not None or self.max_bytes is not None
 
+    def exceeded(self, length: int, size: int) -> bool:
+        """Return whether so many ready messages, of so many bytes, are too many."""
+        too_long = self.max_length is not None and length > self.max_length
+        return too_long or (self.max_bytes is not None and size > self.max_bytes)
+
+    def shorten(self, time_to_live: float | None) -> float | None:
+        """Return how long a message may stay in the queue that has a time to live of its own."""
+        if time_to_live is None or self.message_ttl is None:
+            return self.message_ttl if time_to_live is None else time_to_live
+        return min(time_to_live, self.message_ttl)
+
 
 def queue_options(label: str, arguments: Arguments) -> QueueOptions:
     """Check the arguments of a new queue and return what they mean.

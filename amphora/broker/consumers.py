@@ -10,96 +10,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterable
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from amphora.broker.effects import Effect
-    from amphora.broker.messages import Entry
     from amphora.broker.queues import Queue
-
-
-class Verdict(Enum):
-    """What a consumer says about a delivered message."""
-
-    ACK = auto()
-    REQUEUE = auto()
-    DISCARD = auto()
-
-
-class Receiver:
-    """The receiving side of a channel: what was delivered there, and whether more has room.
-
-    `limit` is the prefetch of the whole channel, 0 for none, and `volume` what counts for it.
-    `window` is how many deliveries may wait to be written to the client, None for any number.
-
-    Args:
-        sink: called with each effect for this channel; it must neither fail nor call the model.
-    """
-
-    __slots__ = (
-        "consumers",
-        "limit",
-        "next_tag",
-        "sink",
-        "unacked",
-        "unwritten",
-        "volume",
-        "waiting",
-        "window",
-    )
-
-    def __init__(self, sink: Callable[[Effect], None]) -> None:
-        self.sink = sink
-        self.consumers: dict[str, Consumer] = {}
-        self.unacked: dict[int, Entry] = {}
-        self.next_tag = 1
-        self.limit = 0
-        self.volume = 0
-        self.window: int | None = None
-        self.unwritten = 0
-        # The queues that had a message for this channel when it had no room.
-        self.waiting: dict[Queue, None] = {}
-
-    def has_room(self) -> bool:
-        """Return whether another message may be delivered on this channel."""
-        if self.limit and self.volume >= self.limit:
-            return False
-        return self.window is None or self.unwritten < self.window
-
-    def settle(self, verdict: Verdict, entries: list[Entry]) -> None:
-        """Apply the verdict to messages that were delivered here.
-
-        They are taken queue by queue and consumer by consumer, in the order of their names, as
-        RabbitMQ does.
-        """
-        if len(entries) == 1:
-            entry = entries[0]
-            entry.queue.settle(verdict, entry.consumer, entries)
-        else:
-            groups: dict[tuple[Queue, Consumer | None], list[Entry]] = {}
-            for entry in entries:
-                groups.setdefault((entry.queue, entry.consumer), []).append(entry)
-            for queue, consumer in sorted(groups, key=_by_names):
-                queue.settle(verdict, consumer, groups[queue, consumer])
-        if self.limit:
-            consumed = sum(entry.consumer is not None for entry in entries)
-            self.volume = max(0, self.volume - consumed)
-        if self.waiting:
-            self.resume()
-
-    def resume(self) -> None:
-        """Take up the deliveries that waited for room, if there is some."""
-        if not self.has_room():
-            return
-        waiting, self.waiting = self.waiting, {}
-        for queue in waiting:
-            queue.unblock(
-                consumer
-                for consumer in list(self.consumers.values())
-                if consumer.queue is queue and consumer.blocked and consumer.credit != 0
-            )
+    from amphora.broker.receivers import Receiver
 
 
 class Consumer:
@@ -212,12 +127,3 @@ class Rotation:
         """Let a consumer join again, at the end."""
         consumer.blocked = False
         self._turns[consumer.priority].append(consumer)
-
-    def of_receiver(self, receiver: Receiver) -> Iterable[Consumer]:
-        """Return the consumers of one channel."""
-        return [consumer for consumer in self.members if consumer.receiver is receiver]
-
-
-def _by_names(group: tuple[Queue, Consumer | None]) -> tuple[str, bool, str]:
-    queue, consumer = group
-    return (queue.name, consumer is not None, consumer.tag if consumer is not None else "")

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from amphora.broker.agenda import Agenda
 from amphora.broker.arguments import DROP_HEAD, REJECT_PUBLISH_DLX, Arguments, QueueOptions
 from amphora.broker.backlog import Backlog
-from amphora.broker.consumers import Consumer, Receiver, Rotation, Verdict
+from amphora.broker.consumers import Consumer, Rotation
 from amphora.broker.effects import ConsumerCancelled, Delivery
 from amphora.broker.errors import Refusal, Reply, resource
 from amphora.broker.messages import Entry, Message
+from amphora.broker.receivers import Receiver, Verdict
 
 if TYPE_CHECKING:
     from amphora.broker.exchanges import Binding
@@ -43,7 +44,7 @@ class Queue:
         arguments: its arguments as they were declared.
     """
 
-    # Its first lane; a message of higher priority is in a lane before it.
+    # The lane of what arrives; messages of higher priority are in lanes before it.
     _arrivals = 0
 
     def __init__(
@@ -84,7 +85,7 @@ class Queue:
 
     @property
     def message_count(self) -> int:
-        """The number of messages that are ready to be delivered."""
+        """How many messages are ready to be delivered."""
         return len(self._ready)
 
     @property
@@ -106,7 +107,7 @@ class Queue:
             return False
         self._last_position += 1
         entry = Entry(message, self, self._lane(message), self._last_position)
-        time_to_live = _shorter(message.time_to_live, options.message_ttl)
+        time_to_live = options.shorten(message.time_to_live)
         if time_to_live is not None:
             entry.expires_at = self._agenda.clock() + time_to_live
         self.memory += message.cost
@@ -132,19 +133,12 @@ class Queue:
     def _refuses(self, message: Message) -> bool:
         if self.options.overflow == DROP_HEAD:
             return False
-        return self._over_limit(len(self._ready) + 1, self._ready.size + len(message.body))
-
-    def _over_limit(self, length: int, size: int) -> bool:
-        longest = self.options.max_length
-        largest = self.options.max_bytes
-        return (longest is not None and length > longest) or (
-            largest is not None and size > largest
-        )
+        return self.options.exceeded(len(self._ready) + 1, self._ready.size + len(message.body))
 
     def _enforce_limit(self) -> None:
         if self.options.overflow != DROP_HEAD:
             return
-        while self._ready and self._over_limit(len(self._ready), self._ready.size):
+        while self._ready and self.options.exceeded(len(self._ready), self._ready.size):
             self._drop(self._ready.pop(), "maxlen")
 
     # Messages go out.
@@ -340,13 +334,14 @@ class Queue:
 
     def ring(self, now: float) -> None:
         """Do what is due at `now`: expire the queue, or messages at its head."""
-        if self._lease_ends is not None and self._lease_ends <= now:
-            if not self.consumer_count:
+        if self._lease_ends is not None:
+            if self._lease_ends > now:
+                self._agenda.schedule(self, self._lease_ends)
+            elif self.consumer_count:
+                self._lease_ends = None
+            else:
                 self._remove(self)
                 return
-            self._lease_ends = None
-        if self._lease_ends is not None:
-            self._agenda.schedule(self, self._lease_ends)
         self._drop_expired()
 
     def _drop_expired(self) -> bool:
@@ -406,10 +401,3 @@ class Queue:
     def _forget(self, entry: Entry) -> None:
         self.memory -= entry.message.cost
         self._agenda.memory -= entry.message.cost
-
-
-def _shorter(one: float | None, other: float | None) -> float | None:
-    """Return the shorter of two times, None being for ever."""
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)

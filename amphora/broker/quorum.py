@@ -10,11 +10,12 @@ Source: https://www.rabbitmq.com/docs/3.10/quorum-queues; checked against Rabbit
 from __future__ import annotations
 
 from amphora.broker.arguments import DROP_HEAD
-from amphora.broker.consumers import Consumer, Receiver
+from amphora.broker.consumers import Consumer
 from amphora.broker.effects import Delivery
 from amphora.broker.errors import Refusal, Reply
 from amphora.broker.messages import Entry, Message
 from amphora.broker.queues import Queue
+from amphora.broker.receivers import Receiver
 
 # What a consumer gets at most when it sets no prefetch.
 DEFAULT_CREDIT = 2000
@@ -36,9 +37,9 @@ class QuorumQueue(Queue):
         if self.options.overflow == DROP_HEAD:
             return
         length, size = len(self._ready), self._ready.size
-        if self._over_limit(length, size):
+        if self.options.exceeded(length, size):
             self._refusing = True
-        elif not self._over_limit(_and_a_quarter(length), _and_a_quarter(size)):
+        elif not self.options.exceeded(_and_a_quarter(length), _and_a_quarter(size)):
             self._refusing = False
 
     def _outgoing(self, entry: Entry) -> Message:
