@@ -20,9 +20,11 @@ from amphora.errors import (
 from amphora.rpc.client import AmqpRpcClient
 from amphora.rpc.fanout import AmqpRpcFanoutClient, AmqpRpcFanoutServer
 from amphora.rpc.gather import Gathered, Reply
+from amphora.rpc.management_client import ManagementClient
 from amphora.rpc.request_queues import Receiving
 from amphora.rpc.result import Result, iwait, wait
 from amphora.rpc.server import AmqpRpcServer
+from amphora.rpc.services import exposed
 from amphora.transport.session import Session
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "ConnectionLost",
     "Gathered",
     "IgnoreRequest",
+    "ManagementClient",
     "NoResult",
     "Overloaded",
     "Receiving",
@@ -47,6 +50,7 @@ __all__ = [
     "Unroutable",
     "WrongRequest",
     "WrongResult",
+    "exposed",
     "iwait",
     "wait",
 ]

@@ -160,6 +160,9 @@ class RemoteException(AmphoraError):
         message = self.args[0] if len(self.args) == 1 else self.args
         return f"{self.error_type}: {message}"
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.error_type!r}, {self.args!r})"
+
     def __reduce__(self) -> tuple[type[RemoteException], tuple[str, tuple[object, ...], str]]:
         return type(self), (self.error_type, self.args, self.traceback)
 

@@ -83,7 +83,7 @@ class AmqpRpcClient:
         serializer: str = "json",
         **connection: Any,
     ) -> None:
-        self.namespace = naming.check_namespace(namespace)
+        self.namespace = self._check_namespace(namespace)
         self.timeout = check_timeout(timeout)
         self.serializer = serializer_named(serializer)
         self._owns_session = session is None
@@ -125,6 +125,9 @@ class AmqpRpcClient:
     def pending(self) -> int:
         """How many calls wait for their answer."""
         return len(self._calls)
+
+    def _check_namespace(self, namespace: str) -> str:
+        return naming.check_namespace(namespace)
 
     def _request_topology(self) -> Topology:
         # The queue as well: requests wait in it when no server was ever started.

@@ -1,10 +1,10 @@
 """Requests that every server gets.
 
-Each fanout server has a queue of its own, bound to a fanout exchange.  All of them also consume
-from one more queue, to which nothing is ever published: the number of its consumers, which the
-broker tells anybody who asks, is the number of servers that are there.  A server joins that roll
-call after its own queue is bound and before it takes a request from it, so whoever answers was
-counted, and whoever was counted gets the request.
+Each fanout server has a queue of its own, bound to a fanout exchange.  All workers of a namespace
+also consume from one more queue, to which nothing is ever published: the number of its consumers,
+which the broker tells anybody who asks, is the number of workers that are there.  A server joins
+that roll call after its own queue is bound and before it takes a request from it, so whoever
+answers was counted, and whoever was counted gets the request.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from amphora.errors import AmphoraError
 from amphora.rpc import naming
 from amphora.rpc.client import AmqpRpcClient, check_timeout
 from amphora.rpc.gather import Gathered
+from amphora.rpc.management_client import count_workers
 from amphora.rpc.messages import GATHER, IGNORED, Response
 from amphora.rpc.proxy import Proxy
 from amphora.rpc.server import AmqpRpcServer
 from amphora.transport.channel import Channel
-from amphora.transport.consumer import Consumer
 from amphora.transport.link import Part
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 from amphora.wire.codec import Deliver
@@ -40,23 +39,15 @@ class AmqpRpcFanoutServer(AmqpRpcServer):
     """
 
     def _request_parts(self) -> list[Part]:
-        expires = {"x-expires": FANOUT_QUEUE_EXPIRES_MS}
         exchange = Exchange(naming.request_exchange(self.namespace), "fanout")
-        own = Queue(naming.fanout_queue(self.namespace, self.worker_id), arguments=expires)
-        binding = Binding(own.name, exchange.name)
-        roll_call = Queue(naming.roll_call_queue(self.namespace), arguments=expires)
-        self._own = self._consumer(own.name, exchange, own, binding)
-        return [
-            Topology(exchange, own, binding),
-            Consumer(
-                self.session.consuming,
-                roll_call.name,
-                _drop,
-                topology=Topology(roll_call),
-                prefetch=1,
-            ),
-            self._own,
-        ]
+        queue = Queue(
+            naming.fanout_queue(self.namespace, self.worker_id),
+            arguments={"x-expires": FANOUT_QUEUE_EXPIRES_MS},
+        )
+        binding = Binding(queue.name, exchange.name)
+        self._own = self._consumer(queue.name, exchange, queue, binding)
+        # Bound before the roll call of the management, consumed after it.
+        return [Topology(exchange, queue, binding), *self._management.parts, self._own]
 
     def _close_parts(self) -> None:
         # Requests for a server that is gone are for nobody.
@@ -64,15 +55,14 @@ class AmqpRpcFanoutServer(AmqpRpcServer):
         super()._close_parts()
 
     def _ignore(self, message: Message[Deliver], channel: Channel) -> None:
-        if message.properties.message_type == GATHER and message.properties.reply_to:
-            self._publish_response(message, channel, Response(result=None), IGNORED)
+        properties = message.properties
+        if properties.message_type == GATHER and properties.reply_to:
+            body, content_type = self._executor.encode(
+                Response(result=None), properties.content_type
+            )
+            self._responder.respond(message, channel, body, content_type, IGNORED)
         else:
             channel.ack(message.method.delivery_tag)
-
-
-def _drop(message: Message[Deliver], channel: Channel) -> None:
-    """Drop what somebody published to the roll call by mistake."""
-    channel.nack(message.method.delivery_tag, requeue=False)
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):
@@ -102,13 +92,4 @@ class AmqpRpcFanoutClient(AmqpRpcClient):
         return gathered
 
     def _roll_call(self) -> int | None:
-        """Return how many servers are there; None if the broker cannot be asked."""
-        queue = naming.roll_call_queue(self.namespace)
-        try:
-            found = self.session.operate(
-                lambda channel: channel.queue_declare(queue, passive=True), 1.0
-            )
-        except AmphoraError:
-            # The broker is away, or there is no such queue because the servers are older ones.
-            return None
-        return found.consumer_count
+        return count_workers(self, self.namespace)

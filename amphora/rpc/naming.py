@@ -97,11 +97,21 @@ def fanout_queue(namespace: str, worker_id: str) -> str:
 
 
 def roll_call_queue(namespace: str) -> str:
-    """Return the name of the queue that is consumed by every fanout server of a namespace.
+    """Return the name of the queue that every worker of a namespace consumes.
 
-    Nothing is ever published to it: its number of consumers is the number of servers.
+    Nothing is ever published to it: its number of consumers is the number of workers.
     """
     return f"rpc_{namespace}_rollcall"
+
+
+def management_queue(worker_id: str) -> str:
+    """Return the name of the queue for the management commands to one worker."""
+    return f"rpc_{MANAGEMENT_NAMESPACE}_{worker_id}_request"
+
+
+def management_key(target: str) -> str:
+    """Return the routing key of commands to a namespace's workers, or to one worker."""
+    return f"{MANAGEMENT_NAMESPACE}.{target}"
 
 
 def response_exchange(namespace: str) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import signal
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
 import gevent
@@ -20,25 +19,23 @@ from gevent.event import Event
 from amphora.errors import (
     AmphoraError,
     AuthenticationError,
-    ConnectionLost,
-    IgnoreRequest,
-    WrongRequest,
-    WrongResult,
-    printable,
 )
 from amphora.rpc import naming
+from amphora.rpc.execution import Executor
 from amphora.rpc.functions import Functions, Handler
-from amphora.rpc.messages import Response, error_body, plain_args
+from amphora.rpc.management import Management
+from amphora.rpc.messages import Response
 from amphora.rpc.request_queues import Receiving, RequestQueues
-from amphora.rpc.serializers import JSON, Serializer, serializer_for
+from amphora.rpc.responder import Responder
+from amphora.rpc.services import service_methods
+from amphora.rpc.statistics import Statistics
 from amphora.transport.channel import Channel
 from amphora.transport.consumer import Consumer
 from amphora.transport.deadline import Deadline
 from amphora.transport.link import Link, Part
-from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.topology import Binding, Entity, Exchange, Queue, Topology
-from amphora.wire.codec import Deliver, Properties
+from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 
 logger = logging.getLogger("amphora.rpc")
@@ -70,6 +67,8 @@ class AmqpRpcServer:
         session: a session to share with other clients and servers, instead of `url`.
         concurrency: how many requests are handled at once; the broker sends no more than that.
         tracebacks: send the text of a handler's traceback to the caller.
+        management: the management commands to switch on among "kill" and "eval".  `eval` lets
+            everybody who may publish to the management exchange run any code here.
         connection: the other settings of `Session`, such as `amqp_host`.
 
     Raises:
@@ -78,9 +77,7 @@ class AmqpRpcServer:
     Attributes:
         worker_id: names this server among all servers of the namespace.
         state: "idle", "serving", "stopping" or "stopped".
-        processed: how many requests were answered with a result.
-        exceptions: how many were answered with an exception.
-        lost_responses: how many responses no client was there for any more.
+        statistics: what the server has done so far.
     """
 
     def __init__(
@@ -91,6 +88,7 @@ class AmqpRpcServer:
         session: Session | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         tracebacks: bool = True,
+        management: Iterable[str] = (),
         **connection: Any,
     ) -> None:
         self.namespace = naming.check_namespace(namespace)
@@ -101,20 +99,18 @@ class AmqpRpcServer:
         self.worker_id = naming.new_worker_id(namespace)
         self.functions = Functions(namespace)
         self.state = "idle"
-        self.processed = 0
-        self.exceptions = 0
-        self.lost_responses = 0
         self._owns_session = session is None
         self.session = Session.of(session, url, connection)
-        self._response_exchange = naming.response_exchange(namespace)
-        self._responses = Topology(Exchange(self._response_exchange))
+        self.statistics = Statistics()
+        self._executor = Executor(self.worker_id, self.functions, self.statistics, tracebacks)
+        self._responder = Responder(self.session, namespace, self.worker_id, self._check_quiet)
+        self._management = Management(self, management, self._check_quiet)
         self._parts = self._request_parts()
         self._queues = RequestQueues(self.session.consuming, self._handle_here)
         # The greenlets that handle requests, each with its request as (channel, delivery tag).
         self._running: dict[gevent.Greenlet[..., None], tuple[Channel, int]] = {}
         # How many requests are handled in greenlets of the program's, by receive_from_queue.
         self._received = 0
-        self._unconfirmed = 0
         self._opened = False
         self._stop_begun = False
         self._quiet = Event()
@@ -130,6 +126,26 @@ class AmqpRpcServer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+    @property
+    def running(self) -> int:
+        """How many requests are in work."""
+        return len(self._running) + self._received
+
+    @property
+    def processed(self) -> int:
+        """How many requests were answered with a result."""
+        return self.statistics.processed
+
+    @property
+    def exceptions(self) -> int:
+        """How many requests were answered with an exception."""
+        return self.statistics.exceptions
+
+    @property
+    def lost_responses(self) -> int:
+        """How many responses no client was there for any more."""
+        return self._responder.lost
 
     # -- functions ------------------------------------------------------------------------------
 
@@ -168,6 +184,45 @@ class AmqpRpcServer:
         self.functions.add(function, name)
         return function
 
+    def add_service(self, service: object, prefix: str = "c_", name: str | None = None) -> None:
+        """Offer the methods of an object to clients.
+
+            server.add_service(Numbers())                       # c_add is called as add
+            server.add_service(Numbers(), prefix="", name="n")  # add is called as n.add
+
+        Args:
+            service: the object.
+            prefix: methods whose name begins with it are offered, under the rest of the name.
+                With "", the methods that are marked with `amphora.exposed` or, if none is, all
+                whose name does not begin with `_`.
+            name: what to put in front of each name, with a dot.
+
+        Raises:
+            ValueError: the object has no such method, or a name is taken.
+        """
+        methods = dict(service_methods(service, prefix))
+        if not methods:
+            raise ValueError(f"{service!r:.100} has no method whose name begins with {prefix!r}")
+        for method_name, method in methods.items():
+            self.functions.add(method, f"{name}.{method_name}" if name else method_name)
+
+    @overload
+    def add_command(self, command: H, name: str | None = None) -> H: ...
+
+    @overload
+    def add_command(self, command: str) -> Callable[[H], H]: ...
+
+    def add_command(self, command: Any, name: str | None = None) -> Any:
+        """Offer a management command of your own, in the ways of `add_function`.
+
+        Commands run outside the pool of handlers.  Everybody who may publish to the management
+        exchange may use them.
+        """
+        if isinstance(command, str):
+            return lambda function: self.add_command(function, command)
+        self._management.add_command(command, name)
+        return command
+
     # -- serving --------------------------------------------------------------------------------
 
     def _request_parts(self) -> list[Part]:
@@ -175,6 +230,7 @@ class AmqpRpcServer:
         exchange = naming.request_exchange(self.namespace)
         queue = naming.request_queue(self.namespace)
         return [
+            *self._management.parts,
             self._consumer(queue, Exchange(exchange), Queue(queue), Binding(queue, exchange)),
         ]
 
@@ -212,7 +268,8 @@ class AmqpRpcServer:
     def _open(self) -> None:
         if not self._opened:
             self._opened = True
-            self.session.publishing.add(self._responses)
+            self._responder.open()
+            self._management.open()
             self.session.consuming.start()
 
     def receive_from_queue(
@@ -302,7 +359,7 @@ class AmqpRpcServer:
         """Handle a request to its end, in a greenlet made for it."""
         greenlet: Any = gevent.getcurrent()
         try:
-            response = self._execute(message)
+            response = self._executor.execute(message)
             # Otherwise given up by stop(): the request goes back to the queue, unanswered.
             if greenlet in self._running:
                 self._respond(message, channel, response)
@@ -314,51 +371,10 @@ class AmqpRpcServer:
         """Handle a request to its end, in a greenlet of the program's."""
         self._received += 1
         try:
-            self._respond(message, channel, self._execute(message, here=True))
+            self._respond(message, channel, self._executor.execute(message, here=True))
         finally:
             self._received -= 1
             self._check_quiet()
-
-    def _execute(self, message: Message[Deliver], *, here: bool = False) -> Response | None:
-        """Run the handler of a request and return the response, None if it is ignored.
-
-        With `here`, what is not an Exception is raised: it was meant for the program's greenlet.
-        """
-        name = "a request"
-        try:
-            serializer = serializer_for(message.properties.content_type)
-            if serializer is None:
-                content_type = printable(message.properties.content_type, 100)
-                raise WrongRequest(f"{self.namespace} does not read {content_type!r}")
-            try:
-                request = serializer.decode_request(message.body)
-            except ValueError as error:
-                raise WrongRequest(f"{self.namespace} cannot read the request: {error}") from error
-            name = request.func
-            function = self.functions.find(request.func)
-            result = function.call(request.args, request.kwargs)
-        except IgnoreRequest:
-            return None
-        except WrongRequest as error:
-            self.exceptions += 1
-            return Response(exception=error_body(error))
-        except BaseException as error:
-            # Also SystemExit, Timeout and the like: a handler cannot end the server.
-            if here and not isinstance(error, Exception):
-                raise
-            self.exceptions += 1
-            if here or gevent.getcurrent() in self._running:
-                logger.warning(
-                    "%s: %s raised %s",
-                    self.worker_id,
-                    printable(name, 100),
-                    type(error).__name__,
-                    exc_info=True,
-                )
-            text = _remote_traceback(error) if self.tracebacks else ""
-            return Response(exception=error_body(error, text))
-        self.processed += 1
-        return Response(result=result)
 
     def _ignore(self, message: Message[Deliver], channel: Channel) -> None:
         """Give an ignored request to another server, after a pause. Switches greenlets."""
@@ -371,75 +387,11 @@ class AmqpRpcServer:
         if response is None:
             self._ignore(message, channel)
         elif message.properties.reply_to:
-            self._publish_response(message, channel, response)
+            content_type = message.properties.content_type
+            body, content_type = self._executor.encode(response, content_type)
+            self._responder.respond(message, channel, body, content_type)
         else:
             channel.ack(message.method.delivery_tag)
-
-    def _publish_response(
-        self,
-        message: Message[Deliver],
-        channel: Channel,
-        response: Response,
-        response_type: str | None = None,
-    ) -> None:
-        request = message.properties
-        tag = message.method.delivery_tag
-        serializer = serializer_for(request.content_type) or JSON
-        request_id = request.correlation_id or request.message_id or ""
-        properties = Properties(
-            content_type=serializer.content_type,
-            delivery_mode=PERSISTENT,
-            correlation_id=request_id,
-            message_id=request_id,
-            app_id=self.worker_id,
-        )
-        if response_type is not None:
-            properties.message_type = response_type
-        reply_to = request.reply_to or ""
-        direct = reply_to.startswith(DIRECT_REPLY_TO)
-        outgoing = Outgoing(
-            "" if direct else self._response_exchange,
-            reply_to,
-            properties,
-            self._encode(response, serializer),
-            needs=() if direct else (self._responses,),
-            on_settled=lambda outgoing: self._response_settled(outgoing, channel, tag),
-        )
-        self._unconfirmed += 1
-        try:
-            self.session.publisher.publish(outgoing)
-        except (AmphoraError, ValueError) as error:
-            # Closed meanwhile, so the request goes back; or nothing that can be sent to.
-            logger.warning("%s: a response cannot be sent: %s", self.worker_id, error)
-            self._unconfirmed -= 1
-            channel.nack(tag, requeue=isinstance(error, ConnectionLost))
-
-    def _encode(self, response: Response, serializer: Serializer) -> bytes:
-        try:
-            return serializer.encode(response)
-        except ValueError as error:
-            failed = response.exception
-            if not failed:
-                unsendable = WrongResult(f"the result of {self.namespace} cannot be sent: {error}")
-                return serializer.encode(Response(exception=error_body(unsendable)))
-            failed.args = plain_args(failed.args)
-            failed.traceback = plain_args([failed.traceback])[0]
-            failed.type = plain_args([failed.type])[0]
-            return serializer.encode(response)
-
-    def _response_settled(self, outgoing: Outgoing, channel: Channel, delivery_tag: int) -> None:
-        self._unconfirmed -= 1
-        if isinstance(outgoing.error, ConnectionLost):
-            # Unanswered, so unacknowledged: the request is delivered again, here or elsewhere.
-            channel.nack(delivery_tag, requeue=True)
-        else:
-            if outgoing.error is not None:
-                self.lost_responses += 1
-                logger.warning(
-                    "%s: the client of a response is gone: %s", self.worker_id, outgoing.error
-                )
-            channel.ack(delivery_tag)
-        self._check_quiet()
 
     # -- stopping -------------------------------------------------------------------------------
 
@@ -449,8 +401,8 @@ class AmqpRpcServer:
             self.state = "stopping"
             self._queues.stop()
             for part in self._parts:
-                self.session.consuming.remove(part)
-                if isinstance(part, Consumer):
+                # Commands are answered until the end.
+                if isinstance(part, Consumer) and part is not self._management.consumer:
                     try:
                         part.stop_deliveries()
                     except AmphoraError as error:
@@ -477,17 +429,22 @@ class AmqpRpcServer:
         deadline = Deadline(timeout)
         self._wait_quiet(deadline.left(), lambda: not self._running and not self._received)
         self._kill_running()
-        self._wait_quiet(CONFIRM_TIMEOUT, lambda: not self._unconfirmed)
+        self._wait_quiet(CONFIRM_TIMEOUT, self._all_confirmed)
         self.state = "stopped"
         self._close_parts()
         self._queues.close()
-        self.session.publishing.remove(self._responses)
+        self._responder.close()
         if self._owns_session:
             self.session.close()
         self._stopped.set()
 
+    def _all_confirmed(self) -> bool:
+        return not self._responder.unconfirmed and not self._management.unconfirmed
+
     def _close_parts(self) -> None:
+        self._management.close()
         for part in self._parts:
+            self.session.consuming.remove(part)
             if isinstance(part, Consumer):
                 part.close()
 
@@ -507,11 +464,3 @@ class AmqpRpcServer:
         for greenlet in running:
             greenlet.kill(block=False)
         self._check_quiet()
-
-
-def _remote_traceback(error: BaseException) -> str:
-    """Return the text of a traceback from the handler on: amphora's own frames help nobody."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
