@@ -182,7 +182,7 @@ class AmqpRpcClient:
     ) -> Result:
         result = self._send(name, args, kwargs, options)
         if options.get("wait_publish"):
-            _wait_settled(result.outgoing)
+            _wait_settled(result.outgoing, result=result)
             if result.ready() and not result.successful():
                 result.get()
         return result
@@ -385,8 +385,10 @@ class AmqpRpcClient:
             self.session.close(timeout)
 
 
-def _wait_settled(outgoing: Outgoing, timeout: float | None = None) -> None:
-    """Wait until the broker has given its verdict on a message."""
+def _wait_settled(
+    outgoing: Outgoing, timeout: float | None = None, result: Result | None = None
+) -> None:
+    """Wait until the broker has given its verdict on a message, or its call has ended."""
     settled: AsyncResult[bool] = AsyncResult()
     before = outgoing.on_settled
 
@@ -397,6 +399,9 @@ def _wait_settled(outgoing: Outgoing, timeout: float | None = None) -> None:
 
     if not outgoing.settled:
         outgoing.on_settled = tell
+        if result is not None:
+            # At its deadline, or with the client, a call ends without a verdict.
+            result.rawlink(settled)
         settled.wait(timeout)
 
 
