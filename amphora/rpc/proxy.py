@@ -47,7 +47,7 @@ class Proxy(Generic[R]):
         path = f"{self._path}.{name}" if self._path else name
         return Proxy(self._mode, self._send, self._allowed, self._options, path)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function at the end of the path; without a path, take options.
 
         Raises:
