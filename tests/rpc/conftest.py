@@ -5,6 +5,7 @@ The broker comes in kinds: what these tests promise, they promise on every one o
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -106,3 +107,11 @@ def run_program(url: str, namespace: str) -> Iterator[RunProgram]:
             )
 
         yield run
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this machine on which nobody listens, nor can begin to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

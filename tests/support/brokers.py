@@ -45,16 +45,12 @@ class Broker:
         return self._count(name) is not None
 
     def ready_messages(self, name: str) -> int:
-        """Return how many messages of a queue are with no consumer."""
-        count = self._count(name)
-        assert count is not None, f"there is no queue {name}"
-        return count[0]
+        """Return how many messages wait in a queue and are with no consumer."""
+        return (self._count(name) or (0, 0))[0]
 
     def consumers(self, name: str) -> int:
         """Return how many consumers a queue has."""
-        count = self._count(name)
-        assert count is not None, f"there is no queue {name}"
-        return count[1]
+        return (self._count(name) or (0, 0))[1]
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all that is in it, whoever consumes it."""

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import gevent
 
@@ -15,17 +16,17 @@ server = AmqpRpcServer(namespace, url=url)
 
 
 @server.add_function
-def add(a, b):
+def add(a: Any, b: Any) -> Any:
     return a + b
 
 
 @server.add_function
-def pid():
+def pid() -> int:
     return os.getpid()
 
 
 @server.add_function
-def wait_for_file(path):
+def wait_for_file(path: str) -> int:
     """Return when there is such a file."""
     print("waiting for", path)
     while not Path(path).exists():
@@ -34,7 +35,7 @@ def wait_for_file(path):
 
 
 @server.add_function
-def prepare_stop():
+def prepare_stop() -> None:
     server.prepare_stop()
 
 
