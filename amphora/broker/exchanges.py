@@ -187,7 +187,7 @@ class Exchanges:
         """Delete an exchange and its bindings without asking."""
         if self.by_name.pop(exchange.name, None) is not None:
             for binding in list(exchange.outbound):
-                self._remove_binding(binding)
+                self.unbind(binding)
             self.unbind_all(exchange)
 
     def bind(
@@ -215,23 +215,23 @@ class Exchanges:
         exchange.matcher.add(binding)
         destination.inbound[binding] = None
 
-    def unbind(
+    def binding(
         self, source: str, destination: Destination, routing_key: str, arguments: Arguments
-    ) -> None:
-        """Remove a binding, if it is there."""
+    ) -> Binding | None:
+        """Return a binding, None if it is not there."""
         exchange = self.by_name.get(source)
-        if exchange is not None:
-            binding = Binding(exchange, destination, routing_key, arguments)
-            if binding in exchange.outbound:
-                self._remove_binding(binding)
+        if exchange is None:
+            return None
+        binding = Binding(exchange, destination, routing_key, arguments)
+        return binding if binding in exchange.outbound else None
 
     def unbind_all(self, destination: Destination) -> None:
         """Remove all bindings that lead to a queue or an exchange."""
         for binding in list(destination.inbound):
-            self._remove_binding(binding)
+            self.unbind(binding)
 
-    def _remove_binding(self, binding: Binding) -> None:
-        """Remove a binding, and with the last one an exchange that lives for its bindings."""
+    def unbind(self, binding: Binding) -> None:
+        """Remove a binding, and with its last one an auto-delete exchange."""
         source = binding.source
         if binding not in source.outbound:
             return

@@ -114,7 +114,7 @@ class Topic:
     def add(self, binding: Binding) -> None:
         """Take a binding that is not here yet."""
         node = self._root
-        for word in binding.routing_key.split("."):
+        for word in _words(binding.routing_key):
             node = node.following.setdefault(word, _Word())
         node.bindings[binding] = None
 
@@ -122,7 +122,7 @@ class Topic:
         """Give up a binding that is here, and the branch if nothing else is on it."""
         path: list[tuple[_Word, str]] = []
         node = self._root
-        for word in binding.routing_key.split("."):
+        for word in _words(binding.routing_key):
             path.append((node, word))
             node = node.following[word]
         del node.bindings[binding]
@@ -138,7 +138,7 @@ class Topic:
         """Return where a message goes."""
         found: list[Destination] = []
         for key in routing_keys:
-            self._match_words(key.split(".") if key else [], found)
+            self._match_words(_words(key), found)
         return found
 
     def _match_words(self, words: list[str], found: list[Destination]) -> None:
@@ -160,6 +160,10 @@ class Topic:
             rest = node.following.get("#")
             if rest is not None:
                 to_visit.extend((rest, end) for end in range(position, len(words) + 1))
+
+
+def _words(key: str) -> list[str]:
+    return key.split(".") if key else []
 
 
 class Headers:

@@ -213,8 +213,12 @@ class Topology:
         exchange = without_line_ends(exchange)
         name = without_line_ends(name)
         refuse_default_exchange(exchange)
-        if name in self.queues:
-            self.exchanges.unbind(exchange, self.queue(name, owner), routing_key, arguments or {})
+        queue = self.queues.get(name)
+        if queue is not None:
+            binding = self.exchanges.binding(exchange, queue, routing_key, arguments or {})
+            if binding is not None:
+                self.queue(name, owner)
+                self.exchanges.unbind(binding)
 
     def bind_exchange(
         self, destination: str, source: str, routing_key: str, arguments: Arguments | None = None
@@ -245,7 +249,9 @@ class Topology:
         refuse_default_exchange(source)
         target = self.exchanges.by_name.get(destination)
         if target is not None:
-            self.exchanges.unbind(source, target, routing_key, arguments or {})
+            binding = self.exchanges.binding(source, target, routing_key, arguments or {})
+            if binding is not None:
+                self.exchanges.unbind(binding)
 
     def route(self, exchange: Exchange, message: Message) -> list[Queue]:
         """Return the queues that a message reaches, each once.
