@@ -8,6 +8,7 @@ in a label is escaped.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 
@@ -126,7 +127,7 @@ def response_queue(namespace: str, client_id: str) -> str:
 
 def new_id() -> str:
     """Return 128 random bits as text: nobody can guess a request or a client's queue."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def new_worker_id(namespace: str) -> str:

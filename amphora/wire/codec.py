@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from pamqp import base
@@ -129,6 +130,7 @@ class Nack:
 Method = base.Frame | Publish | Deliver | Ack | Nack
 
 
+@lru_cache(maxsize=1024)
 def encode_publish_payload(exchange: str, routing_key: str, mandatory: bool) -> bytes:
     """Return the payload of a basic.publish method frame."""
     return (
@@ -349,10 +351,10 @@ class Properties:
     cluster_id: str | None = None
 
     def __init__(self, **values: Any) -> None:
-        for name, value in values.items():
-            if name not in PROPERTY_NAMES:
-                raise TypeError(f"a message has no property {name!r}")
-            setattr(self, name, value)
+        if not values.keys() <= _PROPERTY_SET:
+            unknown = ", ".join(sorted(map(repr, values.keys() - _PROPERTY_SET)))
+            raise TypeError(f"a message has no property {unknown}")
+        self.__dict__.update(values)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         for name in PROPERTY_NAMES:
@@ -389,6 +391,25 @@ _PROPERTY_KINDS = (
     ("cluster_id", "shortstr"),
 )
 PROPERTY_NAMES = tuple(name for name, _ in _PROPERTY_KINDS)
+_PROPERTY_SET = frozenset(PROPERTY_NAMES)
+
+
+# For the names that a message's properties were set by, in that order: what to write.  The same
+# few occur again and again.
+_WritePlan = tuple[tuple[str, int, Callable[[Any], bytes]], ...]
+_write_plans: dict[tuple[str, ...], _WritePlan] = {}
+_MOST_PLANS = 1000
+
+
+def _write_plan(names: tuple[str, ...]) -> _WritePlan:
+    plan = tuple(
+        (name, 0x8000 >> bit, _ENCODERS[kind])
+        for bit, (name, kind) in enumerate(_PROPERTY_KINDS)
+        if name in names
+    )
+    if len(_write_plans) < _MOST_PLANS:
+        _write_plans[names] = plan
+    return plan
 
 
 def encode_properties(properties: Properties) -> bytes:
@@ -398,16 +419,15 @@ def encode_properties(properties: Properties) -> bytes:
         ValueError: a property does not fit its AMQP type; nothing was encoded.
     """
     values = properties.__dict__
+    names = tuple(values)
     flags = 0
     parts = [b""]
-    bit = 0x8000
     try:
-        for name, kind in _PROPERTY_KINDS:
-            value = values.get(name)
+        for name, bit, encode in _write_plans.get(names) or _write_plan(names):
+            value = values[name]
             if value is not None:
                 flags |= bit
-                parts.append(_ENCODERS[kind](value))
-            bit >>= 1
+                parts.append(encode(value))
     except _MISFITS as error:
         raise ValueError(f"property {name} cannot be sent: {error}") from error
     parts[0] = _FLAGS.pack(flags)

@@ -23,6 +23,9 @@ MAX_ELEMENTS = 1000
 
 Table = dict[str, Any]
 
+# Every octet as bytes, by its value.
+OCTETS = tuple(bytes((value,)) for value in range(256))
+
 
 def _check_depth(depth: int) -> None:
     if depth > MAX_DEPTH:
@@ -51,7 +54,11 @@ class FieldReader:
 
     def octet(self) -> int:
         """Return an unsigned 8-bit integer."""
-        return self.take(1)[0]
+        position = self.position
+        if position >= len(self.data):
+            raise ValueError("an octet announced, nothing there")
+        self.position = position + 1
+        return self.data[position]
 
     def short(self) -> int:
         """Return an unsigned 16-bit integer."""
@@ -67,7 +74,16 @@ class FieldReader:
 
     def shortstr(self) -> str:
         """Return a text of up to 255 bytes, which must be UTF-8."""
-        return self.take(self.octet()).decode()
+        # Written out: there are a dozen of these in the frames of each call.
+        data = self.data
+        start = self.position + 1
+        if start > len(data):
+            raise ValueError("a short string announced, nothing there")
+        end = start + data[start - 1]
+        if end > len(data):
+            raise ValueError(f"{end - start} bytes announced, {len(data) - start} there")
+        self.position = end
+        return data[start:end].decode()
 
     def longstr(self) -> str:
         """Return a long text.  Bytes that are not UTF-8 survive as surrogate escapes.
@@ -207,7 +223,7 @@ def encode_shortstr(text: str) -> bytes:
     data = text.encode()
     if len(data) > 255:
         raise ValueError(f"a name of {len(data)} bytes does not fit into AMQP's 255")
-    return bytes((len(data),)) + data
+    return OCTETS[len(data)] + data
 
 
 def encode_longstr(text: str) -> bytes:
