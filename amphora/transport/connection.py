@@ -221,8 +221,10 @@ class Connection:
         while True:
             self._wake_writer.wait()
             self._wake_writer.clear()
-            congested = self.congested
+            congested = False
             while outgoing:
+                # More may have come while the last write was waiting.
+                congested = congested or self.congested
                 data = b"".join(outgoing)
                 outgoing.clear()
                 if len(data) <= WRITE_SIZE:
