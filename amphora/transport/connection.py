@@ -77,6 +77,7 @@ class Connection:
         self._channels: dict[int, Channel] = {}
         self._outgoing: list[bytes] = []
         self._unwritten = 0
+        self._was_congested = False
         self._wake_writer = Event()
         self._written = Event()
         self._closing = False
@@ -208,6 +209,8 @@ class Connection:
         """
         self._outgoing.append(data)
         self._unwritten += len(data)
+        # Remembered, because it may come and pass while the writer waits for one write.
+        self._was_congested = self._was_congested or self.congested
         self._wake_writer.set()
 
     @property
@@ -221,10 +224,7 @@ class Connection:
         while True:
             self._wake_writer.wait()
             self._wake_writer.clear()
-            congested = False
             while outgoing:
-                # More may have come while the last write was waiting.
-                congested = congested or self.congested
                 data = b"".join(outgoing)
                 outgoing.clear()
                 if len(data) <= WRITE_SIZE:
@@ -234,8 +234,10 @@ class Connection:
                 else:
                     self._write_large(data)
             self._written.set()
-            if congested and self.on_room is not None:
-                self.on_room(self)
+            if self._was_congested:
+                self._was_congested = False
+                if self.on_room is not None:
+                    self.on_room(self)
 
     def _write_large(self, data: bytes) -> None:
         view = memoryview(data)
