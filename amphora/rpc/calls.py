@@ -31,10 +31,11 @@ from amphora.rpc.timeouts import Timeouts
 from amphora.transport.channel import Channel
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
+from amphora.transport.throttle import ThrottledLog
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 
-logger = logging.getLogger("amphora.rpc")
+throttled = ThrottledLog(logging.getLogger("amphora.rpc"))
 
 
 class Calls:
@@ -129,7 +130,7 @@ class Calls:
         if pending is not None:
             pending.fail(self.explained(outgoing, outgoing.error))
         else:
-            logger.warning(
+            throttled.warning(
                 "a request to %s whose result was dropped has failed: %s",
                 self.namespace,
                 self.explained(outgoing, outgoing.error),

@@ -30,10 +30,12 @@ from amphora.transport.channel import Channel
 from amphora.transport.consumer import Consumer
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
+from amphora.transport.throttle import ThrottledLog
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 from amphora.wire.codec import Properties
 
 logger = logging.getLogger("amphora.rpc")
+throttled = ThrottledLog(logger)
 
 DEFAULT_TIMEOUT = 60.0
 LONGEST_TIMEOUT = 1_000_000.0
@@ -215,7 +217,7 @@ class AmqpRpcClient:
     def _cast_settled(self, outgoing: Outgoing) -> None:
         if outgoing.error is not None:
             error = self._calls.explained(outgoing, outgoing.error)
-            logger.warning("a cast to %s has failed: %s", self.namespace, error)
+            throttled.warning("a cast to %s has failed: %s", self.namespace, error)
 
     def _send(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]

@@ -13,11 +13,12 @@ from amphora.rpc import naming
 from amphora.transport.channel import Channel
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
+from amphora.transport.throttle import ThrottledLog
 from amphora.transport.topology import Exchange, Topology
 from amphora.wire.codec import Deliver, Properties
 from amphora.wire.content import Message
 
-logger = logging.getLogger("amphora.rpc")
+throttled = ThrottledLog(logging.getLogger("amphora.rpc"))
 
 PERSISTENT = 2
 # An answer goes to this pseudo queue of RabbitMQ through the default exchange
@@ -96,7 +97,7 @@ class Responder:
             self._session.publisher.publish(outgoing)
         except (AmphoraError, ValueError) as error:
             # Closed meanwhile, so the request goes back; or nothing that can be sent to.
-            logger.warning("%s: a response cannot be sent: %s", self._worker_id, error)
+            throttled.warning("%s: a response cannot be sent: %s", self._worker_id, error)
             self.unconfirmed -= 1
             channel.nack(tag, requeue=isinstance(error, ConnectionLost))
 
@@ -108,7 +109,7 @@ class Responder:
         else:
             if outgoing.error is not None:
                 self.lost += 1
-                logger.warning(
+                throttled.warning(
                     "%s: the client of a response is gone: %s", self._worker_id, outgoing.error
                 )
             channel.ack(delivery_tag)

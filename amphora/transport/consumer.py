@@ -15,11 +15,13 @@ from amphora.errors import AmphoraError, ChannelClosed
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
 from amphora.transport.link import Link, Part
+from amphora.transport.throttle import ThrottledLog
 from amphora.transport.topology import Topology
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 
 logger = logging.getLogger("amphora.transport")
+throttled = ThrottledLog(logger)
 
 NOT_FOUND = 404
 
@@ -165,7 +167,7 @@ class Consumer(Part):
             # Requeued, it would come back for ever.
             channel.nack(message.method.delivery_tag, requeue=False)
             self.poisoned += 1
-            logger.warning(
+            throttled.warning(
                 "a message of queue %s was refused (%d so far): %s",
                 self.queue,
                 self.poisoned,

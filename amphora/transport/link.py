@@ -216,10 +216,10 @@ class Link:
             try:
                 connection = self._connect()
                 self._restore_all(connection)
-            except AmphoraError as error:
+            except Exception as error:  # noqa: BLE001 (the keeper outlives whatever it is)
                 if connection is not None:
                     connection.close(0)
-                self._drop(error)
+                self._drop(_known(error))
                 if isinstance(error, AuthenticationError):
                     # Trying again will hardly help, and must not look like an attack.
                     gevent.sleep(LONGEST_PAUSE)
@@ -311,3 +311,11 @@ class Link:
         for part in list(self._parts):
             part.lost()
         self._changed()
+
+
+def _known(error: Exception) -> AmphoraError:
+    """Return the error, or one of amphora's for one that nobody foresaw."""
+    if isinstance(error, AmphoraError):
+        return error
+    logger.error("unexpected error while connecting", exc_info=error)
+    return ConnectionLost(f"internal error while connecting: {error!r}")

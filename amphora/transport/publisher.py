@@ -116,6 +116,8 @@ class Outgoing:
         if self.settled:
             return
         self.settled = True
+        # Whoever waits for an answer holds on to this message, but needs no body any more.
+        self.body = b""
         if self.on_settled is not None:
             self.on_settled(self)
 
@@ -146,7 +148,8 @@ class Publisher(Part):
             ValueError: a name or property cannot be sent.
         """
         channel = self._channel
-        if channel is not None and not self._waiting and self._can_send(outgoing):
+        # What waits cannot be sent now, or it would have been: nothing is overtaken.
+        if channel is not None and self._can_send(outgoing):
             self._send(outgoing, channel)
             return
         self._link.start()

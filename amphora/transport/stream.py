@@ -14,6 +14,7 @@ import gevent.ssl
 from amphora.errors import ConnectionLost
 from amphora.transport.endpoint import address
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RECEIVE_SIZE = 256 * 1024
 
 
@@ -96,14 +97,18 @@ def connect(
                 sock = ssl_context.wrap_socket(sock, server_hostname=host)
             stream, sock = Stream(sock, peer), None
             return stream
-    except OSError as error:
+    except ConnectionRefusedError as error:
+        hint = "; `amphora broker` starts one here" if host in LOOPBACK else ""
+        raise ConnectionLost(f"no connection to {peer}: {_reason(error)}{hint}") from error
+    except (OSError, UnicodeError) as error:
         raise ConnectionLost(f"no connection to {peer}: {_reason(error)}") from error
     finally:
         if sock is not None:
             sock.close()
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, gevent.ssl.SSLCertVerificationError):
         return f"its certificate does not verify: {error.verify_message}"
-    return error.strerror or str(error) or type(error).__name__
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or str(error) or type(error).__name__
