@@ -192,13 +192,14 @@ class AmqpRpcClient:
     def _cast(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> None:
-        wait = options.get("wait_publish", False)
-        # Without a time limit given, a cast waits for its server as long as it takes.
-        timeout = options.get("timeout", self.timeout if wait else None)
-        deadline = None if timeout is None else monotonic() + check_timeout(timeout)
         options = self._tuned(name, args, kwargs, options)
+        timeout, deadline = self.timeout, None
+        if "timeout" in options:
+            # Else a cast waits for its server as long as it takes: only the caller has a limit.
+            timeout = check_timeout(options["timeout"])
+            deadline = monotonic() + timeout
         outgoing = self._outgoing(name, args, kwargs, options, None, deadline)
-        if not wait:
+        if not options.get("wait_publish"):
             outgoing.on_settled = self._cast_settled
             self.session.publisher.publish(outgoing)
             return

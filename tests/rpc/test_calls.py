@@ -96,15 +96,28 @@ def test_a_cast_asks_for_no_answer_at_all(
 def test_a_cast_waits_for_its_server_as_long_as_it_takes(
     make_client: MakeClient, broker: Broker, namespace: str
 ) -> None:
-    make_client(timeout=0.1).cast.add(1, 2)
-    wait_until(lambda: broker.ready_messages(request_queue(namespace)) == 1)
-    make_client(timeout=0.1).cast(timeout=30).add(1, 2)
-    wait_until(lambda: broker.ready_messages(request_queue(namespace)) == 2)
+    client = make_client(timeout=5)
+    client.cast.add(1, 2)
+    client.cast(wait_publish=True).add(1, 2)
+    client.cast(wait_publish=True, timeout=30).add(1, 2)
     with broker.channel() as channel:
-        waiting = [channel.get(request_queue(namespace), no_ack=True) for _ in range(2)]
-    patient, impatient = (message.properties.expiration for message in waiting if message)
+        waiting = [channel.get(request_queue(namespace), no_ack=True) for _ in range(3)]
+    patient, confirmed, limited = (message.properties.expiration for message in waiting if message)
     assert patient is None
-    assert 0 < int(impatient or 0) <= 30_000
+    assert confirmed is None
+    assert 0 < int(limited or 0) <= 30_000
+
+
+def test_a_tune_function_can_limit_a_cast(
+    make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    client = make_client()
+    client.tune_function("add")(lambda args, kwargs: {"timeout": 30, "wait_publish": True})
+    client.cast.add(1, 2)
+    with broker.channel() as channel:
+        message = channel.get(request_queue(namespace), no_ack=True)
+    assert message is not None
+    assert 0 < int(message.properties.expiration or 0) <= 30_000
 
 
 def test_a_failing_cast_is_logged_by_the_server_only(
