@@ -26,7 +26,7 @@ from amphora.errors import (
 )
 from amphora.rpc.messages import IGNORED, ErrorBody, exception_of
 from amphora.rpc.result import Pending
-from amphora.rpc.serializers import serializer_for
+from amphora.rpc.serializers import serializer_of
 from amphora.rpc.timeouts import Timeouts
 from amphora.transport.channel import Channel
 from amphora.transport.publisher import Outgoing
@@ -109,12 +109,8 @@ class Calls:
     def _read_response(
         self, message: Message[Deliver], pending: Pending
     ) -> tuple[Any, AmphoraError | None]:
-        content_type = message.properties.content_type
-        serializer = serializer_for(content_type)
         try:
-            if serializer is None:
-                raise ValueError(f"unknown content type {printable(content_type, 100)!r}")
-            response = serializer.decode_response(message.body)
+            response = serializer_of(message.properties).decode_response(message.body)
             if isinstance(response.exception, ErrorBody):
                 return None, exception_of(response.exception)
             if response.result is UNSET:

@@ -12,10 +12,10 @@ from time import monotonic
 
 from gevent import GreenletExit
 
-from amphora.errors import IgnoreRequest, WrongRequest, WrongResult, printable
+from amphora.errors import IgnoreRequest, WrongRequest, WrongResult
 from amphora.rpc.functions import Function, Functions
 from amphora.rpc.messages import ErrorBody, Request, Response, error_body, plain_args
-from amphora.rpc.serializers import JSON, serializer_for
+from amphora.rpc.serializers import JSON, serializer_for, serializer_of
 from amphora.rpc.statistics import Statistics
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
@@ -74,13 +74,9 @@ class Executor:
         return response
 
     def _read(self, message: Message[Deliver]) -> Request:
-        content_type = message.properties.content_type
-        serializer = serializer_for(content_type)
         namespace = self._functions.namespace
-        if serializer is None:
-            raise WrongRequest(f"{namespace} does not read {printable(content_type, 100)!r}")
         try:
-            return serializer.decode_request(message.body)
+            return serializer_of(message.properties).decode_request(message.body)
         except ValueError as error:
             raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
 

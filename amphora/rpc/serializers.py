@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
+from amphora.errors import printable
 from amphora.rpc.messages import Request, Response
+from amphora.wire.codec import Properties
 
 _UNSENDABLE = (
     TypeError,
@@ -134,6 +136,22 @@ def serializer_named(name: str) -> Serializer:
     serializer = _BY_NAME.get(name)
     if serializer is None:
         raise ValueError(f"no serializer is called {name!r}; there are {', '.join(_BY_NAME)}")
+    return serializer
+
+
+def serializer_of(properties: Properties) -> Serializer:
+    """Return the serializer for the body of a message.
+
+    Raises:
+        ValueError: there is none for its content type, or the body is compressed.
+    """
+    # Some senders put the charset here.  What is compressed is not unpacked: a small body could
+    # become an enormous one.
+    if properties.content_encoding not in (None, "", "utf-8", "UTF-8", "identity"):
+        raise ValueError(f"unknown content encoding {printable(properties.content_encoding)!r}")
+    serializer = serializer_for(properties.content_type)
+    if serializer is None:
+        raise ValueError(f"unknown content type {printable(properties.content_type)!r}")
     return serializer
 
 

@@ -6,7 +6,7 @@ again on every new connection: entities to declare, a consumer, the publisher.  
 the order in which they were added.  One that the broker refuses does not keep the others from
 being set up; it is tried again later, with growing pauses.
 
-Between attempts to connect the pauses grow from 0.1 s to 5 s, each with full jitter, so that a
+Between attempts to connect the pauses grow from 0.1 s to 5 s, each with full jitter, so that the
 thousand clients of a restarted broker do not all come back at once.
 """
 
@@ -18,12 +18,14 @@ from collections.abc import Callable
 from time import monotonic
 
 import gevent
+import gevent.ssl
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
 from amphora.transport.connection import Connection
 from amphora.transport.deadline import Deadline
 from amphora.transport.endpoint import Endpoint
+from amphora.transport.stream import LOOPBACK
 
 logger = logging.getLogger("amphora.transport")
 
@@ -59,20 +61,27 @@ class Part:
 
 
 class Backoff:
-    """Growing pauses with full jitter."""
+    """Growing pauses with full jitter.
+
+    The longest pause is a quarter of the time that has been tried for, within 0.1 s to 5 s: what
+    was away for a short time is found again soon, and what stays away is not pestered.
+    """
 
     def __init__(self) -> None:
-        self._limit = 0.0
+        self._began: float | None = None
 
     def reset(self) -> None:
         """Start over: the next attempt is made at once."""
-        self._limit = 0.0
+        self._began = None
 
     def next(self) -> float:
         """Return the seconds to wait before the next attempt."""
-        pause = random.uniform(0, self._limit)  # noqa: S311 (no secret)
-        self._limit = min(max(self._limit * 2, FIRST_PAUSE), LONGEST_PAUSE)
-        return pause
+        now = monotonic()
+        if self._began is None:
+            self._began = now
+            return 0.0
+        limit = min(max((now - self._began) / 4, FIRST_PAUSE), LONGEST_PAUSE)
+        return random.uniform(0, limit)  # noqa: S311 (no secret)
 
 
 class Link:
@@ -245,11 +254,29 @@ class Link:
                 failures.append(error)
             else:
                 self.connects += 1
+                self._warn_of_risks(host)
                 connection.on_closed = self._wake_keeper
                 connection.on_blocked = self._changed
                 connection.on_room = self._changed
                 return connection
         raise ConnectionLost("; ".join(map(str, failures))) from failures[0]
+
+    def _warn_of_risks(self, host: str) -> None:
+        endpoint = self.endpoint
+        context = endpoint.ssl_context
+        if context is not None and context.verify_mode == gevent.ssl.CERT_NONE:
+            logger.warning(
+                "%s: the certificate of %s is not verified; whoever is on the way can read and"
+                " change everything",
+                self.name,
+                host,
+            )
+        elif context is None and host not in LOOPBACK and self.connects == 1:
+            logger.warning(
+                "%s: the password goes to %s without encryption; amqps:// would encrypt",
+                self.name,
+                host,
+            )
 
     def _wake_keeper(self, _: Connection) -> None:
         self._wake.set()

@@ -28,6 +28,6 @@ class ThrottledLog:
         self._last[kind] = now
         left_out = self._left_out.pop(kind, 0)
         if left_out:
-            self._logger.warning(f"{kind} (and %d more like it)", *args, left_out)
-        else:
-            self._logger.warning(kind, *args)
+            kind += " (and %d more like it)"
+            args += (left_out,)
+        self._logger.warning(kind, *args)
