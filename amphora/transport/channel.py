@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 from gevent.lock import Semaphore
 
 from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, FrameError, printable
@@ -79,6 +79,9 @@ class Channel:
         self._confirms: Confirms | None = None
         self._acks = Acks()
         self._ack_scheduled = False
+        # True once our own close is on its way: behind it nothing may be said on this channel.
+        self._closing = False
+        self._close_ok = Event()
 
     def __repr__(self) -> str:
         state = "open" if self.error is None else "closed"
@@ -105,7 +108,7 @@ class Channel:
         deadline = Deadline(timeout)
         if not self._turn.acquire(timeout=deadline.left()):
             raise self._no_answer(method, timeout)
-        if self.error is not None:
+        if self.error is not None or self._closing:
             self._turn.release()
             raise self._ended()
         answer: AsyncResult[Any] = AsyncResult()
@@ -125,6 +128,8 @@ class Channel:
 
     def _ended(self) -> AmphoraError:
         # A fresh exception each time: raising one object in several greenlets mixes tracebacks.
+        if self.error is None:
+            return ConnectionLost("the channel is being closed on this side")
         if isinstance(self.error, ChannelClosed):
             return ChannelClosed(self.error.code, self.error.text)
         ended = ConnectionLost(str(self.error))
@@ -234,7 +239,7 @@ class Channel:
 
     def send_content(self, data: bytes, unconfirmed: Unconfirmed | None = None) -> None:
         """Queue an encoded message of this channel; see `publish`."""
-        if self.error is not None:
+        if self.error is not None or self._closing:
             raise self._ended()
         if self._confirms is not None:
             self._confirms.expect(unconfirmed)
@@ -307,7 +312,7 @@ class Channel:
         What is still delivered to it goes back to the queue.
         """
         self._forget_consumer(consumer_tag)
-        if self.error is None:
+        if self.error is None and not self._closing:
             method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
             self.connection.send(encode_method(self.number, method))
 
@@ -333,7 +338,7 @@ class Channel:
         """
         if self._acks.ack(delivery_tag) and not self._ack_scheduled:
             self._ack_scheduled = True
-            gevent.get_hub().loop.run_callback(self._send_acks)
+            gevent.get_hub().loop.run_callback(self.send_acks)
 
     def nack(self, delivery_tag: int, *, requeue: bool = True) -> None:
         """Refuse a delivery, back to its queue (`requeue`) or away.  Like `ack`, but at once."""
@@ -341,12 +346,13 @@ class Channel:
             self._send_verdict(encode_nack(self.number, delivery_tag, False, requeue))
 
     def _send_verdict(self, data: bytes) -> None:
-        if self.error is None:
+        if self.error is None and not self._closing:
             self.connection.send(data)
         else:
             self.stale_acks += 1
 
-    def _send_acks(self) -> None:
+    def send_acks(self) -> None:
+        """Send at once the acks that wait for the end of this turn of the event loop."""
         self._ack_scheduled = False
         up_to, singly = self._acks.take()
         acks = [encode_ack(self.number, up_to, True)] if up_to else []
@@ -382,6 +388,9 @@ class Channel:
 
     def _handle_message(self, message: Message[Any]) -> None:
         method = message.method
+        if self._closing and not isinstance(method, methods.Basic.Return):
+            # The broker takes what it had sent back into its queue.
+            return
         if isinstance(method, Deliver):
             if method.consumer_tag not in self._unacknowledged:
                 self._acks.delivered(method.delivery_tag)
@@ -414,8 +423,16 @@ class Channel:
                 on_cancel(tag)
         elif isinstance(method, methods.Channel.Close):
             self.connection.send(encode_method(self.number, methods.Channel.CloseOk()))
-            self.connection.forget_channel(self)
+            if not self._closing:
+                self.connection.forget_channel(self)
             self._end(ChannelClosed(method.reply_code or 0, str(method.reply_text)))
+        elif isinstance(method, methods.Channel.CloseOk) and self._closing:
+            # However late: both sides agree now, and the number is free.
+            self.connection.forget_channel(self)
+            self._close_ok.set()
+        elif self._closing and self._expected is None:
+            # The answer to something that nobody waits for any more.
+            return
         elif isinstance(method, methods.Channel.Flow):
             # RabbitMQ does not send it; answering is all that the specification asks for.
             self.connection.send(encode_method(self.number, methods.Channel.FlowOk(method.active)))
@@ -439,19 +456,16 @@ class Channel:
 
         Switches greenlets for at most `timeout` seconds.  Closing twice is fine.
         """
-        if self.error is not None:
+        if self.error is not None or self._closing:
             return
-        self._send_acks()
+        self.send_acks()
+        self._closing = True
+        self.connection.send(encode_method(self.number, methods.Channel.Close(200, "", 0, 0)))
         try:
-            self.call(
-                methods.Channel.Close(200, "", 0, 0), methods.Channel.CloseOk, timeout=timeout
-            )
-        except AmphoraError:
-            # No answer in time: the number stays taken, what comes for it is dropped.
-            pass
-        else:
-            self.connection.forget_channel(self)
-        self._end(ConnectionLost("the channel was closed on this side"))
+            # Without an answer the number stays taken, and what comes for it is dropped.
+            self._close_ok.wait(timeout)
+        finally:
+            self._end(ConnectionLost("the channel was closed on this side"))
 
     def connection_ended(self, error: AmphoraError) -> None:
         """Take note that the connection has ended."""
@@ -468,5 +482,6 @@ class Channel:
             self._expected = None
             waiting.set_exception(self._ended())
             self._turn.release()
+        self._close_ok.set()
         if self.on_closed is not None:
             self.on_closed(self)

@@ -325,6 +325,8 @@ class Connection:
         """
         if self.error is None and not self._closing:
             self._closing = True
+            for channel in self._channels.values():
+                channel.send_acks()
             with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
                 self.send(encode_method(0, methods.Connection.Close(200, "goodbye", 0, 0)))
                 gevent.wait((self._close_ok, self._closed), count=1)

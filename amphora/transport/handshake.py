@@ -90,11 +90,16 @@ class _Handshake:
         self.endpoint = endpoint
         self.peer = stream.peer
         self.frames: list[Frame] = []
+        # Then a broker that hangs up after the login is going down, and does not refuse it.
+        self.refuses_in_words = False
 
     def run(self, name: str) -> Agreement:
         endpoint = self.endpoint
         self.stream.send(PROTOCOL_HEADER)
         start = self.expect(methods.Connection.Start)
+        capabilities = (start.server_properties or {}).get("capabilities")
+        if isinstance(capabilities, dict):
+            self.refuses_in_words = bool(capabilities.get("authentication_failure_close"))
         if "PLAIN" not in start.mechanisms.split():
             raise AuthenticationError(
                 f"{self.peer} offers no login with a password (PLAIN), only"
@@ -152,7 +157,7 @@ class _Handshake:
                 ) from error
 
     def hung_up(self, expected: type[Any]) -> AmphoraError:
-        if expected is methods.Connection.Tune:
+        if expected is methods.Connection.Tune and not self.refuses_in_words:
             # What brokers do that cannot say 403.
             return AuthenticationError(
                 f"{self.peer} hung up after the login of user {self.endpoint.user!r};"
