@@ -1,15 +1,13 @@
 # Two commands do everything on a fresh machine:
 #
 #     make demo    show amphora at work
-#     make test    run the tests on every installed Python
-#
-# (tests marked slow run on one Python: that of .venv.)
+#     make test    run the tests on every installed Python (the slow ones on that of .venv)
 #
 # They make a .venv in this folder, with tox in it; tox does the rest. Nothing else on the machine
 # changes, but that RabbitMQ is installed when it is missing, root runs make, and apt is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs clean rabbitmq
+.PHONY: help demo test lint types docs clean
 
 TOX := .venv/bin/tox
 RUN := $(TOX) run -q
@@ -22,11 +20,13 @@ export PATH := $(PATH)$(subst $(empty) $(empty),,$(PYENV_BINS:%=:%))
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(TOX) rabbitmq ## Show amphora at work: servers, a client, calls
+demo: $(TOX) ## Show amphora at work: servers, a client, calls
+	@scripts/install-rabbitmq demo
 	@echo "Preparing the demo (the first time takes a minute)"
 	@$(RUN) -e demo
 
-test: $(TOX) rabbitmq ## Run the tests on every installed Python (ARGS="-k name": some of them)
+test: $(TOX) ## Run the tests on every installed Python (ARGS="-k name": some of them)
+	@scripts/install-rabbitmq test
 	@echo "Preparing the tests (the first time takes a minute)"
 	@AMPHORA_TEST_SLOW_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
 		$(RUN) -m test $(if $(ARGS),-- $(ARGS))
@@ -44,9 +44,6 @@ clean: ## Remove .venv, and all that the commands above have made
 	rm -rf .venv .tox build dist amphora.egg-info docs/_build
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-
-rabbitmq:
-	@scripts/install-rabbitmq
 
 $(TOX):
 	@scripts/make-venv
