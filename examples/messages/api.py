@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import gevent
+import handlers
 from gevent import socket
 from gevent.event import Event
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-import handlers
 from amphora import AmphoraError
 
 PAGE = Path(__file__).with_name("page.html")
@@ -50,9 +50,7 @@ def send(asked, browser):
 
 def poll(asked, browser):
     """Wait for the next message."""
-    page = handlers.page_of(
-        text_of(asked, "username", LONGEST_NAME), text_of(asked, "page", 64)
-    )
+    page = handlers.page_of(text_of(asked, "username", LONGEST_NAME), text_of(asked, "page", 64))
     # A browser that goes away is noticed now, not only when its next message cannot be sent.
     watching = gevent.spawn(close_with, browser, page)
     try:

@@ -62,7 +62,7 @@ class Page:
         self._seen.wait()
 
     def poll(self, seen, timeout):
-        """Return the message that follows the one with the id `seen`; None if none comes in time."""
+        """Return the message after the one with the id `seen`; None if none comes in time."""
         self._closing.kill()
         self._polls += 1
         try:

@@ -24,7 +24,7 @@ def main():
     ports = parser.parse_args().ports
     try:
         with Session() as session:
-            session.channel().close()
+            session.channel(timeout=2.0).close()
     except AmphoraError as error:
         sys.exit(f"There is no broker to run with: {error}")
 

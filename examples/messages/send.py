@@ -1,6 +1,6 @@
 """Send a user a message from anywhere, as Core does.
 
-    python examples/messages/send.py Alice "Dinner is ready."
+python examples/messages/send.py Alice "Dinner is ready."
 """
 
 import sys

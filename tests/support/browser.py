@@ -2,7 +2,8 @@
 
     with Browser() as browser:
         alice = browser.open("http://127.0.0.1:8001")
-        alice.type("#name", "Alice\\n")
+        alice.type("#name", "Alice")
+        alice.click("button")
         alice.wait_for_text("#messages", "Hello, Alice!")
         alice.close()
 
@@ -98,6 +99,8 @@ class Browser:
 
     def open(self, url: str) -> Tab:
         """Open a page in a new tab."""
+        # The tab that was used last may be closed.
+        self.tell("POST", "/window", {"handle": self._first})
         handle = self.tell("POST", "/window/new", {"type": "tab"})["handle"]
         tab = Tab(self, handle)
         tab.go(url)
