@@ -29,6 +29,7 @@ from amphora.rpc.request_queues import Receiving, RequestQueues
 from amphora.rpc.responder import Responder
 from amphora.rpc.services import service_methods
 from amphora.rpc.statistics import Statistics
+from amphora.rpc.watchdog import Watchdog
 from amphora.transport.channel import Channel
 from amphora.transport.consumer import Consumer
 from amphora.transport.deadline import Deadline
@@ -102,8 +103,15 @@ class AmqpRpcServer:
         self._owns_session = session is None
         self.session = Session.of(session, url, connection)
         self.statistics = Statistics()
-        self._executor = Executor(self.worker_id, self.functions, self.statistics, tracebacks)
+        self._executor = Executor(
+            self.worker_id,
+            self.functions,
+            self.statistics,
+            tracebacks=tracebacks,
+            max_size=self.session.endpoint.max_message_size,
+        )
         self._responder = Responder(self.session, namespace, self.worker_id, self._check_quiet)
+        self._watchdog = Watchdog(self.worker_id)
         self._management = Management(self, management, self._check_quiet)
         self._parts = self._request_parts()
         self._queues = RequestQueues(self.session.consuming, self._handle_here)
@@ -133,6 +141,11 @@ class AmqpRpcServer:
         return len(self._running) + self._received
 
     @property
+    def ready(self) -> bool:
+        """Whether it takes requests now: it is connected and all that it needs is set up."""
+        return self.state == "serving" and all(part.ready for part in self._parts)
+
+    @property
     def processed(self) -> int:
         """How many requests were answered with a result."""
         return self.statistics.processed
@@ -150,21 +163,31 @@ class AmqpRpcServer:
     # -- functions ------------------------------------------------------------------------------
 
     @overload
-    def add_function(self, function: H, name: str | None = None) -> H: ...
+    def add_function(
+        self, function: H, name: str | None = None, *, threadpool: bool = ...
+    ) -> H: ...
 
     @overload
-    def add_function(self, function: str) -> Callable[[H], H]: ...
+    def add_function(
+        self, function: str | None = None, *, threadpool: bool = ...
+    ) -> Callable[[H], H]: ...
 
-    def add_function(self, function: Any, name: str | None = None) -> Any:
+    def add_function(
+        self, function: Any = None, name: str | None = None, *, threadpool: bool = False
+    ) -> Any:
         """Offer a function to clients.
 
-            @server.add_function            # under its own name
-            @server.add_function("div")     # under another one
+            @server.add_function                    # under its own name
+            @server.add_function("div")             # under another one
+            @server.add_function(threadpool=True)   # computed in a thread
             server.add_function(f, name="math.sub")
 
         Args:
             function: a function, a bound method or anything that can be called.
             name: what clients call it; dots are part of the name.
+            threadpool: run it in gevent's pool of threads, for a function that computes for long
+                or blocks.  It must then be safe to run in a thread, and cannot be killed: at the
+                end of `stop(timeout)` it is left behind.
 
         Returns:
             The function itself.
@@ -173,15 +196,15 @@ class AmqpRpcServer:
             TypeError: it cannot be called, or has no name of its own and none was given.
             ValueError: there is a function of that name already.
         """
-        if isinstance(function, str):
-            named = function
+        if function is None or isinstance(function, str):
+            named = function or name
 
             def decorate(decorated: H) -> H:
-                self.functions.add(decorated, named)
+                self.functions.add(decorated, named, threadpool)
                 return decorated
 
             return decorate
-        self.functions.add(function, name)
+        self.functions.add(function, name, threadpool)
         return function
 
     def add_service(self, service: object, prefix: str = "c_", name: str | None = None) -> None:
@@ -243,13 +266,14 @@ class AmqpRpcServer:
             prefetch=self.concurrency,
         )
 
-    def serve(self, nowait: bool = True) -> None:
+    def serve(self, nowait: bool = True, *, handle_signals: bool = True) -> None:
         """Take requests.
 
         Args:
             nowait: return at once and serve in the background, while the program's greenlets
                 run.  With False, block until the server is stopped; SIGTERM and ctrl-C then stop
                 it warmly, and a second one at once.
+            handle_signals: with False, a blocking server leaves signals to the program.
 
         Raises:
             RuntimeError: the server was stopped; make a new one.
@@ -263,11 +287,13 @@ class AmqpRpcServer:
             for part in self._parts:
                 self.session.consuming.add(part)
         if not nowait:
-            self._serve_until_stopped()
+            self._serve_until_stopped((signal.SIGTERM, signal.SIGINT) if handle_signals else ())
 
     def _open(self) -> None:
+        self.session.claim()
         if not self._opened:
             self._opened = True
+            self._watchdog.start()
             self._responder.open()
             self._management.open()
             self.session.consuming.start()
@@ -316,10 +342,9 @@ class AmqpRpcServer:
             self._queues.wait_closed(receiver)
         return handled
 
-    def _serve_until_stopped(self) -> None:
+    def _serve_until_stopped(self, signals: tuple[signal.Signals, ...]) -> None:
         link = self.session.consuming
         link.watch(self._link_changed)
-        signals = (signal.SIGTERM, signal.SIGINT)
         previous = {number: signal.getsignal(number) for number in signals}
         handlers = [gevent.signal_handler(number, self._on_signal, number) for number in signals]
         try:
@@ -434,6 +459,7 @@ class AmqpRpcServer:
         self._close_parts()
         self._queues.close()
         self._responder.close()
+        self._watchdog.stop()
         if self._owns_session:
             self.session.close()
         self._stopped.set()

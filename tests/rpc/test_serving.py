@@ -352,3 +352,27 @@ def test_nothing_is_lost_while_servers_come_and_go(
         server = successor
     gevent.joinall(callers, raise_error=True)
     assert len(done) == len(set(done)) == 1000
+
+
+# -- being ready ----------------------------------------------------------------------------------
+
+
+def test_a_server_is_ready_from_its_first_consumer_to_its_stop(
+    make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    server = make_server(add, serve=False)
+    assert not server.ready
+    server.serve()
+    assert not server.ready
+    wait_until(lambda: server.ready)
+    assert broker.consumers(request_queue(namespace)) == 1
+    server.stop()
+    assert not server.ready
+
+
+def test_a_server_without_a_broker_is_not_ready(namespace: str, closed_port: int) -> None:
+    server = AmqpRpcServer(namespace, amqp_port=closed_port)
+    server.serve()
+    wait_until(lambda: server.session.consuming.error)
+    assert not server.ready
+    server.stop()

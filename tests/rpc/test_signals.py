@@ -101,3 +101,10 @@ def test_the_program_has_its_own_signals_back_after_serving(run_program: RunProg
         "then own handler",
         "then KeyboardInterrupt",
     ]
+
+
+def test_a_program_may_keep_its_own_signals_while_it_serves(run_program: RunProgram) -> None:
+    program = run_program("own_signals", ready="serving")
+    program.terminate()
+    assert program.wait() == 0
+    assert program.lines == ["serving", "stopping it myself", "stopped"]
