@@ -16,7 +16,7 @@ project_copyright = "2026, the amphora authors"
 version = release = amphora.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "snippets"]
 default_role = "code"  # what stands in single backquotes in docstrings
 
 html_theme = "furo"
