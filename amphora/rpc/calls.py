@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import logging
 import weakref
+from time import monotonic
 from typing import Any
 
+from gevent.lock import Semaphore
 from msgspec import UNSET
 
 from amphora.errors import (
     AmphoraError,
     ConnectionLost,
     NoResult,
+    Overloaded,
     Unroutable,
     WrongResult,
     printable,
@@ -38,16 +41,34 @@ from amphora.wire.content import Message
 throttled = ThrottledLog(logging.getLogger("amphora.rpc"))
 
 
+WHEN_FULL = ("wait", "fail")
+
+
 class Calls:
     """The pending calls of a client.
+
+    Args:
+        limit: how many calls may be pending at once, with the casts that are not confirmed.
+        when_full: what another call does then: "wait" for its turn until its deadline, or "fail"
+            at once with Overloaded.
+
+    Raises:
+        ValueError: the limit or the way to wait cannot be understood.
 
     Attributes:
         unexpected: how many answers came for no pending call: late, duplicate or forged ones.
     """
 
-    def __init__(self, namespace: str, session: Session) -> None:
+    def __init__(self, namespace: str, session: Session, limit: int, when_full: str) -> None:
+        if when_full not in WHEN_FULL:
+            raise ValueError(f"when_full must be one of {WHEN_FULL}, not {when_full!r}")
+        if isinstance(limit, bool) or not limit > 0:
+            raise ValueError(f"max_pending must be at least 1, not {limit!r}")
         self.namespace = namespace
         self.unexpected = 0
+        self._limit = limit
+        self._slots = Semaphore(limit)
+        self._wait = when_full == "wait"
         self._session = session
         self._pending: dict[str, weakref.ref[Pending]] = {}
         self._timeouts = Timeouts(self._expire)
@@ -58,9 +79,15 @@ class Calls:
     def publish(self, pending: Pending, deadline: float) -> None:
         """Publish the request of a call that ends at `deadline`, on the monotonic clock.
 
+        Switches greenlets only if too many calls are pending.
+
         Raises:
             ConnectionLost: the session is closed.
+            Overloaded: too many calls are pending.
+            NoResult: too many calls were pending until the deadline.
         """
+        self._session.claim()
+        self._take_slot(pending.function_name, deadline)
         outgoing = pending.outgoing
         outgoing.on_settled = self._settled
         self._pending[pending.request_id] = weakref.ref(pending)
@@ -71,6 +98,43 @@ class Calls:
         except BaseException:
             self.forget(pending)
             raise
+
+    def cast(self, outgoing: Outgoing, name: str, deadline: float | None) -> None:
+        """Publish a request that wants no answer; it counts as pending until it is confirmed.
+
+        Raises:
+            As `publish`.
+        """
+        self._session.claim()
+        self._take_slot(name, deadline)
+        outgoing.on_settled = self._cast_settled
+        try:
+            self._session.publisher.publish(outgoing)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def withdraw_cast(self, outgoing: Outgoing) -> None:
+        """Give up on a cast that is not confirmed; if it is unsent, it is never sent."""
+        self._slots.release()
+        self._session.publisher.withdraw(outgoing)
+
+    def _cast_settled(self, outgoing: Outgoing) -> None:
+        self._slots.release()
+        if outgoing.error is not None:
+            error = self.explained(outgoing, outgoing.error)
+            throttled.warning("a cast to %s has failed: %s", self.namespace, error)
+
+    def _take_slot(self, name: str, deadline: float | None) -> None:
+        if self._slots.acquire(blocking=False):
+            return
+        crowded = f"{self.namespace}.{name} was not sent: {self._limit} calls are pending"
+        if not self._wait:
+            raise Overloaded(f"{crowded} (max_pending)")
+        if not self._slots.acquire(
+            timeout=None if deadline is None else max(deadline - monotonic(), 0)
+        ):
+            raise NoResult(f"{crowded}, and none ended in time", executed=False)
 
     def _take(self, request_id: str) -> Pending | None:
         """Take a call out of the pending ones; None if it is not, or nobody holds its result."""
@@ -85,8 +149,9 @@ class Calls:
 
     def forget(self, pending: Pending) -> None:
         """Forget a call that nobody waits for any more.  Its request may still be served."""
-        self._pending.pop(pending.request_id, None)
-        self._timeouts.discard(pending.request_id, pending.ticket)
+        if self._pending.pop(pending.request_id, None) is not None:
+            self._slots.release()
+            self._timeouts.discard(pending.request_id, pending.ticket)
 
     def on_response(self, message: Message[Deliver], channel: Channel) -> None:
         """Take an answer from the reader."""
@@ -148,7 +213,8 @@ class Calls:
 
     def _expire(self, request_id: str) -> None:
         pending = self._find(request_id)
-        self._pending.pop(request_id, None)
+        if self._pending.pop(request_id, None) is not None:
+            self._slots.release()
         if pending is None:
             return
         outgoing = pending.outgoing
@@ -211,4 +277,5 @@ class Calls:
     def forget_all(self) -> None:
         """Forget everything, in a forked child: the calls are the parent's."""
         self._pending.clear()
+        self._slots = Semaphore(self._limit)
         self._timeouts.close()

@@ -38,6 +38,7 @@ logger = logging.getLogger("amphora.rpc")
 throttled = ThrottledLog(logger)
 
 DEFAULT_TIMEOUT = 60.0
+DEFAULT_MAX_PENDING = 50_000
 LONGEST_TIMEOUT = 1_000_000.0
 RESPONSE_QUEUE_EXPIRES_MS = 5 * 60 * 1000
 # How many answers the broker sends ahead of our acks.
@@ -64,6 +65,9 @@ class AmqpRpcClient:
         session: a session to share with other clients and servers, instead of `url`.
         timeout: seconds until a call fails with NoResult, unless the call says otherwise.
         serializer: "json" or "msgpack".
+        max_pending: how many calls may be pending at once.
+        when_full: what another call does then: "wait" for its turn until its deadline, or "fail"
+            at once with Overloaded.
         connection: the other settings of `Session`, such as `amqp_host`.
 
     Raises:
@@ -83,6 +87,8 @@ class AmqpRpcClient:
         session: Session | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         serializer: str = "json",
+        max_pending: int = DEFAULT_MAX_PENDING,
+        when_full: str = "wait",
         **connection: Any,
     ) -> None:
         self.namespace = self._check_namespace(namespace)
@@ -93,7 +99,7 @@ class AmqpRpcClient:
         self.call: Proxy[Any] = Proxy("call", self._call, _CALL_OPTIONS)
         self.defer: Proxy[Result] = Proxy("defer", self._defer, _CALL_OPTIONS)
         self.cast: Proxy[None] = Proxy("cast", self._cast, _CALL_OPTIONS)
-        self._calls = Calls(namespace, self.session)
+        self._calls = Calls(namespace, self.session, max_pending, when_full)
         self._tune_functions: dict[str, TuneFunction] = {}
         self._operations: set[gevent.Greenlet[..., None]] = set()
         self._closed = False
@@ -199,14 +205,12 @@ class AmqpRpcClient:
             timeout = check_timeout(options["timeout"])
             deadline = monotonic() + timeout
         outgoing = self._outgoing(name, args, kwargs, options, None, deadline)
+        self._calls.cast(outgoing, name, deadline)
         if not options.get("wait_publish"):
-            outgoing.on_settled = self._cast_settled
-            self.session.publisher.publish(outgoing)
             return
-        self.session.publisher.publish(outgoing)
         _wait_settled(outgoing, timeout)
         if not outgoing.settled:
-            self.session.publisher.withdraw(outgoing)
+            self._calls.withdraw_cast(outgoing)
             raise NoResult(
                 f"{self.namespace}.{name} was not taken by the broker within {timeout:g} s:"
                 f" {self._calls.why_unsent(outgoing)}",
@@ -214,11 +218,6 @@ class AmqpRpcClient:
             )
         if outgoing.error is not None:
             raise self._calls.explained(outgoing, outgoing.error)
-
-    def _cast_settled(self, outgoing: Outgoing) -> None:
-        if outgoing.error is not None:
-            error = self._calls.explained(outgoing, outgoing.error)
-            throttled.warning("a cast to %s has failed: %s", self.namespace, error)
 
     def _send(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
@@ -244,6 +243,9 @@ class AmqpRpcClient:
             raise ConnectionLost(f"{self!r} is closed", executed=False)
         try:
             body = self.serializer.encode(Request(name, list(args), kwargs))
+            limit = self.session.endpoint.max_message_size
+            if len(body) > limit:
+                raise ValueError(f"they have {len(body)} bytes, and a message can have {limit}")
         except ValueError as error:
             raise WrongRequest(
                 f"the arguments of {self.namespace}.{name} cannot be sent: {error}"

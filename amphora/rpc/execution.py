@@ -11,10 +11,18 @@ import traceback
 from time import monotonic
 
 from gevent import GreenletExit
+from msgspec import UNSET
 
 from amphora.errors import IgnoreRequest, WrongRequest, WrongResult
 from amphora.rpc.functions import Function, Functions
-from amphora.rpc.messages import ErrorBody, Request, Response, error_body, plain_args
+from amphora.rpc.messages import (
+    MAX_ERROR_SIZE,
+    ErrorBody,
+    Request,
+    Response,
+    error_body,
+    plain_args,
+)
 from amphora.rpc.serializers import JSON, serializer_for, serializer_of
 from amphora.rpc.statistics import Statistics
 from amphora.wire.codec import Deliver
@@ -34,15 +42,23 @@ class Executor:
         functions: what can be called.
         statistics: counts what becomes of the calls.
         tracebacks: send the text of a handler's traceback to the caller.
+        max_size: the largest response that can be sent, in bytes.
     """
 
     def __init__(
-        self, owner: str, functions: Functions, statistics: Statistics, tracebacks: bool
+        self,
+        owner: str,
+        functions: Functions,
+        statistics: Statistics,
+        *,
+        tracebacks: bool,
+        max_size: int,
     ) -> None:
         self._owner = owner
         self._functions = functions
         self._statistics = statistics
         self._tracebacks = tracebacks
+        self._max_size = max_size
 
     def execute(self, message: Message[Deliver], *, here: bool = False) -> Response | None:
         """Run the handler of a request and return the response, None if it is ignored.
@@ -100,8 +116,11 @@ class Executor:
     def encode(self, response: Response, content_type: str | None) -> tuple[bytes, str]:
         """Return the body and the content type of a response to a request of `content_type`."""
         serializer = serializer_for(content_type) or JSON
+        limit = self._max_size if response.exception is UNSET else MAX_ERROR_SIZE
         try:
-            return serializer.encode(response), serializer.content_type
+            body = serializer.encode(response)
+            if len(body) > limit:
+                raise ValueError(f"it has {len(body)} bytes, and a message can have {limit}")
         except ValueError as error:
             namespace = self._functions.namespace
             failed = response.exception
@@ -111,7 +130,8 @@ class Executor:
             failed.args = plain_args(failed.args)
             failed.traceback = plain_args([failed.traceback])[0]
             failed.type = plain_args([failed.type])[0]
-            return serializer.encode(Response(exception=failed)), serializer.content_type
+            body = serializer.encode(Response(exception=failed))
+        return body, serializer.content_type
 
 
 def _remote_traceback(error: BaseException) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import gevent
 import msgspec
 
 from amphora.errors import WrongRequest, printable
@@ -28,9 +30,10 @@ class Function:
     become a date, a dict a dataclass.  Without a hint they are passed as they are.
     """
 
-    def __init__(self, name: str, handler: Handler) -> None:
+    def __init__(self, name: str, handler: Handler, threadpool: bool = False) -> None:
         self.name = name
         self.handler = handler
+        self._run = partial(_in_threadpool, handler) if threadpool else handler
         try:
             self.signature: inspect.Signature | None = inspect.signature(handler)
         except (TypeError, ValueError):
@@ -49,16 +52,16 @@ class Function:
             WrongRequest: the arguments do not fit; the function was not called.
         """
         if self._quick_range is not None and not kwargs and len(args) in self._quick_range:
-            return self.handler(*args)
+            return self._run(*args)
         if self.signature is None:
-            return self.handler(*args, **kwargs)
+            return self._run(*args, **kwargs)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise WrongRequest(f"{self.name}: {error}") from error
         if self._converters:
             self._convert(bound.arguments)
-        return self.handler(*bound.args, **bound.kwargs)
+        return self._run(*bound.args, **bound.kwargs)
 
     def _find_quick_range(self) -> range | None:
         """Return how many positional arguments certainly fit, if nothing else is to be checked."""
@@ -109,6 +112,11 @@ class Function:
                     raise WrongRequest(f"{self.name}: argument {name!r}: {error}") from error
 
 
+def _in_threadpool(handler: Handler, *args: Any, **kwargs: Any) -> Any:
+    """Run a handler in gevent's pool of threads; this greenlet waits, the others go on."""
+    return gevent.get_hub().threadpool.apply(handler, args, kwargs)
+
+
 def _hints_of_call(handler: Handler) -> dict[str, Any]:
     try:
         return typing.get_type_hints(type(handler).__call__)
@@ -150,8 +158,11 @@ class Functions:
     def __len__(self) -> int:
         return len(self._functions)
 
-    def add(self, handler: Handler, name: str | None = None) -> None:
+    def add(self, handler: Handler, name: str | None = None, threadpool: bool = False) -> None:
         """Offer a function under a name, its own by default.
+
+        Args:
+            threadpool: run it in gevent's pool of threads.
 
         Raises:
             TypeError: it cannot be called, or has no name of its own.
@@ -167,7 +178,7 @@ class Functions:
             raise ValueError(f"a function's name must have 1 to 200 characters, not {name!r:.50}")
         if name in self._functions:
             raise ValueError(f"{self.namespace} has a function {name!r} already")
-        self._functions[name] = Function(name, handler)
+        self._functions[name] = Function(name, handler, threadpool)
 
     def find(self, name: str) -> Function:
         """Return the function of that name.

@@ -78,7 +78,13 @@ class Management:
             self.commands.add(self.kill)
         if "eval" in enabled:
             self.commands.add(self.evaluate, "eval")
-        self._executor = Executor(worker_id, self.commands, Statistics(), server.tracebacks)
+        self._executor = Executor(
+            worker_id,
+            self.commands,
+            Statistics(),
+            tracebacks=server.tracebacks,
+            max_size=server.session.endpoint.max_message_size,
+        )
         self._responder = Responder(
             server.session, naming.MANAGEMENT_NAMESPACE, worker_id, on_quiet
         )

@@ -11,6 +11,8 @@ from amphora.errors import AmphoraError, RemoteException, WrongRequest, WrongRes
 
 # An exception's text, its traceback and each of its arguments are cut at this many characters.
 MAX_ERROR_TEXT = 8192
+# An error response that would be larger has its arguments cut, in bytes.
+MAX_ERROR_SIZE = 64 * 1024
 
 
 # The type of a response in which a server says that it has no answer, and of a request that

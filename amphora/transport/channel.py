@@ -71,7 +71,7 @@ class Channel:
         self.stale_acks = 0
         self._turn = Semaphore(1)
         self._expected: tuple[tuple[type[Any], ...], AsyncResult[Any]] | None = None
-        self._content: ContentAssembler[Method] = ContentAssembler()
+        self._content: ContentAssembler[Method] = ContentAssembler(connection.max_message_size)
         self._consumers: dict[str, Callable[[Message[Deliver]], None]] = {}
         self._cancelled: dict[str, Callable[[str], None]] = {}
         # The tags of consumers whose deliveries want no ack.
@@ -228,6 +228,12 @@ class Channel:
             ValueError: a name or a property does not fit; nothing was sent.
             ConnectionLost, ChannelClosed: the channel has ended; nothing was sent.
         """
+        if len(body) > self.connection.max_message_size:
+            # The broker would close the channel for it, with everything else on it.
+            raise ValueError(
+                f"a body of {len(body)} bytes is larger than the limit of"
+                f" {self.connection.max_message_size} (max_message_size)"
+            )
         data = encode_content(
             self.number,
             encode_publish_payload(exchange, routing_key, mandatory),

@@ -63,7 +63,11 @@ class Confirms:
 
     def returned(self, message_id: str, returned: Returned) -> None:
         """Remember that a message came back; its confirm follows."""
-        self._returned[message_id] = returned
+        if len(self._returned) < len(self._waiting):
+            self._returned[message_id] = returned
+        else:
+            # More than were published: the broker makes them up.
+            self.unexpected += 1
 
     def confirm(self, sequence: int, multiple: bool, accepted: bool) -> None:
         """Take a basic.ack (`accepted`) or basic.nack from the broker."""

@@ -65,6 +65,7 @@ class Connection:
         self.on_blocked: Callable[[Connection], None] | None = None
         self.on_room: Callable[[Connection], None] | None = None
         self.method_timeout = endpoint.method_timeout
+        self.max_message_size = endpoint.max_message_size
         self.stray_frames = 0
         self._stream = stream
         self._decoder = FrameDecoder()

@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import gevent.ssl
 
+from amphora.wire.content import DEFAULT_MAX_MESSAGE_SIZE
+
 DEFAULT_URL = "amqp://guest:guest@127.0.0.1:5672/"
 # The broker drops a silent client after three of these; RabbitMQ advises 5 to 20 seconds
 # (https://www.rabbitmq.com/docs/heartbeats).
@@ -45,6 +47,7 @@ class Endpoint:
     method_timeout: float = DEFAULT_METHOD_TIMEOUT
     frame_max: int = DEFAULT_FRAME_MAX
     channel_max: int = DEFAULT_CHANNEL_MAX
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE
 
     def __str__(self) -> str:
         scheme = "amqps" if self.ssl_context else "amqp"
@@ -68,6 +71,7 @@ def endpoint(
     amqp_vhost: str | None = None,
     heartbeat: float | None = None,
     connect_timeout: float | None = None,
+    max_message_size: int | None = None,
     ssl_context: gevent.ssl.SSLContext | None = None,
     insecure_skip_tls_verification: bool = False,
 ) -> Endpoint:
@@ -83,6 +87,8 @@ def endpoint(
             settings; they cannot be mixed with `url`.
         heartbeat: seconds between signs of life; 0 switches them off.
         connect_timeout: seconds for one host to be reached and logged in to.
+        max_message_size: the largest body to send or take, in bytes, 16 MiB if not given; the
+            broker's own limit may be lower.
         ssl_context: a `gevent.ssl.SSLContext` instead of the verifying default.
         insecure_skip_tls_verification: accept any certificate.  Whoever sits between here and
             the broker can then read and change everything.
@@ -118,6 +124,12 @@ def endpoint(
         changes["heartbeat"] = _seconds("heartbeat", heartbeat)
     if connect_timeout is not None:
         changes["connect_timeout"] = _seconds("connect_timeout", connect_timeout)
+    if max_message_size is not None:
+        if isinstance(max_message_size, bool) or not max_message_size > 0:
+            raise ValueError(
+                f"max_message_size must be a number of bytes, not {max_message_size!r}"
+            )
+        changes["max_message_size"] = max_message_size
     if ssl_context is not None:
         if not isinstance(ssl_context, gevent.ssl.SSLContext):
             raise ValueError("ssl_context must be made by gevent.ssl, not by ssl")

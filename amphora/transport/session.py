@@ -49,6 +49,7 @@ class Session:
         self.consuming.watch(self._changed)
         self._on_fork: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._closed = False
+        self._hub: Any = None
         _sessions.add(self)
 
     def __repr__(self) -> str:
@@ -84,6 +85,21 @@ class Session:
                 return state
         return "idle"
 
+    def claim(self) -> None:
+        """Bind the session to this thread of the operating system, or check that it is.
+
+        Raises:
+            RuntimeError: it is used by another thread, whose event loop has its sockets.
+        """
+        hub = gevent.get_hub()
+        if self._hub is None:
+            self._hub = hub
+        elif self._hub is not hub:
+            raise RuntimeError(
+                f"{self!r} is used by another thread; greenlets of one thread can share a"
+                " session, threads need one each"
+            )
+
     def channel(self, *, consume: bool = False, timeout: float = 10.0) -> Channel:
         """Open a raw channel, for what amphora does not do itself.  Switches greenlets.
 
@@ -98,6 +114,7 @@ class Session:
             ConnectionLost: there is no connection to the broker.
             AuthenticationError: the broker refuses the login or the vhost.
         """
+        self.claim()
         link = self.consuming if consume else self.publishing
         return link.wait_connected(timeout).channel()
 
@@ -113,6 +130,7 @@ class Session:
             ChannelClosed: the broker refuses it.
             AuthenticationError: the broker refuses the login or the vhost.
         """
+        self.claim()
         deadline = Deadline(timeout)
         while True:
             connection = self.consuming.wait_connected(deadline.left())
@@ -148,6 +166,7 @@ class Session:
         self.publisher.flush()
 
     def _forked(self) -> None:
+        self._hub = None
         self.publisher.forget()
         self.publishing.abandon()
         self.consuming.abandon()
