@@ -4,7 +4,8 @@
 #     make test    run the tests on every installed Python (the slow ones on that of .venv)
 #
 # They make a .venv in this folder, with tox in it; tox does the rest. Nothing else on the machine
-# changes, but that RabbitMQ is installed when it is missing, root runs make, and apt is there.
+# changes, but that RabbitMQ, Chromium (for the tests) and graphviz (for the documentation) are
+# installed when they are missing, root runs make, and apt is there.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types docs clean
@@ -27,6 +28,7 @@ demo: $(TOX) ## Show amphora at work: servers, a client, calls
 
 test: $(TOX) ## Run the tests on every installed Python (ARGS="-k name": some of them)
 	@scripts/install-rabbitmq test
+	@scripts/install-chromium
 	@echo "Preparing the tests (the first time takes a minute)"
 	@AMPHORA_TEST_SLOW_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
 		$(RUN) -m test $(if $(ARGS),-- $(ARGS))
@@ -38,6 +40,7 @@ types: $(TOX) ## Check the types
 	@$(RUN) -e types
 
 docs: $(TOX) ## Build the documentation into docs/_build/html
+	@scripts/install-graphviz
 	@$(RUN) -e docs
 
 clean: ## Remove .venv, and all that the commands above have made

@@ -23,7 +23,14 @@ def read_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
-TEST = ["amqp>=5.2", "hypothesis>=6.100", "pika>=1.3", "pytest>=9"]
+TEST = [
+    "amqp>=5.2",
+    "flask>=3",
+    "gunicorn>=23",
+    "hypothesis>=6.100",
+    "pika>=1.3",
+    "pytest>=9",
+]
 LINT = ["ruff>=0.17.6,<0.18"]  # another minor release may format otherwise
 TYPES = ["mypy>=1.13", "types-gevent>=24"]
 DOCS = ["furo>=2024.8.6", "myst-parser>=4", "sphinx>=8"]

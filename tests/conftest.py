@@ -14,6 +14,7 @@ import gevent.util
 import hypothesis
 import pytest
 
+from tests.support.browser import find_browser
 from tests.support.leaks import Baseline
 from tests.support.rabbitmq import (
     ExternalBroker,
@@ -92,7 +93,11 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that have no place in this run; pytest counts them as deselected."""
-    left_out = [item for item in items if is_slow_elsewhere(item) or needs_missing_node(item)]
+    left_out = [
+        item
+        for item in items
+        if is_slow_elsewhere(item) or needs_missing_node(item) or needs_missing_browser(item)
+    ]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -110,6 +115,15 @@ def needs_missing_node(item: pytest.Item) -> bool:
         EXTERNAL_URL is not None
         and not is_installed()
         and "private_node" in getattr(item, "fixturenames", ())
+    )
+
+
+def needs_missing_browser(item: pytest.Item) -> bool:
+    """Return whether a test uses a browser where none is installed; in CI it fails instead."""
+    return (
+        "browser" in getattr(item, "fixturenames", ())
+        and not os.environ.get("CI")
+        and find_browser() is None
     )
 
 

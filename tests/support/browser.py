@@ -61,7 +61,10 @@ class Browser:
     def __init__(self, width: int = 520, height: int = 640) -> None:
         found = find_browser()
         if found is None:
-            raise BrowserError("chromium and chromedriver are not both installed")
+            raise BrowserError(
+                "Chromium and its chromedriver are needed, and not both installed"
+                " (`make test` installs them as root on Debian and Ubuntu)"
+            )
         self._binary, self._driver = found
         self._size = f"--window-size={width},{height}"
         self._session = ""
