@@ -42,3 +42,13 @@ nitpick_ignore_regex = [
     # Signatures name types that are not for import, and type variables.
     ("py:class", r"amphora\.(broker|rpc|transport|wire)\..*"),
 ]
+
+
+def keep_sentence(app, what, name, obj, options, lines):
+    """Let a property's docstring begin "Whether it runs: ...", which napoleon takes for a type."""
+    if what in ("attribute", "property"):
+        lines[:0] = ["..", ""]  # an empty comment takes the sentence's place
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", keep_sentence, priority=100)
