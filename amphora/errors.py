@@ -19,6 +19,7 @@ __all__ = [
     "MessageError",
     "NoResult",
     "Overloaded",
+    "PoisonRequest",
     "Rejected",
     "RemoteException",
     "Unroutable",
@@ -130,6 +131,15 @@ class WrongRequest(AmphoraError):
     """
 
     executed = False
+
+
+class PoisonRequest(AmphoraError):
+    """The request was begun again and again without an end, and was given up.
+
+    Its handler ends the server, or its server was lost each time.
+    """
+
+    executed = True
 
 
 class WrongResult(AmphoraError):

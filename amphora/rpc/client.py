@@ -21,12 +21,12 @@ from amphora.errors import (
     WrongRequest,
 )
 from amphora.rpc import naming
+from amphora.rpc.announcements import Announcer
 from amphora.rpc.calls import Calls
 from amphora.rpc.messages import Request
 from amphora.rpc.proxy import Proxy
 from amphora.rpc.result import Result
 from amphora.rpc.serializers import serializer_named
-from amphora.transport.channel import Channel
 from amphora.transport.consumer import Consumer
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
@@ -102,6 +102,7 @@ class AmqpRpcClient:
         self._calls = Calls(namespace, self.session, max_pending, when_full)
         self._tune_functions: dict[str, TuneFunction] = {}
         self._operations: set[gevent.Greenlet[..., None]] = set()
+        self._announcer = Announcer(self.session, namespace)
         self._closed = False
         self._exchange = naming.request_exchange(namespace)
         self._requests = self._request_topology()
@@ -138,9 +139,14 @@ class AmqpRpcClient:
         return naming.check_namespace(namespace)
 
     def _request_topology(self) -> Topology:
-        # The queue as well: requests wait in it when no server was ever started.
+        # The queue as well: requests wait in it when no server was ever started.  What kind of
+        # queue it is, is the servers' choice.
         queue = naming.request_queue(self.namespace)
-        return Topology(Exchange(self._exchange), Queue(queue), Binding(queue, self._exchange))
+        return Topology(
+            Exchange(self._exchange),
+            Queue(queue, as_found=True),
+            Binding(queue, self._exchange),
+        )
 
     def _become_a_client(self) -> None:
         """Take an identity: an id that nobody can guess, and a queue for the answers to it."""
@@ -339,7 +345,12 @@ class AmqpRpcClient:
             Queue(queue, arguments=arguments),
             Binding(queue, self._exchange, key),
         )
-        self._operate(topology.declare, nowait)
+
+        def create() -> None:
+            self.session.operate(topology.declare, self.timeout)
+            self._announcer.announce(queue)
+
+        self._operate(create, nowait)
 
     def remove_request_queue(self, label: str, nowait: bool = False) -> None:
         """Delete the request queue for a key with all that waits in it.  Switches greenlets.
@@ -351,9 +362,13 @@ class AmqpRpcClient:
             ConnectionLost: the broker cannot be reached within the client's timeout.
         """
         queue = naming.labelled_queue(self.namespace, label)
-        self._operate(lambda channel: channel.queue_delete(queue), nowait)
 
-    def _operate(self, operation: Callable[[Channel], object], nowait: bool) -> None:
+        def remove() -> None:
+            self.session.operate(lambda channel: channel.queue_delete(queue), self.timeout)
+
+        self._operate(remove, nowait)
+
+    def _operate(self, operation: Callable[[], None], nowait: bool) -> None:
         if self._closed:
             raise ConnectionLost(f"{self!r} is closed", executed=False)
         if nowait:
@@ -361,11 +376,11 @@ class AmqpRpcClient:
             self._operations.add(greenlet)
             greenlet.link(self._operations.discard)
         else:
-            self.session.operate(operation, self.timeout)
+            operation()
 
-    def _operate_in_background(self, operation: Callable[[Channel], object]) -> None:
+    def _operate_in_background(self, operation: Callable[[], None]) -> None:
         try:
-            self.session.operate(operation, self.timeout)
+            operation()
         except AmphoraError as error:
             logger.warning("%r: %s", self, error)
 
@@ -383,6 +398,7 @@ class AmqpRpcClient:
         self._calls.fail_all("the client was closed while")
         gevent.killall(list(self._operations), block=False)
         self.session.publishing.remove(self._requests)
+        self._announcer.close()
         with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
             # It would expire by itself; an orderly end leaves nothing to expire.
             self._responses.remove()

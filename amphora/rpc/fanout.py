@@ -14,16 +14,14 @@ from typing import Any
 
 from amphora.rpc import naming
 from amphora.rpc.client import AmqpRpcClient, check_timeout
+from amphora.rpc.deliveries import Delivery
 from amphora.rpc.gather import Gathered
 from amphora.rpc.management_client import count_workers
 from amphora.rpc.messages import GATHER, IGNORED, Response
 from amphora.rpc.proxy import Proxy
 from amphora.rpc.server import AmqpRpcServer
-from amphora.transport.channel import Channel
 from amphora.transport.link import Part
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
-from amphora.wire.codec import Deliver
-from amphora.wire.content import Message
 
 # A server's queue is gone so long after the server.
 FANOUT_QUEUE_EXPIRES_MS = 5 * 60 * 1000
@@ -54,15 +52,15 @@ class AmqpRpcFanoutServer(AmqpRpcServer):
         self._own.remove()
         super()._close_parts()
 
-    def _ignore(self, message: Message[Deliver], channel: Channel) -> None:
-        properties = message.properties
+    def _ignore(self, delivery: Delivery) -> None:
+        properties = delivery.message.properties
         if properties.message_type == GATHER and properties.reply_to:
             body, content_type = self._executor.encode(
                 Response(result=None), properties.content_type
             )
-            self._responder.respond(message, channel, body, content_type, IGNORED)
+            self._responder.respond(delivery, body, content_type, IGNORED)
         else:
-            channel.ack(message.method.delivery_tag)
+            delivery.ack()
 
 
 class AmqpRpcFanoutClient(AmqpRpcClient):

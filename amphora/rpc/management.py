@@ -19,6 +19,7 @@ import gevent
 
 from amphora.errors import WrongRequest
 from amphora.rpc import naming
+from amphora.rpc.deliveries import Delivery
 from amphora.rpc.execution import Executor
 from amphora.rpc.functions import Function, Functions
 from amphora.rpc.messages import Response, error_body
@@ -147,7 +148,7 @@ class Management:
             response = Response(exception=error_body(WrongRequest("the command was ignored")))
         if message.properties.reply_to:
             body, content_type = self._executor.encode(response, message.properties.content_type)
-            self._responder.respond(message, channel, body, content_type)
+            self._responder.respond(Delivery(message, channel, None), body, content_type)
         else:
             channel.ack(message.method.delivery_tag)
 

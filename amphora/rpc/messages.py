@@ -7,7 +7,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from amphora.errors import AmphoraError, RemoteException, WrongRequest, WrongResult, printable
+from amphora.errors import (
+    AmphoraError,
+    PoisonRequest,
+    RemoteException,
+    WrongRequest,
+    WrongResult,
+    printable,
+)
 
 # An exception's text, its traceback and each of its arguments are cut at this many characters.
 MAX_ERROR_TEXT = 8192
@@ -48,6 +55,7 @@ class Response(msgspec.Struct, omit_defaults=True):
 # their own; every other name stays text in a RemoteException.  The dot keeps them apart from
 # the exceptions of handlers, whose names are class names.
 _TRAVELLING: dict[str, type[AmphoraError]] = {
+    "amphora.PoisonRequest": PoisonRequest,
     "amphora.WrongRequest": WrongRequest,
     "amphora.WrongResult": WrongResult,
 }

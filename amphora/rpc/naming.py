@@ -21,7 +21,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _TO_ESCAPE = re.compile(rb"[^A-Za-z0-9_.:@,/+ -]")
 # A longer label or key is cut at _KEPT and gets a digest behind "##", which no escape makes.
 _LONGEST = 120
-_KEPT = 80
+_KEPT = 64
 
 
 def check_namespace(namespace: str) -> str:
@@ -105,6 +105,16 @@ def roll_call_queue(namespace: str) -> str:
     return f"rpc_{namespace}_rollcall"
 
 
+def attempts_queue(namespace: str, request: str) -> str:
+    """Return the name of the queue that counts the attempts at one request."""
+    return f"rpc_{namespace}_attempts_{request}"
+
+
+def dead_queue(namespace: str) -> str:
+    """Return the name of the queue for requests that were given up."""
+    return f"rpc_{namespace}_dead"
+
+
 def management_queue(worker_id: str) -> str:
     """Return the name of the queue for the management commands to one worker."""
     return f"rpc_{MANAGEMENT_NAMESPACE}_{worker_id}_request"
@@ -113,6 +123,16 @@ def management_queue(worker_id: str) -> str:
 def management_key(target: str) -> str:
     """Return the routing key of commands to a namespace's workers, or to one worker."""
     return f"{MANAGEMENT_NAMESPACE}.{target}"
+
+
+def created_exchange(namespace: str) -> str:
+    """Return the name of the exchange on which clients tell that they created a request queue."""
+    return f"rpc_{namespace}_created"
+
+
+def created_queue(namespace: str, worker_id: str) -> str:
+    """Return the name of the queue in which one server is told of such queues."""
+    return f"rpc_{namespace}_{worker_id}_created"
 
 
 def response_exchange(namespace: str) -> str:

@@ -10,13 +10,12 @@ from collections.abc import Callable
 
 from amphora.errors import AmphoraError, ConnectionLost
 from amphora.rpc import naming
-from amphora.transport.channel import Channel
+from amphora.rpc.deliveries import Delivery
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.throttle import ThrottledLog
 from amphora.transport.topology import Exchange, Topology
-from amphora.wire.codec import Deliver, Properties
-from amphora.wire.content import Message
+from amphora.wire.codec import Properties
 
 throttled = ThrottledLog(logging.getLogger("amphora.rpc"))
 
@@ -60,8 +59,7 @@ class Responder:
 
     def respond(
         self,
-        message: Message[Deliver],
-        channel: Channel,
+        delivery: Delivery,
         body: bytes,
         content_type: str,
         response_type: str | None = None,
@@ -70,8 +68,7 @@ class Responder:
 
         Never switches greenlets.
         """
-        request = message.properties
-        tag = message.method.delivery_tag
+        request = delivery.message.properties
         request_id = request.correlation_id or request.message_id or ""
         properties = Properties(
             content_type=content_type,
@@ -90,7 +87,7 @@ class Responder:
             properties,
             body,
             needs=() if direct else (self._topology,),
-            on_settled=lambda outgoing: self._settled(outgoing, channel, tag),
+            on_settled=lambda outgoing: self._settled(outgoing, delivery),
         )
         self.unconfirmed += 1
         try:
@@ -99,18 +96,18 @@ class Responder:
             # Closed meanwhile, so the request goes back; or nothing that can be sent to.
             throttled.warning("%s: a response cannot be sent: %s", self._worker_id, error)
             self.unconfirmed -= 1
-            channel.nack(tag, requeue=isinstance(error, ConnectionLost))
+            delivery.nack(requeue=isinstance(error, ConnectionLost))
 
-    def _settled(self, outgoing: Outgoing, channel: Channel, delivery_tag: int) -> None:
+    def _settled(self, outgoing: Outgoing, delivery: Delivery) -> None:
         self.unconfirmed -= 1
         if isinstance(outgoing.error, ConnectionLost):
             # Unanswered, so unacknowledged: the request is delivered again, here or elsewhere.
-            channel.nack(delivery_tag)
+            delivery.nack()
         else:
             if outgoing.error is not None:
                 self.lost += 1
                 throttled.warning(
                     "%s: the client of a response is gone: %s", self._worker_id, outgoing.error
                 )
-            channel.ack(delivery_tag)
+            delivery.ack()
         self._on_quiet()

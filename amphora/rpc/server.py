@@ -19,12 +19,15 @@ from gevent.event import Event
 from amphora.errors import (
     AmphoraError,
     AuthenticationError,
+    PoisonRequest,
 )
 from amphora.rpc import naming
+from amphora.rpc.attempts import DEFAULT_MAX_ATTEMPTS, Attempts
+from amphora.rpc.deliveries import Deliveries, Delivery
 from amphora.rpc.execution import Executor
 from amphora.rpc.functions import Functions, Handler
 from amphora.rpc.management import Management
-from amphora.rpc.messages import Response
+from amphora.rpc.messages import Response, error_body
 from amphora.rpc.request_queues import Receiving, RequestQueues
 from amphora.rpc.responder import Responder
 from amphora.rpc.services import service_methods
@@ -55,6 +58,13 @@ CONFIRM_TIMEOUT = 5.0
 # The modules between a request and its handler.
 _OURS = ("amphora.rpc.",)
 
+# A quorum queue drops what was delivered too often: after 20 deliveries on RabbitMQ 4, handled or
+# not.  amphora counts what was begun, so here the limit is out of the way.
+_QUEUE_TYPES: dict[str, dict[str, Any]] = {
+    "classic": {},
+    "quorum": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000},
+}
+
 H = TypeVar("H", bound=Handler)
 
 
@@ -70,6 +80,11 @@ class AmqpRpcServer:
         tracebacks: send the text of a handler's traceback to the caller.
         management: the management commands to switch on among "kill" and "eval".  `eval` lets
             everybody who may publish to the management exchange run any code here.
+        max_attempts: how often a request is begun when its server ends in the middle of it.  After
+            that its caller gets PoisonRequest.
+        dead_letter: keep such requests in the queue `rpc_<namespace>_dead`.
+        queue_type: "classic", or "quorum" for a queue that a cluster of brokers replicates.  All
+            servers of a namespace must say the same.
         connection: the other settings of `Session`, such as `amqp_host`.
 
     Raises:
@@ -90,12 +105,18 @@ class AmqpRpcServer:
         concurrency: int = DEFAULT_CONCURRENCY,
         tracebacks: bool = True,
         management: Iterable[str] = (),
+        max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+        dead_letter: bool = False,
+        queue_type: str = "classic",
         **connection: Any,
     ) -> None:
         self.namespace = naming.check_namespace(namespace)
         if isinstance(concurrency, bool) or not 1 <= concurrency <= 65535:
             raise ValueError(f"concurrency must be 1 to 65535, not {concurrency!r}")
+        if queue_type not in _QUEUE_TYPES:
+            raise ValueError(f"queue_type must be one of {tuple(_QUEUE_TYPES)}, not {queue_type!r}")
         self.concurrency = concurrency
+        self._queue_type = queue_type
         self.tracebacks = tracebacks
         self.worker_id = naming.new_worker_id(namespace)
         self.functions = Functions(namespace)
@@ -114,9 +135,13 @@ class AmqpRpcServer:
         self._watchdog = Watchdog(self.worker_id)
         self._management = Management(self, management, self._check_quiet)
         self._parts = self._request_parts()
-        self._queues = RequestQueues(self.session.consuming, self._handle_here)
-        # The greenlets that handle requests, each with its request as (channel, delivery tag).
-        self._running: dict[gevent.Greenlet[..., None], tuple[Channel, int]] = {}
+        self._queues = RequestQueues(
+            self.session.consuming, self._handle_here, namespace, self.worker_id
+        )
+        self._deliveries = Deliveries()
+        self._attempts = Attempts(self.session, namespace, max_attempts, dead_letter)
+        # The greenlets that handle requests.
+        self._running: set[gevent.Greenlet[..., None]] = set()
         # How many requests are handled in greenlets of the program's, by receive_from_queue.
         self._received = 0
         self._opened = False
@@ -251,10 +276,13 @@ class AmqpRpcServer:
     def _request_parts(self) -> list[Part]:
         """Return what to set up on the connection that consumes, in this order."""
         exchange = naming.request_exchange(self.namespace)
-        queue = naming.request_queue(self.namespace)
+        queue = Queue(
+            naming.request_queue(self.namespace), arguments=_QUEUE_TYPES[self._queue_type]
+        )
+        binding = Binding(queue.name, exchange)
         return [
             *self._management.parts,
-            self._consumer(queue, Exchange(exchange), Queue(queue), Binding(queue, exchange)),
+            self._consumer(queue.name, Exchange(exchange), queue, binding),
         ]
 
     def _consumer(self, queue: str, *entities: Entity) -> Consumer:
@@ -376,47 +404,77 @@ class AmqpRpcServer:
             self._kill_running()
 
     def _on_request(self, message: Message[Deliver], channel: Channel) -> None:
-        greenlet = gevent.Greenlet(self._handle, message, channel)
-        self._running[greenlet] = (channel, message.method.delivery_tag)
-        greenlet.start()
+        delivery = self._deliveries.add(message, channel)
+        if delivery is not None:
+            greenlet = gevent.Greenlet(self._handle, delivery)
+            self._running.add(greenlet)
+            greenlet.start()
 
-    def _handle(self, message: Message[Deliver], channel: Channel) -> None:
+    def _handle(self, delivery: Delivery) -> None:
         """Handle a request to its end, in a greenlet made for it."""
         greenlet: Any = gevent.getcurrent()
         try:
-            response = self._executor.execute(message)
-            # Otherwise given up by stop(): the request goes back to the queue, unanswered.
-            if greenlet in self._running:
-                self._respond(message, channel, response)
+            self._process(delivery)
         finally:
-            self._running.pop(greenlet, None)
+            self._running.discard(greenlet)
             self._check_quiet()
 
     def _handle_here(self, message: Message[Deliver], channel: Channel) -> None:
         """Handle a request to its end, in a greenlet of the program's."""
+        delivery = self._deliveries.add(message, channel)
+        if delivery is None:
+            return
         self._received += 1
         try:
-            self._respond(message, channel, self._executor.execute(message, here=True))
+            self._process(delivery, here=True)
         finally:
             self._received -= 1
             self._check_quiet()
 
-    def _ignore(self, message: Message[Deliver], channel: Channel) -> None:
+    def _process(self, delivery: Delivery, *, here: bool = False) -> None:
+        try:
+            response = self._execute(delivery, here)
+        except AmphoraError as error:
+            # The broker could not be asked about earlier attempts.
+            logger.warning("%s: a request goes back to its queue: %s", self.worker_id, error)
+            gevent.sleep(IGNORE_PAUSE)
+            delivery.nack()
+        except BaseException:
+            # Killed, or timed out by the program: unanswered, it goes back.
+            delivery.nack()
+            raise
+        else:
+            if here or gevent.getcurrent() in self._running:
+                self._respond(delivery, response)
+            else:
+                # Given up by stop() while it ended.
+                delivery.nack()
+
+    def _execute(self, delivery: Delivery, here: bool) -> Response | None:
+        message = delivery.message
+        if not delivery.again:
+            return self._executor.execute(message, here=here)
+        try:
+            with self._attempts.attempt(message):
+                return self._executor.execute(message, here=here)
+        except PoisonRequest as error:
+            logger.error("%s: %s", self.worker_id, error)
+            return Response(exception=error_body(error))
+
+    def _respond(self, delivery: Delivery, response: Response | None) -> None:
+        properties = delivery.message.properties
+        if response is None:
+            self._ignore(delivery)
+        elif properties.reply_to:
+            body, content_type = self._executor.encode(response, properties.content_type)
+            self._responder.respond(delivery, body, content_type)
+        else:
+            delivery.ack()
+
+    def _ignore(self, delivery: Delivery) -> None:
         """Give an ignored request to another server, after a pause. Switches greenlets."""
         gevent.sleep(IGNORE_PAUSE)
-        channel.nack(message.method.delivery_tag)
-
-    def _respond(
-        self, message: Message[Deliver], channel: Channel, response: Response | None
-    ) -> None:
-        if response is None:
-            self._ignore(message, channel)
-        elif message.properties.reply_to:
-            content_type = message.properties.content_type
-            body, content_type = self._executor.encode(response, content_type)
-            self._responder.respond(message, channel, body, content_type)
-        else:
-            channel.ack(message.method.delivery_tag)
+        delivery.nack()
 
     # -- stopping -------------------------------------------------------------------------------
 
@@ -486,7 +544,7 @@ class AmqpRpcServer:
 
     def _kill_running(self) -> None:
         """Give up on the handlers that still run; their requests go back to the queue."""
-        running, self._running = self._running, {}
+        running, self._running = self._running, set()
         for greenlet in running:
             greenlet.kill(block=False)
         self._check_quiet()

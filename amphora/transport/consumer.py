@@ -11,19 +11,17 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 
-from amphora.errors import AmphoraError, ChannelClosed
+from amphora.errors import AmphoraError
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
 from amphora.transport.link import Link, Part
 from amphora.transport.throttle import ThrottledLog
-from amphora.transport.topology import Topology
+from amphora.transport.topology import Topology, queue_exists
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 
 logger = logging.getLogger("amphora.transport")
 throttled = ThrottledLog(logger)
-
-NOT_FOUND = 404
 
 
 class Consumer(Part):
@@ -80,8 +78,8 @@ class Consumer(Part):
             old.close()
         arguments = {}
         if self._on_missing is not None:
-            if self._set_up:
-                self._look_for_queue(connection)
+            if self._set_up and not queue_exists(connection, self.queue):
+                self._on_missing()
             arguments["x-priority"] = self._set_up
         channel = connection.channel()
         try:
@@ -107,18 +105,6 @@ class Consumer(Part):
             channel.close()
             raise
         self._set_up += 1
-
-    def _look_for_queue(self, connection: Connection) -> None:
-        # On a channel of its own: the answer 404 closes it.
-        channel = connection.channel()
-        try:
-            channel.queue_declare(self.queue, passive=True)
-        except ChannelClosed as error:
-            if error.code != NOT_FOUND or self._on_missing is None:
-                raise
-            self._on_missing()
-        finally:
-            channel.close()
 
     def lost(self) -> None:
         """Take note that the connection is gone."""

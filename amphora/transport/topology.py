@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from amphora.errors import ChannelClosed
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
 from amphora.transport.link import Part
+
+NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,16 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Queue:
-    """A queue."""
+    """A queue.
+
+    With `as_found` a topology takes it as it is if it is there, whatever its settings: it is
+    somebody else's to choose them.
+    """
 
     name: str
     durable: bool = True
     arguments: dict[str, Any] = field(default_factory=dict)
+    as_found: bool = False
 
     def declare(self, channel: Channel) -> None:
         """Declare it.  Switches greenlets."""
@@ -72,9 +80,18 @@ class Topology(Part):
 
     def restore(self, connection: Connection) -> None:
         """Declare everything.  A refusal costs the channel, so the channel is one for this."""
+        found = {
+            entity.name
+            for entity in self.entities
+            if isinstance(entity, Queue)
+            and entity.as_found
+            and queue_exists(connection, entity.name)
+        }
         channel = connection.channel()
         try:
-            self.declare(channel)
+            for entity in self.entities:
+                if not (isinstance(entity, Queue) and entity.name in found):
+                    entity.declare(channel)
         finally:
             channel.close()
 
@@ -82,3 +99,20 @@ class Topology(Part):
         """Declare everything on a channel.  Switches greenlets."""
         for entity in self.entities:
             entity.declare(channel)
+
+
+def queue_exists(connection: Connection, queue: str) -> bool:
+    """Return whether there is a queue of that name.  Switches greenlets.
+
+    It is asked on a channel of its own: the answer "no" closes it.
+    """
+    channel = connection.channel()
+    try:
+        channel.queue_declare(queue, passive=True)
+    except ChannelClosed as error:
+        if error.code != NOT_FOUND:
+            raise
+        return False
+    finally:
+        channel.close()
+    return True
