@@ -1,23 +1,24 @@
 """Serving the request queue of one key for a while: `receive_from_queue`.
 
-A receiver is one consumer of one key's queue.  It handles its requests one after the other, in
-the greenlet that asked for them: if that greenlet is killed, because a browser went away, the
-request in its hands goes back to the queue with those that it has not looked at.
+A receiver handles its requests one after the other, in the greenlet that asked for them: if that
+greenlet is killed, because a browser went away, the request in its hands goes back to the queue
+with those that it has not looked at.
 
-Receivers are many and live shortly, so they share channels: a lane is a channel with up to
-RECEIVERS_PER_LANE of them.  Consuming from a queue that does not exist costs the channel with
-everybody on it; so a queue is first looked up, on a channel that nobody else uses.  Attaching is
-done by one greenlet for all receivers, and those whose queue is missing are looked up again with
-growing pauses, at most LOOKUPS_PER_SECOND in all.
+Receivers are many and live shortly, so they share channels: a lane has up to RECEIVERS_PER_LANE of
+them.  One greenlet attaches all of them.  Consuming from a queue that does not exist costs the
+channel with everybody on it, so a queue is first looked up, on a channel that nobody else uses.
+
+A queue that is missing is not asked for again and again: each time would cost a channel and a line
+in the broker's log.  Clients tell the servers of a queue that they have created, through a fanout
+exchange; see `announcements`.  For queues that somebody else makes, what is missing is looked up
+with growing pauses, and at most RETRIES_PER_SECOND in all.
 """
 
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -25,188 +26,32 @@ from time import monotonic
 import gevent
 from gevent.event import Event
 
-from amphora.errors import AmphoraError, ConnectionLost
+from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
+from amphora.rpc.announcements import Announcements
+from amphora.rpc.receivers import Lane, Receiver
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
 from amphora.transport.deadline import Deadline
-from amphora.transport.link import Link, Part
+from amphora.transport.link import Link
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 
 logger = logging.getLogger("amphora.rpc")
 
 RECEIVERS_PER_LANE = 500
-# Requests that the broker sends ahead to a receiver without a limit of calls.
-PREFETCH = 10
 FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 2.0
-LOOKUPS_PER_SECOND = 200
+LONGEST_PAUSE = 10.0
+RETRIES_PER_SECOND = 20
+# How soon a channel that nobody needs any more is closed.
+TIDY_INTERVAL = 1.0
+# How long the keeper of the connection may take to notice that it has ended.
+LOST_PAUSE = 0.05
+CLOSE_TIMEOUT = 1.0
 
 NOT_FOUND = 404
 
-Delivery = tuple[Message[Deliver], Channel]
 # Handles one request to its end.
 Handle = Callable[[Message[Deliver], Channel], None]
-
-
-class Receiver:
-    """One consumer of one queue, handling requests one at a time.
-
-    Args:
-        queue: the name of the queue.
-        max_calls: how many requests to take at most; None for no limit.
-    """
-
-    __slots__ = (
-        "_arrived",
-        "_deliveries",
-        "channel",
-        "ended",
-        "lane",
-        "max_calls",
-        "pause",
-        "queue",
-        "tag",
-        "taken",
-        "waiting",
-    )
-
-    def __init__(self, queue: str, max_calls: int | None) -> None:
-        self.queue = queue
-        self.max_calls = max_calls
-        self.lane: Lane | None = None
-        # Where it was attached last.
-        self.channel: Channel | None = None
-        self.tag = ""
-        self.taken = 0
-        self.ended = False
-        self.waiting = False
-        self.pause = FIRST_PAUSE
-        self._deliveries: deque[Delivery] = deque()
-        self._arrived = Event()
-
-    def __repr__(self) -> str:
-        return f"<Receiver of {self.queue}>"
-
-    @property
-    def prefetch(self) -> int:
-        """How many requests the broker may send ahead: with a limit, one after the other."""
-        return PREFETCH if self.max_calls is None else 1
-
-    def deliver(self, channel: Channel, message: Message[Deliver]) -> None:
-        """Take a request from the reader."""
-        full = self.max_calls is not None and self.taken >= self.max_calls
-        if self.ended or full or message.error is not None:
-            # One that cannot be read would come back for ever.
-            channel.nack(message.method.delivery_tag, requeue=message.error is None)
-            return
-        self.taken += 1
-        if self.taken == self.max_calls and self.lane is not None:
-            # Before this one is acknowledged, so that the broker sends no other.
-            self.lane.detach(self)
-        self._deliveries.append((message, channel))
-        self._arrived.set()
-
-    def next(self, deadline: Deadline) -> Delivery | None:
-        """Return the next request, waiting for it; None at the deadline or when it has ended."""
-        while not self._deliveries:
-            self._arrived.clear()
-            if self.ended or not self._arrived.wait(deadline.left()):
-                return None
-        message, channel = self._deliveries.popleft()
-        return message, channel
-
-    def forget_deliveries(self) -> None:
-        """Forget requests whose channel is gone: the broker has them back."""
-        self.taken -= len(self._deliveries)
-        self._deliveries.clear()
-
-    def end(self) -> None:
-        """Give back what was not looked at, and end every wait in `next`."""
-        self.ended = True
-        while self._deliveries:
-            message, channel = self._deliveries.popleft()
-            channel.nack(message.method.delivery_tag)
-        self._arrived.set()
-
-
-class Lane(Part):
-    """A channel shared by many receivers."""
-
-    def __init__(self, link: Link, on_missing: Callable[[Receiver], None]) -> None:
-        self.receivers: set[Receiver] = set()
-        self.channel: Channel | None = None
-        self._link = link
-        self._on_missing = on_missing
-        self._prefetch = 0
-
-    def __repr__(self) -> str:
-        return f"<Lane of {len(self.receivers)} receivers>"
-
-    def restore(self, connection: Connection) -> None:
-        """Open the channel; the receivers are attached to it one by one."""
-        if self.channel is not None:
-            self.channel.on_closed = None
-            self.channel.close()
-        self._prefetch = 0
-        self.channel = connection.channel()
-        self.channel.on_closed = self._channel_closed
-        self._detach_all()
-
-    def lost(self) -> None:
-        """Take note that the connection is gone."""
-        self.ready = False
-        self.channel = None
-        self._detach_all()
-
-    def attach(self, receiver: Receiver, channel: Channel) -> None:
-        """Consume a receiver's queue.  Switches greenlets.
-
-        Raises:
-            ChannelClosed: the queue does not exist; everybody on the lane is detached.
-            ConnectionLost: the connection ended.
-        """
-        self.receivers.add(receiver)
-        receiver.lane = self
-        receiver.channel = channel
-        receiver.tag = f"amphora-{uuid.uuid4().hex}"
-        if receiver.prefetch != self._prefetch:
-            channel.qos(receiver.prefetch)
-            self._prefetch = receiver.prefetch
-        channel.consume(
-            receiver.queue,
-            partial(receiver.deliver, channel),
-            receiver.tag,
-            on_cancel=lambda _: self._cancelled(receiver),
-        )
-        if receiver.ended or receiver.taken == receiver.max_calls:
-            channel.cancel_soon(receiver.tag)
-
-    def detach(self, receiver: Receiver) -> None:
-        """Stop consuming a receiver's queue.  Never switches greenlets."""
-        self.receivers.discard(receiver)
-        receiver.lane = None
-        if self.channel is not None:
-            self.channel.cancel_soon(receiver.tag)
-
-    def _cancelled(self, receiver: Receiver) -> None:
-        # Its queue was deleted or has expired: wait until there is one again.
-        self.receivers.discard(receiver)
-        receiver.lane = None
-        self._on_missing(receiver)
-
-    def _channel_closed(self, channel: Channel) -> None:
-        if channel is self.channel:
-            self.lost()
-            if channel.connection.error is None:
-                self._link.restore_soon(self)
-
-    def _detach_all(self) -> None:
-        receivers, self.receivers = self.receivers, set()
-        for receiver in receivers:
-            receiver.lane = None
-            receiver.forget_deliveries()
-            self._on_missing(receiver)
 
 
 class RequestQueues:
@@ -215,28 +60,40 @@ class RequestQueues:
     Args:
         link: the link that consumes.
         handle: handles one request to its end, in the receiver's greenlet.
+        namespace: the server's namespace.
+        worker_id: the server's worker id.
     """
 
-    def __init__(self, link: Link, handle: Handle) -> None:
+    def __init__(self, link: Link, handle: Handle, namespace: str, worker_id: str) -> None:
         self._link = link
         self._handle = handle
         self._receivers: set[Receiver] = set()
-        self._lanes: list[Lane] = []
-        # Receivers to attach, by when; the number keeps equal times apart.
-        self._waiting: list[tuple[float, int, Receiver]] = []
+        self._lanes: set[Lane] = set()
+        # Receivers to attach now; and those whose queue is missing: by when to look again, where
+        # the number keeps equal times apart, and by queue.
+        self._fresh: deque[Receiver] = deque()
+        self._retries: list[tuple[float, int, Receiver]] = []
         self._numbers = count()
+        self._missing: dict[str, set[Receiver]] = {}
+        self._announcements = Announcements(link, namespace, worker_id, self._on_created)
         self._wake = Event()
         self._attacher: gevent.Greenlet[..., None] | None = None
+        self._attaching: Receiver | None = None
         self._lookup: Channel | None = None
 
     def __len__(self) -> int:
         return len(self._receivers)
 
+    @property
+    def attached(self) -> int:
+        """How many receivers consume their queue now."""
+        return sum(len(lane.receivers) for lane in self._lanes)
+
     def open(self, queue: str, max_calls: int | None) -> Receiver:
         """Return a new receiver, which is being attached."""
         receiver = Receiver(queue, max_calls)
         self._receivers.add(receiver)
-        self._attach_at(0.0, receiver)
+        self._attach_soon(receiver)
         return receiver
 
     def run(self, receiver: Receiver, timeout: float | None) -> int:
@@ -244,11 +101,14 @@ class RequestQueues:
 
         Raises:
             gevent.Timeout: the time ran out with fewer than `max_calls`.
+            AmphoraError: the session was closed, or the broker refuses the login.
         """
         deadline = Deadline(timeout)
-        handled = 0
         try:
-            while receiver.max_calls is None or handled < receiver.max_calls:
+            while receiver.handled != receiver.max_calls:
+                # One that came in time is served, even if this greenlet could not run earlier.
+                if receiver.handled and deadline.passed:
+                    break
                 delivery = receiver.next(deadline)
                 if delivery is None:
                     break
@@ -259,29 +119,35 @@ class RequestQueues:
                     message, channel = delivery
                     channel.nack(message.method.delivery_tag)
                     raise
-                handled += 1
+                receiver.handled += 1
+            stopped = receiver.ended
         finally:
             self.close_receiver(receiver)
-        if deadline.passed and receiver.max_calls is not None and handled < receiver.max_calls:
+        if receiver.error is not None:
+            raise receiver.error
+        if not stopped and receiver.max_calls is not None and receiver.handled < receiver.max_calls:
             raise gevent.Timeout(timeout)
-        return handled
+        return receiver.handled
 
     def wait_closed(self, receiver: Receiver) -> None:
         """Wait until the broker has taken note of a receiver's end.  Switches greenlets."""
         channel = receiver.channel
         if channel is not None and channel.error is None:
             try:
-                # The broker handles a channel's methods in order: any answer will do.
-                channel.qos(receiver.prefetch)
+                # Once more: the broker handles a channel's methods in order, and answers this one.
+                channel.cancel(receiver.tag, timeout=CLOSE_TIMEOUT)
             except AmphoraError as error:
                 logger.debug("%r: %s", receiver, error)
 
-    def close_receiver(self, receiver: Receiver) -> None:
+    def close_receiver(self, receiver: Receiver, error: AmphoraError | None = None) -> None:
         """End a receiver; what it has not looked at goes back.  Never switches greenlets."""
+        if receiver.ended:
+            return
         self._receivers.discard(receiver)
+        self._forget_missing(receiver)
         if receiver.lane is not None:
             receiver.lane.detach(receiver)
-        receiver.end()
+        receiver.end(error)
 
     def stop(self) -> None:
         """End all receivers; the handlers that run are finished by their greenlets."""
@@ -294,76 +160,164 @@ class RequestQueues:
         if self._attacher is not None:
             self._attacher.kill()
             self._attacher = None
-        for lane in self._lanes:
-            self._link.remove(lane)
-            if lane.channel is not None:
-                lane.channel.on_closed = None
-                lane.channel.close()
-        self._lanes.clear()
+        self._announcements.close()
+        deadline = Deadline(CLOSE_TIMEOUT)
+        lanes, self._lanes = self._lanes, set()
+        for lane in lanes:
+            lane.close(deadline.left() or 0.0)
         if self._lookup is not None:
-            self._lookup.close()
+            self._lookup.close(deadline.left() or 0.0)
 
-    # -- attaching ------------------------------------------------------------------------------
+    # -- who is to be attached ------------------------------------------------------------------
 
-    def _attach_at(self, when: float, receiver: Receiver) -> None:
-        if receiver.waiting:
+    def _attach_soon(self, receiver: Receiver) -> None:
+        if receiver.ended:
             return
-        receiver.waiting = True
-        heappush(self._waiting, (when, next(self._numbers), receiver))
+        self._forget_missing(receiver)
+        self._fresh.append(receiver)
         self._wake.set()
         if self._attacher is None:
             self._attacher = gevent.spawn(self._attach_all)
 
     def _attach_later(self, receiver: Receiver) -> None:
-        if not receiver.ended:
-            self._attach_at(monotonic() + receiver.pause, receiver)
-            receiver.pause = min(receiver.pause * 2, LONGEST_PAUSE)
+        if receiver.ended:
+            return
+        self._missing.setdefault(receiver.queue, set()).add(receiver)
+        receiver.pause = min(max(receiver.pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        receiver.retry_at = monotonic() + receiver.pause
+        heappush(self._retries, (receiver.retry_at, next(self._numbers), receiver))
+
+    def _forget_missing(self, receiver: Receiver) -> None:
+        waiting = self._missing.get(receiver.queue)
+        if waiting is not None:
+            waiting.discard(receiver)
+            if not waiting:
+                del self._missing[receiver.queue]
+
+    def _on_created(self, queue: str) -> None:
+        for receiver in list(self._missing.get(queue, ())):
+            self._attach_soon(receiver)
+
+    def _lane_closed(self, lane: Lane, receivers: set[Receiver]) -> None:
+        self._lanes.discard(lane)
+        for receiver in receivers:
+            # Whoever may have been the reason is dealt with in `_attach_all`.
+            if receiver is not self._attaching:
+                self._attach_soon(receiver)
+
+    # -- attaching ------------------------------------------------------------------------------
 
     def _attach_all(self) -> None:
+        next_retry = 0.0
         while True:
-            pause = self._waiting[0][0] - monotonic() if self._waiting else None
-            if pause is None or pause > 0:
-                self._wake.clear()
-                self._wake.wait(pause)
-                continue
-            receiver = heappop(self._waiting)[2]
-            receiver.waiting = False
-            if receiver.ended or receiver.lane is not None:
-                continue
-            try:
-                connection = self._link.wait_connected(None)
-                self._attach(receiver, connection)
-            except AmphoraError as error:
-                logger.debug("%r waits: %s", receiver, error)
-                if receiver.lane is None:
-                    self._attach_later(receiver)
-                gevent.sleep(1 / LOOKUPS_PER_SECOND)
+            if self._fresh:
+                receiver = self._fresh.popleft()
+            else:
+                pause = self._pause(next_retry)
+                if pause is None or pause > 0:
+                    self._wake.clear()
+                    self._wake.wait(pause)
+                    self._tidy()
+                    continue
+                retry_at, _, receiver = heappop(self._retries)
+                if receiver.retry_at != retry_at or receiver.ended:
+                    continue
+                next_retry = monotonic() + 1 / RETRIES_PER_SECOND
+            if not receiver.ended and receiver.lane is None:
+                self._try_to_attach(receiver)
+
+    def _pause(self, next_retry: float) -> float | None:
+        """Return how long to wait before the next receiver is to be looked at."""
+        while self._retries and self._retries[0][2].ended:
+            heappop(self._retries)
+        pauses = []
+        if self._retries:
+            pauses.append(max(self._retries[0][0], next_retry) - monotonic())
+        if self._spare_lanes():
+            pauses.append(TIDY_INTERVAL)
+        return min(pauses, default=None)
+
+    def _try_to_attach(self, receiver: Receiver) -> None:
+        self._attaching = receiver
+        try:
+            self._attach(receiver, self._link.wait_connected(None))
+        except ConnectionLost as error:
+            if self._link.state == "closed":
+                self._end_all(error)
+            else:
+                self._attach_soon(receiver)
+                gevent.sleep(LOST_PAUSE)
+        except AuthenticationError as error:
+            if not self._link.connects:
+                self._end_all(error)
+            self._attach_later(receiver)
+        except AmphoraError as error:
+            missing = isinstance(error, ChannelClosed) and error.code == NOT_FOUND
+            if not missing:
+                receiver.alone = True
+                logger.warning("%r cannot be attached: %s", receiver, error)
+            self._attach_later(receiver)
+        except Exception:
+            # A bug, which must not end the attaching of all others.
+            logger.exception("%r cannot be attached", receiver)
+            self._attach_later(receiver)
+        finally:
+            self._attaching = None
 
     def _attach(self, receiver: Receiver, connection: Connection) -> None:
-        self._look_up(receiver.queue, connection)
-        lane = self._lane_with_room()
-        channel = lane.channel
-        if channel is None:
-            raise ConnectionLost("the channel of the receivers is being opened")
-        lane.attach(receiver, channel)
-        receiver.pause = FIRST_PAUSE
+        if not self._look_up(receiver.queue, connection):
+            self._attach_later(receiver)
+            return
+        lane = self._lane_with_room(receiver, connection)
+        lane.attach(receiver)
+        receiver.pause = 0.0
 
-    def _look_up(self, queue: str, connection: Connection) -> None:
-        """Raise ChannelClosed unless the queue exists."""
+    def _look_up(self, queue: str, connection: Connection) -> bool:
+        """Return whether a queue exists; if not, its creation will be announced."""
+        listening = self._announcements.listening
+        if self._exists(queue, connection):
+            return True
+        if listening or not self._announcements.begin():
+            return False
+        # It may have been created just before anybody listened.
+        return self._exists(queue, connection)
+
+    def _exists(self, queue: str, connection: Connection) -> bool:
         lookup = self._lookup
         if lookup is None or lookup.error is not None or lookup.connection is not connection:
             lookup = self._lookup = connection.channel()
-        lookup.queue_declare(queue, passive=True)
+        try:
+            lookup.queue_declare(queue, passive=True)
+        except ChannelClosed as error:
+            if error.code != NOT_FOUND:
+                raise
+            return False
+        return True
 
-    def _lane_with_room(self) -> Lane:
+    def _lane_with_room(self, receiver: Receiver, connection: Connection) -> Lane:
+        room = 1 if receiver.alone else RECEIVERS_PER_LANE
         for lane in self._lanes:
-            if len(lane.receivers) < RECEIVERS_PER_LANE:
-                break
-        else:
-            lane = Lane(self._link, self._attach_later)
-            self._lanes.append(lane)
-            self._link.add(lane)
+            if len(lane.receivers) < room and lane.channel.connection is connection:
+                return lane
+        lane = Lane(connection.channel(), self._lane_closed, self._attach_soon)
+        self._lanes.add(lane)
         return lane
+
+    def _end_all(self, error: AmphoraError) -> None:
+        for receiver in list(self._receivers):
+            self.close_receiver(receiver, error)
+
+    # -- channels that nobody needs -------------------------------------------------------------
+
+    def _spare_lanes(self) -> list[Lane]:
+        """Return the empty lanes but one: there is likely to be a next receiver."""
+        return [lane for lane in self._lanes if not lane.receivers][1:]
+
+    def _tidy(self) -> None:
+        for lane in self._spare_lanes():
+            if lane.idle:
+                self._lanes.discard(lane)
+                lane.close(CLOSE_TIMEOUT)
 
 
 class Receiving:
@@ -372,20 +326,32 @@ class Receiving:
     def __init__(self, queues: RequestQueues, receiver: Receiver, timeout: float | None) -> None:
         self._queues = queues
         self._receiver = receiver
-        self._greenlet = gevent.Greenlet(queues.run, receiver, timeout)
+        self._timeout = timeout
+        self._error: BaseException | None = None
+        self._greenlet = gevent.Greenlet(self._run)
         self._greenlet.start()
 
     def __repr__(self) -> str:
         state = "ended" if self._greenlet.ready() else "receiving"
         return f"<Receiving {self._receiver.queue} [{state}]>"
 
+    def _run(self) -> None:
+        try:
+            self._queues.run(self._receiver, self._timeout)
+        except (AmphoraError, gevent.Timeout) as error:
+            # For whoever waits; not for gevent to print.
+            self._error = error
+
     def stop(self) -> int:
         """Take no more requests, let a running handler finish, and return how many were handled.
 
-        Switches greenlets.
+        Switches greenlets.  Called by the handler itself it does not wait for that one's end.
         """
         self._queues.close_receiver(self._receiver)
-        return self.wait()
+        if gevent.getcurrent() is not self._greenlet:
+            self._greenlet.join()
+            self._queues.wait_closed(self._receiver)
+        return self._receiver.handled
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end and return how many requests were handled.  Switches greenlets.
@@ -393,5 +359,9 @@ class Receiving:
         Raises:
             gevent.Timeout: `timeout` seconds passed first, or the receiver's own time ran out
                 with fewer than its `max_calls`.
+            AmphoraError: the session was closed, or the broker refuses the login.
         """
-        return self._greenlet.get(timeout=timeout)
+        self._greenlet.get(timeout=timeout)
+        if self._error is not None:
+            raise self._error
+        return self._receiver.handled

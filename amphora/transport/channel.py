@@ -252,6 +252,11 @@ class Channel:
         self.connection.send(data)
 
     @property
+    def unsettled_count(self) -> int:
+        """How many deliveries are neither acknowledged nor refused."""
+        return len(self._acks)
+
+    @property
     def unconfirmed_count(self) -> int:
         """How many publishes the broker has not confirmed."""
         return 0 if self._confirms is None else len(self._confirms)
@@ -300,7 +305,8 @@ class Channel:
                 methods.Basic.ConsumeOk,
             )
         except BaseException:
-            self._forget_consumer(consumer_tag)
+            # If the broker has taken it after all, what it delivers would come back for ever.
+            self.cancel_soon(consumer_tag)
             raise
 
     def cancel(self, consumer_tag: str, timeout: float | None = None) -> None:

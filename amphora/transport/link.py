@@ -153,6 +153,28 @@ class Link:
             AuthenticationError: the broker refuses the login or the vhost.
         """
         self.start()
+
+        def ended() -> bool:
+            refused = isinstance(self.error, AuthenticationError)
+            return self.connection is not None or refused or self._closed
+
+        self._wait_until(ended, timeout)
+        if self.connection is not None:
+            return self.connection
+        if isinstance(self.error, AuthenticationError):
+            raise AuthenticationError(str(self.error)) from self.error
+        reason = self.error or ("it is closed" if self._closed else f"not within {timeout:g} s")
+        raise ConnectionLost(f"no connection: {reason}", executed=False)
+
+    def wait_ready(self, part: Part, timeout: float | None) -> bool:
+        """Wait until a part is set up or refused; return whether it is set up.
+
+        Switches greenlets.
+        """
+        self._wait_until(lambda: part.ready or part.error is not None or self._closed, timeout)
+        return part.ready
+
+    def _wait_until(self, ended: Callable[[], bool], timeout: float | None) -> None:
         deadline = Deadline(timeout)
         changed = Event()
 
@@ -161,16 +183,10 @@ class Link:
 
         self.watch(wake)
         try:
-            while (connection := self.connection) is None:
-                if isinstance(self.error, AuthenticationError):
-                    raise AuthenticationError(str(self.error)) from self.error
-                if self._closed or not changed.wait(deadline.left()):
-                    reason = self.error or f"no connection within {timeout:g} s"
-                    raise ConnectionLost(str(reason), executed=False)
+            while not ended() and changed.wait(deadline.left()):
                 changed.clear()
         finally:
             self.unwatch(wake)
-        return connection
 
     def add(self, part: Part) -> None:
         """Have a part set up now, if there is a connection, and on every later one."""
