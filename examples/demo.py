@@ -250,7 +250,7 @@ def demo(url: str | None) -> int:
         with ExitStack() as stack:
             url = stack.enter_context(broker(url))
             session = stack.enter_context(Session(url))
-            session.channel(timeout=5).close()  # a broker that cannot be used is reported now
+            session.channel(timeout=3).close()  # a broker that cannot be used is reported now
             stack.callback(clean_up, session, namespace)
             processes = stack.enter_context(servers(url, namespace, 2))
             client = stack.enter_context(AmqpRpcClient(namespace, session=session))
