@@ -50,5 +50,18 @@ def keep_sentence(app, what, name, obj, options, lines):
         lines[:0] = ["..", ""]  # an empty comment takes the sentence's place
 
 
+def mark_code(app, what, name, obj, options, lines):
+    """Make an indented block below a sentence a block of code, as it is meant in docstrings."""
+    marked, last = [], "  "
+    for number, line in enumerate(lines):
+        begins = line.startswith(" ") and number > 0 and not lines[number - 1]
+        if begins and last and not last.startswith(" "):
+            marked += [".. code-block:: python", ""]
+        marked.append(line)
+        last = line or last
+    lines[:] = marked
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", keep_sentence, priority=100)
+    app.connect("autodoc-process-docstring", mark_code, priority=100)

@@ -1,0 +1,16 @@
+from amphora import AmqpRpcServer
+
+server = AmqpRpcServer("quickstart")
+
+
+@server.add_function
+def sum_numbers(*args):
+    return sum(args)
+
+
+@server.add_function
+def mean(*args):
+    return sum(args) / len(args)
+
+
+server.serve(nowait=False)

@@ -1,0 +1,11 @@
+from amphora import AmqpRpcServer
+
+server = AmqpRpcServer("serializers")
+
+
+@server.add_function
+def echo(value):
+    return value
+
+
+server.serve(nowait=False)

@@ -1,0 +1,7 @@
+from amphora import AmqpRpcClient, WrongRequest
+
+client = AmqpRpcClient("serializers")
+try:
+    client.call.echo(object())
+except WrongRequest as error:
+    print(error)  # the arguments of serializers.echo cannot be sent: a object cannot be sent
