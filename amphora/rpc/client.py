@@ -19,6 +19,7 @@ from amphora.errors import (
     ConnectionLost,
     NoResult,
     WrongRequest,
+    printable,
 )
 from amphora.rpc import naming
 from amphora.rpc.announcements import Announcer
@@ -43,6 +44,7 @@ LONGEST_TIMEOUT = 1_000_000.0
 RESPONSE_QUEUE_EXPIRES_MS = 5 * 60 * 1000
 # How many answers the broker sends ahead of our acks.
 RESPONSE_PREFETCH = 1000
+TRANSIENT = 1
 PERSISTENT = 2
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -65,6 +67,9 @@ class AmqpRpcClient:
         session: a session to share with other clients and servers, instead of `url`.
         timeout: seconds until a call fails with NoResult, unless the call says otherwise.
         serializer: "json" or "msgpack".
+        durable: with False, requests and their responses live in the broker's memory alone and
+            are not confirmed: faster, and lost with a connection or the broker.  A call whose
+            request or response was lost fails with NoResult at its deadline.
         max_pending: how many calls may be pending at once.
         when_full: what another call does then: "wait" for its turn until its deadline, or "fail"
             at once with Overloaded.
@@ -87,6 +92,7 @@ class AmqpRpcClient:
         session: Session | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         serializer: str = "json",
+        durable: bool = True,
         max_pending: int = DEFAULT_MAX_PENDING,
         when_full: str = "wait",
         **connection: Any,
@@ -99,6 +105,7 @@ class AmqpRpcClient:
         self.call: Proxy[Any] = Proxy("call", self._call, _CALL_OPTIONS)
         self.defer: Proxy[Result] = Proxy("defer", self._defer, _CALL_OPTIONS)
         self.cast: Proxy[None] = Proxy("cast", self._cast, _CALL_OPTIONS)
+        self._durable = durable
         self._calls = Calls(namespace, self.session, max_pending, when_full)
         self._tune_functions: dict[str, TuneFunction] = {}
         self._operations: set[gevent.Greenlet[..., None]] = set()
@@ -108,6 +115,8 @@ class AmqpRpcClient:
         self._requests = self._request_topology()
         self.session.publishing.add(self._requests)
         self._become_a_client()
+        if not durable:
+            self.session.publisher.on_returned.append(self._calls.returned)
         self.session.on_fork(self._forked)
 
     def __repr__(self) -> str:
@@ -254,12 +263,12 @@ class AmqpRpcClient:
                 raise ValueError(f"they have {len(body)} bytes, and a message can have {limit}")
         except ValueError as error:
             raise WrongRequest(
-                f"the arguments of {self.namespace}.{name} cannot be sent: {error}"
+                f"the arguments of {self.namespace}.{printable(name, 100)} cannot be sent: {error}"
             ) from error
         request_id = naming.new_id()
         properties = Properties(
             content_type=self.serializer.content_type,
-            delivery_mode=PERSISTENT,
+            delivery_mode=PERSISTENT if self._durable else TRANSIENT,
             correlation_id=request_id,
             message_id=request_id,
             reply_to=reply_to,
@@ -275,6 +284,7 @@ class AmqpRpcClient:
             needs=needs,
             on_settled=None,
             expires_at=deadline,
+            confirm=self._durable,
         )
 
     # -- routing --------------------------------------------------------------------------------
@@ -402,6 +412,8 @@ class AmqpRpcClient:
         with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
             # It would expire by itself; an orderly end leaves nothing to expire.
             self._responses.remove()
+        if not self._durable:
+            self.session.publisher.on_returned.remove(self._calls.returned)
         if self._owns_session:
             self.session.close(timeout)
 

@@ -14,7 +14,7 @@ from gevent import GreenletExit
 from msgspec import UNSET
 
 from amphora.errors import IgnoreRequest, WrongRequest, WrongResult
-from amphora.rpc.functions import Function, Functions
+from amphora.rpc.functions import Function, Functions, Misfit
 from amphora.rpc.messages import (
     MAX_ERROR_SIZE,
     ErrorBody,
@@ -22,6 +22,7 @@ from amphora.rpc.messages import (
     Response,
     error_body,
     plain_args,
+    raised_body,
 )
 from amphora.rpc.serializers import JSON, serializer_for, serializer_of
 from amphora.rpc.statistics import Statistics
@@ -77,7 +78,7 @@ class Executor:
         except WrongRequest as error:
             self._statistics.exceptions += 1
             return Response(exception=error_body(error))
-        response = self._call(function, request, here)
+        response = self.call(function, request, here)
         if response is None:
             self._statistics.ignored += 1
             return None
@@ -96,13 +97,14 @@ class Executor:
         except ValueError as error:
             raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
 
-    def _call(self, function: Function, request: Request, here: bool) -> Response | None:
+    def call(self, function: Function, request: Request, here: bool) -> Response | None:
+        """Call a function and return the response, None if it is ignored; see `execute`."""
         try:
             return Response(result=function.call(request.args, request.kwargs))
         except IgnoreRequest:
             return None
-        except WrongRequest as error:
-            return Response(exception=error_body(error))
+        except Misfit as error:
+            return Response(exception=error_body(WrongRequest(str(error))))
         except BaseException as error:
             # Also SystemExit, Timeout and the like: a handler cannot end the server.
             if here and not isinstance(error, Exception):
@@ -111,7 +113,7 @@ class Executor:
                 kind = type(error).__name__
                 logger.warning("%s: %s raised %s", self._owner, function.name, kind, exc_info=True)
             text = _remote_traceback(error) if self._tracebacks else ""
-            return Response(exception=error_body(error, text))
+            return Response(exception=raised_body(error, text))
 
     def encode(self, response: Response, content_type: str | None) -> tuple[bytes, str]:
         """Return the body and the content type of a response to a request of `content_type`."""

@@ -23,6 +23,13 @@ Converter = Callable[[Any], Any]
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+class Misfit(Exception):
+    """Arguments do not fit a function.
+
+    No WrongRequest, which the function itself may raise when it makes calls.
+    """
+
+
 class Function:
     """One function and what its arguments must be.
 
@@ -49,7 +56,7 @@ class Function:
         """Call the function and return its result.
 
         Raises:
-            WrongRequest: the arguments do not fit; the function was not called.
+            Misfit: the arguments do not fit; the function was not called.
         """
         if self._quick_range is not None and not kwargs and len(args) in self._quick_range:
             return self._run(*args)
@@ -58,7 +65,7 @@ class Function:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise WrongRequest(f"{self.name}: {error}") from error
+            raise Misfit(f"{self.name}: {error}") from error
         if self._converters:
             self._convert(bound.arguments)
         return self._run(*bound.args, **bound.kwargs)
@@ -109,7 +116,7 @@ class Function:
                 try:
                     arguments[name] = convert(value)
                 except (msgspec.ValidationError, ValueError, TypeError, RecursionError) as error:
-                    raise WrongRequest(f"{self.name}: argument {name!r}: {error}") from error
+                    raise Misfit(f"{self.name}: argument {name!r}: {error}") from error
 
 
 def _in_threadpool(handler: Handler, *args: Any, **kwargs: Any) -> Any:

@@ -62,15 +62,24 @@ _TRAVELLING: dict[str, type[AmphoraError]] = {
 _NAMES = {cls: name for name, cls in _TRAVELLING.items()}
 
 
-def error_body(error: BaseException, traceback: str = "") -> ErrorBody:
-    """Return an exception as the body of an error response."""
-    name = _NAMES.get(type(error)) if isinstance(error, AmphoraError) else None
-    if name is None:
-        name = type(error).__name__.replace(".", "_")
+def error_body(error: AmphoraError) -> ErrorBody:
+    """Return an error of amphora's own that travels as the body of an error response."""
+    return ErrorBody(_NAMES[type(error)], list(error.args))
+
+
+def raised_body(error: BaseException, traceback: str = "") -> ErrorBody:
+    """Return what a handler raised as the body of an error response.
+
+    Also an error of amphora's own, as of a call that the handler made: it says nothing about the
+    call that the handler was to answer.
+    """
+    name = type(error).__name__.replace(".", "_")
     if len(traceback) > MAX_ERROR_TEXT:
         # The end says where it happened.
         traceback = "...\n" + traceback[-MAX_ERROR_TEXT:]
-    return ErrorBody(name[:200], list(getattr(error, "args", ())), traceback)
+    # A class of the user's may have anything there.
+    args = error.args if isinstance(error.args, tuple) else (_text(error),)
+    return ErrorBody(name[:200], list(args), traceback)
 
 
 def plain_args(args: list[Any]) -> list[Any]:
