@@ -197,6 +197,12 @@ class Calls:
                 self.explained(outgoing, outgoing.error),
             )
 
+    def returned(self, request_id: str) -> None:
+        """Fail a call whose request was sent without a confirm and came back."""
+        pending = self._take(request_id)
+        if pending is not None:
+            pending.fail(self.explained(pending.outgoing, Unroutable(executed=False)))
+
     def explained(self, outgoing: Outgoing, error: AmphoraError) -> AmphoraError:
         """Return the error of a request in the words of somebody who makes calls."""
         if isinstance(error, Unroutable):

@@ -19,6 +19,7 @@ from amphora.wire.codec import Properties
 
 throttled = ThrottledLog(logging.getLogger("amphora.rpc"))
 
+TRANSIENT = 1
 PERSISTENT = 2
 # An answer goes to this pseudo queue of RabbitMQ through the default exchange
 # (https://www.rabbitmq.com/docs/direct-reply-to).
@@ -70,9 +71,11 @@ class Responder:
         """
         request = delivery.message.properties
         request_id = request.correlation_id or request.message_id or ""
+        # As safe, and as fast, as the request was.
+        durable = request.delivery_mode != TRANSIENT
         properties = Properties(
             content_type=content_type,
-            delivery_mode=PERSISTENT,
+            delivery_mode=PERSISTENT if durable else TRANSIENT,
             correlation_id=request_id,
             message_id=request_id,
             app_id=self._worker_id,
@@ -88,6 +91,8 @@ class Responder:
             body,
             needs=() if direct else (self._topology,),
             on_settled=lambda outgoing: self._settled(outgoing, delivery),
+            mandatory=durable,
+            confirm=durable,
         )
         self.unconfirmed += 1
         try:

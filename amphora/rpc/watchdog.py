@@ -18,6 +18,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from amphora.rpc.execution import Executor
 from amphora.rpc.functions import Function
 
 logger = logging.getLogger("amphora.rpc")
@@ -101,8 +102,8 @@ def _look(reference: weakref.ref[Watchdog]) -> None:
 def _handler_on(frame: FrameType | None) -> str | None:
     """Return the name of the handler that a stack is inside of, if it is inside of one."""
     while frame is not None:
-        if frame.f_code is Function.call.__code__:
-            function = frame.f_locals.get("self")
+        if frame.f_code is Executor.call.__code__:
+            function = frame.f_locals.get("function")
             return function.name if isinstance(function, Function) else None
         frame = frame.f_back
     return None

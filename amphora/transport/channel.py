@@ -60,6 +60,8 @@ class Channel:
         number: the channel number.
         error: why the channel ended; None while it is open.
         on_closed: called once with the channel when it has ended; must not block.
+        on_returned: called with the id of a message that no queue took, and what the broker said
+            of it, on a channel without confirms; must not block.
         stale_acks: how many acks came too late to be sent.
     """
 
@@ -68,6 +70,7 @@ class Channel:
         self.number = number
         self.error: AmphoraError | None = None
         self.on_closed: Callable[[Channel], None] | None = None
+        self.on_returned: Callable[[str, Returned], None] | None = None
         self.stale_acks = 0
         self._turn = Semaphore(1)
         self._expected: tuple[tuple[type[Any], ...], AsyncResult[Any]] | None = None
@@ -413,11 +416,12 @@ class Channel:
                 # Its consumer was cancelled while the message was under way.
                 self.nack(method.delivery_tag)
         elif isinstance(method, methods.Basic.Return):
+            message_id = message.properties.message_id or ""
+            returned = Returned(method.reply_code or 0, printable(method.reply_text))
             if self._confirms is not None:
-                self._confirms.returned(
-                    message.properties.message_id or "",
-                    Returned(method.reply_code or 0, printable(method.reply_text)),
-                )
+                self._confirms.returned(message_id, returned)
+            elif self.on_returned is not None:
+                self.on_returned(message_id, returned)
         else:
             # Settled with `ack` or `nack` like a delivery; after no_ack that does nothing.
             self._acks.delivered(method.delivery_tag)

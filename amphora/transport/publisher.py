@@ -4,6 +4,9 @@ A message is held here until the broker has confirmed it.  It is in one of two p
 waiting, because there is no connection, what it needs is not set up, or the broker reads nothing;
 or with the channel, sent and unconfirmed.  When the connection ends, the unconfirmed go back to
 the head of the waiting and are sent again: they may then arrive twice, never not at all.
+
+A message for which its sender wants no confirm goes over a second channel, and is settled as soon
+as it is sent.  Of those, only what no queue takes is heard of again.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ class Outgoing:
     __slots__ = (
         "attempts",
         "body",
+        "confirm",
         "error",
         "exchange",
         "expires_at",
@@ -69,6 +73,7 @@ class Outgoing:
         on_settled: Callable[[Outgoing], None] | None,
         expires_at: float | None = None,
         mandatory: bool = True,
+        confirm: bool = True,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -78,6 +83,7 @@ class Outgoing:
         self.on_settled = on_settled
         self.expires_at = expires_at
         self.mandatory = mandatory
+        self.confirm = confirm
         self.message_id = properties.message_id or ""
         self.error: AmphoraError | None = None
         self.settled = False
@@ -123,11 +129,18 @@ class Outgoing:
 
 
 class Publisher(Part):
-    """Send messages over a link and hold each until it is confirmed."""
+    """Send messages over a link and hold each until it is confirmed.
+
+    Attributes:
+        on_returned: each is called with the id of a message that no queue took, if it was sent
+            without a confirm; must not block.
+    """
 
     def __init__(self, link: Link) -> None:
+        self.on_returned: list[Callable[[str], None]] = []
         self._link = link
         self._channel: Channel | None = None
+        self._unconfirming: Channel | None = None
         # Ordered by arrival; a dict, so that a withdrawn message goes without a search.
         self._waiting: dict[Outgoing, None] = {}
 
@@ -192,20 +205,25 @@ class Publisher(Part):
 
     def forget(self) -> None:
         """Forget everything, in a forked child: the messages are the parent's."""
-        self._channel = None
+        self._channel = self._unconfirming = None
         self._waiting.clear()
 
     def restore(self, connection: Connection) -> None:
-        """Open a channel that confirms."""
+        """Open a channel that confirms, and one that does not."""
+        unconfirming = connection.channel()
+        unconfirming.on_closed = self._channel_closed
+        unconfirming.on_returned = self._returned
         channel = connection.channel()
         channel.confirm_select()
         channel.on_closed = self._channel_closed
+        self._unconfirming = unconfirming
         self._channel = channel
 
     def lost(self) -> None:
         """Take the unconfirmed back; they are sent again on the next connection."""
         self.ready = False
         channel, self._channel = self._channel, None
+        self._unconfirming = None
         if channel is not None:
             again = [item for item in channel.take_unconfirmed() if isinstance(item, Outgoing)]
             self._waiting = {
@@ -213,9 +231,17 @@ class Publisher(Part):
             }
 
     def _channel_closed(self, channel: Channel) -> None:
-        if channel is self._channel and channel.connection.error is None:
+        ours = (self._channel, self._unconfirming)
+        if channel in ours and channel.connection.error is None:
             self.lost()
+            for other in ours:
+                if other is not None:
+                    other.on_closed = None
             self._link.restore_soon(self)
+
+    def _returned(self, message_id: str, _: Returned) -> None:
+        for callback in self.on_returned:
+            callback(message_id)
 
     def _held(self) -> bool:
         channel = self._channel
@@ -236,6 +262,8 @@ class Publisher(Part):
         if outgoing.expires_at is not None:
             left = outgoing.expires_at - monotonic()
             properties.expiration = str(max(int(left * 1000), 0))
+        if not outgoing.confirm and self._unconfirming is not None:
+            channel = self._unconfirming
         channel.publish(
             outgoing.exchange,
             outgoing.routing_key,
@@ -245,6 +273,8 @@ class Publisher(Part):
             unconfirmed=outgoing,
         )
         outgoing.attempts += 1
+        if not outgoing.confirm:
+            outgoing.confirmed(True, None)
 
     def _fail_hopeless(self, candidates: Iterable[Outgoing]) -> None:
         """Fail what cannot be helped by waiting: a refused login, a refused declaration."""
