@@ -1,4 +1,4 @@
 from amphora import AmqpRpcClient
 
-client = AmqpRpcClient("quickstart")
+client = AmqpRpcClient("math")
 print(client.call.mean(1, 2, 3, 4))  # 2.5

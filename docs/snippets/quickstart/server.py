@@ -1,6 +1,6 @@
 from amphora import AmqpRpcServer
 
-server = AmqpRpcServer("quickstart")
+server = AmqpRpcServer("math")
 
 
 @server.add_function
