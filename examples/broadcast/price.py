@@ -1,0 +1,8 @@
+"""Ask for a price: `python examples/broadcast/price.py tea`."""
+
+import sys
+
+from amphora import AmqpRpcClient
+
+with AmqpRpcClient("shop") as shop:
+    print(shop.call.price(sys.argv[1]))

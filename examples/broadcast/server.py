@@ -1,0 +1,47 @@
+"""A shop's server: it keeps the prices that it was asked for in memory.
+
+    python examples/broadcast/server.py prices.json
+
+Start some of it, in different terminals.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from amphora import AmqpRpcFanoutServer, AmqpRpcServer, IgnoreRequest, Session
+
+PRICES = Path(sys.argv[1])  # stands for a database
+cache = {}
+
+session = Session()
+# What one of the servers does ...
+server = AmqpRpcServer("shop", session=session)
+# ... and what all of them do.
+member = AmqpRpcFanoutServer("shop.cache", session=session)
+
+
+@server.add_function
+def price(item):
+    if item not in cache:
+        cache[item] = json.loads(PRICES.read_text())[item]
+    return cache[item]
+
+
+@member.add_function
+def forget(item):
+    if item not in cache:
+        raise IgnoreRequest
+    return cache.pop(item)
+
+
+@member.add_function
+def cached():
+    return cache
+
+
+member.serve()
+print(f"{member.worker_id} serves", flush=True)
+server.serve(nowait=False)
+member.stop()
+session.close()

@@ -1,0 +1,16 @@
+"""What the web calls: `python examples/gunicorn_flask/service.py`."""
+
+from amphora import AmqpRpcServer
+
+STOCK = {"tea": 3, "coffee": 0}
+
+server = AmqpRpcServer("stock")
+
+
+@server.add_function
+def in_stock(item):
+    return STOCK[item]
+
+
+print("The stock is open", flush=True)
+server.serve(nowait=False)
