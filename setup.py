@@ -77,5 +77,10 @@ setup(
         "docs": DOCS,
         "dev": [*TEST, *LINT, *TYPES, *DOCS, "tox>=4.24"],
     },
-    entry_points={"console_scripts": ["amphora = amphora.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "amphora = amphora.cli:main",
+            "arpc_msg_sender = amphora.arpc.sender:main",
+        ],
+    },
 )

@@ -32,7 +32,7 @@ from amphora.wire.content import Message
 logger = logging.getLogger("amphora.rpc")
 
 # The modules between a request and its handler.
-_OURS = ("amphora.rpc.",)
+_OURS = ("amphora.rpc.", "amphora.arpc.")
 
 
 class Executor:

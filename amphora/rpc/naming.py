@@ -22,6 +22,8 @@ _TO_ESCAPE = re.compile(rb"[^A-Za-z0-9_.:@,/+ -]")
 # A longer label or key is cut at _KEPT and gets a digest behind "##", which no escape makes.
 _LONGEST = 120
 _KEPT = 64
+# A worker id is a name and so many random bytes in hex.
+_WORKER_NUMBER_BYTES = 5
 
 
 def check_namespace(namespace: str) -> str:
@@ -152,4 +154,9 @@ def new_id() -> str:
 
 def new_worker_id(namespace: str) -> str:
     """Return a name for a server process, short enough to be typed."""
-    return f"{namespace}-{secrets.token_hex(5)}"
+    return f"{namespace}-{secrets.token_hex(_WORKER_NUMBER_BYTES)}"
+
+
+def is_worker_number(text: str) -> bool:
+    """Return whether a text is what stands behind the namespace in a worker id."""
+    return len(text) == 2 * _WORKER_NUMBER_BYTES and all(c in "0123456789abcdef" for c in text)

@@ -96,6 +96,8 @@ class AmqpRpcServer:
         statistics: what the server has done so far.
     """
 
+    _worker_prefix = ""
+
     def __init__(
         self,
         namespace: str,
@@ -118,7 +120,7 @@ class AmqpRpcServer:
         self.concurrency = concurrency
         self._queue_type = queue_type
         self.tracebacks = tracebacks
-        self.worker_id = naming.new_worker_id(namespace)
+        self.worker_id = naming.new_worker_id(f"{self._worker_prefix}{namespace}")
         self.functions = Functions(namespace)
         self.state = "idle"
         self._owns_session = session is None
