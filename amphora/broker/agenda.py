@@ -22,7 +22,8 @@ class Agenda:
     """The common notes of all queues and channels of a virtual host.
 
     `memory` is the bytes that all messages take together, roughly; `confirms` has the channels
-    with publisher confirms to tell.
+    with publisher confirms to tell.  `confirms_to_withhold` is how many of the next messages are
+    never confirmed.
 
     Args:
         clock: returns the time in seconds; it never goes back.
@@ -31,6 +32,7 @@ class Agenda:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.memory = 0
+        self.confirms_to_withhold = 0
         self.effects: list[tuple[Receiver, Effect]] = []
         self.confirms: dict[Receiver, Confirms] = {}
         self.dead_letters: deque[tuple[Queue, Message, str]] = deque()

@@ -187,11 +187,6 @@ class Channel:
         if self._publisher.confirms is None:
             self._publisher.confirms = Confirms()
 
-    def withhold_confirms(self, count: int) -> None:
-        """Never confirm the next `count` messages: a fault for tests, not a method of AMQP."""
-        if self._publisher.confirms is not None:
-            self._publisher.confirms.to_withhold = count
-
     # Consuming
 
     def basic_qos(

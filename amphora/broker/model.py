@@ -121,6 +121,10 @@ class VirtualHost:
             if lose_transient and not exchange.durable:
                 self.topology.exchanges.remove(exchange)
 
+    def withhold_confirms(self, count: int) -> None:
+        """Never confirm the next `count` messages: a fault for tests, not a method of AMQP."""
+        self._agenda.confirms_to_withhold = count
+
     def next_deadline(self) -> float | None:
         """Return at what time of the clock `expire` has to be called, None if not at all."""
         return self._agenda.next_deadline()

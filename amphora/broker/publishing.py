@@ -26,22 +26,23 @@ class Confirms:
     """
 
     def __init__(self) -> None:
-        self.to_withhold = 0
         self._last_tag = 0
         self._accepted: list[int] = []
         self._refused: list[int] = []
         self._first_withheld: int | None = None
 
     def add(self, accepted: bool) -> None:
-        """Give the next message its verdict; or none, while there are some to withhold."""
+        """Give the next message its verdict."""
         self._last_tag += 1
-        if self.to_withhold:
-            self.to_withhold -= 1
-            self._first_withheld = self._first_withheld or self._last_tag
-        elif accepted:
+        if accepted:
             self._accepted.append(self._last_tag)
         else:
             self._refused.append(self._last_tag)
+
+    def withhold(self) -> None:
+        """Give the next message no verdict, ever."""
+        self._last_tag += 1
+        self._first_withheld = self._first_withheld or self._last_tag
 
     def take(self) -> Iterator[Confirmed]:
         """Return what to tell the client, in the order and grouping that RabbitMQ has."""
@@ -157,6 +158,11 @@ class Publisher:
 
     def confirm(self, accepted: bool) -> None:
         """Confirm the next message, if the client wants confirms."""
-        if self.confirms is not None:
-            self.confirms.add(accepted)
-            self._agenda.confirms[self._receiver] = self.confirms
+        if self.confirms is None:
+            return
+        if self._agenda.confirms_to_withhold:
+            self._agenda.confirms_to_withhold -= 1
+            self.confirms.withhold()
+            return
+        self.confirms.add(accepted)
+        self._agenda.confirms[self._receiver] = self.confirms

@@ -168,7 +168,7 @@ class Queue:
         receiver = consumer.receiver
         tag = receiver.next_tag
         receiver.next_tag = tag + 1
-        receiver.unwritten += 1
+        receiver.unwritten += entry.message.cost
         delivery = Delivery(consumer.tag, tag, entry.redelivered, self._outgoing(entry))
         self._agenda.effects.append((receiver, delivery))
         if consumer.no_ack:

@@ -28,7 +28,8 @@ class Receiver:
 
     `unacked` has the messages by their delivery tags, in ascending order.  `limit` is the
     prefetch of the whole channel, 0 for none, and `volume` what counts for it.  `window` is how
-    many deliveries may wait to be written to the client, None for any number.
+    many bytes of deliveries may wait to be written to the client, None for any number; one more
+    delivery may begin as long as `unwritten` is below it.
 
     Args:
         sink: called with each effect for this channel; it must neither fail nor call the model.

@@ -211,7 +211,7 @@ def test_acks_and_nacks_published_together_do_not_cover_each_other(client: Clien
 
 def test_confirms_can_be_withheld_for_a_test(client: Client) -> None:
     client.confirm_select()
-    client.withhold_confirms(2)
+    client.world.vhost.withhold_confirms(2)
 
     for _ in range(4):
         client.channel.basic_publish("", "q", Properties(), b"")
