@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from gevent import subprocess
 
+import amphora
 from tests.support.brokers import Broker
 from tests.support.processes import ROOT, PythonProcess
 
@@ -67,3 +68,9 @@ def test_each_program_is_shown_in_the_documentation() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.rst"))
     for program in PROGRAMS:
         assert f"snippets/{program.relative_to(SNIPPETS)}" in pages
+
+
+def test_each_public_name_is_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "reference" / "api.rst").read_text(encoding="utf-8")
+    documented = re.findall(r"^.. auto\w+:: ([\w.]+)$", page, re.MULTILINE)
+    assert set(amphora.__all__) <= set(documented)
