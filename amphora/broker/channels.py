@@ -361,10 +361,15 @@ class Channel:
 
     # The end
 
+    def stop(self) -> None:
+        """Deliver nothing more here, since the channel is about to be closed with others."""
+        self.receiver.window = 0
+        self.receiver.sink = _discard
+
     def close(self) -> None:
         """End the channel: its consumers go, and its messages without a verdict go back."""
+        self.stop()
         receiver = self.receiver
-        receiver.sink = _discard
         if self._publisher.reply_consumer is not None:
             self._replies.cancel(self._publisher.reply_consumer)
             self._publisher.reply_consumer = None

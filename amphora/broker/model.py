@@ -95,10 +95,16 @@ class VirtualHost:
             del self.channels[channel]
             channel.close()
 
+    def _close_channels(self, channels: list[Channel]) -> None:
+        # What one of them gives back must not be delivered to another one.
+        for channel in channels:
+            channel.stop()
+        for channel in channels:
+            self.close_channel(channel)
+
     def close_connection(self, owner: object) -> None:
         """Close all channels of a connection and delete its exclusive queues."""
-        for channel in [channel for channel in self.channels if channel.owner is owner]:
-            self.close_channel(channel)
+        self._close_channels([channel for channel in self.channels if channel.owner is owner])
         for queue in list(self.topology.queues.values()):
             if queue.owner is owner:
                 self.topology.remove_queue(queue)
@@ -110,8 +116,7 @@ class VirtualHost:
             lose_transient: whether everything that is not durable, and messages that are not
                 persistent, are lost, as they are with RabbitMQ.
         """
-        for channel in list(self.channels):
-            self.close_channel(channel)
+        self._close_channels(list(self.channels))
         for queue in list(self.topology.queues.values()):
             if queue.owner is not None or (lose_transient and not queue.durable):
                 self.topology.remove_queue(queue)

