@@ -275,7 +275,8 @@ class Link:
                 connection.on_blocked = self._changed
                 connection.on_room = self._changed
                 return connection
-        raise ConnectionLost("; ".join(map(str, failures))) from failures[0]
+        # In one order, whatever it was tried in: the log tells what is new.
+        raise ConnectionLost("; ".join(sorted(map(str, failures)))) from failures[0]
 
     def _warn_of_risks(self, host: str) -> None:
         endpoint = self.endpoint
@@ -305,7 +306,8 @@ class Link:
         self.connection = connection
         self._due.clear()
         for part in list(self._parts):
-            self._restore(part, connection)
+            if part in self._parts:  # setting up another one took its time
+                self._restore(part, connection)
 
     def _restore(self, part: Part, connection: Connection) -> None:
         try:
@@ -335,7 +337,8 @@ class Link:
             self._wake.clear()
             now = monotonic()
             for part in [part for part, due in self._due.items() if due <= now]:
-                del self._due[part]
+                if self._due.pop(part, None) is None:
+                    continue  # removed while another one was set up
                 try:
                     self._restore(part, connection)
                 except ConnectionLost:
