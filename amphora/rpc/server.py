@@ -148,6 +148,7 @@ class AmqpRpcServer:
         self._received = 0
         self._opened = False
         self._stop_begun = False
+        self._given_up = False
         self._quiet = Event()
         self._stopped = Event()
         self._failure: AmphoraError | None = None
@@ -403,9 +404,12 @@ class AmqpRpcServer:
             gevent.spawn(self.stop)
         else:
             logger.warning("%s: %s again, stopping at once", self.worker_id, name)
-            self._kill_running()
+            self._give_up()
 
     def _on_request(self, message: Message[Deliver], channel: Channel) -> None:
+        if self._given_up:
+            # It goes back when the channel is closed; sent back now, it could come here again.
+            return
         delivery = self._deliveries.add(message, channel)
         if delivery is not None:
             greenlet = gevent.Greenlet(self._handle, delivery)
@@ -513,7 +517,7 @@ class AmqpRpcServer:
         self.prepare_stop()
         deadline = Deadline(timeout)
         self._wait_quiet(deadline.left(), lambda: not self._running and not self._received)
-        self._kill_running()
+        self._give_up()
         self._wait_quiet(CONFIRM_TIMEOUT, self._all_confirmed)
         self.state = "stopped"
         self._close_parts()
@@ -544,8 +548,9 @@ class AmqpRpcServer:
             if not self._quiet.wait(deadline.left()):
                 return
 
-    def _kill_running(self) -> None:
+    def _give_up(self) -> None:
         """Give up on the handlers that still run; their requests go back to the queue."""
+        self._given_up = True
         running, self._running = self._running, set()
         for greenlet in running:
             greenlet.kill(block=False)
