@@ -19,6 +19,8 @@ from tests.support.processes import PythonProcess
 from tests.support.rabbitmq import RabbitNode
 from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram
 
+# Much longer than any call takes here, and short enough to see which one got no answer.
+CALL_TIMEOUT = 20.0
 PROGRAMS = Path(__file__).parent / "programs"
 
 
@@ -76,6 +78,7 @@ def make_client(url: str, namespace: str) -> Iterator[MakeClient]:
 
         def make(**settings: Any) -> Any:
             settings.setdefault("url", None if "session" in settings else url)
+            settings.setdefault("timeout", CALL_TIMEOUT)
             return made.enter_context(AmqpRpcClient(namespace, **settings))
 
         yield make

@@ -139,7 +139,6 @@ def test_a_name_is_given_only_once(make_server: MakeServer) -> None:
     ("function", "name", "error", "text"),
     [
         (5, "five", TypeError, "can be called"),
-        (None, None, TypeError, "can be called"),
         (lambda: 1, None, TypeError, "no name of its own"),
         (Doubler(), None, TypeError, "no name of its own"),
         (add, "", ValueError, "1 to 200 characters"),
