@@ -1,6 +1,6 @@
 """Serving functions.
 
-A request's way: it is read, a greenlet is spawned for it, the handler runs, the response is
+A request's way: it is read, handed to a greenlet, the handler runs, the response is
 published, the broker confirms the response, and only then the request is acknowledged.  If
 anything breaks on the way, the broker still has the request and delivers it again.  There are
 never more greenlets than `concurrency`, because the broker sends no more unacknowledged requests.
@@ -28,6 +28,7 @@ from amphora.rpc.execution import Executor
 from amphora.rpc.functions import Functions, Handler
 from amphora.rpc.management import Management
 from amphora.rpc.messages import Response, error_body
+from amphora.rpc.pool import HandlerPool
 from amphora.rpc.request_queues import Receiving, RequestQueues
 from amphora.rpc.responder import Responder
 from amphora.rpc.services import service_methods
@@ -142,8 +143,7 @@ class AmqpRpcServer:
         )
         self._deliveries = Deliveries()
         self._attempts = Attempts(self.session, namespace, max_attempts, dead_letter)
-        # The greenlets that handle requests.
-        self._running: set[gevent.Greenlet[..., None]] = set()
+        self._pool = HandlerPool(self._process, self._check_quiet)
         # How many requests are handled in greenlets of the program's, by receive_from_queue.
         self._received = 0
         self._opened = False
@@ -155,7 +155,7 @@ class AmqpRpcServer:
 
     def __repr__(self) -> str:
         kind = type(self).__name__
-        return f"<{kind} {self.namespace} [{len(self._running)} running, {self.state}]>"
+        return f"<{kind} {self.namespace} [{len(self._pool)} running, {self.state}]>"
 
     def __enter__(self) -> AmqpRpcServer:
         return self
@@ -166,7 +166,7 @@ class AmqpRpcServer:
     @property
     def running(self) -> int:
         """How many requests are in work."""
-        return len(self._running) + self._received
+        return len(self._pool) + self._received
 
     @property
     def ready(self) -> bool:
@@ -412,18 +412,7 @@ class AmqpRpcServer:
             return
         delivery = self._deliveries.add(message, channel)
         if delivery is not None:
-            greenlet = gevent.Greenlet(self._handle, delivery)
-            self._running.add(greenlet)
-            greenlet.start()
-
-    def _handle(self, delivery: Delivery) -> None:
-        """Handle a request to its end, in a greenlet made for it."""
-        greenlet: Any = gevent.getcurrent()
-        try:
-            self._process(delivery)
-        finally:
-            self._running.discard(greenlet)
-            self._check_quiet()
+            self._pool.submit(delivery)
 
     def _handle_here(self, message: Message[Deliver], channel: Channel) -> None:
         """Handle a request to its end, in a greenlet of the program's."""
@@ -450,7 +439,7 @@ class AmqpRpcServer:
             delivery.nack()
             raise
         else:
-            if here or gevent.getcurrent() in self._running:
+            if here or gevent.getcurrent() in self._pool:
                 self._respond(delivery, response)
             else:
                 # Given up by stop() while it ended.
@@ -507,7 +496,7 @@ class AmqpRpcServer:
         Args:
             timeout: seconds to wait for running handlers; None waits for all of them.
         """
-        if gevent.getcurrent() in self._running:
+        if gevent.getcurrent() in self._pool:
             # A handler cannot wait for its own end.
             gevent.spawn(self.stop, timeout)
             return
@@ -516,13 +505,14 @@ class AmqpRpcServer:
         self._stop_begun = True
         self.prepare_stop()
         deadline = Deadline(timeout)
-        self._wait_quiet(deadline.left(), lambda: not self._running and not self._received)
+        self._wait_quiet(deadline.left(), lambda: not self._pool and not self._received)
         self._give_up()
         self._wait_quiet(CONFIRM_TIMEOUT, self._all_confirmed)
         self.state = "stopped"
         self._close_parts()
         self._queues.close()
         self._responder.close()
+        self._pool.close()
         self._watchdog.stop()
         if self._owns_session:
             self.session.close()
@@ -551,7 +541,5 @@ class AmqpRpcServer:
     def _give_up(self) -> None:
         """Give up on the handlers that still run; their requests go back to the queue."""
         self._given_up = True
-        running, self._running = self._running, set()
-        for greenlet in running:
-            greenlet.kill(block=False)
+        self._pool.give_up()
         self._check_quiet()
