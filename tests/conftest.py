@@ -10,12 +10,11 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import gevent
-import gevent.util
 import hypothesis
 import pytest
 
 from tests.support.browser import find_browser
-from tests.support.leaks import Baseline
+from tests.support.leaks import Baseline, Crashes, describe_greenlet, running_greenlets
 from tests.support.rabbitmq import (
     ExternalBroker,
     RabbitNode,
@@ -81,14 +80,18 @@ def namespace() -> str:
 
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves a greenlet or a socket behind."""
+    """Fail a test that leaves a greenlet or a socket behind, or in which a greenlet died unseen."""
     baseline = Baseline()
-    yield
-    # The traceback of a failed test keeps all that the test held.
-    if not request.node.stash.get(failed_key, False):
+    with Crashes() as crashes:
+        yield
+        # The traceback of a failed test keeps all that the test held.
+        if request.node.stash.get(failed_key, False):
+            return
         leaks = baseline.leaks()
-        if leaks:
-            pytest.fail("the test left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+    if leaks:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+    if crashes.found:
+        pytest.fail("a greenlet died unseen:\n  " + "\n  ".join(crashes.found), pytrace=False)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -165,7 +168,8 @@ def time_limit(item: pytest.Item) -> Iterator[None]:
     except gevent.Timeout as raised:
         if raised is not timer:
             raise
-        item.add_report_section("call", "greenlets", "\n".join(gevent.util.format_run_info()))
+        waiting = [describe_greenlet(each) for each in running_greenlets() if each.gr_frame]
+        item.add_report_section("call", "other greenlets", "\n".join(waiting))
         raise TimeoutError(f"the test was still waiting after {seconds:g} s") from raised
     finally:
         timer.close()

@@ -50,6 +50,17 @@ def test_warns():
     warnings.warn("old", DeprecationWarning)
 
 
+def test_loses_a_greenlet_of_amphora():
+    code = compile("def keep(): return {}['x']", tests.support.leaks.PACKAGE / "link.py", "exec")
+    exec(code, globals())
+    gevent.spawn(keep)
+
+
+def test_spawns_what_fails_as_it_may():
+    with pytest.raises(KeyError):
+        gevent.spawn(lambda: {}["x"]).get()
+
+
 def test_needs_rabbitmq(rabbit):
     pass
 """
@@ -75,8 +86,10 @@ def outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_each_broken_rule_is_named_and_only_good_tests_pass(outcome: str) -> None:
     assert "the test left behind:\n  <Greenlet" in outcome
     assert "the test left behind:\n  socket" in outcome
+    assert "a greenlet died unseen:\n  <Greenlet" in outcome
+    assert "died of KeyError: 'x'" in outcome
     assert "TimeoutError: the test was still waiting after 0.2 s" in outcome
     assert "DeprecationWarning: old" in outcome
     assert "RabbitMQ is not installed" in outcome
-    # Those that leave something behind pass before the check at their end fails.
-    assert "= 2 failed, 3 passed, 3 errors in" in outcome
+    # Three pass as tests, and fail in the check at their end.
+    assert "= 2 failed, 5 passed, 4 errors in" in outcome

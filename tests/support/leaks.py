@@ -1,4 +1,4 @@
-"""What a test must not leave behind: greenlets and sockets."""
+"""What a test must not leave behind: greenlets, sockets, and greenlets that died unseen."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import gc
 import os
 import socket
 import time
+import traceback
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
 from weakref import WeakSet
 
 import gevent
 from greenlet import getcurrent, greenlet
 
+import amphora
+from amphora.errors import AmphoraError
+
+PACKAGE = Path(amphora.__file__).parent
 DESCRIPTORS = Path("/proc/self/fd")  # absent on macOS: only greenlets are counted there
 WIND_DOWN = 3.0  # seconds that a test's greenlets and sockets have to end after it
 
@@ -49,6 +56,44 @@ class Baseline:
         ]
 
 
+class Crashes:
+    """Watches for greenlets of amphora's own that end with an error that is not of its making.
+
+    Nobody waits for such a greenlet: gevent prints the error, and what it did is not done any more.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._hub = gevent.get_hub()
+        self._print = self._hub.print_exception
+        self._hub.print_exception = self._note
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._hub.print_exception = self._print
+
+    def _note(
+        self,
+        context: Any,
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType | None,
+    ) -> None:
+        self._print(context, kind, error, trace)
+        if not issubclass(kind, AmphoraError) and runs_amphora(trace):
+            self.found.append(f"{context!r} died of {kind.__name__}: {error}")
+
+
+def runs_amphora(trace: TracebackType | None) -> bool:
+    """Return whether the greenlet's first function, gevent's own aside, is one of amphora."""
+    for frame, _ in traceback.walk_tb(trace):
+        if "gevent" not in Path(frame.f_code.co_filename).parts:
+            return PACKAGE in Path(frame.f_code.co_filename).parents
+    return False
+
+
 def running_greenlets() -> list[greenlet]:
     """Return this thread's greenlets that have started, or are about to, and have not ended."""
     main = thread_of(getcurrent())
@@ -83,12 +128,19 @@ def open_sockets() -> dict[str, int]:
 
 
 def describe_greenlet(leaked: greenlet) -> str:
-    """Return the greenlet's repr and the line at which it stands."""
-    frame = leaked.gr_frame
-    if frame is None:
+    """Return the greenlet's repr and where it stands, without the frames of libraries."""
+    if leaked.gr_frame is None:
         return f"{leaked!r}, not yet begun"
-    code = frame.f_code
-    return f"{leaked!r} at {code.co_filename}:{frame.f_lineno} in {code.co_name}"
+    return "\n    at ".join([repr(leaked), *stack_of(leaked.gr_frame)])
+
+
+def stack_of(frame: FrameType) -> list[str]:
+    """Return "file:line in function" for each frame of ours, the innermost first."""
+    return [
+        f"{Path(inner.f_code.co_filename).name}:{line} in {inner.f_code.co_name}"
+        for inner, line in traceback.walk_stack(frame)
+        if "site-packages" not in inner.f_code.co_filename
+    ]
 
 
 def describe_socket(descriptor: int) -> str:

@@ -103,7 +103,7 @@ class PythonProcess:
         """
         seen = 0
         try:
-            with gevent.Timeout(timeout):
+            with gevent.Timeout(timeout) as limit:
                 while True:
                     self._news.clear()
                     ended = self._ended
@@ -116,7 +116,9 @@ class PythonProcess:
                             f"{self!r} ended without printing {text!r}:\n{self.output}"
                         )
                     self._news.wait()
-        except gevent.Timeout:
+        except gevent.Timeout as raised:
+            if raised is not limit:
+                raise
             raise ProcessError(
                 f"{self!r} did not print {text!r} within {timeout:g} s:\n{self.output}"
             ) from None

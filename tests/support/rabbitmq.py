@@ -176,14 +176,16 @@ class RabbitNode:
         Raises RabbitError with the end of the log when it ends or does not answer.
         """
         try:
-            with gevent.Timeout(timeout):
+            with gevent.Timeout(timeout) as limit:
                 while not self._answers():
                     if not self.running:
                         raise RabbitError(
                             f"{self.name} ended while it started:\n{self._log_tail()}"
                         )
                     gevent.sleep(0.02)
-        except gevent.Timeout:
+        except gevent.Timeout as raised:
+            if raised is not limit:
+                raise
             raise RabbitError(
                 f"{self.name} took no connection within {timeout:g} s:\n{self._log_tail()}"
             ) from None
