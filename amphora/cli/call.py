@@ -1,0 +1,219 @@
+"""`amphora call`: one remote call from a shell."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+import msgspec
+
+from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.lookup import count_workers, find_queue, has_exchange, unknown_namespace
+from amphora.cli.output import safe_lines, show_json, show_note, show_table, show_value
+from amphora.cli.replies import Replies
+from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.errors import RemoteException, Unroutable, WrongRequest
+from amphora.rpc import naming
+from amphora.rpc.client import DEFAULT_TIMEOUT, AmqpRpcClient
+from amphora.rpc.fanout import AmqpRpcFanoutClient
+from amphora.transport.session import Session
+
+_KEYWORD = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_NUMBER = re.compile(r"-[.\d]")
+
+
+class CallCommand(click.Command):
+    """A command whose arguments may be negative numbers.
+
+    Click takes them for options.  Told to let unknown options through, it would do so with
+    misspelled ones as well; those are found here.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line, and refuse what looks like an option and is none."""
+        literal = len(args) - args.index("--") - 1 if "--" in args else 0
+        rest = super().parse_args(ctx, args)
+        arguments = ctx.params.get("arguments") or ()
+        for argument in arguments[: len(arguments) - literal]:
+            if argument.startswith("-") and argument != "-" and not _NUMBER.match(argument):
+                name = argument.partition("=")[0]
+                raise click.NoSuchOption(
+                    name, f"No such option: {name}  (an argument? Write -- in front of it)", ctx=ctx
+                )
+        return rest
+
+
+def parse_arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the positional and the keyword arguments that words of a shell stand for."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for word in words:
+        keyword = _KEYWORD.fullmatch(word)
+        if keyword is None:
+            args.append(parse_value(word))
+        elif keyword[1] in kwargs:
+            raise click.UsageError(f"The argument {keyword[1]} is given twice.")
+        else:
+            kwargs[keyword[1]] = parse_value(keyword[2])
+    return args, kwargs
+
+
+def parse_value(word: str) -> Any:
+    """Return what a word is as JSON; the word itself if it is none."""
+    try:
+        return msgspec.json.decode(word)
+    except (msgspec.DecodeError, RecursionError):
+        return word
+
+
+def split_target(target: str, namespace: str | None) -> tuple[str, str]:
+    """Return the namespace and the function that are meant by `math.sum`."""
+    if namespace is None:
+        namespace, _, target = target.partition(".")
+        if not namespace or not target:
+            raise click.UsageError(
+                "What to call is written NAMESPACE.FUNCTION, such as math.sum_numbers."
+            )
+    with settings_errors():
+        return naming.check_namespace(namespace), target
+
+
+def look_before_call(session: Session, namespace: str, routing_key: str | None, waits: str) -> None:
+    """Fail if the namespace is not there, and say so if nobody serves it at the moment.
+
+    A client would create the queue: a misspelled name would leave junk behind, and wait.
+    """
+    requests = find_queue(session, naming.request_queue(namespace))
+    if routing_key is not None:
+        if requests is None and not has_exchange(session, naming.request_exchange(namespace)):
+            raise unknown_namespace(namespace)
+    elif requests is None:
+        if count_workers(session, namespace):
+            raise Failure(
+                Exit.REFUSED,
+                f"all servers of {namespace} get each request (fanout); call it with --fanout",
+            )
+        raise unknown_namespace(namespace)
+    elif not requests.consumers:
+        show_note(f"no worker of {namespace} is there; the request waits for one {waits}")
+
+
+@click.command(
+    cls=CallCommand,
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples(
+        "amphora call math.sum_numbers 1 2 3",
+        "amphora call math.hypotenuse cathetus1=3 cathetus2=4",
+        'amphora call users.find \'{"name": "Alice"}\' --timeout 5 --json',
+        "amphora call messages.show 'Hello, Alice!' --routing-key Alice",
+        "amphora call reports.build 2026 --cast",
+        "amphora call cache.clear --fanout",
+        "amphora call texts.length '\"123\"'             # the text, not the number",
+        "amphora call -n billing.eu invoices.count     # the namespace billing.eu",
+    ),
+)
+@click.argument("target", metavar="NAMESPACE.FUNCTION")
+@click.argument(
+    "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
+)
+@click.option(
+    "--timeout",
+    type=float,
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the answer.",
+)
+@click.option("--routing-key", metavar="KEY", help="Use the request queue of this key.")
+@click.option("--cast", is_flag=True, help="Ask for no answer: it is done some time.")
+@click.option("--fanout", is_flag=True, help="Call all servers of a fanout namespace.")
+@click.option("--traceback", is_flag=True, help="If the function raises, show where.")
+@click.option(
+    "-n", "--namespace", metavar="NAME", help="The namespace, if its name has a dot in it."
+)
+@json_option
+@url_and_debug
+@pass_settings
+def call(
+    settings: Settings,
+    target: str,
+    arguments: tuple[str, ...],
+    timeout: float,
+    routing_key: str | None,
+    cast: bool,
+    fanout: bool,
+    traceback: bool,
+    namespace: str | None,
+) -> int:
+    """Call a function and print its result.
+
+    An ARGUMENT is JSON (12, true, null, "text", [1, 2], {"a": 1}) or, if it is not, a text.  A
+    result that is a text is printed as it is, any other as JSON.  --json prints {"result": ...}.
+    """
+    if fanout and (cast or routing_key):
+        raise click.UsageError("--fanout goes with neither --cast nor --routing-key.")
+    namespace, function = split_target(target, namespace)
+    args, kwargs = parse_arguments(arguments)
+    options: dict[str, Any] = {"function_name": function}
+    if routing_key:
+        options["routing_key"] = routing_key
+    try:
+        with settings.session() as session, settings_errors():
+            if fanout:
+                return call_all(settings, session, namespace, options, timeout, args, kwargs)
+            waits = "as long as it takes" if cast else f"for up to {timeout:g} s"
+            look_before_call(session, namespace, routing_key, waits)
+            with AmqpRpcClient(namespace, session=session, timeout=timeout) as client:
+                if cast:
+                    client.cast(wait_publish=True, **options)(*args, **kwargs)
+                    result = {"sent": True}
+                else:
+                    result = {"result": client.call(**options)(*args, **kwargs)}
+    except RemoteException as error:
+        if traceback and not settings.json:
+            click.echo(safe_lines(error.traceback.rstrip()), err=True)
+        raise
+    except Unroutable as error:
+        raise Unroutable(
+            f"{namespace} has no request queue for the key {routing_key!r}; to make one:"
+            f" amphora queue create {namespace} {routing_key}"
+        ) from error
+    except WrongRequest as error:
+        raise WrongRequest(f"{error} (what there is: amphora describe {namespace})") from error
+    if settings.json:
+        show_json(result)
+    elif cast:
+        show_note(f"{namespace}.{function} is in the queue")
+    else:
+        show_value(result["result"])
+    return Exit.DONE
+
+
+def call_all(
+    settings: Settings,
+    session: Session,
+    namespace: str,
+    options: dict[str, Any],
+    timeout: float,
+    args: list[Any],
+    kwargs: dict[str, Any],
+) -> int:
+    """Call a function in all servers of a fanout namespace, and print their answers."""
+    if not count_workers(session, namespace):
+        raise Failure(Exit.NOBODY, f"no fanout server of {namespace} is there")
+    client = AmqpRpcFanoutClient(namespace, session=session, timeout=timeout)
+    with client:
+        replies = Replies(
+            session, namespace, None, client.gather(**options)(*args, **kwargs), settings.json
+        )
+    if not settings.json:
+        show_table(
+            ("worker", "result"), [(reply.worker, one_line(reply.value)) for reply in replies.good]
+        )
+    return replies.exit_code
+
+
+def one_line(value: Any) -> str:
+    """Return a result for the cell of a table."""
+    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()

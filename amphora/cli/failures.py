@@ -1,0 +1,131 @@
+"""How a command ends: its exit code, and one sentence about what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
+
+import click
+
+from amphora.errors import (
+    AmphoraError,
+    AuthenticationError,
+    ChannelClosed,
+    ConnectionLost,
+    NoResult,
+    RemoteException,
+    Unroutable,
+    WrongRequest,
+    printable,
+)
+
+
+class Exit(IntEnum):
+    """What a command's exit code says.  Codes stay what they are from release to release."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NO_BROKER = 3
+    NOT_ALLOWED = 4
+    NO_ANSWER = 5
+    NOBODY = 6
+    REFUSED = 7
+    GAVE_UP = 8
+    BUG = 70
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    Exit.DONE: "done; for serve: stopped, and all that was running is finished",
+    Exit.FAILED: "the called function raised; or an error that has no code of its own",
+    Exit.USAGE: "wrong usage; for serve: the program cannot be loaded",
+    Exit.NO_BROKER: "no connection to the broker",
+    Exit.NOT_ALLOWED: "the broker refuses the login, the vhost, or the operation to this user",
+    Exit.NO_ANSWER: "no answer, or not every answer, within the timeout",
+    Exit.NOBODY: "nobody is there: no such namespace, worker or queue",
+    Exit.REFUSED: "refused and not run: no such function, or arguments that do not fit",
+    Exit.GAVE_UP: "serve only: stopped, but requests that were running went back to the queue",
+    Exit.BUG: "an error in amphora itself; please report it",
+    Exit.INTERRUPTED: "interrupted with ctrl-C",
+}
+
+ACCESS_REFUSED = 403
+NOT_FOUND = 404
+PRECONDITION_FAILED = 406
+_CHANNEL_CODES = {
+    ACCESS_REFUSED: Exit.NOT_ALLOWED,
+    NOT_FOUND: Exit.NOBODY,
+    PRECONDITION_FAILED: Exit.REFUSED,
+}
+
+
+class Failure(click.ClickException):
+    """A command cannot go on, and says why in one sentence."""
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def exit_code_of(error: BaseException) -> Exit:
+    """Return the exit code that stands for an error."""
+    if isinstance(error, Failure):
+        return error.code
+    if isinstance(error, ChannelClosed):
+        return _CHANNEL_CODES.get(error.code, Exit.FAILED)
+    for kind, code in (
+        (AuthenticationError, Exit.NOT_ALLOWED),
+        (ConnectionLost, Exit.NO_BROKER),
+        (NoResult, Exit.NO_ANSWER),
+        (Unroutable, Exit.NOBODY),
+        (WrongRequest, Exit.REFUSED),
+    ):
+        if isinstance(error, kind):
+            return code
+    if isinstance(error, click.ClickException):
+        return Exit(error.exit_code)
+    if isinstance(error, AmphoraError):
+        cause = error.__cause__
+        # What the broker refused to declare is told in words; the reason is behind it.
+        return exit_code_of(cause) if isinstance(cause, ChannelClosed) else Exit.FAILED
+    return Exit.BUG
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what went wrong as one line that is safe to print."""
+    if isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, RemoteException):
+        text = f"the function raised {error}"
+    elif isinstance(error, AmphoraError):
+        text = str(error)
+    else:
+        text = f"internal error, {error!r}; --debug shows where"
+    return printable(text, 1000)
+
+
+def as_json(error: BaseException) -> dict[str, Any]:
+    """Return an error in the shape that --json prints."""
+    shape: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": sentence_of(error),
+        "exit_code": int(exit_code_of(error)),
+    }
+    if isinstance(error, AmphoraError):
+        shape["executed"] = error.executed
+    if isinstance(error, RemoteException):
+        shape["remote_type"] = error.error_type
+        shape["traceback"] = error.traceback
+    return {"error": shape}
+
+
+@contextmanager
+def settings_errors(what: str = "") -> Iterator[None]:
+    """Turn the ValueError of a setting into an error of usage."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(f"{what}{error}") from error

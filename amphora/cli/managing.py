@@ -1,0 +1,233 @@
+"""Commands that ask the workers of a namespace, or one of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import click
+
+from amphora.cli.call import one_line, parse_value
+from amphora.cli.failures import settings_errors
+from amphora.cli.lookup import count_workers
+from amphora.cli.output import counted, safe_lines, seconds, show_table
+from amphora.cli.replies import Replies
+from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.rpc import naming
+from amphora.rpc.gather import Reply
+from amphora.rpc.management_client import DEFAULT_TIMEOUT, ManagementClient
+
+# Servers do these only if their own code says so.
+IF_REFUSED = {
+    name: f'; it is off unless the server is made with management={{"{name}"}}'
+    for name in ("kill", "eval")
+}
+
+
+def asking(command: Callable[..., int]) -> Callable[..., int]:
+    """Add to a command what all commands for workers take."""
+    timeout_option = click.option(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for the answers.",
+    )
+    worker_option = click.option("--worker", metavar="ID", help="Ask this worker alone.")
+    options = worker_option(timeout_option(json_option(url_and_debug(pass_settings(command)))))
+    return click.argument("namespace")(options)
+
+
+def gather(
+    settings: Settings,
+    namespace: str,
+    worker: str | None,
+    timeout: float,
+    command: str,
+    *arguments: Any,
+) -> Replies:
+    """Send a command and return the workers' answers.  Switches greenlets."""
+    with settings_errors(), settings.session() as session:
+        management = ManagementClient(session=session)
+        with management:
+            gathered = management.ask(
+                namespace, command, *arguments, worker=worker, timeout=timeout
+            )
+            hint = IF_REFUSED.get(command, "")
+            return Replies(session, namespace, worker, gathered, settings.json, hint)
+
+
+@click.command(
+    epilog=examples("amphora ping math", "amphora ping math --worker math-4f741449e0 --json")
+)
+@asking
+def ping(settings: Settings, namespace: str, worker: str | None, timeout: float) -> int:
+    """Show which workers are there: id, host and process id.
+
+    --json prints for each {"worker": ..., "result": {"wid", "host", "pid"}}.
+    """
+    replies = gather(settings, namespace, worker, timeout, "ping")
+    if not settings.json:
+        rows = [(reply.worker, reply.value["host"], reply.value["pid"]) for reply in replies.good]
+        show_table(("worker", "host", ">pid"), rows)
+    return replies.exit_code
+
+
+@click.command(
+    epilog=examples("amphora stats math", "amphora stats math --json | jq .result.processed")
+)
+@asking
+def stats(settings: Settings, namespace: str, worker: str | None, timeout: float) -> int:
+    """Show what the workers have done: calls, errors, durations.
+
+    "between" is the mean of the last ten times between two requests.  Durations of a function
+    are those of its latest 1000 calls.  --json prints {"worker": ..., "result": {...}} with
+    everything, durations in seconds.
+    """
+    replies = gather(settings, namespace, worker, timeout, "stats")
+    if not settings.json:
+        show_table(
+            ("worker", "host", ">pid", ">up", ">in work", ">calls", ">errors", ">between"),
+            [worker_row(reply.value) for reply in replies.good],
+        )
+        rows = [
+            (
+                reply.worker,
+                name,
+                each["count"],
+                each["errors"],
+                *(seconds(each[key]) for key in ("p50", "p95", "p99")),
+            )
+            for reply in replies.good
+            for name, each in sorted(reply.value["functions"].items())
+        ]
+        if rows:
+            click.echo()
+        show_table(("worker", "function", ">calls", ">errors", ">p50", ">p95", ">p99"), rows)
+    return replies.exit_code
+
+
+def worker_row(value: dict[str, Any]) -> tuple[object, ...]:
+    """Return one worker's line of the statistics."""
+    waits = value["wait_times"]
+    return (
+        value["wid"],
+        value["host"],
+        value["pid"],
+        seconds(value["uptime"]),
+        f"{value['in_flight']}/{value['concurrency']}",
+        value["processed"] + value["exceptions"],
+        value["exceptions"],
+        seconds(sum(waits) / len(waits) if waits else None),
+    )
+
+
+@click.command(epilog=examples("amphora describe math", "amphora describe math --json"))
+@asking
+def describe(settings: Settings, namespace: str, worker: str | None, timeout: float) -> int:
+    """Show the functions that the workers offer, with their parameters and descriptions.
+
+    Workers that offer the same are shown together.  --json prints one line for each worker:
+    {"worker": ..., "result": {"namespace", "functions": [...], "commands": [...], ...}}.
+    """
+    replies = gather(settings, namespace, worker, timeout, "describe")
+    if not settings.json:
+        offers = sorted(replies.good, key=offer)
+        for text, same in groupby(offers, key=offer):
+            workers = ", ".join(reply.worker for reply in same)
+            click.secho(f"{namespace}  ({workers})", bold=True)
+            click.echo(safe_lines(text))
+    return replies.exit_code
+
+
+def offer(reply: Reply) -> str:
+    """Return what a worker offers as a text."""
+    lines = []
+    for function in reply.value["functions"]:
+        lines.append(f"  {function['signature']}")
+        lines.extend(f"      {line}".rstrip() for line in function["doc"].splitlines())
+    lines.append(f"  management: {', '.join(reply.value['commands'])}")
+    return "\n".join(lines)
+
+
+@click.command(
+    epilog=examples("amphora kill math --worker math-4f741449e0", "amphora kill math --yes")
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before all workers are stopped.")
+@asking
+def kill(settings: Settings, namespace: str, worker: str | None, timeout: float, yes: bool) -> int:
+    """Stop workers warmly: they finish what they have begun.
+
+    Only servers made with management={"kill"} do it.  A worker of `amphora serve` is replaced by
+    a new one.  --json prints {"worker": ..., "result": {"wid", "host", "pid", "stopping": true}}.
+    """
+    if worker is None and not yes and sys.stdin.isatty() and not settings.json:
+        with settings_errors(), settings.session() as session:
+            there = count_workers(session, naming.check_namespace(namespace))
+        if there:
+            click.confirm(f"Stop {counted(there, 'worker')} of {namespace}?", abort=True, err=True)
+    replies = gather(settings, namespace, worker, timeout, "kill")
+    if not settings.json:
+        for reply in replies.good:
+            click.echo(f"{reply.worker} (pid {reply.value['pid']}) is stopping")
+    return replies.exit_code
+
+
+@click.command(
+    "eval",
+    epilog=examples(
+        "amphora eval math server.running", "amphora eval math '[f.name for f in server.functions]'"
+    ),
+)
+@asking
+@click.argument("expression")
+def evaluate(
+    settings: Settings, namespace: str, worker: str | None, timeout: float, expression: str
+) -> int:
+    """Evaluate a Python expression in each worker; in it, `server` is the server.
+
+    Only servers made with management={"eval"} do it, and write it into their log.  --json prints
+    {"worker": ..., "result": ...}.
+    """
+    return ask_and_show(settings, namespace, worker, timeout, "eval", expression)
+
+
+@click.command(
+    epilog=examples("amphora ask math reload", "amphora ask math set_level debug --worker math-1")
+)
+@asking
+@click.argument("command")
+@click.argument("arguments", nargs=-1, metavar="[ARGUMENT]...")
+def ask(
+    settings: Settings,
+    namespace: str,
+    worker: str | None,
+    timeout: float,
+    command: str,
+    arguments: tuple[str, ...],
+) -> int:
+    """Send any management command, such as one that was added with @server.add_command.
+
+    Each ARGUMENT is JSON or, if it is not, a text.  --json prints {"worker": ..., "result": ...}.
+    """
+    values = [parse_value(word) for word in arguments]
+    return ask_and_show(settings, namespace, worker, timeout, command, *values)
+
+
+def ask_and_show(
+    settings: Settings,
+    namespace: str,
+    worker: str | None,
+    timeout: float,
+    command: str,
+    *arguments: Any,
+) -> int:
+    """Send a command and print the answers, a line for each worker."""
+    replies = gather(settings, namespace, worker, timeout, command, *arguments)
+    if not settings.json:
+        rows = [(reply.worker, one_line(reply.value)) for reply in replies.good]
+        show_table(("worker", "result"), rows)
+    return replies.exit_code

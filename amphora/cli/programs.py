@@ -1,0 +1,128 @@
+"""The server of a user's program, found by its name."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType, TracebackType
+from typing import Any
+
+from amphora.rpc.server import AmqpRpcServer
+
+DEFAULT_NAME = "server"
+
+_TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::([^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
+
+
+class CannotLoad(Exception):
+    """The program has no server to run; the text says why, with a traceback if it is its own."""
+
+
+def parse_target(target: str) -> tuple[str, str]:
+    """Return the module and the attribute that `package.module:server` names.
+
+    Raises:
+        ValueError: it is not written like that.
+    """
+    found = _TARGET.fullmatch(target)
+    if found is None or target.endswith(".py"):
+        name = os.path.splitext(target.partition(":")[0])[0].strip("./").replace("/", ".")
+        raise ValueError(
+            f"{target!r} is not written package.module:server"
+            + (f"; try {name}:{DEFAULT_NAME}" if _TARGET.fullmatch(name) else "")
+        )
+    return found[1], found[2] or DEFAULT_NAME
+
+
+@contextmanager
+def _serving_never_blocks() -> Iterator[None]:
+    """Have `serve(nowait=False)` return at once.
+
+    Programs that are run as scripts, too, often call it at their end, and would never be loaded.
+    """
+    serve = AmqpRpcServer.serve
+
+    def serve_in_background(server: AmqpRpcServer, *args: Any, **kwargs: Any) -> None:
+        serve(server)
+
+    setattr(AmqpRpcServer, "serve", serve_in_background)  # noqa: B010 (mypy forbids the other way)
+    try:
+        yield
+    finally:
+        setattr(AmqpRpcServer, "serve", serve)  # noqa: B010
+
+
+def load_server(target: str) -> AmqpRpcServer:
+    """Import a program and return its server.
+
+    The current directory is looked in first.  Runs the program's own code, which may do anything;
+    only `serve` does not block meanwhile.
+
+    Args:
+        target: `package.module:name`, where the name is that of a server or of something that
+            returns one when it is called without arguments; `server` if only a module is named.
+
+    Raises:
+        CannotLoad: there is no such module or name, or the program raised.
+        ValueError: the target is not written like that.
+    """
+    module_name, attribute = parse_target(target)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    with _serving_never_blocks():
+        return _load(module_name, attribute, target)
+
+
+def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
+    module = _import(module_name)
+    found: Any = module
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise CannotLoad(_nothing_there(module, attribute)) from None
+    if not isinstance(found, AmqpRpcServer) and callable(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise CannotLoad(f"{target}() raised\n{_own_traceback(error)}") from error
+    if not isinstance(found, AmqpRpcServer):
+        raise CannotLoad(f"{target} is no server and returns none; it is {found!r:.200}")
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise CannotLoad(
+                f"there is no module {error.name!r}, neither in {os.getcwd()} nor on Python's path"
+            ) from error
+        raise CannotLoad(f"{name} cannot be imported\n{_own_traceback(error)}") from error
+    except Exception as error:
+        raise CannotLoad(f"{name} cannot be imported\n{_own_traceback(error)}") from error
+
+
+def _nothing_there(module: ModuleType, attribute: str) -> str:
+    where = getattr(module, "__file__", None) or "a part of Python"
+    servers = [name for name, value in vars(module).items() if isinstance(value, AmqpRpcServer)]
+    hint = f"; its servers are called {', '.join(servers)}" if servers else ""
+    return f"the module {module.__name__} ({where}) has no {attribute!r}{hint}"
+
+
+def _own_traceback(error: BaseException) -> str:
+    """Return a traceback from the program's first line on, without the machinery before it."""
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")

@@ -1,0 +1,137 @@
+"""What all commands share: which broker, how to fail, and examples in the help."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+from gevent.event import Event
+
+from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.errors import ConnectionLost
+from amphora.transport.link import Link
+from amphora.transport.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
+
+
+@dataclass
+class Settings:
+    """The options that may stand before or behind the name of a command.
+
+    `url` is None for AMQP_URL or, without it, the broker on this machine.
+    """
+
+    url: str | None = None
+    debug: bool = False
+    json: bool = False
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Connect to the broker and close the session afterwards.  Switches greenlets.
+
+        Raises:
+            Failure: there is no broker.
+            AuthenticationError: it refuses the login or the vhost.
+        """
+        by_default = self.url is None and not os.environ.get("AMQP_URL")
+        with settings_errors("" if self.url else "AMQP_URL: "):
+            session = Session(self.url)
+        with session:
+            try:
+                connect(session.consuming)
+            except ConnectionLost as error:
+                where = (
+                    "That is where a broker is looked for by default; --url or AMQP_URL names"
+                    " another one."
+                    if by_default
+                    else "Check the address in --url or AMQP_URL."
+                )
+                raise Failure(Exit.NO_BROKER, f"{error}. {where}") from error
+            yield session
+
+
+def connect(link: Link) -> None:
+    """Wait for a link's first attempt to connect.  Switches greenlets.
+
+    A program goes on trying; somebody who types a command wants to know.
+
+    Raises:
+        ConnectionLost, AuthenticationError: the first attempt failed.
+    """
+    changed = Event()
+
+    def wake(_: Link) -> None:
+        changed.set()
+
+    link.watch(wake)
+    try:
+        link.start()
+        while link.connection is None and link.error is None:
+            changed.wait()
+            changed.clear()
+    finally:
+        link.unwatch(wake)
+    if link.error is not None:
+        raise link.error
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    # Whatever stands behind the command's name is read last, and wins.
+    if value and parameter.name is not None:
+        setattr(context.ensure_object(Settings), parameter.name, value)
+
+
+def _debug(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    _remember(context, parameter, value)
+    if value:
+        logging.basicConfig(level=logging.DEBUG, format=LOG_FORMAT)
+
+
+def url_and_debug(command: F) -> F:
+    """Add --url and --debug to a command."""
+    for option in (
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            callback=_debug,
+            help="Log what happens, and show tracebacks.",
+        ),
+        click.option(
+            "--url",
+            metavar="URL",
+            expose_value=False,
+            callback=_remember,
+            help="The broker: amqp://user:password@host:port/vhost"
+            "  [default: AMQP_URL of the environment, or a broker on this machine]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(command: F) -> F:
+    """Add --json to a command."""
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember,
+        help="Print one JSON object per line, errors too.",
+    )(command)
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a help text: commands to copy."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
