@@ -87,6 +87,7 @@ def test_the_readme_shows_the_math_example(name: str) -> None:
 # -- examples/demo.py ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_demo_shows_everything_and_ends_by_itself(broker_url: str) -> None:
     with PythonProcess(DEMO, "--url", broker_url) as demo:
         pids = servers_of(demo)
@@ -128,6 +129,7 @@ def test_the_servers_of_a_demo_that_is_killed_end_too(broker_url: str) -> None:
         wait_until(lambda: are_gone(pids), "the servers of the killed demo ended")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "says"),
     [

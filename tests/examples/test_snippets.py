@@ -37,6 +37,7 @@ def environment(broker_url: str, program: Path) -> Iterator[dict[str, str]]:
             Broker(broker_url).forget(namespace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: str(path.relative_to(SNIPPETS)))
 def test_a_program_of_the_documentation_prints_what_it_says(
     program: Path, environment: dict[str, str]
