@@ -34,6 +34,10 @@ WORK = 0.5  # seconds that a call of the batch takes
 AT_ONCE = 2  # calls that one server works on at the same time
 
 
+class CannotGoOn(Exception):
+    """There is no broker, or a server has ended."""
+
+
 # -- a server -----------------------------------------------------------------------------------
 
 
@@ -127,14 +131,17 @@ def batch(client: AmqpRpcClient) -> None:
     say(f"   {CALLS} x {WORK} s of work took {took:.1f} s: {by_whom}")
 
 
-def wait_for_servers(session: Session, namespace: str, count: int) -> None:
-    """Wait until `count` servers take requests.
+def wait_for(processes: list[subprocess.Popen], session: Session, namespace: str) -> None:
+    """Wait until all servers take requests.
 
-    Only so that both get their share: an earlier call would wait in the broker, and not fail.
+    Only so that each gets its share: an earlier call would wait in the broker, and not fail.
     """
     channel = session.channel()
     queue = f"rpc_{namespace}_request"
-    while channel.queue_declare(queue).consumer_count < count:
+    while channel.queue_declare(queue).consumer_count < len(processes):
+        for process in processes:
+            if process.poll() is not None:
+                raise CannotGoOn(f"a server has ended with status {process.returncode}")
         gevent.sleep(0.05)
     channel.close()
 
@@ -165,10 +172,6 @@ rm -rf "$HOME"
 """
 
 
-class NoBroker(Exception):
-    """There is no broker to run the demo with."""
-
-
 @contextmanager
 def broker(url: str | None) -> Iterator[str]:
     """Yield the URL of a broker: the given one, the one on this machine, or a private one."""
@@ -177,7 +180,7 @@ def broker(url: str | None) -> Iterator[str]:
         return
     path = f"{SCRIPTS}:{os.environ.get('PATH', os.defpath)}"
     if shutil.which("rabbitmq-server", path=path) is None:
-        raise NoBroker(
+        raise CannotGoOn(
             f"no broker listens on 127.0.0.1:{PORT} and no RabbitMQ is installed to start one:"
             " install rabbitmq-server, or name a broker with --url"
         )
@@ -208,7 +211,7 @@ def broker(url: str | None) -> Iterator[str]:
         },
     )
     try:
-        with gevent.Timeout(60, NoBroker("the demo's RabbitMQ did not start within 60 s")):
+        with gevent.Timeout(60, CannotGoOn("the demo's RabbitMQ did not start within 60 s")):
             while not listens(port):
                 gevent.sleep(0.1)
         yield f"amqp://guest:guest@127.0.0.1:{port}/"
@@ -254,11 +257,11 @@ def demo(url: str | None) -> int:
             stack.callback(clean_up, session, namespace)
             processes = stack.enter_context(servers(url, namespace, 2))
             client = stack.enter_context(AmqpRpcClient(namespace, session=session))
-            wait_for_servers(session, namespace, len(processes))
+            wait_for(processes, session, namespace)
             say(f"broker    {session.endpoint}")
             say("servers   " + " and ".join(f"process {process.pid}" for process in processes))
             show(client, processes)
-    except (NoBroker, AmphoraError, ValueError) as error:
+    except (CannotGoOn, AmphoraError, ValueError) as error:
         print(f"The demo cannot go on: {error}.", file=sys.stderr)
         return 1
     say("\nThat was amphora. To write this yourself: examples/math, then docs/quickstart.rst.")
@@ -266,7 +269,7 @@ def demo(url: str | None) -> int:
 
 
 def main() -> int:
-    """Return the exit status: 0 done, 1 no broker, 130 interrupted."""
+    """Return the exit status: 0 done, 1 it cannot go on, 130 interrupted."""
     parser = argparse.ArgumentParser(description="Show amphora at work.")
     parser.add_argument("--url", default=os.environ.get("AMQP_URL"), help="a broker's URL")
     parser.add_argument("--serve", metavar="NAMESPACE", help=argparse.SUPPRESS)
