@@ -26,7 +26,8 @@ class PythonProcess:
 
     `arguments` follow `python -u -W error`: a script and its arguments, or "-c" and code, or "-m"
     and a module. Entering waits until a line of its output contains `ready`, at most `timeout`
-    seconds. Leaving ends the program's whole process group. `env` is added to the environment.
+    seconds. Leaving ends the program's whole process group. `env` is added to the environment, and
+    `cwd` is the directory that it runs in.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class PythonProcess:
         ready: str | None = None,
         timeout: float = 20.0,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.arguments = [str(argument) for argument in arguments]
         self._ready = ready
         self._timeout = timeout
+        self._cwd = cwd
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         self._lines: list[str] = []
         self._news = Event()
@@ -48,6 +51,7 @@ class PythonProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-W", "error", *self.arguments],
             env=self._env,
+            cwd=self._cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
