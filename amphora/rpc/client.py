@@ -118,6 +118,7 @@ class AmqpRpcClient:
         if not durable:
             self.session.publisher.on_returned.append(self._calls.returned)
         self.session.on_fork(self._forked)
+        self.session.on_close(self._session_closed)
 
     def __repr__(self) -> str:
         kind = type(self).__name__
@@ -184,6 +185,9 @@ class AmqpRpcClient:
         self.session.consuming.remove(self._responses)
         if not self._closed:
             self._become_a_client()
+
+    def _session_closed(self) -> None:
+        self._calls.fail_all("the session was closed while")
 
     # -- calling --------------------------------------------------------------------------------
 

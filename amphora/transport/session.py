@@ -48,6 +48,7 @@ class Session:
         self.publishing.watch(self._changed)
         self.consuming.watch(self._changed)
         self._on_fork: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._on_close: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._closed = False
         self._hub: Any = None
         _sessions.add(self)
@@ -148,16 +149,21 @@ class Session:
 
     def on_fork(self, method: Callable[[], None]) -> None:
         """Have a bound method called in a forked child, before anything else is used there."""
-        self._on_fork.append(weakref.WeakMethod(method))
+        self._on_fork.append(weakref.WeakMethod(method, self._on_fork.remove))
+
+    def on_close(self, method: Callable[[], None]) -> None:
+        """Have a bound method called when the session is closed; it must not block."""
+        self._on_close.append(weakref.WeakMethod(method, self._on_close.remove))
 
     def close(self, timeout: float = 1.0) -> None:
         """Close both connections.  Switches greenlets for at most about `timeout` seconds.
 
-        What is unconfirmed then fails with ConnectionLost.  Closing twice is fine.
+        What is unconfirmed or pending then fails with ConnectionLost.  Closing twice is fine.
         """
         if self._closed:
             return
         self._closed = True
+        _call_each(self._on_close)
         closing = [gevent.spawn(link.close, timeout) for link in (self.publishing, self.consuming)]
         gevent.joinall(closing)
         self.publisher.close()
@@ -170,10 +176,13 @@ class Session:
         self.publisher.forget()
         self.publishing.abandon()
         self.consuming.abandon()
-        for reference in self._on_fork:
-            method = reference()
-            if method is not None:
-                method()
+        _call_each(self._on_fork)
+
+
+def _call_each(references: list[weakref.WeakMethod[Callable[[], None]]]) -> None:
+    for method in [reference() for reference in references]:
+        if method is not None:
+            method()
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
