@@ -1,0 +1,257 @@
+"""What operators ask workers, and what workers answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+
+import gevent
+import pytest
+
+from amphora import (
+    AmqpRpcFanoutServer,
+    AmqpRpcServer,
+    ConnectionLost,
+    ManagementClient,
+    RemoteException,
+    WrongRequest,
+)
+from tests.support.brokers import Broker
+from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def management(url: str) -> Iterator[ManagementClient]:
+    with ManagementClient(url=url, timeout=10.0) as client:
+        yield client
+
+
+def ready(servers: list[AmqpRpcServer], management: ManagementClient) -> None:
+    """Wait until all workers are there."""
+    wait_until(lambda: management.count_workers(servers[0].namespace) == len(servers))
+
+
+def test_every_worker_answers_a_ping(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    servers = [make_server(add) for _ in range(3)]
+    ready(servers, management)
+    replies = list(management.ask(namespace, "ping"))
+    assert {reply.worker for reply in replies} == {server.worker_id for server in servers}
+    for reply in replies:
+        expected = {"wid": reply.worker, "host": socket.gethostname(), "pid": os.getpid()}
+        assert reply.value == expected
+
+
+def test_a_worker_id_is_the_namespace_and_ten_digits(make_server: MakeServer) -> None:
+    server = make_server(add, serve=False)
+    prefix, dash, digits = server.worker_id.rpartition("-")
+    assert (prefix, dash, len(digits)) == (server.namespace, "-", 10)
+    int(digits, 16)
+
+
+def test_one_worker_can_be_asked(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    servers = [make_server(add) for _ in range(3)]
+    ready(servers, management)
+    chosen = servers[1].worker_id
+    assert [reply.worker for reply in management.ask(namespace, "ping", worker=chosen)] == [chosen]
+
+
+def test_a_namespace_without_workers_answers_nothing_at_once(
+    management: ManagementClient, namespace: str
+) -> None:
+    assert management.ask(namespace, "ping", timeout=60).values() == []
+
+
+def test_stats_tell_what_a_worker_has_done(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    management: ManagementClient,
+    namespace: str,
+) -> None:
+    def fail() -> None:
+        raise ValueError("as asked")
+
+    server = make_server(add, fail, concurrency=7)
+    client = make_client()
+    for _ in range(12):
+        client.call.add(1, 2)
+    with pytest.raises(RemoteException):
+        client.call.fail()
+    [stats] = management.ask(namespace, "stats").values()
+    assert stats["wid"] == server.worker_id
+    assert (stats["processed"], stats["exceptions"], stats["in_flight"]) == (12, 1, 0)
+    assert (stats["namespace"], stats["concurrency"], stats["state"]) == (namespace, 7, "serving")
+    assert len(stats["wait_times"]) == 10
+    assert all(seconds >= 0 for seconds in stats["wait_times"])
+    assert stats["uptime"] > 0
+    assert stats["functions"]["add"]["count"] == 12
+    assert stats["functions"]["add"]["errors"] == 0
+    assert stats["functions"]["fail"]["errors"] == 1
+    latencies = stats["functions"]["add"]
+    assert 0 <= latencies["p50"] <= latencies["p95"] <= latencies["p99"]
+
+
+def test_describe_tells_signatures_types_and_docstrings(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    def greet(name: str, *, times: int = 1) -> str:
+        """Greet somebody."""
+        return name * times
+
+    make_server(greet)
+    [described] = management.ask(namespace, "describe").values()
+    assert described["commands"] == ["ping", "stats", "describe"]
+    [function] = described["functions"]
+    assert function["name"] == "greet"
+    assert function["doc"] == "Greet somebody."
+    assert function["parameters"] == [
+        {"name": "name", "kind": "positional_or_keyword", "type": "str"},
+        {"name": "times", "kind": "keyword_only", "type": "int", "default": "1"},
+    ]
+
+
+def test_a_worker_whose_handlers_are_all_busy_answers_all_the_same(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    management: ManagementClient,
+    namespace: str,
+) -> None:
+    gate = Gate()
+    make_server(gate.hold, concurrency=2)
+    results = [make_client().defer.hold(n) for n in range(4)]
+    wait_until(lambda: len(gate.entered) == 2)
+    [stats] = management.ask(namespace, "stats").values()
+    assert stats["in_flight"] == 2
+    gate.open()
+    gevent.joinall(results)
+
+
+@pytest.mark.parametrize("command", ["kill", "eval"])
+def test_kill_and_eval_do_not_exist_unless_switched_on(
+    make_server: MakeServer, management: ManagementClient, namespace: str, command: str
+) -> None:
+    server = make_server(add)
+    arguments = ("1 + 1",) if command == "eval" else ()
+    [reply] = management.ask(namespace, command, *arguments)
+    assert isinstance(reply.error, WrongRequest)
+    assert server.state == "serving"
+
+
+def test_nothing_else_can_be_switched_on(namespace: str, url: str) -> None:
+    with pytest.raises(ValueError, match="not 'shutdown'"):
+        AmqpRpcServer(namespace, url=url, management={"shutdown"})
+
+
+def test_kill_stops_a_worker_warmly(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    management: ManagementClient,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold, management={"kill"})
+    result = make_client().defer.hold("in work")
+    wait_until(lambda: gate.entered)
+    with caplog.at_level(logging.WARNING, "amphora.audit"):
+        [answer] = management.ask(namespace, "kill").values()
+    assert answer["stopping"] is True
+    wait_until(lambda: server.state == "stopping")
+    gate.open()
+    assert result.get() == "in work"
+    wait_until(lambda: server.state == "stopped")
+    assert f"{server.worker_id}: kill" in caplog.text
+
+
+def test_eval_is_logged_and_answers_with_the_value(
+    make_server: MakeServer,
+    management: ManagementClient,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = make_server(add, management={"eval"})
+    with caplog.at_level(logging.WARNING, "amphora.audit"):
+        assert management.ask(namespace, "eval", "server.concurrency + 1").values() == [101]
+        [reply] = management.ask(namespace, "eval", "1 / 0\n")
+    assert isinstance(reply.error, RemoteException)
+    assert reply.error.error_type == "ZeroDivisionError"
+    lines = [record.getMessage() for record in caplog.records if record.name == "amphora.audit"]
+    assert lines == [
+        f"{server.worker_id}: eval 'server.concurrency + 1'",
+        f"{server.worker_id}: eval '1 / 0\\n'",
+    ]
+
+
+def test_commands_can_be_added(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    server = make_server(add)
+
+    @server.add_command
+    def queue_length(name: str) -> int:
+        return len(name)
+
+    @server.add_command("cache.clear")
+    def clear() -> str:
+        return "cleared"
+
+    assert management.ask(namespace, "queue_length", "abc").values() == [3]
+    assert management.ask(namespace, "cache.clear").values() == ["cleared"]
+
+
+def test_an_unknown_command_is_answered_as_such(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    make_server(add)
+    [reply] = management.ask(namespace, "dance")
+    assert isinstance(reply.error, WrongRequest)
+    assert "no function 'dance'" in str(reply.error)
+
+
+def test_the_namespace_of_management_is_reserved(url: str) -> None:
+    with pytest.raises(ValueError, match="reserved"):
+        AmqpRpcServer("mgt", url=url)
+
+
+def test_fanout_servers_answer_as_well(
+    url: str, management: ManagementClient, namespace: str
+) -> None:
+    servers = [AmqpRpcFanoutServer(namespace, url=url) for _ in range(2)]
+    for server in servers:
+        server.serve()
+    ready(list(servers), management)
+    workers = {reply.worker for reply in management.ask(namespace, "ping")}
+    assert workers == {server.worker_id for server in servers}
+    for server in servers:
+        server.stop()
+
+
+def test_a_stopped_worker_leaves_nothing_of_its_management_behind(
+    make_server: MakeServer, broker: Broker, management: ManagementClient, namespace: str
+) -> None:
+    server = make_server(add)
+    ready([server], management)
+    queue = f"rpc_mgt_{server.worker_id}_request"
+    assert broker.queue_exists(queue)
+    server.stop()
+    assert not broker.queue_exists(queue)
+    assert management.count_workers(namespace) == 0
+
+
+def test_a_worker_that_was_disconnected_answers_again(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    server = make_server(add)
+    ready([server], management)
+    connection = server.session.consuming.connection
+    assert connection is not None
+    connection.fail(ConnectionLost("cut by the test"))
+    wait_until(lambda: server.session.consuming.connects == 2)
+    ready([server], management)
+    assert [reply.worker for reply in management.ask(namespace, "ping")] == [server.worker_id]

@@ -1,0 +1,276 @@
+"""How clients and servers reach their broker, and what they share."""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import weakref
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import pytest
+
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcServer,
+    AuthenticationError,
+    ChannelClosed,
+    ConnectionLost,
+    Session,
+)
+from amphora.wire.codec import Properties
+from tests.support.brokers import Broker
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
+from tests.support.waiting import wait_until
+
+# -- connections ----------------------------------------------------------------------------------
+
+
+def test_everybody_on_a_session_shares_two_connections(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    make_session: MakeSession,
+    broker: Broker,
+    namespace: str,
+) -> None:
+    session = make_session()
+    for _ in range(3):
+        make_server(add, session=session)
+    clients = [make_client(session=session) for _ in range(5)]
+    other = AmqpRpcClient(namespace + "-other", session=session)
+    other.cast(wait_publish=True).add(1, 2)
+    assert [client.call.add(n, n) for n, client in enumerate(clients)] == [0, 2, 4, 6, 8]
+    assert broker.connections_from_here() == 2
+    other.close()
+    broker.forget(namespace + "-other")
+
+
+def test_a_client_of_its_own_has_two_connections(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker
+) -> None:
+    make_server(add)
+    client = make_client()
+    client.call.add(1, 2)
+    wait_until(lambda: broker.connections_from_here() == 4)
+
+
+def test_nothing_connects_before_it_is_used(
+    make_server: MakeServer, make_client: MakeClient, make_session: MakeSession, broker: Broker
+) -> None:
+    session = make_session()
+    server = make_server(add, session=session, serve=False)
+    client = make_client(session=session)
+    _ = client.call.add, client.defer(timeout=5)
+    for _ in range(10):
+        gevent.sleep(0)
+    assert broker.connections_from_here() == 0
+    assert session.state == client.state == server.state == "idle"
+    server.serve()
+    assert client.call.add(1, 2) == 3
+    assert broker.connections_from_here() == 2
+    assert session.state == client.state == "connected"
+
+
+def test_clients_that_come_and_go_leave_nothing_on_their_session(
+    make_server: MakeServer, make_session: MakeSession, namespace: str
+) -> None:
+    session = make_session()
+    make_server(add, session=session)
+
+    def use() -> weakref.ref[AmqpRpcClient]:
+        with AmqpRpcClient(namespace, session=session) as client:
+            assert client.call.add(1, 2) == 3
+        return weakref.ref(client)
+
+    gone = [use() for _ in range(20)]
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * 20
+
+
+def test_a_session_closes_for_everybody(
+    make_server: MakeServer, make_session: MakeSession, namespace: str
+) -> None:
+    make_server(add)
+    session = make_session()
+    client = AmqpRpcClient(namespace, session=session)
+    assert client.call.add(1, 2) == 3
+    session.close()
+    session.close()
+    assert session.state == client.state == "closed"
+    with pytest.raises(ConnectionLost, match="closed"):
+        client.call.add(1, 2)
+    with pytest.raises(ConnectionLost, match="closed"):
+        session.channel()
+    client.close()
+
+
+def test_calls_that_are_pending_when_the_session_is_closed_fail_at_once(
+    make_server: MakeServer, make_session: MakeSession, namespace: str
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    session = make_session()
+    client = AmqpRpcClient(namespace, session=session)
+    result = client.defer.hold(1)
+    wait_until(lambda: gate.entered)
+    session.close()
+    with pytest.raises(ConnectionLost, match="closed"):
+        result.get(timeout=5)
+    client.close()
+    gate.open()
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+
+def test_a_broker_can_be_given_by_single_settings(
+    make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    make_server(add)
+    parts = urlsplit(broker.url)
+    settings: dict[str, Any] = {
+        "amqp_host": parts.hostname,
+        "amqp_port": parts.port,
+        "amqp_user": parts.username,
+        "amqp_password": parts.password,
+        "amqp_vhost": "/",
+    }
+    with AmqpRpcClient(namespace, **settings) as client:
+        assert client.call.add(1, 2) == 3
+    with AmqpRpcServer(namespace, **settings) as server:
+        assert server.session.endpoint.hosts == ((parts.hostname, parts.port),)
+
+
+def test_the_environment_names_the_default_broker(
+    make_server: MakeServer, broker: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_server(add)
+    monkeypatch.setenv("AMQP_URL", broker.url)
+    with AmqpRpcClient(namespace) as client:
+        assert client.call.add(1, 2) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"url": "amqp://localhost", "amqp_host": "localhost"}, "either url or amqp_host"),
+        ({"url": "amqp://localhost", "amqp_password": "x"}, "either url or amqp_password"),
+        ({"url": "http://localhost"}, "must begin with amqp:// or amqps://"),
+        ({"url": "amqp://localhost/a/b"}, "%2f"),
+        ({"url": "amqp://localhost?verify=none"}, "unknown option 'verify'"),
+        ({"url": "amqp://localhost:99999"}, "host or port"),
+        ({"heartbeat": -1}, "heartbeat"),
+    ],
+)
+@pytest.mark.parametrize("kind", [AmqpRpcClient, AmqpRpcServer])
+def test_settings_that_cannot_be_understood_are_refused_at_once(
+    namespace: str, kind: Any, settings: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        kind(namespace, **settings)
+
+
+@pytest.mark.parametrize("kind", [AmqpRpcClient, AmqpRpcServer])
+def test_a_session_and_its_settings_are_not_given_together(namespace: str, kind: Any) -> None:
+    with Session() as session:
+        for settings in ({"url": "amqp://localhost"}, {"amqp_host": "localhost"}):
+            with pytest.raises(ValueError, match="either a session or the settings of one"):
+                kind(namespace, session=session, **settings)
+
+
+@pytest.mark.parametrize("kind", [AmqpRpcClient, AmqpRpcServer, Session])
+def test_an_unknown_setting_is_named(namespace: str, kind: Any) -> None:
+    with pytest.raises(TypeError, match="amqp_hots"):
+        kind(namespace if kind is not Session else None, amqp_hots="localhost")
+
+
+def test_the_next_of_several_hosts_is_tried(
+    make_server: MakeServer, broker: Broker, namespace: str, closed_port: int
+) -> None:
+    make_server(add)
+    url = broker.url.replace("@", f"@127.0.0.1:{closed_port},")
+    for _ in range(5):  # they are tried in random order
+        with AmqpRpcClient(namespace, url=url) as client:
+            assert client.call(timeout=10).add(1, 2) == 3
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+
+def test_a_refused_login_is_told_at_once_and_without_the_password(
+    make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    parts = urlsplit(broker.url)
+    secret = secrets.token_hex(8)
+    url = f"amqp://nobody:{secret}@{parts.hostname}:{parts.port}/"
+    client = make_client(url=url)
+    calls = [
+        lambda: client.call.add(1, 2),
+        lambda: client.defer.add(1, 2).get(),
+        lambda: client.cast(wait_publish=True).add(1, 2),
+        lambda: client.session.channel(),
+        lambda: AmqpRpcServer(namespace, url=url).serve(nowait=False),
+    ]
+    for call in calls:
+        with pytest.raises(AuthenticationError, match="nobody") as caught:
+            call()
+        assert caught.value.executed is False
+        assert secret not in str(caught.value)
+
+
+def test_a_missing_vhost_is_told_at_once(make_client: MakeClient, broker: Broker) -> None:
+    client = make_client(url=broker.url.replace("%2F", "no%2Fwhere"))
+    with pytest.raises(AuthenticationError, match="vhost 'no/where'"):
+        client.call.add(1, 2)
+
+
+# -- raw channels ---------------------------------------------------------------------------------
+
+
+def test_a_raw_channel_does_what_amphora_does_not(make_session: MakeSession) -> None:
+    channel = make_session().channel()
+    declared = channel.queue_declare("", durable=False, exclusive=True)
+    queue = declared.queue or ""
+    assert queue
+    channel.publish("", queue, Properties(headers={"colour": "red"}, priority=3), b"hello")
+    message = wait_until(lambda: channel.get(queue, no_ack=True))
+    assert (message.body, message.properties.headers) == (b"hello", {"colour": "red"})
+    assert channel.get(queue) is None
+
+
+@pytest.mark.parametrize("consume", [False, True])
+def test_a_raw_channel_is_on_one_of_the_sessions_connections(
+    make_session: MakeSession, broker: Broker, consume: bool
+) -> None:
+    session = make_session()
+    channels = [session.channel(consume=consume) for _ in range(3)]
+    assert broker.connections_from_here() == 1
+    link = session.consuming if consume else session.publishing
+    assert {channel.connection for channel in channels} == {link.connection}
+
+
+def test_what_the_broker_refuses_on_a_raw_channel_hurts_nobody_else(
+    make_server: MakeServer, make_client: MakeClient, make_session: MakeSession
+) -> None:
+    session = make_session()
+    make_server(add, session=session)
+    client = make_client(session=session)
+    assert client.call.add(1, 2) == 3
+    for consume in (False, True):
+        channel = session.channel(consume=consume)
+        with pytest.raises(ChannelClosed, match="404") as caught:
+            channel.queue_declare(f"missing-{secrets.token_hex(4)}", passive=True)
+        assert caught.value.code == 404
+        with pytest.raises(ChannelClosed, match="404"):
+            channel.queue_declare("any")
+        assert client.call.add(1, 2) == 3
+    assert session.publishing.connects == session.consuming.connects == 1
+
+
+def test_a_raw_channel_needs_a_broker(closed_port: int) -> None:
+    with (
+        Session(amqp_port=closed_port) as session,
+        pytest.raises(ConnectionLost, match=f"127.0.0.1:{closed_port}: Connection refused"),
+    ):
+        session.channel(timeout=0.2)
