@@ -1,4 +1,4 @@
-"""A channel: everything that one client can ask of a virtual host.
+"""A channel: what one client can ask of a virtual host.
 
 Each method does what the AMQP method of that name does, and returns what its answer says.  It
 raises a `Refusal` when the broker refuses; then the caller closes the channel (`close`) or, if
@@ -41,6 +41,9 @@ class QueueState:
 class Channel:
     """One channel of one connection.  Get it from `VirtualHost.open_channel`.
 
+    Exchanges are the same for all channels: use `topology.exchanges`, and `topology` to bind
+    them to each other.
+
     Args:
         topology: the exchanges and queues.
         replies: the consumers of direct replies.
@@ -63,7 +66,7 @@ class Channel:
     ) -> None:
         self.owner = owner
         self.receiver = Receiver(sink)
-        self._topology = topology
+        self.topology = topology
         self._replies = replies
         self._publisher = Publisher(topology, replies, agenda, limits, self.receiver, user)
         self._prefetch = 0
@@ -88,7 +91,7 @@ class Channel:
                 self._last_queue = name
                 return QueueState(name, 0, 1)
             passive = True
-        queue = self._topology.declare_queue(
+        queue = self.topology.declare_queue(
             name,
             self.owner,
             passive=passive,
@@ -105,14 +108,14 @@ class Channel:
     ) -> None:
         """Bind a queue to an exchange; `Topology.bind_queue` tells the rest."""
         key = self._key_for(name, routing_key)
-        self._topology.bind_queue(self._named(name), self.owner, exchange, key, arguments)
+        self.topology.bind_queue(self._named(name), self.owner, exchange, key, arguments)
 
     def queue_unbind(
         self, name: str, exchange: str, routing_key: str = "", arguments: Arguments | None = None
     ) -> None:
         """Remove a binding; `Topology.unbind_queue` tells the rest."""
         key = self._key_for(name, routing_key)
-        self._topology.unbind_queue(self._named(name), self.owner, exchange, key, arguments)
+        self.topology.unbind_queue(self._named(name), self.owner, exchange, key, arguments)
 
     def queue_purge(self, name: str) -> int:
         """Drop all ready messages of a queue; return how many there were.
@@ -124,7 +127,7 @@ class Channel:
 
     def queue_delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue; `Topology.delete_queue` tells the rest."""
-        return self._topology.delete_queue(self._named(name), self.owner, if_unused, if_empty)
+        return self.topology.delete_queue(self._named(name), self.owner, if_unused, if_empty)
 
     def _named(self, name: str) -> str:
         if not name and not self._last_queue:
@@ -136,7 +139,7 @@ class Channel:
         return routing_key if name or routing_key else self._named("")
 
     def _queue(self, name: str) -> Queue:
-        return self._topology.queue(self._named(name), self.owner)
+        return self.topology.queue(self._named(name), self.owner)
 
     # Publishing
 

@@ -1,4 +1,4 @@
-"""What a virtual host may hold."""
+"""What clients may take: how much of a virtual host, and how much of the broker itself."""
 
 from __future__ import annotations
 
@@ -25,6 +25,29 @@ class Limits:
     bindings: int = 100_000
     message_size: int = 16 * 1024 * 1024
     memory: int = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What connections may be, and what is proposed to clients.
+
+    Args:
+        connections: the largest number of open connections.
+        channels: the largest number of channels of one connection.
+        frame_size: the largest frame, in bytes.
+        heartbeat: the proposed seconds between signs of life; a client may choose others.
+        handshake: how long a client may take to log in, in seconds.
+        partial_frame: how long a frame may take from its first byte to its last, in seconds.
+        close: how long a client may take to agree to the end of its connection, in seconds.
+    """
+
+    connections: int = 1000
+    channels: int = 2047
+    frame_size: int = 131_072
+    heartbeat: int = 60
+    handshake: float = 10.0
+    partial_frame: float = 60.0
+    close: float = 5.0
 
 
 def check_limit(action: str, what: str, vhost: str, count: int, limit: int) -> None:

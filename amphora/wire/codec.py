@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pamqp import base
 from pamqp import commands as methods
@@ -51,6 +51,7 @@ __all__ = [
     "encode_publish_payload",
     "encode_shortstr",
     "methods",
+    "unchecked",
 ]
 
 SYNTAX_ERROR = 502
@@ -128,6 +129,19 @@ class Nack:
 
 
 Method = base.Frame | Publish | Deliver | Ack | Nack
+
+F = TypeVar("F", bound=base.Frame)
+
+
+def unchecked(cls: type[F], **arguments: Any) -> F:
+    """Return a method of pamqp with all its arguments, without pamqp's own checks of names.
+
+    They allow less than AMQP does, and a broker says names that its clients have made up.
+    """
+    method = cls.__new__(cls)
+    for name, value in arguments.items():
+        setattr(method, name, value)
+    return method
 
 
 @lru_cache(maxsize=1024)

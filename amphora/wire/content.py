@@ -84,6 +84,11 @@ class ContentAssembler(Generic[M]):
         """True when no content has begun, so that a method frame may come."""
         return self._method is None
 
+    @property
+    def expects_header(self) -> bool:
+        """True when a method with content came, and its header has to follow."""
+        return self._method is not None and self._message is None
+
     def begin(self, method: M) -> None:
         """Take note that content follows `method`.
 
