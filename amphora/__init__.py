@@ -27,6 +27,7 @@ from amphora.rpc.result import Result, iwait, wait
 from amphora.rpc.server import AmqpRpcServer
 from amphora.rpc.services import exposed
 from amphora.transport.session import Session
+from amphora.wire.codec import Properties
 
 __all__ = [
     "AmphoraError",
@@ -43,6 +44,7 @@ __all__ = [
     "NoResult",
     "Overloaded",
     "PoisonRequest",
+    "Properties",
     "Receiving",
     "Rejected",
     "RemoteException",
@@ -58,3 +60,7 @@ __all__ = [
 ]
 
 __version__ = "1.0.0.dev0"
+
+# Users read `amphora.NoResult` in a traceback, and that is what they import.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

@@ -163,6 +163,9 @@ class RemoteException(AmphoraError):
         super().__init__(*args)
         self.error_type = error_type
         self.traceback = traceback
+        if traceback:
+            # Shown below the local traceback, where nobody catches it.
+            self.add_note(f"The remote traceback:\n{traceback}")
 
     def __str__(self) -> str:
         if not self.args:

@@ -15,6 +15,7 @@ import weakref
 from time import monotonic
 from typing import Any
 
+from gevent.event import Event
 from gevent.lock import Semaphore
 from msgspec import UNSET
 
@@ -32,6 +33,7 @@ from amphora.rpc.result import Pending
 from amphora.rpc.serializers import serializer_of
 from amphora.rpc.timeouts import Timeouts
 from amphora.transport.channel import Channel
+from amphora.transport.deadline import Deadline
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.throttle import ThrottledLog
@@ -69,6 +71,8 @@ class Calls:
         self._limit = limit
         self._slots = Semaphore(limit)
         self._wait = when_full == "wait"
+        self._casts = 0
+        self._no_casts = Event()
         self._session = session
         self._pending: dict[str, weakref.ref[Pending]] = {}
         self._timeouts = Timeouts(self._expire)
@@ -108,19 +112,36 @@ class Calls:
         self._session.claim()
         self._take_slot(name, deadline)
         outgoing.on_settled = self._cast_settled
+        self._casts += 1
         try:
             self._session.publisher.publish(outgoing)
         except BaseException:
-            self._slots.release()
+            self._cast_ended()
             raise
 
     def withdraw_cast(self, outgoing: Outgoing) -> None:
         """Give up on a cast that is not confirmed; if it is unsent, it is never sent."""
-        self._slots.release()
+        self._cast_ended()
         self._session.publisher.withdraw(outgoing)
 
-    def _cast_settled(self, outgoing: Outgoing) -> None:
+    def wait_for_casts(self, timeout: float) -> None:
+        """Wait until the broker has confirmed every cast, `timeout` seconds at most.
+
+        Switches greenlets.
+        """
+        deadline = Deadline(timeout)
+        while self._casts:
+            self._no_casts.clear()
+            if not self._no_casts.wait(deadline.left()):
+                break
+
+    def _cast_ended(self) -> None:
         self._slots.release()
+        self._casts -= 1
+        self._no_casts.set()
+
+    def _cast_settled(self, outgoing: Outgoing) -> None:
+        self._cast_ended()
         if outgoing.error is not None:
             error = self.explained(outgoing, outgoing.error)
             throttled.warning("a cast to %s has failed: %s", self.namespace, error)
@@ -283,5 +304,6 @@ class Calls:
     def forget_all(self) -> None:
         """Forget everything, in a forked child: the calls are the parent's."""
         self._pending.clear()
+        self._casts = 0
         self._slots = Semaphore(self._limit)
         self._timeouts.close()

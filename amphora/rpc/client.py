@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent.event import AsyncResult
@@ -73,6 +73,8 @@ class AmqpRpcClient:
         max_pending: how many calls may be pending at once.
         when_full: what another call does then: "wait" for its turn until its deadline, or "fail"
             at once with Overloaded.
+        queue_type: the type of the request queue, "classic" or "quorum", if a client has to make
+            it because no server ever ran.
         connection: the other settings of `Session`, such as `amqp_host`.
 
     Raises:
@@ -95,6 +97,7 @@ class AmqpRpcClient:
         durable: bool = True,
         max_pending: int = DEFAULT_MAX_PENDING,
         when_full: str = "wait",
+        queue_type: str = "classic",
         **connection: Any,
     ) -> None:
         self.namespace = self._check_namespace(namespace)
@@ -106,6 +109,7 @@ class AmqpRpcClient:
         self.defer: Proxy[Result] = Proxy("defer", self._defer, _CALL_OPTIONS)
         self.cast: Proxy[None] = Proxy("cast", self._cast, _CALL_OPTIONS)
         self._durable = durable
+        self._queue_arguments = naming.queue_arguments(queue_type)
         self._calls = Calls(namespace, self.session, max_pending, when_full)
         self._tune_functions: dict[str, TuneFunction] = {}
         self._operations: set[gevent.Greenlet[..., None]] = set()
@@ -123,6 +127,14 @@ class AmqpRpcClient:
     def __repr__(self) -> str:
         kind = type(self).__name__
         return f"<{kind} {self.namespace} [{len(self._calls)} pending, {self.state}]>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}; a function of the servers is"
+                f" called with client.call.{name}(...)"
+            )
 
     def __enter__(self) -> AmqpRpcClient:
         return self
@@ -154,7 +166,7 @@ class AmqpRpcClient:
         queue = naming.request_queue(self.namespace)
         return Topology(
             Exchange(self._exchange),
-            Queue(queue, as_found=True),
+            Queue(queue, arguments=self._queue_arguments, as_found=True),
             Binding(queue, self._exchange),
         )
 
@@ -403,12 +415,14 @@ class AmqpRpcClient:
     def close(self, timeout: float = 1.0) -> None:
         """Close the client; calls that still wait fail with ConnectionLost.
 
+        Casts that the broker has not confirmed are waited for, as long as the timeout allows.
         Switches greenlets for at most about twice `timeout` seconds, whatever state the broker
         is in.  A session that was given stays open.  Closing twice is fine.
         """
         if self._closed:
             return
         self._closed = True
+        self._calls.wait_for_casts(timeout)
         self._calls.fail_all("the client was closed while")
         gevent.killall(list(self._operations), block=False)
         self.session.publishing.remove(self._requests)

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+from typing import Any
 
 MANAGEMENT_NAMESPACE = "mgt"
 
@@ -24,6 +25,13 @@ _LONGEST = 120
 _KEPT = 64
 # A worker id is a name and so many random bytes in hex.
 _WORKER_NUMBER_BYTES = 5
+
+# A quorum queue drops what was delivered too often: after 20 deliveries on RabbitMQ 4, handled or
+# not.  amphora counts what was begun, so here the limit is out of the way.
+_QUEUE_TYPES: dict[str, dict[str, Any]] = {
+    "classic": {},
+    "quorum": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000},
+}
 
 
 def check_namespace(namespace: str) -> str:
@@ -54,6 +62,18 @@ def request_exchange(namespace: str) -> str:
 def request_queue(namespace: str) -> str:
     """Return the name of the queue that all servers of a namespace share."""
     return f"rpc_{namespace}_request"
+
+
+def queue_arguments(queue_type: str) -> dict[str, Any]:
+    """Return the arguments of a request queue of a type, "classic" or "quorum".
+
+    Raises:
+        ValueError: there is no such type.
+    """
+    arguments = _QUEUE_TYPES.get(queue_type)
+    if arguments is None:
+        raise ValueError(f"queue_type must be one of {tuple(_QUEUE_TYPES)}, not {queue_type!r}")
+    return arguments
 
 
 def labelled_queue(namespace: str, label: str) -> str:

@@ -91,7 +91,8 @@ class Responder:
             body,
             needs=() if direct else (self._topology,),
             on_settled=lambda outgoing: self._settled(outgoing, delivery),
-            mandatory=durable,
+            # RabbitMQ cannot route to a direct reply, and returns what it has delivered.
+            mandatory=durable and not direct,
             confirm=durable,
         )
         self.unconfirmed += 1

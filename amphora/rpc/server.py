@@ -19,6 +19,7 @@ from gevent.event import Event
 from amphora.errors import (
     AmphoraError,
     AuthenticationError,
+    ChannelClosed,
     PoisonRequest,
 )
 from amphora.rpc import naming
@@ -58,13 +59,6 @@ CONFIRM_TIMEOUT = 5.0
 
 # The modules between a request and its handler.
 _OURS = ("amphora.rpc.",)
-
-# A quorum queue drops what was delivered too often: after 20 deliveries on RabbitMQ 4, handled or
-# not.  amphora counts what was begun, so here the limit is out of the way.
-_QUEUE_TYPES: dict[str, dict[str, Any]] = {
-    "classic": {},
-    "quorum": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000},
-}
 
 H = TypeVar("H", bound=Handler)
 
@@ -116,10 +110,8 @@ class AmqpRpcServer:
         self.namespace = naming.check_namespace(namespace)
         if isinstance(concurrency, bool) or not 1 <= concurrency <= 65535:
             raise ValueError(f"concurrency must be 1 to 65535, not {concurrency!r}")
-        if queue_type not in _QUEUE_TYPES:
-            raise ValueError(f"queue_type must be one of {tuple(_QUEUE_TYPES)}, not {queue_type!r}")
         self.concurrency = concurrency
-        self._queue_type = queue_type
+        self._queue_arguments = naming.queue_arguments(queue_type)
         self.tracebacks = tracebacks
         self.worker_id = naming.new_worker_id(f"{self._worker_prefix}{namespace}")
         self.functions = Functions(namespace)
@@ -149,6 +141,7 @@ class AmqpRpcServer:
         self._opened = False
         self._stop_begun = False
         self._given_up = False
+        self._was_ready = False
         self._quiet = Event()
         self._stopped = Event()
         self._failure: AmphoraError | None = None
@@ -279,9 +272,7 @@ class AmqpRpcServer:
     def _request_parts(self) -> list[Part]:
         """Return what to set up on the connection that consumes, in this order."""
         exchange = naming.request_exchange(self.namespace)
-        queue = Queue(
-            naming.request_queue(self.namespace), arguments=_QUEUE_TYPES[self._queue_type]
-        )
+        queue = Queue(naming.request_queue(self.namespace), arguments=self._queue_arguments)
         binding = Binding(queue.name, exchange)
         return [
             *self._management.parts,
@@ -309,6 +300,8 @@ class AmqpRpcServer:
         Raises:
             RuntimeError: the server was stopped; make a new one.
             AuthenticationError: the broker refuses the login or the vhost (not with `nowait`).
+            AmphoraError: the broker refuses to set up what the server needs, as when its queue is
+                there with other settings (not with `nowait`).
         """
         if self.state in ("stopping", "stopped"):
             raise RuntimeError(f"{self!r} was stopped and cannot serve again; make a new one")
@@ -396,6 +389,14 @@ class AmqpRpcServer:
         if isinstance(link.error, AuthenticationError) and not link.connects:
             self._failure = AuthenticationError(str(link.error))
             self._stopped.set()
+        if self.ready:
+            self._was_ready = True
+        for part in self._parts:
+            if isinstance(part.error, ChannelClosed) and not self._was_ready:
+                # Somebody has to change something: waiting will not help.
+                self._failure = AmphoraError(f"{part!r} cannot be set up: {part.error}")
+                self._failure.__cause__ = part.error
+                self._stopped.set()
 
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -479,8 +480,9 @@ class AmqpRpcServer:
             self.state = "stopping"
             self._queues.stop()
             for part in self._parts:
-                # Commands are answered until the end.
-                if isinstance(part, Consumer) and part is not self._management.consumer:
+                # Commands are answered until the end, and until then the worker counts as there:
+                # the answers of its last requests are waited for.
+                if isinstance(part, Consumer) and part not in self._management.parts:
                     try:
                         part.stop_deliveries()
                     except AmphoraError as error:

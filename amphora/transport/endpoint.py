@@ -23,7 +23,11 @@ DEFAULT_CHANNEL_MAX = 2047
 # A method that the broker has not answered in this time counts as failed.
 DEFAULT_METHOD_TIMEOUT = 10.0
 
-_PORTS = {"amqp": 5672, "amqps": 5671}
+# What stands for the port of a broker in this very process, which has none.
+IN_MEMORY = 0
+
+_PORTS = {"amqp": 5672, "amqps": 5671, "memory": IN_MEMORY}
+MEMORY_SCHEME = "memory://"
 _NUMBER_OPTIONS = {"heartbeat": "heartbeat", "connection_timeout": "connect_timeout"}
 _FILE_OPTIONS = ("cafile", "certfile", "keyfile")
 
@@ -52,12 +56,16 @@ class Endpoint:
     def __str__(self) -> str:
         scheme = "amqps" if self.ssl_context else "amqp"
         hosts = ",".join(address(host, port) for host, port in self.hosts)
+        if hosts.startswith(MEMORY_SCHEME):
+            scheme, _, hosts = hosts.partition("://")
         vhost = "" if self.vhost == "/" else quote(self.vhost, safe="")
         return f"{scheme}://{quote(self.user, safe='')}:***@{hosts}/{vhost}"
 
 
 def address(host: str, port: int) -> str:
-    """Return `host:port` as it is written in a URL."""
+    """Return `host:port` as it is written in a URL, or `memory://name`."""
+    if port == IN_MEMORY:
+        return f"{MEMORY_SCHEME}{host}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -81,7 +89,8 @@ def endpoint(
         url: `amqp://user:password@host:port/vhost`, with `amqps` for TLS and several
             `host:port` separated by commas.  Options behind `?` are `heartbeat` and
             `connection_timeout` (seconds), `cafile`, `certfile` and `keyfile`.  A missing or
-            empty vhost is `/`; write a slash in a name as `%2f`.  Without any setting, the
+            empty vhost is `/`; write a slash in a name as `%2f`.  `memory://name` is a broker in
+            this process, made by `amphora.testing.Broker`.  Without any setting, the
             environment variable `AMQP_URL` counts, else a broker on this machine.
         amqp_host, amqp_port, amqp_user, amqp_password, amqp_vhost: the same as single
             settings; they cannot be mixed with `url`.

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from time import monotonic
 
+import gevent
+
 from amphora.errors import (
     AmphoraError,
     AuthenticationError,
@@ -25,6 +27,7 @@ from amphora.errors import (
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned
 from amphora.transport.connection import Connection
+from amphora.transport.deadline import Deadline
 from amphora.transport.link import Link, Part
 from amphora.wire.codec import Properties
 
@@ -195,6 +198,18 @@ class Publisher(Part):
                     self._send(outgoing, channel)
                 except ValueError as error:
                     outgoing.fail(Rejected(f"the message cannot be sent: {error}"))
+
+    def wait_settled(self, timeout: float) -> bool:
+        """Wait until the broker has confirmed everything; False if it has not in time.
+
+        Switches greenlets.
+        """
+        deadline = Deadline(timeout)
+        while self.unsettled:
+            if deadline.passed:
+                return False
+            gevent.sleep(0.01)
+        return True
 
     def close(self) -> None:
         """Fail everything that is not confirmed."""

@@ -8,6 +8,8 @@ opened when it is first needed.
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import weakref
 from collections.abc import Callable
@@ -26,6 +28,10 @@ T = TypeVar("T")
 
 # How long a link may take to notice that its connection has ended, in seconds.
 KEEPER_TURN = 0.05
+# How long the end of a program waits for confirms, in seconds.
+EXIT_TIMEOUT = 1.0
+
+logger = logging.getLogger("amphora.transport")
 
 
 class Session:
@@ -189,9 +195,26 @@ _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    if not _sessions:
+        return
+    # gevent's own fork does this too; after a plain os.fork nothing would run otherwise.
+    gevent.reinit()
     # The sockets are the parent's: two processes on one connection would mix their frames.
     for session in list(_sessions):
         session._forked()
 
 
+def _at_exit() -> None:
+    """Give the broker a moment for what a program sent last and did not wait for."""
+    for session in list(_sessions):
+        unsettled = session.publisher.unsettled
+        if unsettled and not session._closed and not session.publisher.wait_settled(EXIT_TIMEOUT):
+            logger.warning(
+                "the program ends, and the broker has not confirmed %d messages; close() would"
+                " wait for them",
+                session.publisher.unsettled,
+            )
+
+
 os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

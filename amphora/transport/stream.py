@@ -1,4 +1,4 @@
-"""A TCP or TLS stream on gevent's sockets.
+"""A TCP or TLS stream on gevent's sockets, or a pipe to a broker in this very process.
 
 gevent's own socket classes are used by name, so that it makes no difference whether the program
 is monkey-patched.  Errors of the operating system and of TLS become `ConnectionLost` here and
@@ -7,15 +7,36 @@ nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gevent
 import gevent.socket
 import gevent.ssl
 
 from amphora.errors import ConnectionLost
-from amphora.transport.endpoint import address
+from amphora.transport.endpoint import IN_MEMORY, address
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RECEIVE_SIZE = 256 * 1024
+
+# The brokers in this process, by the names in their URLs `memory://name`.  Each takes the
+# descriptor of a connected socket.
+_in_memory: dict[str, Callable[[int], None]] = {}
+
+
+def listen_in_memory(name: str, take: Callable[[int], None]) -> None:
+    """Let clients in this process connect to `memory://name`.
+
+    Args:
+        take: given the descriptor of a connected socket for each client; it owns it.  It may be
+            called from any thread.
+    """
+    _in_memory[name] = take
+
+
+def unlisten_in_memory(name: str) -> None:
+    """Take no more connections to `memory://name`."""
+    _in_memory.pop(name, None)
 
 
 class Stream:
@@ -86,6 +107,8 @@ def connect(
             certificate does not verify.
     """
     peer = address(host, port)
+    if port == IN_MEMORY:
+        return _connect_in_memory(host, peer)
     expired = ConnectionLost(f"no connection to {peer}: no answer within {timeout:g} s")
     sock = None
     try:
@@ -105,6 +128,15 @@ def connect(
     finally:
         if sock is not None:
             sock.close()
+
+
+def _connect_in_memory(name: str, peer: str) -> Stream:
+    take = _in_memory.get(name)
+    if take is None:
+        raise ConnectionLost(f"no connection to {peer}: no such broker is in this process")
+    ours, theirs = gevent.socket.socketpair()
+    take(theirs.detach())
+    return Stream(ours, peer)
 
 
 def _reason(error: Exception) -> str:

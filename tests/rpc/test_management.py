@@ -78,6 +78,7 @@ def test_stats_tell_what_a_worker_has_done(
         raise ValueError("as asked")
 
     server = make_server(add, fail, concurrency=7)
+    ready([server], management)
     client = make_client()
     for _ in range(12):
         client.call.add(1, 2)
@@ -104,7 +105,7 @@ def test_describe_tells_signatures_types_and_docstrings(
         """Greet somebody."""
         return name * times
 
-    make_server(greet)
+    ready([make_server(greet)], management)
     [described] = management.ask(namespace, "describe").values()
     assert described["commands"] == ["ping", "stats", "describe"]
     [function] = described["functions"]
@@ -123,7 +124,7 @@ def test_a_worker_whose_handlers_are_all_busy_answers_all_the_same(
     namespace: str,
 ) -> None:
     gate = Gate()
-    make_server(gate.hold, concurrency=2)
+    ready([make_server(gate.hold, concurrency=2)], management)
     results = [make_client().defer.hold(n) for n in range(4)]
     wait_until(lambda: len(gate.entered) == 2)
     [stats] = management.ask(namespace, "stats").values()
@@ -137,6 +138,7 @@ def test_kill_and_eval_do_not_exist_unless_switched_on(
     make_server: MakeServer, management: ManagementClient, namespace: str, command: str
 ) -> None:
     server = make_server(add)
+    ready([server], management)
     arguments = ("1 + 1",) if command == "eval" else ()
     [reply] = management.ask(namespace, command, *arguments)
     assert isinstance(reply.error, WrongRequest)
@@ -157,6 +159,7 @@ def test_kill_stops_a_worker_warmly(
 ) -> None:
     gate = Gate()
     server = make_server(gate.hold, management={"kill"})
+    ready([server], management)
     result = make_client().defer.hold("in work")
     wait_until(lambda: gate.entered)
     with caplog.at_level(logging.WARNING, "amphora.audit"):
@@ -176,6 +179,7 @@ def test_eval_is_logged_and_answers_with_the_value(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = make_server(add, management={"eval"})
+    ready([server], management)
     with caplog.at_level(logging.WARNING, "amphora.audit"):
         assert management.ask(namespace, "eval", "server.concurrency + 1").values() == [101]
         [reply] = management.ask(namespace, "eval", "1 / 0\n")
@@ -192,6 +196,7 @@ def test_commands_can_be_added(
     make_server: MakeServer, management: ManagementClient, namespace: str
 ) -> None:
     server = make_server(add)
+    ready([server], management)
 
     @server.add_command
     def queue_length(name: str) -> int:
@@ -208,7 +213,7 @@ def test_commands_can_be_added(
 def test_an_unknown_command_is_answered_as_such(
     make_server: MakeServer, management: ManagementClient, namespace: str
 ) -> None:
-    make_server(add)
+    ready([make_server(add)], management)
     [reply] = management.ask(namespace, "dance")
     assert isinstance(reply.error, WrongRequest)
     assert "no function 'dance'" in str(reply.error)
