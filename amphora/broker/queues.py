@@ -313,7 +313,6 @@ class Queue:
 
     def _drop_consumer(self, consumer: Consumer) -> None:
         consumer.cancelled = True
-        consumer.receiver.waiting.pop(self, None)
         self._consumers.remove(consumer)
         if self._active is consumer:
             self._active = self._next_active() if self.options.single_active_consumer else None

@@ -670,6 +670,19 @@ def test_a_consumer_that_is_cancelled_while_it_waits_for_room_is_forgotten(
     assert client.get_all("q") == ["2", "3"]
 
 
+def test_two_consumers_may_wait_for_room_and_one_be_cancelled(client: Client) -> None:
+    filled(client, *"123")
+    client.channel.receiver.window = 1
+    client.basic_consume("q", "a", no_ack=True)
+    client.basic_consume("q", "b", no_ack=True)
+
+    client.basic_cancel("a")
+    client.channel.receiver.written()
+    client.world.vhost.flush()
+
+    assert client.got_by() == ["a:1", "b:2"]
+
+
 def test_a_queue_that_is_deleted_while_it_waits_for_room_is_forgotten(client: Client) -> None:
     filled(client, *"123")
     client.channel.receiver.window = 1

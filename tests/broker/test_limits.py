@@ -154,6 +154,18 @@ def test_a_queue_drops_messages_until_their_size_fits(client: Client) -> None:
     assert client.count("q") == 0
 
 
+def test_a_purged_queue_has_room_again(client: Client) -> None:
+    declare(client, max_length_bytes=10)
+    client.publish("q", "aaaa", "bbbb")
+
+    client.queue_purge("q")
+    client.publish("q", "cccc", "dddd")
+
+    assert client.get_all("q") == ["cccc", "dddd"]
+    client.publish("q", "eeee", "ffff", "gggg")
+    assert client.get_all("q") == ["ffff", "gggg"]
+
+
 def test_a_message_that_comes_back_to_a_full_queue_is_the_first_to_go(client: Client) -> None:
     declare(client, max_length=2)
     client.publish("q", "a", "b")

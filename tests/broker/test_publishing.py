@@ -264,6 +264,19 @@ def test_verdicts_of_a_transaction_count_when_it_is_committed(client: Client) ->
     assert client.get_all("q") == ["c"]
 
 
+def test_many_verdicts_of_a_transaction_count(client: Client) -> None:
+    client.queue_declare("q")
+    client.publish("q", *"abcd")
+    client.tx_select()
+    for tag in range(1, 5):
+        client.basic_get("q")
+        client.basic_ack(tag)
+
+    client.tx_commit()
+
+    assert client.world.vhost.memory == 0
+
+
 def test_a_message_has_one_verdict_in_a_transaction(client: Client) -> None:
     client.queue_declare("q")
     client.publish("q", "a")
