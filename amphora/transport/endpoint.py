@@ -221,4 +221,6 @@ def _parse_host(item: str, default_port: int) -> tuple[str, int]:
         host = parts.hostname
     except ValueError:
         raise ValueError("the host or port in the broker's URL cannot be understood") from None
+    if port == IN_MEMORY or (port is not None and default_port == IN_MEMORY):
+        raise ValueError(f"the broker's URL cannot have the port {port}")
     return unquote(host or "127.0.0.1"), default_port if port is None else port

@@ -24,7 +24,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
 from amphora.transport.connection import Connection
 from amphora.transport.deadline import Deadline
-from amphora.transport.endpoint import Endpoint
+from amphora.transport.endpoint import IN_MEMORY, Endpoint
 from amphora.transport.stream import LOOPBACK
 
 logger = logging.getLogger("amphora.transport")
@@ -270,7 +270,8 @@ class Link:
                 failures.append(error)
             else:
                 self.connects += 1
-                self._warn_of_risks(host)
+                if port != IN_MEMORY:
+                    self._warn_of_risks(host)
                 connection.on_closed = self._wake_keeper
                 connection.on_blocked = self._changed
                 connection.on_room = self._changed
