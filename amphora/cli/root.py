@@ -21,6 +21,8 @@ from amphora.cli.settings import Settings, url_and_debug
 from amphora.cli.top import top
 from amphora.cli.worker import worker
 
+SILENCE = logging.NullHandler()
+
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Workers": (serve,),
     "Requests": (call,),
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.  Switches greenlets."""
     # What the library logs, commands say themselves.
-    logging.getLogger("amphora").addHandler(logging.NullHandler())
+    logging.getLogger("amphora").addHandler(SILENCE)
     settings = Settings()
     try:
         outcome = commands.main(arguments, "amphora", standalone_mode=False, obj=settings)

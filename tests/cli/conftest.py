@@ -1,0 +1,123 @@
+"""The command as tests run it: inside their own process, where nothing else matters."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from amphora import AmqpRpcServer
+from amphora.cli.root import run
+from tests.rpc.conftest import (  # noqa: F401 (fixtures)
+    broker,
+    closed_port,
+    make_client,
+    managed_broker,
+    url,
+)
+from tests.rpc.conftest import make_server as begin_to_serve  # noqa: F401
+from tests.support.processes import ROOT, PythonProcess
+from tests.support.rpc import MakeServer
+from tests.support.waiting import wait_until
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+@pytest.fixture
+def make_server(begin_to_serve: MakeServer) -> MakeServer:  # noqa: F811
+    """Make servers of the test's namespace, with some functions, and wait until they serve."""
+
+    def make(*functions: Callable[..., Any], **settings: Any) -> AmqpRpcServer:
+        server = begin_to_serve(*functions, **settings)
+        wait_until(lambda: server.ready)
+        return server
+
+    return make
+
+
+class Outcome(NamedTuple):
+    """What a command has printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What was printed as one JSON object."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+    @property
+    def json_lines(self) -> list[Any]:
+        """What was printed, a JSON object per line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Amphora = Callable[..., Outcome]
+Serve = Callable[..., PythonProcess]
+
+
+@pytest.fixture
+def amphora_anywhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Amphora]:
+    """Run a command line in this process."""
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+
+    def amphora(*words: object) -> Outcome:
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        return Outcome(code, *capsys.readouterr())
+
+    yield amphora
+    root.handlers[:], root.level = before
+
+
+@pytest.fixture
+def amphora(amphora_anywhere: Amphora, url: str, monkeypatch: pytest.MonkeyPatch) -> Amphora:  # noqa: F811
+    """Run a command line in this process, with the test's broker."""
+    monkeypatch.setenv("AMQP_URL", url)
+    return amphora_anywhere
+
+
+@pytest.fixture
+def serve(url: str, namespace: str, tmp_path: Path) -> Iterator[Serve]:  # noqa: F811
+    """Run `amphora serve` with a program of `programs/`, or with another one, in a process.
+
+    It is ended, and its workers with it, at the end of the test.
+    """
+    with ExitStack() as running:
+
+        def serve(*words: object, program: str = "service", **settings: Any) -> PythonProcess:
+            settings.setdefault("cwd", PROGRAMS)
+            env = {
+                "AMQP_URL": url,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONWARNINGS": "error",
+                "SERVICE_NAMESPACE": namespace,
+                **settings.pop("env", {}),
+            }
+            arguments = ["-m", "amphora", "serve", program, *map(str, words)]
+            return running.enter_context(PythonProcess(*arguments, env=env, **settings))
+
+        yield serve
+
+
+def workers(process: PythonProcess) -> list[int]:
+    """Return the process ids of the workers that take requests, the oldest first."""
+    found = []
+    for line in process.lines:
+        words = line.partition(" worker ")[2].split()
+        if words[1:3] == ["takes", "requests"]:
+            found.append(int(words[0]))
+        elif words and words[1] in ("has", "was", "stops:") and int(words[0]) in found:
+            found.remove(int(words[0]))
+    return found

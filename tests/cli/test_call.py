@@ -1,0 +1,294 @@
+"""`amphora call`: what is sent, what is printed, and how it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+
+from amphora import AmqpRpcFanoutServer
+from amphora.cli.call import parse_arguments
+from tests.cli.conftest import Amphora
+from tests.support.brokers import Broker
+from tests.support.rpc import MakeClient, MakeServer, add
+from tests.support.waiting import wait_until
+
+
+def echo(*args: Any, **kwargs: Any) -> Any:
+    return [list(args), kwargs]
+
+
+def say(text: str) -> str:
+    return text
+
+
+def fail(text: str) -> None:
+    raise KeyError(text)
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("1", 1),
+        ("-1", -1),
+        ("2.5e3", 2500.0),
+        ("true", True),
+        ("null", None),
+        ("[1, 2]", [1, 2]),
+        ('{"a": {"b": []}}', {"a": {"b": []}}),
+        ('"1"', "1"),
+        ('"a=1"', "a=1"),
+        ("text", "text"),
+        ("", ""),
+        ("007", "007"),
+        ("True", "True"),
+        ("[1,", "[1,"),
+        ("2026-01-31", "2026-01-31"),
+        ("Zoë", "Zoë"),
+        ("[" * 5000, "[" * 5000),
+    ],
+)
+def test_an_argument_is_json_or_a_text(word: str, value: Any) -> None:
+    assert parse_arguments((word,)) == ([value], {})
+    assert parse_arguments((f"name={word}",)) == ([], {"name": value})
+
+
+def test_arguments_reach_the_function(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(echo)
+    call = f"{namespace}.echo"
+    assert amphora("call", call, 1, "two", "a=3", "b=four", "--json").json == {
+        "result": [[1, "two"], {"a": 3, "b": "four"}]
+    }
+    assert amphora("call", "--json", call, -1, "-2.5").json == {"result": [[-1, -2.5], {}]}
+    assert amphora("call", "--json", call, "-1", "--", "-x", "--json").json == {
+        "result": [[-1, "-x", "--json"], {}]
+    }
+    # A parameter may have any name.
+    assert amphora("call", "--json", call, "self=1").json == {"result": [[], {"self": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "Missing argument 'NAMESPACE.FUNCTION'"),
+        (["math"], "NAMESPACE.FUNCTION, such as"),
+        (["math."], "NAMESPACE.FUNCTION, such as"),
+        ([".add"], "NAMESPACE.FUNCTION, such as"),
+        (["a b.add"], "namespace 'a b' must be"),
+        (["mgt.ping"], "reserved for management"),
+        (["math.add", "--timout", "5"], "No such option: --timout"),
+        (["math.add", "--timout=5"], "No such option: --timout"),
+        (["math.add", "-x"], "No such option: -x"),
+        (["math.add", "a=1", "a=2"], "The argument a is given twice"),
+        (["math.add", "--timeout", "soon"], "'soon' is not a valid float"),
+        (["math.add", "--fanout", "--cast"], "--fanout goes with neither"),
+    ],
+)
+def test_wrong_usage_is_explained(
+    amphora_anywhere: Amphora, words: list[str], complaint: str
+) -> None:
+    outcome = amphora_anywhere("call", *words)
+    assert outcome.code == 2
+    assert complaint in outcome.err
+    assert "Usage: amphora call" in outcome.err
+    assert outcome.out == ""
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "1e9"])
+def test_an_impossible_timeout_is_wrong_usage(
+    amphora: Amphora, make_server: MakeServer, namespace: str, timeout: str
+) -> None:
+    make_server(echo)
+    outcome = amphora("call", f"{namespace}.echo", "--timeout", timeout)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "a timeout must be more than 0" in outcome.err
+
+
+# -- results --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        ("6", "6\n"),
+        ("text", "text\n"),
+        ('"two\\nlines"', "two\nlines\n"),
+        ("null", "null\n"),
+        ('{"a": [1]}', '{\n  "a": [\n    1\n  ]\n}\n'),
+    ],
+)
+def test_a_result_is_printed_alone(
+    amphora: Amphora, make_server: MakeServer, namespace: str, value: str, printed: str
+) -> None:
+    server = make_server()
+    server.add_function(lambda it: it, "it")
+    outcome = amphora("call", f"{namespace}.it", value)
+    assert outcome == (0, printed, "")
+
+
+def test_a_function_and_a_namespace_may_have_dots(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    server = make_server()
+    server.add_function(say, "texts.say")
+    assert amphora("call", f"{namespace}.texts.say", "hi").out == "hi\n"
+    assert amphora("call", "-n", namespace, "texts.say", "hi").out == "hi\n"
+
+
+def test_a_cast_is_sent_and_nothing_is_waited_for(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    came: list[str] = []
+    server = make_server()
+    server.add_function(came.append, "note")
+    outcome = amphora("call", f"{namespace}.note", "this", "--cast")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert f"{namespace}.note is in the queue" in outcome.err
+    assert amphora("call", f"{namespace}.note", "that", "--cast", "--json").json == {"sent": True}
+    wait_until(lambda: came == ["this", "that"])
+
+
+def test_a_routing_key_leads_to_the_queue_of_the_key(
+    amphora: Amphora, make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    server = make_server(say)
+    make_client().create_new_request_queue("Alice", x_expires=60)
+    receiving = server.receive_from_queue("Alice", max_calls=1, block=False)
+    assert amphora("call", f"{namespace}.say", "hi", "--routing-key", "Alice").out == "hi\n"
+    assert receiving.wait(5) == 1
+    make_client().remove_request_queue("Alice")
+
+
+def test_all_servers_of_a_fanout_namespace_answer(
+    amphora: Amphora, url: str, namespace: str
+) -> None:
+    with (
+        AmqpRpcFanoutServer(namespace, url=url) as one,
+        AmqpRpcFanoutServer(namespace, url=url) as other,
+    ):
+        for server in (one, other):
+            server.add_function(lambda server=server: server.worker_id, "who")
+            server.serve()
+        wait_until(lambda: one.ready and other.ready)
+        outcome = amphora("call", f"{namespace}.who", "--fanout", "--json")
+        ids = sorted([one.worker_id, other.worker_id])
+        assert outcome.code == 0
+        assert sorted(line["worker"] for line in outcome.json_lines) == ids
+        assert all(line["worker"] == line["result"] for line in outcome.json_lines)
+        table = amphora("call", f"{namespace}.who", "--fanout").out.splitlines()
+        assert [line.split() for line in table] == [["worker", "result"], *([it, it] for it in ids)]
+        # Without the option it would wait for a server that does not exist.
+        outcome = amphora("call", f"{namespace}.who")
+        assert outcome.code == 7
+        assert "call it with --fanout" in outcome.err
+    outcome = amphora("call", f"{namespace}.who", "--fanout")
+    assert (outcome.code, outcome.out) == (6, "")
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def test_what_the_function_raised_is_one_line(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(fail)
+    outcome = amphora("call", f"{namespace}.fail", "a\nb\x1b[31m")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == "amphora: error: the function raised KeyError: a\\nb\\x1b[31m\n"
+
+
+def test_the_remote_traceback_is_shown_on_request(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(fail)
+    outcome = amphora("call", f"{namespace}.fail", "a\x1b[31m", "--traceback")
+    lines = outcome.err.splitlines()
+    assert outcome.code == 1
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "in fail" in lines[1]
+    assert lines[-1].startswith("amphora: error: the function raised KeyError")
+    assert "\x1b" not in outcome.err
+
+
+def test_a_failure_is_an_object_for_programs(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(fail)
+    outcome = amphora("call", f"{namespace}.fail", "x", "--json")
+    assert (outcome.code, outcome.err) == (1, "")
+    error = outcome.json["error"]
+    assert "in fail" in error.pop("traceback")
+    assert error == {
+        "type": "RemoteException",
+        "message": "the function raised KeyError: x",
+        "exit_code": 1,
+        "executed": True,
+        "remote_type": "KeyError",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["nope"], "has no function 'nope'"),
+        (["add", "1"], "missing a required argument: 'b'"),
+        (["add", "1", "2", "c=3"], "unexpected keyword argument 'c'"),
+    ],
+)
+def test_a_refused_request_leads_to_the_list_of_functions(
+    amphora: Amphora, make_server: MakeServer, namespace: str, words: list[str], complaint: str
+) -> None:
+    make_server(add)
+    outcome = amphora("call", f"{namespace}.{words[0]}", *words[1:])
+    assert (outcome.code, outcome.out) == (7, "")
+    assert complaint in outcome.err
+    assert f"amphora describe {namespace}" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--cast"], ["--routing-key", "Bob"], ["--fanout"]])
+def test_a_misspelled_namespace_is_noticed_at_once_and_leaves_nothing(
+    amphora: Amphora, broker: Broker, namespace: str, options: list[str]
+) -> None:
+    with gevent.Timeout(20):  # and not the 60 s of a call
+        outcome = amphora("call", f"{namespace}.add", *options)
+    assert (outcome.code, outcome.out) == (6, "")
+    assert namespace in outcome.err
+    assert not broker.queue_exists(f"rpc_{namespace}_request")
+
+
+def test_a_request_that_waits_for_a_worker_says_so(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add).stop()
+    outcome = amphora("call", f"{namespace}.add", 1, 2, "--timeout", 0.2)
+    assert (outcome.code, outcome.out) == (5, "")
+    note, error = outcome.err.splitlines()
+    assert note.startswith(f"amphora: no worker of {namespace} is there")
+    assert "within 0.2 s" in error
+
+
+def test_a_request_that_waits_is_answered_by_the_worker_that_comes(
+    amphora: Amphora, make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    make_server(add).stop()
+    calling = gevent.spawn(amphora, "call", f"{namespace}.add", 1, 2)
+    wait_until(lambda: broker.ready_messages(f"rpc_{namespace}_request") == 1)
+    make_server(add)
+    outcome = calling.get(timeout=10)
+    assert (outcome.code, outcome.out) == (0, "3\n")
+
+
+def test_a_key_without_a_queue_is_an_error_that_tells_how_to_make_one(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add)
+    outcome = amphora("call", f"{namespace}.add", 1, 2, "--routing-key", "Bob")
+    assert (outcome.code, outcome.out) == (6, "")
+    assert f"amphora queue create {namespace} Bob" in outcome.err
