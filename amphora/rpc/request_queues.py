@@ -158,7 +158,7 @@ class RequestQueues:
         """End everything.  Switches greenlets."""
         self.stop()
         if self._attacher is not None:
-            self._attacher.kill()
+            self._attacher.kill(block=False)
             self._attacher = None
         self._announcements.close()
         deadline = Deadline(CLOSE_TIMEOUT)

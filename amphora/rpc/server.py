@@ -113,28 +113,40 @@ class AmqpRpcServer:
         self.concurrency = concurrency
         self._queue_arguments = naming.queue_arguments(queue_type)
         self.tracebacks = tracebacks
-        self.worker_id = naming.new_worker_id(f"{self._worker_prefix}{namespace}")
         self.functions = Functions(namespace)
-        self.state = "idle"
         self._owns_session = session is None
         self.session = Session.of(session, url, connection)
+        self._enabled = (management,) if isinstance(management, str) else tuple(management)
+        self._commands: list[tuple[Handler, str | None]] = []
+        self._max_attempts = max_attempts
+        self._dead_letter = dead_letter
+        self._become_a_worker()
+        self.session.on_fork(self._forked)
+
+    def _become_a_worker(self) -> None:
+        """Take an id, and make what carries it or belongs to this process."""
+        namespace = self.namespace
+        self.worker_id = naming.new_worker_id(f"{self._worker_prefix}{namespace}")
+        self.state = "idle"
         self.statistics = Statistics()
         self._executor = Executor(
             self.worker_id,
             self.functions,
             self.statistics,
-            tracebacks=tracebacks,
+            tracebacks=self.tracebacks,
             max_size=self.session.endpoint.max_message_size,
         )
         self._responder = Responder(self.session, namespace, self.worker_id, self._check_quiet)
         self._watchdog = Watchdog(self.worker_id)
-        self._management = Management(self, management, self._check_quiet)
+        self._management = Management(self, self._enabled, self._check_quiet)
+        for command, name in self._commands:
+            self._management.add_command(command, name)
         self._parts = self._request_parts()
         self._queues = RequestQueues(
             self.session.consuming, self._handle_here, namespace, self.worker_id
         )
         self._deliveries = Deliveries()
-        self._attempts = Attempts(self.session, namespace, max_attempts, dead_letter)
+        self._attempts = Attempts(self.session, namespace, self._max_attempts, self._dead_letter)
         self._pool = HandlerPool(self._process, self._check_quiet)
         # How many requests are handled in greenlets of the program's, by receive_from_queue.
         self._received = 0
@@ -145,6 +157,18 @@ class AmqpRpcServer:
         self._quiet = Event()
         self._stopped = Event()
         self._failure: AmphoraError | None = None
+
+    def _forked(self) -> None:
+        """Become another worker in a forked child; what is served and in work is the parent's."""
+        stopped = self.state == "stopped"
+        self._give_up()
+        self._close_parts()
+        self._queues.close()
+        self._responder.close()
+        self._pool.close()
+        self._watchdog.stop()
+        if not stopped:
+            self._become_a_worker()
 
     def __repr__(self) -> str:
         kind = type(self).__name__
@@ -265,6 +289,7 @@ class AmqpRpcServer:
         if isinstance(command, str):
             return lambda function: self.add_command(function, command)
         self._management.add_command(command, name)
+        self._commands.append((command, name))
         return command
 
     # -- serving --------------------------------------------------------------------------------
