@@ -29,9 +29,9 @@ demo: $(TOX) ## Show amphora at work: servers, a client, calls
 test: $(TOX) ## Run the tests on every installed Python (ARGS="-k name": some of them)
 	@scripts/install-rabbitmq test
 	@scripts/install-chromium
-	@echo "Preparing the tests (the first time takes a minute)"
+	@echo "Testing on all Pythons at once; the output of each comes when it is through"
 	@AMPHORA_TEST_SLOW_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
-		$(RUN) -m test $(if $(ARGS),-- $(ARGS))
+		$(TOX) run-parallel -q -p auto -m test $(if $(ARGS),-- $(ARGS))
 
 lint: $(TOX) ## Check the code's style and its formatting
 	@$(RUN) -e lint
