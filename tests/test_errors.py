@@ -26,6 +26,7 @@ EXAMPLES: list[Exception] = [
             errors.AuthenticationError,
             errors.MessageError,
             errors.Overloaded,
+            errors.PoisonRequest,
             errors.Rejected,
             errors.Unroutable,
             errors.WrongRequest,

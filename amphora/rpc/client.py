@@ -121,8 +121,7 @@ class AmqpRpcClient:
         self._become_a_client()
         if not durable:
             self.session.publisher.on_returned.append(self._calls.returned)
-        self.session.on_fork(self._forked)
-        self.session.on_close(self._session_closed)
+        self.session.used_by(self)
 
     def __repr__(self) -> str:
         kind = type(self).__name__
@@ -191,14 +190,15 @@ class AmqpRpcClient:
         # Requests leave when their answers have somewhere to go.
         self._needs = (self._requests, self._responses)
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """Become another client in a forked child; what is pending is the parent's."""
         self._calls.forget_all()
         self.session.consuming.remove(self._responses)
         if not self._closed:
             self._become_a_client()
 
-    def _session_closed(self) -> None:
+    def session_closed(self) -> None:
+        """End the calls that wait: the session was closed."""
         self._calls.fail_all("the session was closed while")
 
     # -- calling --------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ class AmqpRpcServer:
         self._max_attempts = max_attempts
         self._dead_letter = dead_letter
         self._become_a_worker()
-        self.session.on_fork(self._forked)
+        self.session.used_by(self)
 
     def _become_a_worker(self) -> None:
         """Take an id, and make what carries it or belongs to this process."""
@@ -158,7 +158,10 @@ class AmqpRpcServer:
         self._stopped = Event()
         self._failure: AmphoraError | None = None
 
-    def _forked(self) -> None:
+    def session_closed(self) -> None:
+        """Take note that the session was closed: responses fail, and requests go back."""
+
+    def forked(self) -> None:
         """Become another worker in a forked child; what is served and in work is the parent's."""
         stopped = self.state == "stopped"
         self._give_up()
@@ -204,6 +207,14 @@ class AmqpRpcServer:
     def lost_responses(self) -> int:
         """How many responses no client was there for any more."""
         return self._responder.lost
+
+    def on_error(self, callback: Callable[[str, BaseException], None]) -> None:
+        """Have `callback` told when a handler raises: the function's name, and the exception.
+
+        It is called in the greenlet of the handler, before the answer is sent, and must neither
+        raise nor take long.
+        """
+        self._executor.on_error = callback
 
     # -- functions ------------------------------------------------------------------------------
 

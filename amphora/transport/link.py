@@ -351,7 +351,9 @@ class Link:
     def _drop(self, error: AmphoraError) -> None:
         # One line for each change: a broker that stays away is reported once.
         if self.error is None or str(self.error) != str(error):
-            logger.warning("%s: %s; connecting again", self.name, error)
+            logger.warning(
+                "%s: %s; connecting again", self.name, error, exc_info=_unforeseen(error)
+            )
         self.error = error
         self.connection = None
         self._due.clear()
@@ -364,5 +366,12 @@ def _known(error: Exception) -> AmphoraError:
     """Return the error, or one of amphora's for one that nobody foresaw."""
     if isinstance(error, AmphoraError):
         return error
-    logger.error("unexpected error while connecting", exc_info=error)
-    return ConnectionLost(f"internal error while connecting: {error!r}")
+    lost = ConnectionLost(f"internal error while connecting: {error!r}")
+    lost.__cause__ = error
+    return lost
+
+
+def _unforeseen(error: AmphoraError) -> BaseException | None:
+    """Return the cause of an error if it is nothing that the network or a broker can cause."""
+    cause = error.__cause__
+    return None if isinstance(cause, AmphoraError | OSError | UnicodeError) else cause

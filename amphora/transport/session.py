@@ -13,7 +13,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import gevent
 
@@ -32,6 +32,16 @@ KEEPER_TURN = 0.05
 EXIT_TIMEOUT = 1.0
 
 logger = logging.getLogger("amphora.transport")
+
+
+class SessionUser(Protocol):
+    """What has a state of its own in a session.  Neither method may switch greenlets."""
+
+    def session_closed(self) -> None:
+        """End what waits: the session was closed."""
+
+    def forked(self) -> None:
+        """Forget what is the parent's, in a forked child, before anything is used there."""
 
 
 class Session:
@@ -53,8 +63,7 @@ class Session:
         self.publishing.add(self.publisher)
         self.publishing.watch(self._changed)
         self.consuming.watch(self._changed)
-        self._on_fork: list[weakref.WeakMethod[Callable[[], None]]] = []
-        self._on_close: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._users: weakref.WeakSet[SessionUser] = weakref.WeakSet()
         self._closed = False
         self._hub: Any = None
         _sessions.add(self)
@@ -153,13 +162,9 @@ class Session:
                 # The keeper is told of the end in this turn of the loop or the next.
                 connection.wait_closed(deadline.left(KEEPER_TURN))
 
-    def on_fork(self, method: Callable[[], None]) -> None:
-        """Have a bound method called in a forked child, before anything else is used there."""
-        self._on_fork.append(weakref.WeakMethod(method, self._on_fork.remove))
-
-    def on_close(self, method: Callable[[], None]) -> None:
-        """Have a bound method called when the session is closed; it must not block."""
-        self._on_close.append(weakref.WeakMethod(method, self._on_close.remove))
+    def used_by(self, user: SessionUser) -> None:
+        """Have `user` told of what happens to the session, for as long as it is there."""
+        self._users.add(user)
 
     def close(self, timeout: float = 1.0) -> None:
         """Close both connections.  Switches greenlets for at most about `timeout` seconds.
@@ -169,7 +174,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
-        _call_each(self._on_close)
+        for user in list(self._users):
+            user.session_closed()
         closing = [gevent.spawn(link.close, timeout) for link in (self.publishing, self.consuming)]
         gevent.joinall(closing)
         self.publisher.close()
@@ -182,13 +188,8 @@ class Session:
         self.publisher.forget()
         self.publishing.abandon()
         self.consuming.abandon()
-        _call_each(self._on_fork)
-
-
-def _call_each(references: list[weakref.WeakMethod[Callable[[], None]]]) -> None:
-    for method in [reference() for reference in references]:
-        if method is not None:
-            method()
+        for user in list(self._users):
+            user.forked()
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

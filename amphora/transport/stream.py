@@ -8,6 +8,7 @@ nowhere else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import gevent
 import gevent.socket
@@ -113,7 +114,7 @@ def connect(
     sock = None
     try:
         with gevent.Timeout(timeout, expired):
-            sock = gevent.socket.create_connection((host, port))
+            sock = _connected_socket(host, port)
             sock.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
             sock.setsockopt(gevent.socket.SOL_SOCKET, gevent.socket.SO_KEEPALIVE, 1)
             if ssl_context is not None:
@@ -137,6 +138,22 @@ def _connect_in_memory(name: str, peer: str) -> Stream:
     ours, theirs = gevent.socket.socketpair()
     take(theirs.detach())
     return Stream(ours, peer)
+
+
+def _connected_socket(host: str, port: int) -> gevent.socket.socket:
+    try:
+        version = ip_address(host).version
+    except ValueError:
+        return gevent.socket.create_connection((host, port))
+    # An address needs no resolver, whose threads a process may do without.
+    family = gevent.socket.AF_INET if version == 4 else gevent.socket.AF_INET6
+    sock = gevent.socket.socket(family, gevent.socket.SOCK_STREAM)
+    try:
+        sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _reason(error: Exception) -> str:
