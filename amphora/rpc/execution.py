@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable
 from time import monotonic
 
 from gevent import GreenletExit
@@ -60,6 +61,8 @@ class Executor:
         self._statistics = statistics
         self._tracebacks = tracebacks
         self._max_size = max_size
+        # Told the function's name and what its handler raised, in the handler's greenlet.
+        self.on_error: Callable[[str, BaseException], None] | None = None
 
     def execute(self, message: Message[Deliver], *, here: bool = False) -> Response | None:
         """Run the handler of a request and return the response, None if it is ignored.
@@ -112,6 +115,8 @@ class Executor:
             if not isinstance(error, GreenletExit):
                 kind = type(error).__name__
                 logger.warning("%s: %s raised %s", self._owner, function.name, kind, exc_info=True)
+                if self.on_error is not None:
+                    self.on_error(function.name, error)
             text = _remote_traceback(error) if self._tracebacks else ""
             return Response(exception=raised_body(error, text))
 

@@ -24,11 +24,13 @@ from amphora.errors import (
 )
 from amphora.rpc import naming
 from amphora.rpc.attempts import DEFAULT_MAX_ATTEMPTS, Attempts
+from amphora.rpc.client import check_timeout
 from amphora.rpc.deliveries import Deliveries, Delivery
 from amphora.rpc.execution import Executor
 from amphora.rpc.functions import Functions, Handler
 from amphora.rpc.management import Management
 from amphora.rpc.messages import Response, error_body
+from amphora.rpc.pauses import Pauses
 from amphora.rpc.pool import HandlerPool
 from amphora.rpc.request_queues import Receiving, RequestQueues
 from amphora.rpc.responder import Responder
@@ -51,9 +53,8 @@ PERSISTENT = 2
 # An answer goes to this pseudo queue of RabbitMQ through the default exchange
 # (https://www.rabbitmq.com/docs/direct-reply-to).
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
-# A request that its handler ignored rests this long before another server may get it, so that
-# one that nobody wants does not run in circles.
-IGNORE_PAUSE = 0.5
+# A request that could not be begun rests this long before it goes back.
+FAILED_PAUSE = 0.5
 # After its handlers are done, a server waits this long for the confirms of the last responses.
 CONFIRM_TIMEOUT = 5.0
 
@@ -120,6 +121,7 @@ class AmqpRpcServer:
         self._commands: list[tuple[Handler, str | None]] = []
         self._max_attempts = max_attempts
         self._dead_letter = dead_letter
+        self._on_error: Callable[[str, BaseException], None] | None = None
         self._become_a_worker()
         self.session.used_by(self)
 
@@ -136,6 +138,7 @@ class AmqpRpcServer:
             tracebacks=self.tracebacks,
             max_size=self.session.endpoint.max_message_size,
         )
+        self._executor.on_error = self._on_error
         self._responder = Responder(self.session, namespace, self.worker_id, self._check_quiet)
         self._watchdog = Watchdog(self.worker_id)
         self._management = Management(self, self._enabled, self._check_quiet)
@@ -148,8 +151,10 @@ class AmqpRpcServer:
         self._deliveries = Deliveries()
         self._attempts = Attempts(self.session, namespace, self._max_attempts, self._dead_letter)
         self._pool = HandlerPool(self._process, self._check_quiet)
-        # How many requests are handled in greenlets of the program's, by receive_from_queue.
-        self._received = 0
+        # The program's own greenlets in which receive_from_queue handles a request now.
+        self._receiving: dict[Delivery, gevent.greenlet.greenlet] = {}
+        self._giving_back: set[gevent.Greenlet[..., None]] = set()
+        self._ignored = Pauses()
         self._opened = False
         self._stop_begun = False
         self._given_up = False
@@ -186,7 +191,7 @@ class AmqpRpcServer:
     @property
     def running(self) -> int:
         """How many requests are in work."""
-        return len(self._pool) + self._received
+        return len(self._pool) + len(self._receiving)
 
     @property
     def ready(self) -> bool:
@@ -214,7 +219,7 @@ class AmqpRpcServer:
         It is called in the greenlet of the handler, before the answer is sent, and must neither
         raise nor take long.
         """
-        self._executor.on_error = callback
+        self._on_error = self._executor.on_error = callback
 
     # -- functions ------------------------------------------------------------------------------
 
@@ -374,33 +379,37 @@ class AmqpRpcServer:
 
         Args:
             label: the label that the queue was created with.
-            max_calls: take so many requests and no more; None for no limit.
+            max_calls: take so many requests and no more; None for no limit.  One that the handler
+                ignores counts as well.
             timeout: seconds in which to wait for requests; None for no limit.
             block: with False, do it in the background and return a handle with `stop()` and
                 `wait()` at once.
-            block_until_closed: return only when the broker has taken note of the end.
+            block_until_closed: return only when the broker has taken note of the end, for which
+                it has a second.
 
         Returns:
             How many requests were handled; with `block=False` a `Receiving`.
 
         Raises:
             gevent.Timeout: the time ran out with fewer than `max_calls` requests.
-            ValueError: the label cannot be a name, or `max_calls` is not at least 1.
+            ValueError: the label cannot be a name, `max_calls` is not at least 1, or `timeout`
+                is not a number of seconds.
             RuntimeError: the server was stopped.
+            ConnectionLost: the session was closed.
+            AuthenticationError: the broker refuses the login or the vhost.
         """
         if self.state in ("stopping", "stopped"):
             raise RuntimeError(f"{self!r} was stopped and receives no more")
         if max_calls is not None and max_calls < 1:
             raise ValueError(f"max_calls must be at least 1, not {max_calls!r}")
+        if timeout is not None and timeout != 0:
+            timeout = check_timeout(timeout)
         queue = naming.labelled_queue(self.namespace, label)
         self._open()
         receiver = self._queues.open(queue, max_calls)
         if not block:
-            return Receiving(self._queues, receiver, timeout)
-        handled = self._queues.run(receiver, timeout)
-        if block_until_closed:
-            self._queues.wait_closed(receiver)
-        return handled
+            return Receiving(self._queues, receiver, timeout, block_until_closed)
+        return self._queues.run(receiver, timeout, block_until_closed)
 
     def _serve_until_stopped(self, signals: tuple[signal.Signals, ...]) -> None:
         link = self.session.consuming
@@ -451,17 +460,42 @@ class AmqpRpcServer:
         if delivery is not None:
             self._pool.submit(delivery)
 
-    def _handle_here(self, message: Message[Deliver], channel: Channel) -> None:
-        """Handle a request to its end, in a greenlet of the program's."""
+    def _handle_here(self, message: Message[Deliver], channel: Channel) -> bool:
+        """Handle a request to its end, in a greenlet of the program's.
+
+        Returns:
+            False if the request was in work already, and is now as before.
+        """
         delivery = self._deliveries.add(message, channel)
         if delivery is None:
-            return
-        self._received += 1
+            return False
+        self._receiving[delivery] = gevent.getcurrent()
         try:
             self._process(delivery, here=True)
+        except BaseException:
+            # Killed, or timed out by the program.
+            self._give_back(delivery)
+            raise
         finally:
-            self._received -= 1
+            del self._receiving[delivery]
             self._check_quiet()
+        return True
+
+    def _give_back(self, delivery: Delivery) -> None:
+        """Give back a request whose receiver went away.  Never switches greenlets."""
+        if not delivery.again:
+            delivery.nack()
+            return
+
+        def give_back() -> None:
+            try:
+                self._attempts.forget(delivery.message)
+            finally:
+                delivery.nack()
+
+        greenlet = gevent.spawn(give_back)
+        self._giving_back.add(greenlet)
+        greenlet.link(self._giving_back.discard)
 
     def _process(self, delivery: Delivery, *, here: bool = False) -> None:
         try:
@@ -469,11 +503,12 @@ class AmqpRpcServer:
         except AmphoraError as error:
             # The broker could not be asked about earlier attempts.
             logger.warning("%s: a request goes back to its queue: %s", self.worker_id, error)
-            gevent.sleep(IGNORE_PAUSE)
+            gevent.sleep(FAILED_PAUSE)
             delivery.nack()
         except BaseException:
-            # Killed, or timed out by the program: unanswered, it goes back.
-            delivery.nack()
+            # Killed: unanswered, it goes back.
+            if not here:
+                delivery.nack()
             raise
         else:
             if here or gevent.getcurrent() in self._pool:
@@ -505,17 +540,17 @@ class AmqpRpcServer:
 
     def _ignore(self, delivery: Delivery) -> None:
         """Give an ignored request to another server, after a pause. Switches greenlets."""
-        gevent.sleep(IGNORE_PAUSE)
+        gevent.sleep(self._ignored.next(delivery.request_id))
         delivery.nack()
 
     # -- stopping -------------------------------------------------------------------------------
 
     def prepare_stop(self) -> None:
         """Take no new requests; those that are here are finished.  Switches greenlets."""
-        if self.state == "serving":
-            self.state = "stopping"
+        if self.state in ("idle", "serving"):
+            serving, self.state = self.state == "serving", "stopping"
             self._queues.stop()
-            for part in self._parts:
+            for part in self._parts if serving else ():
                 # Commands are answered until the end, and until then the worker counts as there:
                 # the answers of its last requests are waited for.
                 if isinstance(part, Consumer) and part not in self._management.parts:
@@ -534,7 +569,8 @@ class AmqpRpcServer:
         Args:
             timeout: seconds to wait for running handlers; None waits for all of them.
         """
-        if gevent.getcurrent() in self._pool:
+        current = gevent.getcurrent()
+        if current in self._pool or current in self._receiving.values():
             # A handler cannot wait for its own end.
             gevent.spawn(self.stop, timeout)
             return
@@ -543,7 +579,7 @@ class AmqpRpcServer:
         self._stop_begun = True
         self.prepare_stop()
         deadline = Deadline(timeout)
-        self._wait_quiet(deadline.left(), lambda: not self._pool and not self._received)
+        self._wait_quiet(deadline.left(), lambda: not self._pool and not self._receiving)
         self._give_up()
         self._wait_quiet(CONFIRM_TIMEOUT, self._all_confirmed)
         self.state = "stopped"
@@ -551,6 +587,7 @@ class AmqpRpcServer:
         self._queues.close()
         self._responder.close()
         self._pool.close()
+        gevent.killall(list(self._giving_back), block=False)
         self._watchdog.stop()
         if self._owns_session:
             self.session.close()
