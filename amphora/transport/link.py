@@ -242,6 +242,8 @@ class Link:
                 connection = self._connect()
                 self._restore_all(connection)
             except Exception as error:  # noqa: BLE001 (the keeper outlives whatever it is)
+                if self._keeper is not gevent.getcurrent():
+                    return  # closed, or left to the parent of a forked child
                 if connection is not None:
                     connection.close(0)
                 self._drop(_known(error))
