@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from gevent.event import Event
 
-from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.failures import settings_errors
 from amphora.errors import ConnectionLost
 from amphora.transport.link import Link
 from amphora.transport.session import Session
@@ -38,7 +38,7 @@ class Settings:
         """Connect to the broker and close the session afterwards.  Switches greenlets.
 
         Raises:
-            Failure: there is no broker.
+            ConnectionLost: there is no broker.
             AuthenticationError: it refuses the login or the vhost.
         """
         by_default = self.url is None and not os.environ.get("AMQP_URL")
@@ -54,7 +54,7 @@ class Settings:
                     if by_default
                     else "Check the address in --url or AMQP_URL."
                 )
-                raise Failure(Exit.NO_BROKER, f"{error}. {where}") from error
+                raise ConnectionLost(f"{error}. {where}", executed=False) from error
             yield session
 
 

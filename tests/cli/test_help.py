@@ -1,0 +1,106 @@
+"""The help, the version, and the completion of words in a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+import click
+import pytest
+
+import amphora as package
+from amphora.cli.root import SECTIONS, commands
+from tests.cli.conftest import Amphora
+from tests.support.processes import ROOT, PythonProcess
+
+
+def all_commands(group: click.Group = commands, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words that lead to each command that is not hidden."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_commands(command, *path, name)
+        elif not command.hidden:
+            yield (*path, name)
+
+
+EVERY = list(all_commands())
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_command_has_help_with_examples(
+    amphora_anywhere: Amphora, words: tuple[str, ...]
+) -> None:
+    outcome = amphora_anywhere(*words, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"Usage: amphora {' '.join(words)}")
+    assert "\n  Examples:\n" in outcome.out
+    assert f"    amphora {' '.join(words)} " in outcome.out
+    assert amphora_anywhere(*words, "-h") == outcome
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_example_is_a_valid_command_line(words: tuple[str, ...]) -> None:
+    command: click.Command = commands
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    lines = (command.epilog or "").splitlines()
+    examples = [line for line in lines if line.startswith("  amphora ")]
+    assert examples
+    for example in examples:
+        given = shlex.split(example.partition(" | ")[0].partition(" >>")[0], comments=True)
+        assert given[1 : len(words) + 1] == list(words)
+        command.make_context(words[-1], given[len(words) + 1 :]).close()
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_every_command_is_documented(words: tuple[str, ...]) -> None:
+    page = (ROOT / "docs" / "cli.rst").read_text()
+    assert f"\namphora {' '.join(words)}\n" in page
+
+
+def test_the_help_has_every_command(amphora_anywhere: Amphora) -> None:
+    outcome = amphora_anywhere("--help")
+    shown = {line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")}
+    named = {command.name for section in SECTIONS.values() for command in section}
+    hidden = {name for name, command in commands.commands.items() if command.hidden}
+    assert named <= shown
+    assert named | hidden == set(commands.commands)
+
+
+def test_without_a_command_the_help_is_shown(amphora_anywhere: Amphora) -> None:
+    outcome = amphora_anywhere()
+    assert outcome.code == 2
+    assert "Usage: amphora" in outcome.err + outcome.out
+
+
+def test_a_misspelled_command_is_wrong_usage(amphora_anywhere: Amphora) -> None:
+    outcome = amphora_anywhere("pnig", "math")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "No such command 'pnig'" in outcome.err
+
+
+def test_python_m_amphora_is_the_same_command() -> None:
+    with PythonProcess("-m", "amphora", "--version") as process:
+        assert process.wait() == 0
+        assert process.lines == [f"amphora {package.__version__}"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("st", ["stats"]), ("queue cr", ["create"]), ("call math.add --rout", ["--routing-key"])],
+)
+def test_words_are_completed_in_a_shell(
+    amphora_anywhere: Amphora,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: str,
+    offered: list[str],
+) -> None:
+    monkeypatch.setenv("_AMPHORA_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"amphora {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+    with pytest.raises(SystemExit):
+        amphora_anywhere()
+    found = [line.partition(",")[2] for line in capsys.readouterr().out.splitlines()]
+    assert found == offered

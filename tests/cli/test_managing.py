@@ -1,0 +1,185 @@
+"""Commands that ask workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import gevent
+import pytest
+
+from tests.cli.conftest import Amphora
+from tests.support.brokers import Broker
+from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.waiting import wait_until
+
+
+def test_ping_shows_all_workers(amphora: Amphora, make_server: MakeServer, namespace: str) -> None:
+    ids = sorted(make_server(add).worker_id for _ in range(3))
+    lines = amphora("ping", namespace).out.splitlines()
+    here = [socket.gethostname(), str(os.getpid())]
+    assert [line.split() for line in lines] == [
+        ["worker", "host", "pid"],
+        *([worker, *here] for worker in ids),
+    ]
+    answers = amphora("ping", namespace, "--json").json_lines
+    assert sorted(answer["worker"] for answer in answers) == ids
+    for answer in answers:
+        assert answer["result"] == {
+            "wid": answer["worker"],
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+
+
+def test_one_worker_can_be_asked(amphora: Amphora, make_server: MakeServer, namespace: str) -> None:
+    one, _ = make_server(add), make_server(add)
+    answer = amphora("ping", namespace, "--worker", one.worker_id, "--json").json
+    assert answer["worker"] == one.worker_id
+
+
+def test_stats_show_workers_and_functions(
+    amphora: Amphora, make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    server = make_server(add, concurrency=7)
+    client = make_client()
+    for number in range(3):
+        client.call.add(number, 1)
+    result = client.defer.add(1, "one")
+    result.wait()
+    workers, functions = amphora("stats", namespace).out.split("\n\n")
+    assert workers.split("\n")[1].split()[0] == server.worker_id
+    assert " 0/7 " in workers
+    name, function, calls, errors, *_ = functions.split("\n")[1].split()
+    assert (name, function, calls, errors) == (server.worker_id, "add", "4", "1")
+    told = amphora("stats", namespace, "--json").json["result"]
+    assert (told["processed"], told["exceptions"]) == (3, 1)
+    assert told["functions"]["add"]["count"] == 4
+
+
+def test_stats_of_workers_that_were_never_called_have_one_table(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add)
+    outcome = amphora("stats", namespace)
+    assert outcome.code == 0
+    assert len(outcome.out.splitlines()) == 2
+
+
+def test_describe_shows_the_same_offers_once(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    alike = sorted(make_server(add).worker_id for _ in range(2))
+    other = make_server(add, gevent.sleep).worker_id
+    shown = amphora("describe", namespace).out
+    assert shown.count("add(a: ") == 2
+    assert shown.count("Return a + b: the function that most tests call.") == 2
+    assert f"({', '.join(alike)})" in shown
+    assert f"({other})" in shown
+    lines = amphora("describe", namespace, "--json").json_lines
+    assert {line["worker"]: len(line["result"]["functions"]) for line in lines} == {
+        alike[0]: 1,
+        alike[1]: 1,
+        other: 2,
+    }
+
+
+def test_kill_stops_workers_warmly(
+    amphora: Amphora, make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold, management={"kill"})
+    other = make_server(management={"kill"})
+    other.stop()
+    result = make_client().defer.hold("done")
+    wait_until(lambda: gate.entered)
+    outcome = amphora("kill", namespace)
+    assert outcome == (0, f"{server.worker_id} (pid {os.getpid()}) is stopping\n", "")
+    wait_until(lambda: server.state == "stopping")
+    gate.open()
+    assert result.get() == "done"
+    wait_until(lambda: server.state == "stopped")
+    outcome = amphora("kill", namespace)
+    assert outcome.code == 6
+    assert outcome.err == f"amphora: error: no worker of {namespace} is there\n"
+
+
+def test_eval_evaluates_in_each_worker(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    ids = sorted(make_server(management={"eval"}).worker_id for _ in range(2))
+    lines = amphora("eval", namespace, "server.worker_id").out.splitlines()
+    assert [line.split() for line in lines[1:]] == [[it, it] for it in ids]
+    outcome = amphora("eval", namespace, "1/0", "--worker", ids[0])
+    assert outcome.code == 1
+    assert outcome.err == (
+        f"amphora: error: {ids[0]}: the function raised ZeroDivisionError: division by zero\n"
+    )
+    answer = amphora("eval", namespace, "1/0", "--worker", ids[0], "--json").json
+    assert (answer["worker"], answer["error"]["remote_type"]) == (ids[0], "ZeroDivisionError")
+
+
+@pytest.mark.parametrize("words", [["kill", "--yes"], ["eval", "1"]])
+def test_what_is_switched_off_says_how_it_is_switched_on(
+    amphora: Amphora, make_server: MakeServer, namespace: str, words: list[str]
+) -> None:
+    make_server(add)
+    outcome = amphora(words[0], namespace, *words[1:])
+    assert (outcome.code, outcome.out) == (7, "")
+    assert f'management={{"{words[0]}"}}' in outcome.err
+
+
+def test_ask_sends_commands_of_ones_own(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    server = make_server()
+    server.add_command(lambda *args: list(args), "echo")
+    line = amphora("ask", namespace, "echo", "1", "two").out.splitlines()[1]
+    assert line.split() == [server.worker_id, '[1,"two"]']
+    outcome = amphora("ask", namespace, "nope")
+    assert outcome.code == 7
+    assert f"{server.worker_id}: the management of {namespace} has no" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["ping", "stats", "describe", "top", "kill"])
+def test_an_unknown_namespace_is_noticed_at_once_and_leaves_nothing(
+    amphora: Amphora, broker: Broker, namespace: str, command: str
+) -> None:
+    outcome = amphora(command, namespace, *(["--timeout", 600] if command != "top" else []))
+    assert (outcome.code, outcome.out) == (6, "")
+    assert f"there is no namespace '{namespace}'" in outcome.err
+    assert not broker.queue_exists(f"rpc_{namespace}_request")
+    assert not broker.queue_exists(f"rpc_{namespace}_rollcall")
+
+
+def test_an_unknown_worker_is_noticed_at_once(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add)
+    outcome = amphora("ping", namespace, "--worker", "nobody", "--timeout", 600)
+    assert outcome == (6, "", "amphora: error: there is no worker 'nobody'\n")
+
+
+def test_workers_that_do_not_answer_are_counted(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    quiet, loud = make_server(), make_server()
+    quiet.add_command(lambda: gevent.sleep(60), "greet")
+    loud.add_command(lambda: "hello", "greet")
+    outcome = amphora("ask", namespace, "greet", "--timeout", 0.5)
+    assert outcome.code == 5
+    assert outcome.out.splitlines()[1].split() == [loud.worker_id, "hello"]
+    assert f"1 of 2 workers of {namespace} did not answer within 0.5 s" in outcome.err
+    outcome = amphora("ask", namespace, "greet", "--timeout", 0.3, "--worker", quiet.worker_id)
+    assert (outcome.code, outcome.out) == (5, "")
+    assert f"{quiet.worker_id} did not answer within 0.3 s" in outcome.err
+
+
+def test_what_workers_answer_cannot_steer_the_terminal(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    server = make_server()
+    server.add_command(lambda: "\x1b[2J[red]gone", "evil")
+    server.functions.add(lambda: None, "f\x1b[2J")
+    assert "\\x1b[2J[red]gone" in amphora("ask", namespace, "evil").out
+    assert "\x1b" not in amphora("describe", namespace).out
