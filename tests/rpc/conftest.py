@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from amphora import AmqpRpcClient, AmqpRpcServer, Session
-from tests.support.brokers import Broker, ManagedRabbit
+from amphora import AmqpRpcClient, AmqpRpcServer, Session, testing
+from tests.support.brokers import Broker, EmbeddedBroker, ManagedBroker, ManagedRabbit
 from tests.support.processes import PythonProcess
-from tests.support.rabbitmq import RabbitNode
 from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram
 
 # Much longer than any call takes here, and short enough to see which one got no answer.
@@ -24,10 +23,13 @@ CALL_TIMEOUT = 20.0
 PROGRAMS = Path(__file__).parent / "programs"
 
 
-@pytest.fixture(params=["rabbitmq"])
+@pytest.fixture(params=["rabbitmq", "embedded"])
 def broker(request: pytest.FixtureRequest, namespace: str) -> Iterator[Broker]:
     """A broker to talk to.  The test's namespace is removed from it afterwards."""
-    assert request.param == "rabbitmq"
+    if request.param == "embedded":
+        with testing.Broker() as own:
+            yield EmbeddedBroker(own)
+        return
     if "managed_broker" in request.fixturenames:
         # A node of the tests' own goes with all that is on it.
         yield ManagedRabbit(request.getfixturevalue("rabbit_node"))
@@ -38,9 +40,9 @@ def broker(request: pytest.FixtureRequest, namespace: str) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def managed_broker(broker: Broker, rabbit_node: RabbitNode) -> ManagedRabbit:
+def managed_broker(broker: Broker) -> ManagedBroker:
     """The same broker, which the test may stop, freeze and harm: it is made ready afterwards."""
-    assert isinstance(broker, ManagedRabbit)
+    assert isinstance(broker, ManagedBroker)
     return broker
 
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from amphora import testing
 from amphora.errors import ChannelClosed
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
@@ -61,7 +62,7 @@ class Broker:
         """Delete what the servers and clients of a namespace leave behind on purpose."""
         with self.channel() as channel:
             channel.queue_delete(f"rpc_{namespace}_request")
-            for kind in ("request", "response"):
+            for kind in ("request", "response", "created"):
                 channel.exchange_delete(f"rpc_{namespace}_{kind}")
 
     def connections_from_here(self) -> int:
@@ -79,40 +80,91 @@ class Broker:
             return found.message_count or 0, found.consumer_count or 0
 
 
-class ManagedRabbit(Broker):
-    """A RabbitMQ node of the tests' own, which they may stop, freeze and harm."""
+class ManagedBroker(Broker):
+    """A broker of the tests' own, which they may stop, freeze and harm."""
+
+    def close_all_connections(self) -> None:
+        """Have the broker close every connection, as an operator can."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Shut it down in good order; what is durable stays."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End it as a power failure does; what it has confirmed stays."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it again, and wait until it takes connections."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """Halt it: the kernel still takes connections and bytes for it."""
+        raise NotImplementedError
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        raise NotImplementedError
+
+
+class ManagedRabbit(ManagedBroker):
+    """A RabbitMQ node."""
 
     def __init__(self, node: RabbitNode) -> None:
         super().__init__(node.url)
         self._node = node
 
     def close_all_connections(self) -> None:
-        """Have the broker close every connection, as an operator can."""
         self._node.ctl("close_all_connections", "closed by the test")
 
     def stop(self) -> None:
-        """Shut it down in good order; what is durable stays."""
         self._node.stop()
 
     def kill(self) -> None:
-        """End it as a power failure does; what it has confirmed stays."""
         self._node.kill()
 
     def start(self) -> None:
-        """Start it again, and wait until it takes connections."""
         self._node.start()
 
-    def restart(self) -> None:
-        """Stop it and start it again."""
-        self._node.restart()
-
     def freeze(self) -> None:
-        """Halt it: the kernel still takes connections and bytes for it."""
         self._node.freeze()
 
     def thaw(self) -> None:
-        """Let it go on."""
         self._node.thaw()
+
+
+class EmbeddedBroker(ManagedBroker):
+    """amphora's own broker, in the process of the tests."""
+
+    def __init__(self, broker: testing.Broker) -> None:
+        super().__init__(broker.url)
+        self._broker = broker
+
+    def close_all_connections(self) -> None:
+        self._broker.close_all()
+
+    def stop(self) -> None:
+        self._broker.close()
+        self._broker.restart()
+
+    def kill(self) -> None:
+        self._broker.drop_all()
+        self.stop()
+
+    def start(self) -> None:
+        self._broker.start()
+
+    def freeze(self) -> None:
+        self._broker.freeze()
+
+    def thaw(self) -> None:
+        self._broker.thaw()
 
 
 def peer_port(descriptor: int) -> int | None:
