@@ -2,6 +2,7 @@
 
 import builtins
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,12 +11,15 @@ sys.path.insert(0, str(ROOT))
 
 import amphora  # noqa: E402
 
+if shutil.which("dot") is None:
+    sys.exit("graphviz, which draws the diagrams, is not installed: scripts/install-graphviz helps")
+
 project = "amphora"
 author = "the amphora authors"
 project_copyright = "2026, the amphora authors"
 version = release = amphora.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.graphviz", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "snippets"]
 default_role = "code"  # what stands in single backquotes in docstrings
 
@@ -29,6 +33,25 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 python_use_unqualified_type_names = True
 
 myst_heading_anchors = 3
+
+# Diagrams: boxes are processes.  The colours do for light and dark pages.
+graphviz_output_format = "svg"
+graphviz_dot_args = [
+    "-Gbgcolor=transparent",
+    "-Granksep=0.6",
+    "-Nshape=box",
+    "-Nstyle=filled,rounded",
+    "-Nfillcolor=#e6efec",
+    "-Ncolor=#2f6f62",
+    "-Nfontcolor=#1d3b35",
+    "-Nfontname=Helvetica,Arial,sans-serif",
+    "-Nfontsize=12",
+    "-Ecolor=#6f8f88",
+    "-Efontcolor=#6f8f88",
+    "-Efontname=Helvetica,Arial,sans-serif",
+    "-Efontsize=11",
+    "-Earrowsize=0.7",
+]
 
 # Every reference to a name of amphora's own has to be found (-n). Those of others would need
 # their inventories from the network, and are left as text.

@@ -40,6 +40,7 @@ def cached():
     return cache
 
 
+# In this order: what is remembered was read when changes were told here already.
 member.serve()
 print(f"{member.worker_id} serves", flush=True)
 server.serve(nowait=False)

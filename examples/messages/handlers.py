@@ -1,8 +1,8 @@
 """The amphora side of an API server: the pages that are open here, each on the queue of its user.
 
-A message is acknowledged when the page says that it has it, and not before.  So it is lost on no
-way that a page can end: tab closed, network gone, this process killed.  The broker has it still,
-and gives it to the next page of that user, on whichever API server that is.
+A message is acknowledged when the page says that it has it, and not before.  So it is not lost,
+however a page ends: tab closed, network gone, this process killed.  The broker still has it, and
+gives it to the next page of that user, on whichever API server that is.
 """
 
 import gevent

@@ -5,9 +5,9 @@ from gevent import monkey
 # So that urllib waits as gevent does, and other checks run meanwhile.
 monkey.patch_all()
 
-from urllib.request import urlopen  # noqa: E402
+from urllib.request import urlopen
 
-from amphora import AmqpRpcServer  # noqa: E402
+from amphora import AmqpRpcServer
 
 server = AmqpRpcServer("sites")
 

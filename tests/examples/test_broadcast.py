@@ -79,7 +79,7 @@ def test_every_server_forgets_a_price_that_has_changed(shop: Shop) -> None:
 
 def test_a_server_that_is_gone_is_not_waited_for(shop: Shop) -> None:
     shop.open(2)
-    assert set(shop.cached()) == set(shop.servers)
+    wait_until(lambda: set(shop.cached()) == set(shop.servers))
     gone, stays = shop.servers
     shop.servers[gone].kill()
     wait_until(lambda: set(shop.cached()) == {stays})

@@ -158,8 +158,9 @@ class Tab:
         self._tell("POST", f"/element/{self._element(selector)}/click", {})
 
     def text(self, selector: str) -> str:
-        """Return the text of an element as it is shown."""
-        return str(self._tell("GET", f"/element/{self._element(selector)}/text"))
+        """Return the text of an element as it is shown; "" if there is no such element."""
+        script = "return document.querySelector(arguments[0])?.innerText ?? ''"
+        return str(self._tell("POST", "/execute/sync", {"script": script, "args": [selector]}))
 
     def wait_for_text(self, selector: str, text: str, timeout: float = 10.0) -> None:
         """Wait until an element shows a text."""
