@@ -1,0 +1,56 @@
+"""Servers made before the fork and served after it, as in programs that fork workers.
+
+`preforking.py URL NAMESPACE`; it ends, with its two workers, on SIGTERM.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import gevent
+
+from amphora import AmqpRpcServer
+
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+url, namespace = sys.argv[1:3]
+server = AmqpRpcServer(namespace, url=url, concurrency=1)
+
+
+@server.add_function
+def wait_for_file(path: str) -> int:
+    while not Path(path).exists():
+        gevent.sleep(0.01)
+    return os.getpid()
+
+
+def say(line: str) -> None:
+    # In one write: the processes share their output.
+    sys.stdout.write(line + "\n")
+
+
+workers = []
+for _ in range(2):
+    pid = os.fork()
+    if not pid:
+        gevent.reinit()
+        say(f"worker {server.worker_id}")
+        server.serve(nowait=False)
+        say(f"stopped {os.getpid()}")
+        os._exit(0)
+    workers.append(pid)
+
+
+def stop() -> None:
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+
+
+gevent.signal_handler(signal.SIGTERM, stop)
+while workers:
+    done = os.waitpid(-1, os.WNOHANG)[0]
+    if done:
+        workers.remove(done)
+    gevent.sleep(0.01)

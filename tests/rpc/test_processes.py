@@ -1,0 +1,76 @@
+"""What happens around a client's or server's process: patching, forks, its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.rpc import Gate, MakeClient, MakeServer, RunProgram, add
+from tests.support.waiting import wait_until
+
+
+@pytest.mark.parametrize("when", ["never", "before", "after"])
+def test_monkey_patching_makes_no_difference(run_program: RunProgram, when: str) -> None:
+    program = run_program("patching", when)
+    assert program.wait(20) == 0
+    assert program.lines[0].startswith(f"socket is patched: {when != 'never'}")
+    assert program.lines[1:] == ["answers 50", "other greenlets ran: True"]
+
+
+@pytest.mark.parametrize("way", ["os.fork", "gevent.os.fork", "multiprocessing", "patched"])
+def test_after_a_fork_parent_and_child_go_on_with_connections_of_their_own(
+    make_server: MakeServer, run_program: RunProgram, way: str
+) -> None:
+    gate = Gate()
+    server = make_server(add, gate.hold)
+    server.add_function(gate.open, name="open_gate")
+    program = run_program("forking", way)
+    assert program.wait(30) == 0
+    assert program.lines == [
+        "before the fork 3",
+        "child 7",
+        "child's other client 11",
+        "child closed",
+        "child's exit status 0",
+        "parent 15",
+        "parent's call of before 30",
+        "parent's pending call of the parent",
+        "reconnects 1 1",
+    ]
+
+
+def test_after_a_fork_the_child_does_not_serve_its_parents_requests(
+    run_program: RunProgram,
+) -> None:
+    program = run_program("forking_server")
+    assert program.wait(30) == 0
+    lines = program.lines
+    assert len([line for line in lines if line.startswith("slow was run by")]) == 1
+    assert "child was answered by the parent only: True" in lines
+    assert "child's server idle" in lines
+    assert lines[-2:] == ["slow was answered by the parent: True", "unexpected answers 0"]
+
+
+@pytest.mark.parametrize("state", ["idle", "connected", "pending", "serving", "without a broker"])
+def test_a_program_that_closes_nothing_ends_quietly(run_program: RunProgram, state: str) -> None:
+    program = run_program("careless", state)
+    assert program.wait(15) == 0
+    assert program.lines[-1] == state
+    assert not [line for line in program.lines if "Traceback" in line or "ignored" in line]
+
+
+def test_a_server_made_before_the_fork_serves_in_each_child(
+    run_program: RunProgram, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    program = run_program("preforking")
+    results = [make_client().defer.wait_for_file(str(release)) for _ in range(2)]
+    # Each has one request in work, and neither takes a second one.
+    wait_until(lambda: len([line for line in program.lines if line.startswith("worker")]) == 2)
+    assert len(set(program.lines)) == 2
+    release.touch()
+    assert len({result.get() for result in results}) == 2
+    program.terminate()
+    assert program.wait() == 0
+    assert len([line for line in program.lines if line.startswith("stopped")]) == 2
