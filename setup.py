@@ -82,5 +82,6 @@ setup(
             "amphora = amphora.cli:main",
             "arpc_msg_sender = amphora.arpc.sender:main",
         ],
+        "pytest11": ["amphora = amphora.testing.plugin"],
     },
 )
