@@ -232,7 +232,7 @@ class Calls:
                 f"{self.namespace} has no request queue for the key {printable(key, 100)!r};"
                 " create_new_request_queue makes one"
                 if key
-                else f"{self.namespace} has no request queue: no server was ever started"
+                else f"{self.namespace} has no request queue: no server is there"
             )
             explained.executed = error.executed
             return explained

@@ -5,4 +5,4 @@ print(client.gather().measure().values())  # []
 try:
     client.call.measure()
 except Unroutable as error:
-    print(error)  # barometers has no request queue: no server was ever started
+    print(error)  # barometers has no request queue: no server is there
