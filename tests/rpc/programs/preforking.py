@@ -19,16 +19,17 @@ url, namespace = sys.argv[1:3]
 server = AmqpRpcServer(namespace, url=url, concurrency=1)
 
 
-@server.add_function
-def wait_for_file(path: str) -> int:
-    while not Path(path).exists():
-        gevent.sleep(0.01)
-    return os.getpid()
-
-
 def say(line: str) -> None:
     # In one write: the processes share their output.
     sys.stdout.write(line + "\n")
+
+
+@server.add_function
+def wait_for_file(path: str) -> int:
+    say(f"holding {server.worker_id}")
+    while not Path(path).exists():
+        gevent.sleep(0.01)
+    return os.getpid()
 
 
 workers = []
@@ -36,7 +37,6 @@ for _ in range(2):
     pid = os.fork()
     if not pid:
         gevent.reinit()
-        say(f"worker {server.worker_id}")
         server.serve(nowait=False)
         say(f"stopped {os.getpid()}")
         os._exit(0)
