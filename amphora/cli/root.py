@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 import amphora
+from amphora.cli.broker import broker
 from amphora.cli.call import call
 from amphora.cli.failures import MEANINGS, Exit, as_json, exit_code_of, sentence_of
 from amphora.cli.managing import ask, describe, evaluate, kill, ping, stats
@@ -27,7 +28,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Workers": (serve,),
     "Requests": (call,),
     "Management": (ping, stats, describe, top, kill, evaluate, ask),
-    "Broker": (queue,),
+    "Broker": (queue, broker),
 }
 
 
