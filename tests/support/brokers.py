@@ -112,6 +112,14 @@ class ManagedBroker(Broker):
         """Let it go on."""
         raise NotImplementedError
 
+    def alarm(self, on: bool) -> None:
+        """Have it run low on memory, or have room again."""
+        raise NotImplementedError
+
+    def add_user(self, name: str, password: str) -> None:
+        """Let somebody log in who may do everything."""
+        raise NotImplementedError
+
 
 class ManagedRabbit(ManagedBroker):
     """A RabbitMQ node."""
@@ -137,6 +145,14 @@ class ManagedRabbit(ManagedBroker):
 
     def thaw(self) -> None:
         self._node.thaw()
+
+    def alarm(self, on: bool) -> None:
+        limit = ("absolute", "1000000") if on else ("0.4",)
+        self._node.ctl("set_vm_memory_high_watermark", *limit)
+
+    def add_user(self, name: str, password: str) -> None:
+        self._node.ctl("add_user", name, password)
+        self._node.ctl("set_permissions", name, ".*", ".*", ".*")
 
 
 class EmbeddedBroker(ManagedBroker):
@@ -165,6 +181,12 @@ class EmbeddedBroker(ManagedBroker):
 
     def thaw(self) -> None:
         self._broker.thaw()
+
+    def alarm(self, on: bool) -> None:
+        self._broker.alarm(on)
+
+    def add_user(self, name: str, password: str) -> None:
+        self._broker.node.users[name] = password
 
 
 def peer_port(descriptor: int) -> int | None:
