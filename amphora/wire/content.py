@@ -40,8 +40,8 @@ class Message(Generic[M]):
     """One message as it came: the method that carried it, its properties and its body.
 
     `header` is the payload of its header frame as it was on the wire, so that a broker can
-    hand it on unchanged.  `error` is set when the message cannot be understood; then
-    `properties` or `body` are empty.
+    hand it on unchanged.  `error` is set when the message cannot be understood: its properties,
+    which are empty then, or its size, and then `body` is empty too.
     """
 
     __slots__ = ("body", "error", "header", "method", "properties")
@@ -76,6 +76,7 @@ class ContentAssembler(Generic[M]):
         self._method: M | None = None
         self._message: Message[M] | None = None
         self._missing = 0
+        self._keeps_body = True
         # Joined as it comes: a list of tiny pieces would take many times their size.
         self._body = bytearray()
 
@@ -112,6 +113,7 @@ class ContentAssembler(Generic[M]):
             raise FrameError(FRAME_ERROR, f"a header frame of {len(payload)} bytes")
         class_id, _, size = _CONTENT_HEAD.unpack_from(payload)
         message: Message[M]
+        self._keeps_body = False
         try:
             if class_id != BASIC_CLASS:
                 raise MessageError(f"content of class {class_id} instead of basic (60)")
@@ -119,6 +121,8 @@ class ContentAssembler(Generic[M]):
                 raise MessageError(
                     f"a body of {size} bytes is larger than the limit of {self.max_message_size}"
                 )
+            # Whoever hands the message on needs its body, whatever is wrong with its properties.
+            self._keeps_body = True
             message = Message(method, decode_properties(payload), b"", payload)
         except MessageError as error:
             message = Message(method, Properties(), b"", payload, error)
@@ -143,7 +147,7 @@ class ContentAssembler(Generic[M]):
             raise FrameError(FRAME_ERROR, "more body than the header announced")
         if not payload:
             raise FrameError(FRAME_ERROR, "an empty body frame")
-        if message.error is None:
+        if self._keeps_body:
             if self._missing or self._body:
                 self._body += payload
             else:
