@@ -1,0 +1,98 @@
+"""When the answers of all servers are all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+from amphora.rpc.gather import Gathered
+from amphora.transport.publisher import Outgoing
+from amphora.wire.codec import Properties
+
+TIMEOUT = 30.0
+
+
+class Room:
+    """The servers of a gather, as the broker counts them, and the counts that were asked for."""
+
+    def __init__(self, there: int) -> None:
+        self.there = there
+        self.outgoing = Outgoing("", "", Properties(message_id="1"), b"", needs=(), on_settled=None)
+        self.gathered = Gathered(lambda _: None, "f", TIMEOUT, self.outgoing, self._count)
+        self.asked_when_sent: list[bool] = []
+
+    def send(self) -> None:
+        """Have the broker confirm the request."""
+        self.outgoing.confirmed(True, None)
+
+    def _count(self) -> int:
+        self.asked_when_sent.append(self.outgoing.settled)
+        return self.there
+
+
+@pytest.fixture
+def gather() -> Iterator[Callable[[Room], gevent.Greenlet]]:
+    """Collect the workers that answer, in the background."""
+    greenlets: list[gevent.Greenlet] = []
+
+    def start(room: Room) -> gevent.Greenlet:
+        greenlet = gevent.spawn(lambda: [reply.worker for reply in room.gathered])
+        greenlets.append(greenlet)
+        return greenlet
+
+    yield start
+    gevent.killall(greenlets)
+
+
+def test_it_does_not_end_before_its_request_was_sent(
+    gather: Callable[[Room], gevent.Greenlet],
+) -> None:
+    room = Room(there=0)
+    gathering = gather(room)
+    gathering.join(timeout=0.2)  # long enough for several counts
+    assert not gathering.ready()
+    room.there = 1
+    room.send()
+    room.gathered.answered("first", 1, None)
+    assert gathering.get(timeout=TIMEOUT) == ["first"]
+    assert all(room.asked_when_sent)
+
+
+def test_it_ends_when_all_have_answered_or_ignored(
+    gather: Callable[[Room], gevent.Greenlet],
+) -> None:
+    room = Room(there=2)
+    room.send()
+    gathering = gather(room)
+    room.gathered.ignored("first")
+    room.gathered.answered("second", 1, None)
+    assert gathering.get(timeout=TIMEOUT) == ["second"]
+
+
+def test_it_does_not_wait_for_a_server_that_goes(
+    gather: Callable[[Room], gevent.Greenlet],
+) -> None:
+    room = Room(there=2)
+    room.send()
+    gathering = gather(room)
+    room.gathered.answered("first", 1, None)
+    while not room.asked_when_sent:
+        gevent.sleep(0.001)
+    room.there = 1
+    assert gathering.get(timeout=TIMEOUT) == ["first"]
+
+
+def test_it_does_not_wait_for_a_server_that_comes_later(
+    gather: Callable[[Room], gevent.Greenlet],
+) -> None:
+    room = Room(there=2)
+    room.send()
+    gathering = gather(room)
+    room.gathered.answered("first", 1, None)
+    while not room.asked_when_sent:
+        gevent.sleep(0.001)
+    room.there = 3
+    room.gathered.answered("second", 2, None)
+    assert gathering.get(timeout=TIMEOUT) == ["first", "second"]
