@@ -4,7 +4,7 @@
 #     make test    run the tests on every installed Python (the slow ones on that of .venv)
 #
 # They make a .venv in this folder, with tox in it; tox does the rest. Nothing else on the machine
-# changes, but that RabbitMQ, Chromium (for the tests) and graphviz (for the documentation) are
+# changes, but that RabbitMQ and Chromium (for the tests) and graphviz (for the documentation) are
 # installed when they are missing, root runs make, and apt is there.
 
 .DEFAULT_GOAL := help
@@ -22,12 +22,11 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(TOX) ## Show amphora at work: servers, a client, calls
-	@scripts/install-rabbitmq demo
 	@echo "Preparing the demo (the first time takes a minute)"
 	@$(RUN) -e demo
 
 test: $(TOX) ## Run the tests on every installed Python (ARGS="-k name": some of them)
-	@scripts/install-rabbitmq test
+	@scripts/install-rabbitmq
 	@scripts/install-chromium
 	@echo "Testing on all Pythons at once; the output of each comes when it is through"
 	@AMPHORA_TEST_SLOW_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \

@@ -1,10 +1,9 @@
 """amphora at work: two servers in processes of their own, and a client that calls them.
 
-    python examples/demo.py                    with the RabbitMQ of this machine
-    python examples/demo.py --url amqp://...   with another one (or set AMQP_URL)
+    python examples/demo.py                    with a broker of its own
+    python examples/demo.py --url amqp://...   with a RabbitMQ (or set AMQP_URL)
 
-The broker on port 5672 of this machine is used if there is one.  If not, the demo starts a
-RabbitMQ of its own, which is gone afterwards.
+The demo's own broker is amphora's, made for development and tests: it is gone afterwards.
 """
 
 from __future__ import annotations
@@ -13,21 +12,20 @@ import argparse
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import gevent
-from gevent import socket, subprocess
+from gevent import subprocess
 from gevent.event import Event
 from gevent.fileobject import FileObject
 
 from amphora import AmphoraError, AmqpRpcClient, AmqpRpcServer, RemoteException, Session
+from amphora.testing import Broker
 
 CALLS = 8
 WORK = 0.5  # seconds that a call of the batch takes
@@ -35,7 +33,7 @@ AT_ONCE = 2  # calls that one server works on at the same time
 
 
 class CannotGoOn(Exception):
-    """There is no broker, or a server has ended."""
+    """The demo's broker does not start, or a server has ended."""
 
 
 # -- a server -----------------------------------------------------------------------------------
@@ -156,86 +154,35 @@ def clean_up(session: Session, namespace: str) -> None:
 
 # -- the broker ---------------------------------------------------------------------------------
 
-PORT = 5672
-# Where RabbitMQ's own scripts are; the one on Debian's PATH is for the system's broker.
-SCRIPTS = "/usr/lib/rabbitmq/bin:/opt/homebrew/sbin:/usr/local/sbin"
-# Runs until its input, a pipe from the demo, is closed; then nothing is left.
-PRIVATE_RABBITMQ = """
-cd "$HOME"
-epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 >epmd.log 2>&1 </dev/null &
-epmd=$!
-rabbitmq-server -noinput >rabbitmq.log 2>&1 </dev/null &
-read -r _
-kill -s KILL "$epmd" $!
-wait
-rm -rf "$HOME"
-"""
+
+def be_broker() -> None:
+    """Be the demo's broker until it ends."""
+    with Broker() as own:
+        say(own.url)
+        FileObject(sys.stdin).read()
 
 
 @contextmanager
 def broker(url: str | None) -> Iterator[str]:
-    """Yield the URL of a broker: the given one, the one on this machine, or a private one."""
-    if url or listens(PORT):
-        yield url or f"amqp://guest:guest@127.0.0.1:{PORT}/"
+    """Yield the URL of a broker: the given one, or one that is here for the demo alone."""
+    if url:
+        yield url
         return
-    path = f"{SCRIPTS}:{os.environ.get('PATH', os.defpath)}"
-    if shutil.which("rabbitmq-server", path=path) is None:
-        raise CannotGoOn(
-            f"no broker listens on 127.0.0.1:{PORT} and no RabbitMQ is installed to start one:"
-            " install rabbitmq-server, or name a broker with --url"
-        )
-    say("starting a RabbitMQ for the demo; this takes some seconds ...")
-    home = tempfile.mkdtemp(prefix="amphora-demo-")
-    port, epmd_port, distribution_port = free_ports(3)
-    script = subprocess.Popen(
-        ["/bin/sh", "-c", PRIVATE_RABBITMQ],
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--broker"],
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         start_new_session=True,
-        env={
-            "PATH": path,
-            "HOME": home,
-            "ERL_EPMD_PORT": str(epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"amphora-demo-{secrets.token_hex(4)}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(port),
-            "RABBITMQ_DIST_PORT": str(distribution_port),
-            "RABBITMQ_CONF_ENV_FILE": f"{home}/none",
-            "RABBITMQ_CONFIG_FILE": f"{home}/none",
-            "RABBITMQ_CONFIG_FILES": f"{home}/none",
-            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{home}/none",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/none",
-            "RABBITMQ_MNESIA_BASE": f"{home}/data",
-            "RABBITMQ_LOG_BASE": home,
-            "RABBITMQ_ALLOW_INPUT": "true",
-        },
     )
     try:
-        with gevent.Timeout(60, CannotGoOn("the demo's RabbitMQ did not start within 60 s")):
-            while not listens(port):
-                gevent.sleep(0.1)
-        yield f"amqp://guest:guest@127.0.0.1:{port}/"
+        url = process.stdout.readline().decode().strip()
+        if not url:
+            raise CannotGoOn("the demo's broker did not start")
+        yield url
     finally:
-        script.stdin.close()
-        script.wait()
-
-
-def listens(port: int) -> bool:
-    """Return whether anything takes connections on a port of this machine."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
 
 
 # -- all of it ----------------------------------------------------------------------------------
@@ -273,11 +220,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Show amphora at work.")
     parser.add_argument("--url", default=os.environ.get("AMQP_URL"), help="a broker's URL")
     parser.add_argument("--serve", metavar="NAMESPACE", help=argparse.SUPPRESS)
+    parser.add_argument("--broker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     # Errors on the way are part of the show here.
     logging.basicConfig(level=logging.CRITICAL)
     if arguments.serve:
         serve(arguments.serve)
+        return 0
+    if arguments.broker:
+        be_broker()
         return 0
     interrupted = Event()
     for number in (signal.SIGINT, signal.SIGTERM):

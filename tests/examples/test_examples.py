@@ -88,8 +88,8 @@ def test_the_readme_shows_the_math_example(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_shows_everything_and_ends_by_itself(broker_url: str) -> None:
-    with PythonProcess(DEMO, "--url", broker_url) as demo:
+def test_the_demo_shows_everything_and_ends_by_itself() -> None:
+    with PythonProcess(DEMO, env={"AMQP_URL": ""}) as demo:
         pids = servers_of(demo)
         status = demo.wait(30)
     answers = [ANSWER.search(line) for line in demo.lines]
@@ -113,8 +113,8 @@ def test_the_demo_takes_the_broker_that_the_environment_names(broker_url: str) -
     assert line.split()[1] == str(endpoint(broker_url))  # without the password
 
 
-def test_ctrl_c_ends_the_demo_and_its_servers(broker_url: str) -> None:
-    with PythonProcess(DEMO, "--url", broker_url) as demo:
+def test_ctrl_c_ends_the_demo_and_its_servers() -> None:
+    with PythonProcess(DEMO, env={"AMQP_URL": ""}) as demo:
         pids = servers_of(demo)
         demo.signal(signal.SIGINT)
         assert demo.wait() == 130
@@ -122,8 +122,8 @@ def test_ctrl_c_ends_the_demo_and_its_servers(broker_url: str) -> None:
     assert are_gone(pids)
 
 
-def test_the_servers_of_a_demo_that_is_killed_end_too(broker_url: str) -> None:
-    with PythonProcess(DEMO, "--url", broker_url) as demo:
+def test_the_servers_of_a_demo_that_is_killed_end_too() -> None:
+    with PythonProcess(DEMO, env={"AMQP_URL": ""}) as demo:
         pids = servers_of(demo)
         demo.kill()
         wait_until(lambda: are_gone(pids), "the servers of the killed demo ended")
