@@ -58,12 +58,12 @@ class Consumer:
         self.cancelled = False
 
     def may_take(self) -> bool:
-        """Return whether it can get a message now; if not, it is called when it can."""
+        """Return whether it can get a message now; if not, its channel takes note."""
         if self.credit == 0:
             return False
         if self.receiver.has_room():
             return True
-        self.receiver.waiting[self.queue] = None
+        self.receiver.waiting[self] = None
         return False
 
     def __repr__(self) -> str:

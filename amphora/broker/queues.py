@@ -313,6 +313,7 @@ class Queue:
 
     def _drop_consumer(self, consumer: Consumer) -> None:
         consumer.cancelled = True
+        consumer.receiver.waiting.pop(consumer, None)
         self._consumers.remove(consumer)
         if self._active is consumer:
             self._active = self._next_active() if self.options.single_active_consumer else None
@@ -376,7 +377,7 @@ class Queue:
         for consumer in self._consumers.members:
             consumer.cancelled = True
             consumer.receiver.consumers.pop(consumer.tag, None)
-            consumer.receiver.waiting.pop(self, None)
+            consumer.receiver.waiting.pop(consumer, None)
             self._agenda.effects.append((consumer.receiver, ConsumerCancelled(consumer.tag)))
         self._agenda.memory -= self.memory
         self.memory = 0

@@ -56,8 +56,8 @@ class Receiver:
         self.volume = 0
         self.window: int | None = None
         self.unwritten = 0
-        # The queues that had a message for this channel when it had no room.
-        self.waiting: dict[Queue, None] = {}
+        # The consumers that could have got a message if this channel had had room.
+        self.waiting: dict[Consumer, None] = {}
 
     def has_room(self) -> bool:
         """Return whether another message may be delivered on this channel."""
@@ -78,16 +78,20 @@ class Receiver:
         self.resume()
 
     def resume(self) -> None:
-        """Take up the deliveries that waited for room, if there is some."""
+        """Take up the deliveries that waited for room, as far as there is some."""
         if not self.waiting or not self.has_room():
             return
-        waiting, self.waiting = self.waiting, {}
-        for queue in waiting:
-            queue.unblock(
-                consumer
-                for consumer in list(self.consumers.values())
-                if consumer.queue is queue and consumer.blocked and consumer.credit != 0
-            )
+        by_queue: dict[Queue, list[Consumer]] = {}
+        for consumer in self.waiting:
+            by_queue.setdefault(consumer.queue, []).append(consumer)
+        self.waiting = {}
+        while by_queue and self.has_room():
+            queue = next(iter(by_queue))
+            queue.unblock(by_queue.pop(queue))
+        # Who has waited longer comes first the next time.
+        if by_queue:
+            longer = [consumer for consumers in by_queue.values() for consumer in consumers]
+            self.waiting = dict.fromkeys(longer) | self.waiting
 
     def take(self, delivery_tag: int, multiple: bool) -> list[Entry]:
         """Take out the message with a tag, or with `multiple` all up to it (0: all).

@@ -670,6 +670,34 @@ def test_a_consumer_that_is_cancelled_while_it_waits_for_room_is_forgotten(
     assert client.get_all("q") == ["2", "3"]
 
 
+def test_queues_that_wait_for_room_take_turns(client: Client) -> None:
+    for name in ("q1", "q2", "q3"):
+        client.queue_declare(name)
+        client.publish(name, "1", "2")
+    client.channel.receiver.window = 1
+    for name in ("q1", "q2", "q3"):
+        client.basic_consume(name, name, no_ack=True)
+
+    for _ in range(5):
+        client.channel.receiver.written()
+        client.world.vhost.flush()
+
+    assert client.got_by() == ["q1:1", "q1:2", "q2:1", "q3:1", "q2:2", "q3:2"]
+
+
+def test_consumers_of_a_queue_that_wait_for_room_take_turns(client: Client) -> None:
+    filled(client, *"123456")
+    client.channel.receiver.window = MESSAGE_OVERHEAD + 2
+    client.basic_consume("q", "a", no_ack=True)
+    client.basic_consume("q", "b", no_ack=True)
+    assert client.got_by() == ["a:1", "a:2"]
+
+    client.channel.receiver.written()
+    client.world.vhost.flush()
+
+    assert client.got_by() == ["a:3", "b:4"]
+
+
 def test_two_consumers_may_wait_for_room_and_one_be_cancelled(client: Client) -> None:
     filled(client, *"123")
     client.channel.receiver.window = 1

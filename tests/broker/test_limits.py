@@ -155,7 +155,7 @@ def test_a_queue_drops_messages_until_their_size_fits(client: Client) -> None:
 
 
 def test_a_purged_queue_has_room_again(client: Client) -> None:
-    declare(client, max_length_bytes=10)
+    declare(client, max_length_bytes=8)
     client.publish("q", "aaaa", "bbbb")
 
     client.queue_purge("q")

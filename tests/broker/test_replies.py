@@ -14,7 +14,7 @@ REPLIES = "amq.rabbitmq.reply-to"
 def address(client: Client) -> str:
     """The address that requests of the client carry."""
     client.queue_declare("requests")
-    client.basic_consume(REPLIES, "replies", no_ack=True)
+    assert client.basic_consume(REPLIES, "replies", no_ack=True) == "replies"
     client.publish("requests", "request", reply_to=REPLIES)
     delivery, _ = client.basic_get("requests", no_ack=True)
     address = delivery.message.properties.reply_to
