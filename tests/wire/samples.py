@@ -246,7 +246,7 @@ GOOD = [
             {DELIVER} {HEADER_4} {BODY_4}
             """
         ),
-        [delivered(b"body"), delivered(b"", True), delivered(b"body")],
+        [delivered(b"body"), delivered(b"body", True), delivered(b"body")],
     ),
     Sample(
         "content of another class",
