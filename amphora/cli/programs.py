@@ -30,7 +30,7 @@ def parse_target(target: str) -> tuple[str, str]:
         ValueError: it is not written like that.
     """
     found = _TARGET.fullmatch(target)
-    if found is None or target.endswith(".py"):
+    if found is None or found[1].endswith(".py"):
         name = os.path.splitext(target.partition(":")[0])[0].strip("./").replace("/", ".")
         raise ValueError(
             f"{target!r} is not written package.module:server"

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 import click
+from gevent.hub import Hub
 
 import amphora
 from amphora.cli.broker import broker
@@ -76,6 +77,8 @@ commands.add_command(worker)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line `arguments`, those of the process if None, and end the process."""
+    # gevent would print that it was interrupted.
+    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
     sys.exit(run(arguments))
 
 

@@ -168,7 +168,7 @@ class Supervisor:
                 self._start()
             except OSError as error:
                 logger.error("no worker can be started: %s", error)
-                self._pause()
+                self._failed()
                 return
 
     def _start(self) -> None:
@@ -305,15 +305,15 @@ class Supervisor:
             return
         if monotonic() - worker.started > SETTLED_AFTER:
             self._failures = 0
-        if self._failures:
-            self._pause()
-        self._failures += 1
+        self._failed()
 
-    def _pause(self) -> None:
-        """Let some time pass before the next worker is started, the more the more have failed."""
-        pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
-        self._start_at = monotonic() + pause
-        logger.info("the next worker starts in %g s", pause)
+    def _failed(self) -> None:
+        """Let time pass before the next start: the more have failed in a row, the more time."""
+        if self._failures:
+            pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE)
+            self._start_at = monotonic() + pause
+            logger.info("the next worker starts in %g s", pause)
+        self._failures += 1
 
     def _give_up(self, status: Exit) -> bool:
         """Make no more attempts with a program that cannot run; return False to make more."""

@@ -12,7 +12,7 @@ server = AmqpRpcServer(os.environ["SERVICE_NAMESPACE"], management={"kill"})
 
 @server.add_function
 def add(a: int, b: int) -> int:
-    gevent.sleep(0.005)
+    gevent.sleep(0.02)
     return a + b
 
 

@@ -1,0 +1,162 @@
+"""Finding the server of a program, and noticing that its source has changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from amphora.cli.programs import CannotLoad, load_server, parse_target
+from amphora.cli.sources import Sources
+
+SERVER = "from amphora import AmqpRpcServer\nserver = AmqpRpcServer('math')\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory; what is imported from it is forgotten again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+# -- the server -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        ("math", ("math", "server")),
+        ("math:server", ("math", "server")),
+        ("shop.workers:make_server", ("shop.workers", "make_server")),
+        ("a.b.c:Config.server", ("a.b.c", "Config.server")),
+    ],
+)
+def test_a_target_is_a_module_and_a_name(target: str, parts: tuple[str, str]) -> None:
+    assert parse_target(target) == parts
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("math.py", "try math:server"),
+        ("./shop/workers.py", "try shop.workers:server"),
+        ("shop/workers:server", "try shop.workers:server"),
+        ("math.py:server", "try math:server"),
+        ("math:", "try math:server"),
+        ("math:make()", "try math:server"),
+        ("", "package.module:server"),
+        (":server", "package.module:server"),
+        ("3d:server", "package.module:server"),
+    ],
+)
+def test_a_target_that_is_none_gets_a_hint(target: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        parse_target(target)
+
+
+def test_a_server_is_found_in_the_current_directory(here: Path) -> None:
+    (here / "prog_a.py").write_text(SERVER)
+    assert load_server("prog_a").namespace == "math"
+    assert load_server("prog_a:server") is sys.modules["prog_a"].server
+
+
+def test_a_factory_is_called(here: Path) -> None:
+    (here / "prog_b.py").write_text(f"{SERVER}def make():\n    return server\n")
+    assert load_server("prog_b:make").namespace == "math"
+
+
+def test_a_server_may_be_an_attribute_of_something(here: Path) -> None:
+    (here / "prog_c.py").write_text(f"{SERVER}class Config:\n    it = server\n")
+    assert load_server("prog_c:Config.it").namespace == "math"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "complaint"),
+    [
+        ("", "nowhere", r"there is no module 'nowhere', neither in /.* nor on"),
+        ("", "no.where", r"there is no module 'no', neither"),
+        ("", "prog.sub", r"there is no module 'prog.sub', neither"),
+        ("", "prog:server", r"the module prog \(.*prog.py\) has no 'server'$"),
+        (SERVER, "prog:srv", r"has no 'srv'; its servers are called server$"),
+        ("server = 42", "prog", r"prog is no server and returns none; it is 42"),
+        ("def server(): return 42", "prog", r"prog is no server and returns none; it is 42"),
+        ("import nowhere", "prog", r"prog cannot be imported\nTraceback (.*\n)*.*No module named"),
+        ("def (", "prog", r"prog cannot be imported\n.*prog.py\", line 1\n(.*\n)*SyntaxError"),
+        ("1/0", "prog", r"prog cannot be imported\nTraceback .*\n  File \".*prog.py\", line 1"),
+        ("def server():\n  1/0", "prog", r"prog\(\) raised\nTraceback .*\n  File \".*prog.py\""),
+        ("def server(x): pass", "prog", r"prog\(\) raised\n(.*\n)*TypeError: .*argument: 'x'"),
+    ],
+)
+def test_what_is_wrong_with_a_program_is_told(
+    here: Path, source: str, target: str, complaint: str
+) -> None:
+    (here / "prog.py").write_text(source)
+    with pytest.raises(CannotLoad, match=complaint) as raised:
+        load_server(target)
+    assert "amphora/cli" not in str(raised.value)
+
+
+# -- its source -----------------------------------------------------------------------------------
+
+
+def touch(path: Path, text: str = "") -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_change_is_reported_once_when_it_is_over(tmp_path: Path) -> None:
+    name = touch(tmp_path / "a.py")
+    touch(tmp_path / "b.py")
+    sources = Sources(str(tmp_path), "a")
+    assert sources.changed() == []
+    touch(tmp_path / "a.py", "1")
+    assert sources.changed() == []  # somebody may be writing more
+    touch(tmp_path / "a.py", "12")
+    assert sources.changed() == []
+    assert sources.changed() == [name]
+    assert sources.changed() == []
+
+
+def test_new_and_removed_files_are_changes(tmp_path: Path) -> None:
+    old = Path(touch(tmp_path / "package" / "old.py"))
+    sources = Sources(str(tmp_path), "package")
+    old.unlink()
+    new = touch(tmp_path / "package" / "sub" / "new.py")
+    assert sources.changed() == []
+    assert sources.changed() == [str(old), new]
+
+
+@pytest.mark.parametrize(
+    "name", [".git/a.py", "__pycache__/a.py", "venv/lib/a.py", "a.pyc", "node_modules/x/a.py"]
+)
+def test_what_is_not_the_programs_source_is_left_out(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / "venv" / "pyvenv.cfg")
+    sources = Sources(str(tmp_path), "a")
+    touch(tmp_path / name)
+    assert sources.changed() == []
+    assert sources.changed() == []
+
+
+def test_a_program_that_lies_elsewhere_is_watched_where_it_lies(
+    here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    touch(elsewhere / "shop" / "__init__.py", "raise SystemExit('imported')")
+    name = touch(elsewhere / "shop" / "workers.py")
+    single = touch(elsewhere / "single.py")
+    sys.path.append(str(elsewhere))
+    package, module = Sources(str(here), "shop.workers"), Sources(str(here), "single")
+    touch(Path(name), "1")
+    os.truncate(single, 1)
+    for sources, changed in ((package, name), (module, single)):
+        assert sources.changed() == []
+        assert sources.changed() == [changed]

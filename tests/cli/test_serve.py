@@ -1,0 +1,394 @@
+"""`amphora serve`: workers in processes of their own, and what happens to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import gevent
+import pytest
+
+from amphora import AmqpRpcClient
+from amphora.cli.failures import Exit
+from tests.cli.conftest import PROGRAMS, Serve, workers
+from tests.support.brokers import Broker
+from tests.support.processes import PythonProcess
+from tests.support.rpc import MakeClient
+from tests.support.waiting import wait_until
+
+# How workers are looked after has nothing to do with the kind of broker; that no call is lost has.
+on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+
+TEXT = """
+import os
+from amphora import AmqpRpcServer
+server = AmqpRpcServer(os.environ["SERVICE_NAMESPACE"])
+server.add_function(lambda: {version!r}, "version")
+"""
+
+
+def wait_for_workers(pool: PythonProcess, count: int, *without: int) -> list[int]:
+    """Wait until `count` workers take requests and none of `without` is among them."""
+
+    def there() -> list[int]:
+        found = workers(pool)
+        return found if len(found) == count and not set(found) & set(without) else []
+
+    return wait_until(there, f"{count} workers in\n{pool.output}", timeout=20)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# -- starting -------------------------------------------------------------------------------------
+
+
+@on_rabbitmq
+def test_workers_share_the_calls_and_sigterm_ends_them(
+    serve: Serve, make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    pool = serve("-w", 2)
+    pids = wait_for_workers(pool, 2)
+    client = make_client()
+    assert {client.call.pid() for _ in range(50)} == set(pids)
+    assert broker.consumers(f"rpc_{namespace}_request") == 2
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+    assert broker.consumers(f"rpc_{namespace}_request") == 0
+    assert not any(map(is_alive, pids))
+    for said in ("keeps 2 workers of service", "SIGTERM: stopping", "all workers have stopped"):
+        assert said in pool.output
+    assert "WARNING" not in pool.output
+
+
+@on_rabbitmq
+@pytest.mark.parametrize(
+    ("program", "directory"),
+    [("service:make_server", PROGRAMS), ("programs.service", PROGRAMS.parent)],
+)
+def test_a_program_is_named_in_several_ways(
+    serve: Serve, make_client: MakeClient, program: str, directory: Path
+) -> None:
+    pool = serve(program=program, cwd=directory)
+    assert make_client().call.pid() in wait_for_workers(pool, 1)
+
+
+@on_rabbitmq
+def test_a_program_that_serves_by_itself_is_served(serve: Serve, make_client: MakeClient) -> None:
+    pool = serve(program="script")
+    assert [make_client().call.pid()] == wait_for_workers(pool, 1)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+@on_rabbitmq
+def test_the_standard_library_is_patched_on_request(serve: Serve, make_client: MakeClient) -> None:
+    serve("--patch")
+    assert make_client().call.is_patched() is True
+
+
+@on_rabbitmq
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        ("nowhere", "there is no module 'nowhere'"),
+        ("service:nothing", "has no 'nothing'; its servers are called server"),
+        ("service:not_a_server", "is no server"),
+        ("broken", "SyntaxError: "),
+    ],
+)
+def test_a_program_that_cannot_be_loaded_is_tried_once(
+    serve: Serve, tmp_path: Path, program: str, complaint: str
+) -> None:
+    (tmp_path / "broken.py").write_text("def (")
+    (tmp_path / "service.py").write_text((PROGRAMS / "service.py").read_text())
+    pool = serve("-w", 3, program=program, cwd=tmp_path)
+    assert pool.wait(20) == Exit.USAGE
+    assert pool.output.count(complaint) == 1
+    assert "amphora/cli" not in pool.output
+
+
+@on_rabbitmq
+def test_a_name_that_is_no_program_is_wrong_usage(serve: Serve) -> None:
+    pool = serve(program="service.py")
+    assert pool.wait() == Exit.USAGE
+    assert "try service:server" in pool.output
+
+
+@on_rabbitmq
+def test_a_refused_login_ends_it(serve: Serve, broker: Broker) -> None:
+    pool = serve("-w", 2, env={"AMQP_URL": f"amqp://guest:sesame@{broker.host}:{broker.port}"})
+    assert pool.wait(20) == Exit.NOT_ALLOWED
+    assert "refuses the login of user 'guest'" in pool.output
+    assert "sesame" not in pool.output
+
+
+@on_rabbitmq
+def test_a_url_on_the_command_line_reaches_the_workers_alone(
+    serve: Serve, broker: Broker, make_client: MakeClient
+) -> None:
+    pool = serve("--url", broker.url, env={"AMQP_URL": "amqp://127.0.0.1:1"})
+    (pid,) = wait_for_workers(pool, 1)
+    assert broker.url not in Path(f"/proc/{pid}/cmdline").read_text()
+    assert make_client().call.pid() == pid
+
+
+@on_rabbitmq
+def test_workers_wait_for_a_broker_that_is_away(serve: Serve, closed_port: int) -> None:
+    pool = serve("-w", 2, env={"AMQP_URL": f"amqp://127.0.0.1:{closed_port}"})
+    wait_until(lambda: pool.output.count("connecting again") == 2, pool.output)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+# -- workers that die -----------------------------------------------------------------------------
+
+
+@on_rabbitmq
+def test_a_worker_that_is_killed_is_replaced_and_its_call_is_done(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    pool = serve()
+    (pid,) = wait_for_workers(pool, 1)
+    result = make_client().defer.wait_for_file(str(release))
+    wait_until(Path(f"{release}.entered").exists)
+    os.kill(pid, signal.SIGKILL)
+    pool.wait_for(f"worker {pid} was killed by SIGKILL")
+    release.touch()
+    assert [result.get()] == wait_for_workers(pool, 1, pid)
+
+
+@on_rabbitmq
+def test_a_worker_that_was_stopped_from_outside_is_replaced(
+    serve: Serve, make_client: MakeClient
+) -> None:
+    pool = serve()
+    (pid,) = wait_for_workers(pool, 1)
+    os.kill(pid, signal.SIGTERM)
+    pool.wait_for(f"worker {pid} has ended")
+    assert [make_client().call.pid()] == wait_for_workers(pool, 1, pid)
+
+
+@on_rabbitmq
+def test_workers_that_die_at_once_are_started_with_growing_pauses(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "dying.py").write_text("import os; os._exit(7)")
+    pool = serve(program="dying", cwd=tmp_path)
+    pool.wait_for("the next worker starts in 0.5 s", 20)
+    pauses = [line.split()[-2] for line in pool.lines if "the next worker starts" in line]
+    assert pauses == ["0.25", "0.5"]
+    assert pool.output.count("has ended with status 7") == 3
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+@on_rabbitmq
+def test_workers_do_not_outlive_their_supervisor(
+    serve: Serve, make_client: MakeClient, broker: Broker, namespace: str, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    pool = serve("-w", 2)
+    pids = wait_for_workers(pool, 2)
+    result = make_client().defer.wait_for_file(str(release))
+    wait_until(Path(f"{release}.entered").exists)
+    pool.kill()
+    wait_until(lambda: broker.consumers(f"rpc_{namespace}_request") == 0)
+    release.touch()
+    assert result.get() in pids
+    wait_until(lambda: not any(map(is_alive, pids)))
+
+
+# -- stopping -------------------------------------------------------------------------------------
+
+
+@on_rabbitmq
+def test_stopping_waits_for_what_is_running(
+    serve: Serve, make_client: MakeClient, broker: Broker, namespace: str, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    pool = serve()
+    (pid,) = wait_for_workers(pool, 1)
+    client = make_client()
+    result = client.defer.wait_for_file(str(release))
+    wait_until(Path(f"{release}.entered").exists)
+    # As ctrl-C in a terminal does, and systemd: a signal for everybody, more than once.
+    os.killpg(pool.pid, signal.SIGINT)
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGTERM)
+    pool.wait_for("SIGINT: stopping; workers have 30 s to finish")
+    wait_until(lambda: broker.consumers(f"rpc_{namespace}_request") == 0)
+    release.touch()
+    assert result.get() == pid
+    assert pool.wait() == Exit.DONE
+
+
+@on_rabbitmq
+def test_a_second_signal_stops_at_once_and_the_requests_go_back(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    pool = serve()
+    wait_for_workers(pool, 1)
+    result = make_client().defer.wait_for_file(str(release))
+    wait_until(Path(f"{release}.entered").exists)
+    pool.terminate()
+    pool.wait_for("SIGTERM: stopping")
+    pool.terminate()
+    pool.wait_for("SIGTERM again: stopping at once")
+    assert pool.wait() == Exit.GAVE_UP
+    release.touch()
+    assert wait_for_workers(serve(), 1) == [result.get()]
+
+
+@on_rabbitmq
+@pytest.mark.parametrize("function", ["wait_for_file", "hold_processor"])
+def test_a_worker_that_is_not_done_in_time_gives_up(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, function: str
+) -> None:
+    never = tmp_path / "never"
+    pool = serve("--grace", 0.2)
+    (pid,) = wait_for_workers(pool, 1)
+    make_client().cast(function_name=function)(str(never))
+    wait_until(Path(f"{never}.entered").exists)
+    pool.terminate()
+    pool.wait_for(f"worker {pid} is not done after 0.2 s")
+    if function == "hold_processor":
+        pool.wait_for(f"worker {pid} does not react and is killed")
+    assert pool.wait() == Exit.GAVE_UP
+    assert not is_alive(pid)
+
+
+# -- new programs ---------------------------------------------------------------------------------
+
+
+@on_rabbitmq
+def test_sighup_brings_new_code_and_a_new_worker_before_the_old_one_goes(
+    serve: Serve, make_client: MakeClient, broker: Broker, namespace: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "versions.py"
+    program.write_text(TEXT.format(version="one"))
+    pool = serve("-w", 2, program="versions", cwd=tmp_path)
+    old = wait_for_workers(pool, 2)
+    client = make_client()
+    assert client.call.version() == "one"
+    program.write_text(TEXT.format(version="two, later"))
+    pool.signal(signal.SIGHUP)
+    wait_for_workers(pool, 2, *old)
+    assert client.call.version() == "two, later"
+    said = pool.output
+    for pid in old:
+        assert said.index("takes requests", said.index("SIGHUP")) < said.index(f"{pid} stops")
+    assert "WARNING" not in said
+
+
+@on_rabbitmq
+def test_sighup_with_a_broken_program_leaves_the_old_workers(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    program = tmp_path / "versions.py"
+    program.write_text(TEXT.format(version="one"))
+    pool = serve(program="versions", cwd=tmp_path)
+    old = wait_for_workers(pool, 1)
+    program.write_text("def (")
+    pool.signal(signal.SIGHUP)
+    pool.wait_for("the new program does not start; the old workers go on")
+    assert pool.output.count("SyntaxError") == 1
+    assert make_client().call.version() == "one"
+    assert workers(pool) == old
+
+
+@on_rabbitmq
+def test_a_change_of_the_source_brings_new_workers_and_errors_in_it_are_survived(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    program = tmp_path / "versions.py"
+    program.write_text("def (")
+    pool = serve("--reload", program="versions", cwd=tmp_path)
+    pool.wait_for("waiting for a change of the program")
+    program.write_text(TEXT.format(version="one"))
+    pool.wait_for("versions.py changed: rolling restart")
+    old = wait_for_workers(pool, 1)
+    client = make_client()
+    assert client.call.version() == "one"
+    program.write_text("def def")
+    pool.wait_for("the old workers go on")
+    assert client.call.version() == "one"
+    program.write_text(TEXT.format(version="two, later"))
+    wait_for_workers(pool, 1, *old)
+    assert client.call.version() == "two, later"
+
+
+# -- under load -----------------------------------------------------------------------------------
+
+
+class Load:
+    """Callers that never pause; an error or a wrong answer ends one.
+
+    `answered` is how many calls were answered.
+    """
+
+    def __init__(self, client: AmqpRpcClient, callers: int) -> None:
+        self.answered = 0
+        self._client = client
+        self._go_on = True
+        self._callers = [gevent.spawn(self._call, number) for number in range(callers)]
+
+    def _call(self, number: int) -> None:
+        while self._go_on:
+            assert self._client.call.add(number, 1) == number + 1
+            self.answered += 1
+
+    def wait_for_more(self) -> None:
+        """Wait until so many calls were answered that every caller has had its turn."""
+        goal = self.answered + 2 * len(self._callers)
+        wait_until(lambda: self.answered >= goal, "more answers", timeout=20)
+
+    def end(self) -> None:
+        """End the load, and raise what any caller has met."""
+        self._go_on = False
+        gevent.joinall(self._callers, timeout=20, raise_error=True)
+        assert all(caller.successful() for caller in self._callers)
+
+
+@pytest.mark.slow
+def test_no_call_is_lost_when_workers_are_killed_or_restarted_under_load(
+    serve: Serve, make_client: MakeClient
+) -> None:
+    pool = serve("-w", 4)
+    first = wait_for_workers(pool, 4)
+    load = Load(make_client(), callers=10)
+    load.wait_for_more()
+    for pid in first[:2]:
+        os.kill(pid, signal.SIGKILL)
+        load.wait_for_more()
+    second = wait_for_workers(pool, 4, *first[:2])
+    load.wait_for_more()
+    pool.signal(signal.SIGHUP)
+    wait_for_workers(pool, 4, *second)
+    load.wait_for_more()
+    load.end()
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+@pytest.mark.slow
+def test_no_call_is_lost_when_one_pool_stops_under_load_and_another_goes_on(
+    serve: Serve, make_client: MakeClient
+) -> None:
+    pools = [serve(), serve()]
+    for pool in pools:
+        wait_for_workers(pool, 1)
+    load = Load(make_client(), callers=10)
+    load.wait_for_more()
+    pools[0].terminate()
+    assert pools[0].wait() == Exit.DONE
+    load.wait_for_more()
+    load.end()
