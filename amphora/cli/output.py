@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -79,7 +79,16 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     """Print a table, unless it has no rows."""
     made = table(columns, rows)
     if made.row_count:
-        console().print(made)
+        show(made)
+
+
+def show(what: RenderableType) -> None:
+    """Print something of rich's on standard output, without spaces at the ends of lines."""
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(what)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

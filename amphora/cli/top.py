@@ -20,7 +20,7 @@ from rich.text import Text
 
 from amphora.cli.failures import settings_errors
 from amphora.cli.lookup import count_workers, find_queue
-from amphora.cli.output import console, counted, seconds, show_json, table
+from amphora.cli.output import console, counted, seconds, show, show_json, table
 from amphora.cli.replies import nobody
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import AmphoraError, AuthenticationError, printable
@@ -194,7 +194,7 @@ def top(settings: Settings, namespace: str, interval: float, once: bool) -> None
             elif settings.json:
                 show_json(next(frames)[0])
             elif once or not sys.stdout.isatty():
-                console().print(render(*next(frames)))
+                show(render(*next(frames)))
             else:
                 show_live(frames, render(frame(namespace, first, first)))
 
