@@ -88,13 +88,7 @@ class ClientChannel:
 
     def _handle_method(self, method: Method) -> None:
         if not self._content.idle:
-            self._connection.method = BASIC_PUBLISH
-            raise Refusal(
-                Reply.UNEXPECTED_FRAME,
-                "expected content header for class 60, got non content header frame instead"
-                if self._content.expects_header
-                else "expected content body, got non content body frame instead",
-            )
+            raise self._misplaced()
         if isinstance(method, Publish):
             self._content.begin(method)
         elif isinstance(method, Ack | Nack):
@@ -126,7 +120,8 @@ class ClientChannel:
         return contents.get_ok(self.number, delivery, left, self._frame_size)
 
     def _handle_header(self, payload: bytes) -> None:
-        self._expect_content()
+        if not self._content.expects_header:
+            raise self._misplaced()
         if payload[:2] != _BASIC_CLASS:
             class_id = int.from_bytes(payload[:2], "big")
             raise Refusal(
@@ -138,15 +133,9 @@ class ClientChannel:
             self._publish(message)
         self._connection.publish_seen()
 
-    def _expect_content(self) -> None:
-        if self._content.idle:
-            self._connection.method = NO_METHOD
-            raise Refusal(
-                Reply.UNEXPECTED_FRAME, "expected method frame, got non method frame instead"
-            )
-
     def _handle_body(self, payload: bytes) -> None:
-        self._expect_content()
+        if self._content.idle or self._content.expects_header:
+            raise self._misplaced()
         message = self._content.body(payload)
         if message is not None:
             self._count_partial(-self._partial)
@@ -154,6 +143,18 @@ class ClientChannel:
         else:
             self._count_partial(len(payload))
         self._connection.publish_seen()
+
+    def _misplaced(self) -> Refusal:
+        """Return what to say to a frame when another one was expected."""
+        self._connection.method = BASIC_PUBLISH
+        if self._content.idle:
+            self._connection.method = NO_METHOD
+            text = "expected method frame, got non method frame instead"
+        elif self._content.expects_header:
+            text = "expected content header for class 60, got non content header frame instead"
+        else:
+            text = "expected content body, got non content body frame instead"
+        return Refusal(Reply.UNEXPECTED_FRAME, text)
 
     def _count_partial(self, size: int) -> None:
         if size:
@@ -195,7 +196,7 @@ class ClientChannel:
             if effect.accepted:
                 self._send(encode_ack(number, effect.delivery_tag, effect.multiple))
             else:
-                self._send(encode_nack(number, effect.delivery_tag, effect.multiple, False))
+                self._send(encode_nack(number, effect.delivery_tag, effect.multiple))
         elif isinstance(effect, Returned):
             self._send(contents.give_back(number, effect, self._frame_size))
         elif self._connection.capable("consumer_cancel_notify"):

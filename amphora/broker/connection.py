@@ -30,7 +30,7 @@ from amphora.broker.logins import MECHANISMS, log_in
 from amphora.broker.model import VirtualHost
 from amphora.broker.node import Node
 from amphora.errors import FrameError, printable
-from amphora.wire.codec import Method, decode_method, encode_method, methods
+from amphora.wire.codec import Method, decode_method, encode_method, methods, unchecked
 from amphora.wire.framing import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
@@ -59,6 +59,8 @@ SERVER_PROPERTIES: dict[str, Any] = {
         "direct_reply_to": True,
     },
 }
+
+_OPEN_OK = unchecked(methods.Channel.OpenOk, channel_id="")
 
 
 class State(Enum):
@@ -247,6 +249,7 @@ class Connection:
             if not self.capable("authentication_failure_close"):
                 self._end()
                 return
+            self.method = NO_METHOD
             raise Refusal(
                 Reply.ACCESS_REFUSED,
                 f"Login was refused using authentication mechanism {method.mechanism}."
@@ -318,7 +321,7 @@ class Connection:
         if not isinstance(method, methods.Channel.Open):
             raise Refusal(Reply.CHANNEL_ERROR, "expected 'channel.open'")
         self._channels[number] = ClientChannel(self, self._vhost, number)
-        self.send(encode_method(number, methods.Channel.OpenOk()))
+        self.send(encode_method(number, _OPEN_OK))
 
     def _handle_method_of_closing(self, number: int, method: Method) -> None:
         if isinstance(method, methods.Channel.CloseOk):
