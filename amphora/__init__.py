@@ -27,7 +27,7 @@ from amphora.rpc.result import Result, iwait, wait
 from amphora.rpc.server import AmqpRpcServer
 from amphora.rpc.services import exposed
 from amphora.transport.session import Session
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 __all__ = [
     "AmphoraError",

@@ -13,15 +13,14 @@ from amphora.wire.codec import (
     Ack,
     Deliver,
     Method,
-    Properties,
     Publish,
     encode_method,
     encode_method_payload,
-    encode_properties,
     methods,
 )
 from amphora.wire.content import encode_content
 from amphora.wire.framing import HEARTBEAT_FRAME, PROTOCOL_HEADER
+from amphora.wire.properties import Properties, encode_properties
 from tests.support.peer import Conversation, PeerFailure, Script, ScriptedPeer
 from tests.wire.receiver import Receiver
 

@@ -26,7 +26,7 @@ from amphora.broker.receivers import Receiver, Verdict, by_tag
 from amphora.broker.replies import DIRECT_REPLY_TO, Replies
 from amphora.broker.topology import Topology
 from amphora.broker.transactions import Transaction
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 
 @dataclass(frozen=True, slots=True)

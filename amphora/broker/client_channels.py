@@ -18,7 +18,6 @@ from amphora.wire.codec import (
     Ack,
     Method,
     Nack,
-    Properties,
     Publish,
     decode_method,
     encode_ack,
@@ -28,6 +27,7 @@ from amphora.wire.codec import (
 )
 from amphora.wire.content import ContentAssembler, Message
 from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD
+from amphora.wire.properties import Properties
 
 if TYPE_CHECKING:
     from amphora.broker.connection import Connection

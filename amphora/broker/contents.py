@@ -10,13 +10,7 @@ import struct
 
 from amphora.broker.effects import Delivery, Returned
 from amphora.broker.messages import Message, replaced
-from amphora.wire.codec import (
-    encode_deliver_payload,
-    encode_method_payload,
-    encode_properties,
-    methods,
-    unchecked,
-)
+from amphora.wire.codec import encode_deliver_payload, encode_method_payload, methods, unchecked
 from amphora.wire.framing import (
     FRAME_BODY,
     FRAME_END_BYTE,
@@ -25,6 +19,7 @@ from amphora.wire.framing import (
     FRAME_OVERHEAD,
     encode_frame,
 )
+from amphora.wire.properties import encode_properties
 
 _FRAME_HEAD = struct.Struct(">BHI")
 _CONTENT_HEAD = struct.Struct(">HHQ")

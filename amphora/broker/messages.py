@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from amphora.broker.errors import Refusal, Reply
 from amphora.broker.values import type_name
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 if TYPE_CHECKING:
     from amphora.broker.consumers import Consumer

@@ -13,7 +13,7 @@ from amphora.broker.queues import Queue
 from amphora.broker.receivers import Receiver
 from amphora.broker.replies import DIRECT_REPLY_TO, Replies, ReplyConsumer
 from amphora.broker.topology import Topology
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 # A message on its way: with the queues that it reaches, and whether it is mandatory.
 Routed = tuple[Message, list[Queue], bool]

@@ -21,8 +21,9 @@ from amphora.transport.link import Link
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
-from amphora.wire.codec import Deliver, Properties
+from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
+from amphora.wire.properties import Properties
 
 logger = logging.getLogger("amphora.rpc")
 

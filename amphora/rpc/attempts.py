@@ -27,8 +27,9 @@ from amphora.rpc import naming
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned
 from amphora.transport.session import Session
-from amphora.wire.codec import Deliver, Properties
+from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
+from amphora.wire.properties import Properties
 
 logger = logging.getLogger("amphora.rpc")
 
@@ -78,6 +79,10 @@ class Attempts:
             return
         with self._last_attempt, self._marked(queue):
             yield
+
+    def forget(self, message: Message[Deliver]) -> None:
+        """Take back the marks of a request that did not end its server.  Switches greenlets."""
+        self._remove(naming.attempts_queue(self._namespace, _name_of(message)))
 
     @contextmanager
     def _marked(self, queue: str) -> Iterator[None]:

@@ -33,7 +33,7 @@ from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.throttle import ThrottledLog
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 logger = logging.getLogger("amphora.rpc")
 throttled = ThrottledLog(logger)

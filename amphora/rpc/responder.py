@@ -15,7 +15,7 @@ from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.throttle import ThrottledLog
 from amphora.transport.topology import Exchange, Topology
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 throttled = ThrottledLog(logging.getLogger("amphora.rpc"))
 

@@ -13,7 +13,7 @@ import msgspec
 
 from amphora.errors import printable
 from amphora.rpc.messages import Request, Response
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 _UNSENDABLE = (
     TypeError,

@@ -31,17 +31,16 @@ from amphora.wire.codec import (
     Deliver,
     Method,
     Nack,
-    Properties,
     decode_method,
     encode_ack,
     encode_method,
     encode_nack,
-    encode_properties,
     encode_publish_payload,
     methods,
 )
 from amphora.wire.content import ContentAssembler, Message, encode_content
 from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, UNEXPECTED_FRAME
+from amphora.wire.properties import Properties, encode_properties
 
 if TYPE_CHECKING:
     from amphora.transport.connection import Connection
@@ -77,6 +76,8 @@ class Channel:
         self._content: ContentAssembler[Method] = ContentAssembler(connection.max_message_size)
         self._consumers: dict[str, Callable[[Message[Deliver]], None]] = {}
         self._cancelled: dict[str, Callable[[str], None]] = {}
+        # The tags of consumers that the broker has not confirmed yet.
+        self._beginning: set[str] = set()
         # The tags of consumers whose deliveries want no ack.
         self._unacknowledged: set[str] = set()
         self._confirms: Confirms | None = None
@@ -292,6 +293,7 @@ class Channel:
         """
         # Before the answer: deliveries may be in the same read as consume-ok.
         self._consumers[consumer_tag] = callback
+        self._beginning.add(consumer_tag)
         if on_cancel is not None:
             self._cancelled[consumer_tag] = on_cancel
         if no_ack:
@@ -327,9 +329,16 @@ class Channel:
         What is still delivered to it goes back to the queue.
         """
         self._forget_consumer(consumer_tag)
-        if self.error is None and not self._closing:
+        # A cancel that reaches RabbitMQ before its consume-ok has left crashes the channel with
+        # the whole connection (541, seen with 3.10).  Then it is sent when the consume-ok is here.
+        if self.error is None and not self._closing and consumer_tag not in self._beginning:
             method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
             self.connection.send(encode_method(self.number, method))
+
+    def _begun(self, consumer_tag: str) -> None:
+        self._beginning.discard(consumer_tag)
+        if consumer_tag not in self._consumers:
+            self.cancel_soon(consumer_tag)
 
     def _forget_consumer(self, consumer_tag: str) -> Callable[[str], None] | None:
         self._consumers.pop(consumer_tag, None)
@@ -454,6 +463,8 @@ class Channel:
             self.connection.send(encode_method(self.number, methods.Channel.FlowOk(method.active)))
         else:
             self._answer(method, type(method))
+            if isinstance(method, methods.Basic.ConsumeOk):
+                self._begun(str(method.consumer_tag))
 
     def _answer(self, answer: Any, kind: type[Any]) -> None:
         if self._expected is None or kind not in self._expected[0]:

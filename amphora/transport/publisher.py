@@ -29,7 +29,7 @@ from amphora.transport.confirms import Returned
 from amphora.transport.connection import Connection
 from amphora.transport.deadline import Deadline
 from amphora.transport.link import Link, Part
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 
 class Outgoing:

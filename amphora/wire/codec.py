@@ -15,23 +15,15 @@ This is the only file that imports pamqp.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from pamqp import base
 from pamqp import commands as methods
 
-from amphora.errors import FrameError, MessageError
-from amphora.wire.fields import (
-    FieldReader,
-    Table,
-    encode_longstr,
-    encode_shortstr,
-    encode_table,
-    encode_timestamp,
-)
+from amphora.errors import FrameError
+from amphora.wire.fields import MISFITS, READERS, WRITERS, FieldReader, encode_shortstr
 from amphora.wire.framing import FRAME_END_BYTE, FRAME_METHOD
 
 __all__ = [
@@ -39,15 +31,12 @@ __all__ = [
     "Deliver",
     "Method",
     "Nack",
-    "Properties",
     "Publish",
     "decode_method",
-    "decode_properties",
     "encode_ack",
     "encode_method",
     "encode_method_payload",
     "encode_nack",
-    "encode_properties",
     "encode_publish_payload",
     "encode_shortstr",
     "methods",
@@ -60,7 +49,6 @@ COMMAND_INVALID = 503
 _TAG_AND_BITS = struct.Struct(">QB")
 _METHOD_HEADER = struct.Struct(">BHIHH")
 _ACK_FRAME = struct.Struct(">BHIHHQBB")
-_FLAGS = struct.Struct(">H")
 _BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
 _BASIC_DELIVER = b"\x00\x3c\x00\x3c"
 
@@ -204,7 +192,7 @@ def encode_method_payload(method: Method) -> bytes:
         if isinstance(method, Ack):
             return encode_ack(0, method.delivery_tag, method.multiple)[7:-1]
         return encode_nack(0, method.delivery_tag, method.multiple, method.requeue)[7:-1]
-    except _MISFITS as error:
+    except MISFITS as error:
         raise ValueError(f"cannot encode {method.name}: {error}") from error
 
 
@@ -223,7 +211,7 @@ def _encode_arguments(method: base.Frame) -> bytes:
         if bits_used:
             parts.append(bytes((bits,)))
             bits = bits_used = 0
-        parts.append(_ENCODERS[kind](value))
+        parts.append(WRITERS[kind](value))
     if bits_used:
         parts.append(bytes((bits,)))
     return b"".join(parts)
@@ -302,35 +290,11 @@ def _decode_with(cls: type[base.Frame]) -> Callable[[FieldReader], base.Frame]:
                 bits_left -= 1
             else:
                 bits_left = 0
-                setattr(method, name, _ARGUMENTS[kind](reader))
+                setattr(method, name, READERS[kind](reader))
         return method
 
     return decode
 
-
-_ARGUMENTS: dict[str, Callable[[FieldReader], Any]] = {
-    "octet": FieldReader.octet,
-    "short": FieldReader.short,
-    "long": FieldReader.long,
-    "longlong": FieldReader.longlong,
-    "shortstr": FieldReader.shortstr,
-    "longstr": FieldReader.longstr,
-    "table": FieldReader.table,
-    "timestamp": FieldReader.timestamp,
-}
-
-_ENCODERS: dict[str, Callable[[Any], bytes]] = {
-    "octet": struct.Struct(">B").pack,
-    "short": struct.Struct(">H").pack,
-    "long": struct.Struct(">I").pack,
-    "longlong": struct.Struct(">Q").pack,
-    "shortstr": encode_shortstr,
-    "longstr": encode_longstr,
-    "table": encode_table,
-    "timestamp": encode_timestamp,
-}
-# What they raise on a value of the wrong type or size.
-_MISFITS = (ValueError, TypeError, AttributeError, OverflowError, struct.error)
 
 _DECODERS: dict[bytes, Callable[[FieldReader], Method]] = {
     index.to_bytes(4, "big"): _decode_with(cls) for index, cls in methods.INDEX_MAPPING.items()
@@ -339,149 +303,3 @@ _DECODERS[b"\x00\x3c\x00\x28"] = _decode_publish
 _DECODERS[b"\x00\x3c\x00\x3c"] = _decode_deliver
 _DECODERS[b"\x00\x3c\x00\x50"] = _decode_ack
 _DECODERS[b"\x00\x3c\x00\x78"] = _decode_nack
-
-
-class Properties:
-    """The properties of a message (specification section 1.8.1); None where one is absent.
-
-    `message_type` is AMQP's `type`, `delivery_mode` 1 is transient and 2 is persistent,
-    `expiration` is a decimal text in milliseconds.
-    """
-
-    # Defaults live on the class, so that a decoded message only stores what it has.
-    content_type: str | None = None
-    content_encoding: str | None = None
-    headers: Table | None = None
-    delivery_mode: int | None = None
-    priority: int | None = None
-    correlation_id: str | None = None
-    reply_to: str | None = None
-    expiration: str | None = None
-    message_id: str | None = None
-    timestamp: datetime | None = None
-    message_type: str | None = None
-    user_id: str | None = None
-    app_id: str | None = None
-    cluster_id: str | None = None
-
-    def __init__(self, **values: Any) -> None:
-        if not values.keys() <= _PROPERTY_SET:
-            unknown = ", ".join(sorted(map(repr, values.keys() - _PROPERTY_SET)))
-            raise TypeError(f"a message has no property {unknown}")
-        self.__dict__.update(values)
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for name in PROPERTY_NAMES:
-            value = getattr(self, name)
-            if value is not None:
-                yield name, value
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Properties):
-            return NotImplemented
-        return dict(self) == dict(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"Properties({', '.join(f'{name}={value!r}' for name, value in self)})"
-
-
-# In the order of the wire; the first has the highest bit of the flags.
-_PROPERTY_KINDS = (
-    ("content_type", "shortstr"),
-    ("content_encoding", "shortstr"),
-    ("headers", "table"),
-    ("delivery_mode", "octet"),
-    ("priority", "octet"),
-    ("correlation_id", "shortstr"),
-    ("reply_to", "shortstr"),
-    ("expiration", "shortstr"),
-    ("message_id", "shortstr"),
-    ("timestamp", "timestamp"),
-    ("message_type", "shortstr"),
-    ("user_id", "shortstr"),
-    ("app_id", "shortstr"),
-    ("cluster_id", "shortstr"),
-)
-PROPERTY_NAMES = tuple(name for name, _ in _PROPERTY_KINDS)
-_PROPERTY_SET = frozenset(PROPERTY_NAMES)
-
-
-# For the names that a message's properties were set by, in that order: what to write.  The same
-# few occur again and again.
-_WritePlan = tuple[tuple[str, int, Callable[[Any], bytes]], ...]
-_write_plans: dict[tuple[str, ...], _WritePlan] = {}
-_MOST_PLANS = 1000
-
-
-def _write_plan(names: tuple[str, ...]) -> _WritePlan:
-    plan = tuple(
-        (name, 0x8000 >> bit, _ENCODERS[kind])
-        for bit, (name, kind) in enumerate(_PROPERTY_KINDS)
-        if name in names
-    )
-    if len(_write_plans) < _MOST_PLANS:
-        _write_plans[names] = plan
-    return plan
-
-
-def encode_properties(properties: Properties) -> bytes:
-    """Return the flags and values of a content header, without its first 12 bytes.
-
-    Raises:
-        ValueError: a property does not fit its AMQP type; nothing was encoded.
-    """
-    values = properties.__dict__
-    names = tuple(values)
-    flags = 0
-    parts = [b""]
-    try:
-        for name, bit, encode in _write_plans.get(names) or _write_plan(names):
-            value = values[name]
-            if value is not None:
-                flags |= bit
-                parts.append(encode(value))
-    except _MISFITS as error:
-        raise ValueError(f"property {name} cannot be sent: {error}") from error
-    parts[0] = _FLAGS.pack(flags)
-    return b"".join(parts)
-
-
-# Which properties a set of flags announces, so that decoding looks only at those.
-_ReadPlan = tuple[tuple[str, Callable[[FieldReader], Any]], ...]
-_read_plans: dict[int, _ReadPlan] = {}
-
-
-def _read_plan(flags: int) -> _ReadPlan:
-    if flags & 0x0003:
-        raise ValueError("unknown property flags")
-    plan = tuple(
-        (name, _ARGUMENTS[kind])
-        for bit, (name, kind) in enumerate(_PROPERTY_KINDS)
-        if flags & (0x8000 >> bit)
-    )
-    # At most 2^14 combinations exist, so this cannot grow without bound.
-    _read_plans[flags] = plan
-    return plan
-
-
-def decode_properties(payload: bytes, position: int = 12) -> Properties:
-    """Return the properties in the payload of a content header frame.
-
-    Raises:
-        MessageError: they cannot be understood.  RabbitMQ relays such headers from any
-            publisher, so this is an error of the message, never of the connection.
-    """
-    properties = Properties()
-    try:
-        flags = payload[position] << 8 | payload[position + 1]
-        reader = FieldReader(payload, position + 2)
-        values = properties.__dict__
-        for name, read in _read_plans.get(flags) or _read_plan(flags):
-            values[name] = read(reader)
-        if reader.position != len(payload):
-            raise ValueError("bytes behind the last property")
-    except (ValueError, IndexError) as error:
-        raise MessageError(f"the header of the message cannot be read: {error}") from error
-    return properties

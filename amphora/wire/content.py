@@ -14,7 +14,6 @@ import struct
 from typing import Generic, TypeVar
 
 from amphora.errors import FrameError, MessageError
-from amphora.wire.codec import Properties, decode_properties
 from amphora.wire.framing import (
     FRAME_BODY,
     FRAME_END_BYTE,
@@ -23,6 +22,7 @@ from amphora.wire.framing import (
     FRAME_OVERHEAD,
     UNEXPECTED_FRAME,
 )
+from amphora.wire.properties import Properties, decode_properties
 
 FRAME_ERROR = 501
 BASIC_CLASS = 60

@@ -321,3 +321,29 @@ _INTEGERS = tuple(
         (b"l", -(2**63), 2**63 - 1, ">q"),
     )
 )
+
+# How each type of the specification is read ...
+READERS: dict[str, Callable[[FieldReader], Any]] = {
+    "octet": FieldReader.octet,
+    "short": FieldReader.short,
+    "long": FieldReader.long,
+    "longlong": FieldReader.longlong,
+    "shortstr": FieldReader.shortstr,
+    "longstr": FieldReader.longstr,
+    "table": FieldReader.table,
+    "timestamp": FieldReader.timestamp,
+}
+
+# ... and written.
+WRITERS: dict[str, Callable[[Any], bytes]] = {
+    "octet": struct.Struct(">B").pack,
+    "short": struct.Struct(">H").pack,
+    "long": struct.Struct(">I").pack,
+    "longlong": struct.Struct(">Q").pack,
+    "shortstr": encode_shortstr,
+    "longstr": encode_longstr,
+    "table": encode_table,
+    "timestamp": encode_timestamp,
+}
+# What writing raises on a value of the wrong type or size.
+MISFITS = (ValueError, TypeError, AttributeError, OverflowError, struct.error)

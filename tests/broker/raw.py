@@ -12,11 +12,9 @@ from gevent import socket
 from amphora.transport.endpoint import endpoint
 from amphora.wire.codec import (
     Method,
-    Properties,
     decode_method,
     encode_method,
     encode_method_payload,
-    encode_properties,
     methods,
     unchecked,
 )
@@ -30,6 +28,7 @@ from amphora.wire.framing import (
     PROTOCOL_HEADER,
     FrameDecoder,
 )
+from amphora.wire.properties import Properties, encode_properties
 
 TIMEOUT = 5.0
 FRAME_SIZE = 131_072

@@ -56,7 +56,7 @@ def test_the_header_of_a_message_is_handed_on_as_it_came(client: Client) -> None
 
 def client_properties() -> Any:
     """Return properties that nothing has to be changed in."""
-    from amphora.wire.codec import Properties
+    from amphora.wire.properties import Properties
 
     return Properties(correlation_id="1")
 

@@ -8,7 +8,7 @@ import pytest
 
 from amphora.broker.effects import Confirmed, Delivery, Returned
 from amphora.broker.limits import Limits
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 from tests.broker.world import Client, World, refused
 
 # Checks

@@ -14,7 +14,7 @@ from amphora.broker.errors import Refusal
 from amphora.broker.limits import Limits
 from amphora.broker.model import VirtualHost
 from amphora.broker.queues import Queue
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 # 13 September 2020, 12:26:40 UTC.
 WALL_TIME = 1_600_000_000

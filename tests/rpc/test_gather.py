@@ -9,7 +9,7 @@ import pytest
 
 from amphora.rpc.gather import Gathered
 from amphora.transport.publisher import Outgoing
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 TIMEOUT = 30.0
 

@@ -19,7 +19,7 @@ from amphora import (
     ConnectionLost,
     Session,
 )
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.waiting import wait_until

@@ -35,12 +35,10 @@ from gevent.select import select
 from amphora.errors import FrameError
 from amphora.wire.codec import (
     Method,
-    Properties,
     Publish,
     decode_method,
     encode_method,
     encode_method_payload,
-    encode_properties,
     methods,
 )
 from amphora.wire.content import ContentAssembler, Message, encode_content
@@ -54,6 +52,7 @@ from amphora.wire.framing import (
     FrameDecoder,
     encode_frame,
 )
+from amphora.wire.properties import Properties, encode_properties
 
 STEP_TIMEOUT = 5.0
 SERVER_PROPERTIES: dict[str, Any] = {

@@ -13,8 +13,9 @@ from typing import Any, Self
 from gevent.queue import Queue
 
 from amphora.transport.channel import Channel
-from amphora.wire.codec import Deliver, Properties
+from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
+from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 
 JSON_TYPE = "application/json"

@@ -11,15 +11,14 @@ from amphora.wire.codec import (
     Ack,
     Deliver,
     Nack,
-    Properties,
     Publish,
     encode_method,
     encode_method_payload,
-    encode_properties,
     methods,
 )
 from amphora.wire.content import Message, encode_content
 from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, encode_frame
+from amphora.wire.properties import Properties, encode_properties
 from tests.support.peer import Conversation
 from tests.transport.dialogue import channel_of, connected, in_background, next_turn
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from amphora.errors import ConnectionLost
 from amphora.transport.acks import Acks
 from amphora.transport.confirms import Confirms, Returned
-from amphora.wire.codec import Ack, Nack, Properties, Publish, methods
+from amphora.wire.codec import Ack, Nack, Publish, methods
+from amphora.wire.properties import Properties
 from tests.support.peer import Conversation
 from tests.transport.dialogue import channel_of, confirming
 from tests.wire.receiver import at_most_lines

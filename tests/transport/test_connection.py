@@ -9,7 +9,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, ConnectionLost, FrameError
 from amphora.transport.connection import Connection
-from amphora.wire.codec import Properties, Publish, encode_method, methods
+from amphora.wire.codec import Publish, encode_method, methods
 from amphora.wire.framing import (
     FRAME_BODY,
     FRAME_HEADER,
@@ -17,6 +17,7 @@ from amphora.wire.framing import (
     HEARTBEAT_FRAME,
     encode_frame,
 )
+from amphora.wire.properties import Properties
 from tests.support.peer import Conversation, ScriptedPeer
 from tests.transport.dialogue import connect, connected, in_background
 

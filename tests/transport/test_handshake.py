@@ -14,8 +14,9 @@ from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
 from amphora.transport.connection import Connection
 from amphora.transport.endpoint import Endpoint, endpoint
 from amphora.transport.handshake import agree
-from amphora.wire.codec import Method, Properties, Publish, encode_method, methods
+from amphora.wire.codec import Method, Publish, encode_method, methods
 from amphora.wire.framing import FRAME_HEADER, FRAME_METHOD, HEARTBEAT_FRAME
+from amphora.wire.properties import Properties
 from tests.support.peer import SERVER_PROPERTIES, Conversation, Handshake, Script, ScriptedPeer
 from tests.transport.dialogue import connect, connected
 

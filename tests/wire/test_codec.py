@@ -12,22 +12,19 @@ from hypothesis import strategies as st
 
 from amphora.errors import FrameError, MessageError
 from amphora.wire.codec import (
-    PROPERTY_NAMES,
     Ack,
     Deliver,
     Method,
     Nack,
-    Properties,
     Publish,
     decode_method,
-    decode_properties,
     encode_method,
     encode_method_payload,
-    encode_properties,
     encode_publish_payload,
     encode_shortstr,
     methods,
 )
+from amphora.wire.properties import PROPERTY_NAMES, Properties, decode_properties, encode_properties
 from tests.wire import strategies
 from tests.wire.receiver import arguments, at_most_lines
 

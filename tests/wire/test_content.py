@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amphora.errors import FrameError, MessageError
-from amphora.wire.codec import Properties, encode_properties
 from amphora.wire.content import ContentAssembler, Message, encode_content
 from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, FrameDecoder
+from amphora.wire.properties import Properties, encode_properties
 from tests.wire import strategies
 from tests.wire.receiver import at_most_lines
 

@@ -16,16 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amphora.errors import FrameError, MessageError
-from amphora.wire.codec import (
-    Properties,
-    decode_method,
-    decode_properties,
-    encode_method,
-    encode_method_payload,
-    encode_properties,
-)
+from amphora.wire.codec import decode_method, encode_method, encode_method_payload
 from amphora.wire.content import encode_content
 from amphora.wire.framing import HEARTBEAT_FRAME, FrameDecoder, encode_frame
+from amphora.wire.properties import Properties, decode_properties, encode_properties
 from tests.wire import samples, strategies
 from tests.wire.receiver import Receiver, arguments, at_most_lines, bytewise, sliced
 

@@ -14,15 +14,12 @@ from amphora.wire.codec import (
     Deliver,
     Method,
     Nack,
-    Properties,
     Publish,
     decode_method,
-    decode_properties,
     encode_ack,
     encode_deliver_payload,
     encode_method,
     encode_nack,
-    encode_properties,
     encode_publish_payload,
 )
 from amphora.wire.content import encode_content
@@ -34,6 +31,7 @@ from amphora.wire.framing import (
     PROTOCOL_HEADER,
     encode_frame,
 )
+from amphora.wire.properties import Properties, decode_properties, encode_properties
 from tests.wire import strategies
 from tests.wire.receiver import arguments, bytewise, receive
 from tests.wire.strategies import METHOD_CLASSES

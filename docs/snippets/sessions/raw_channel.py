@@ -1,5 +1,5 @@
 from amphora import Session
-from amphora.wire.codec import Properties
+from amphora.wire.properties import Properties
 
 with Session() as session:
     channel = session.channel()
