@@ -17,17 +17,24 @@ class Delivery:
 
     Attributes:
         message: the request, as it came.
+        answered: True when the response is on its way, and the rest is up to its confirm.
     """
 
-    __slots__ = ("_all", "_channel", "_twins", "message")
+    __slots__ = ("_all", "_channel", "_twins", "answered", "message")
 
     def __init__(
         self, message: Message[Deliver], channel: Channel, all_in_work: dict[str, Delivery] | None
     ) -> None:
         self.message = message
+        self.answered = False
         self._channel = channel
         self._twins: list[tuple[Channel, int]] | None = None
         self._all = all_in_work
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request, empty if it has none."""
+        return _id_of(self.message)
 
     @property
     def again(self) -> bool:
@@ -73,15 +80,22 @@ class Deliveries:
         request_id = _id_of(message)
         if not request_id:
             return Delivery(message, channel, None)
-        # Only the broker says that it delivers again; two senders may choose the same id.
-        if message.method.redelivered:
-            in_work = self._in_work.get(request_id)
-            if in_work is not None:
-                in_work.join(channel, message.method.delivery_tag)
-                return None
+        if self.join(message, channel):
+            return None
         delivery = Delivery(message, channel, self._in_work)
         self._in_work[request_id] = delivery
         return delivery
+
+    def join(self, message: Message[Deliver], channel: Channel) -> bool:
+        """Return whether a request is in work already; if so, this delivery goes along with it."""
+        # Only the broker says that it delivers again; two senders may choose the same id.
+        if not message.method.redelivered:
+            return False
+        in_work = self._in_work.get(_id_of(message))
+        if in_work is None:
+            return False
+        in_work.join(channel, message.method.delivery_tag)
+        return True
 
 
 def _id_of(message: Message[Deliver]) -> str:

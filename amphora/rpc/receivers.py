@@ -21,6 +21,7 @@ logger = logging.getLogger("amphora.rpc")
 PREFETCH = 10
 
 Delivery = tuple[Message[Deliver], Channel]
+Join = Callable[[Message[Deliver], Channel], bool]
 
 
 class Receiver:
@@ -29,10 +30,12 @@ class Receiver:
     Args:
         queue: the name of the queue.
         max_calls: how many requests to take at most; None for no limit.
+        join: takes another delivery of a request that is in work already, else returns False.
 
     Attributes:
         lane: where it is attached, None while it is not.
         channel: the channel on which it was attached last.
+        taken: how many requests it got, but for those that it gave back.
         handled: how many requests were handled to their end.
         ended: True when it takes no more.
         error: why it was ended, if that was not asked for.
@@ -44,7 +47,7 @@ class Receiver:
     __slots__ = (
         "_arrived",
         "_deliveries",
-        "_taken",
+        "_join",
         "alone",
         "channel",
         "ended",
@@ -56,9 +59,10 @@ class Receiver:
         "queue",
         "retry_at",
         "tag",
+        "taken",
     )
 
-    def __init__(self, queue: str, max_calls: int | None) -> None:
+    def __init__(self, queue: str, max_calls: int | None, join: Join) -> None:
         self.queue = queue
         self.max_calls = max_calls
         self.lane: Lane | None = None
@@ -70,9 +74,10 @@ class Receiver:
         self.alone = False
         self.pause = 0.0
         self.retry_at = 0.0
-        self._taken = 0
+        self.taken = 0
         # A list, because ten thousand empty deques are 6 MB.
         self._deliveries: list[Delivery] = []
+        self._join = join
         self._arrived = Event()
 
     def __repr__(self) -> str:
@@ -86,7 +91,7 @@ class Receiver:
     @property
     def full(self) -> bool:
         """True when it has taken all that it may take."""
-        return self.max_calls is not None and self._taken >= self.max_calls
+        return self.max_calls is not None and self.taken >= self.max_calls
 
     def deliver(self, channel: Channel, message: Message[Deliver]) -> None:
         """Take a request from the reader."""
@@ -96,11 +101,13 @@ class Receiver:
             channel.nack(tag, requeue=False)
             logger.warning("a message of queue %s was refused: %s", self.queue, message.error)
             return
+        if self._join(message, channel):
+            return
         if self.ended or self.full:
             channel.nack(tag)
             return
-        self._taken += 1
-        if self._taken == self.max_calls and self.lane is not None:
+        self.taken += 1
+        if self.taken == self.max_calls and self.lane is not None:
             # Before this one is acknowledged, so that the broker sends no other.
             self.lane.detach(self)
         self._deliveries.append((message, channel))
@@ -116,7 +123,7 @@ class Receiver:
 
     def forget_deliveries(self) -> None:
         """Forget requests whose channel is gone: the broker has them back."""
-        self._taken -= len(self._deliveries)
+        self.taken -= len(self._deliveries)
         self._deliveries.clear()
 
     def end(self, error: AmphoraError | None = None) -> None:
@@ -188,9 +195,6 @@ class Lane:
         except BaseException:
             self._remove(receiver)
             raise
-        if receiver.ended or receiver.full:
-            # Detached before the broker knew of it.
-            channel.cancel_soon(receiver.tag)
 
     def detach(self, receiver: Receiver) -> None:
         """Stop consuming a receiver's queue.  Never switches greenlets."""

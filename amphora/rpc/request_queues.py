@@ -28,7 +28,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
 from amphora.rpc.announcements import Announcements
-from amphora.rpc.receivers import Lane, Receiver
+from amphora.rpc.receivers import Join, Lane, Receiver
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
 from amphora.transport.deadline import Deadline
@@ -60,13 +60,17 @@ class RequestQueues:
     Args:
         link: the link that consumes.
         handle: handles one request to its end, in the receiver's greenlet.
+        join: takes another delivery of a request that is in work already, else returns False.
         namespace: the server's namespace.
         worker_id: the server's worker id.
     """
 
-    def __init__(self, link: Link, handle: Handle, namespace: str, worker_id: str) -> None:
+    def __init__(
+        self, link: Link, handle: Handle, join: Join, namespace: str, worker_id: str
+    ) -> None:
         self._link = link
         self._handle = handle
+        self._join = join
         self._receivers: set[Receiver] = set()
         self._lanes: set[Lane] = set()
         # Receivers to attach now; and those whose queue is missing: by when to look again, where
@@ -91,13 +95,17 @@ class RequestQueues:
 
     def open(self, queue: str, max_calls: int | None) -> Receiver:
         """Return a new receiver, which is being attached."""
-        receiver = Receiver(queue, max_calls)
+        receiver = Receiver(queue, max_calls, self._join)
         self._receivers.add(receiver)
         self._attach_soon(receiver)
         return receiver
 
-    def run(self, receiver: Receiver, timeout: float | None) -> int:
+    def run(self, receiver: Receiver, timeout: float | None, until_closed: bool) -> int:
         """Handle what a receiver gets until its limits are reached; return how much it was.
+
+        Args:
+            timeout: seconds; None for no limit.
+            until_closed: wait until the broker has taken note of the end.
 
         Raises:
             gevent.Timeout: the time ran out with fewer than `max_calls`.
@@ -112,25 +120,20 @@ class RequestQueues:
                 delivery = receiver.next(deadline)
                 if delivery is None:
                     break
-                try:
-                    self._handle(*delivery)
-                except BaseException:
-                    # The greenlet was killed in the middle of a handler.
-                    message, channel = delivery
-                    channel.nack(message.method.delivery_tag)
-                    raise
+                self._handle(*delivery)
                 receiver.handled += 1
             stopped = receiver.ended
         finally:
             self.close_receiver(receiver)
+        if until_closed:
+            self._wait_closed(receiver)
         if receiver.error is not None:
             raise receiver.error
         if not stopped and receiver.max_calls is not None and receiver.handled < receiver.max_calls:
             raise gevent.Timeout(timeout)
         return receiver.handled
 
-    def wait_closed(self, receiver: Receiver) -> None:
-        """Wait until the broker has taken note of a receiver's end.  Switches greenlets."""
+    def _wait_closed(self, receiver: Receiver) -> None:
         channel = receiver.channel
         if channel is not None and channel.error is None:
             try:
@@ -323,10 +326,17 @@ class RequestQueues:
 class Receiving:
     """A receiver that runs in the background, as `receive_from_queue(block=False)` returns it."""
 
-    def __init__(self, queues: RequestQueues, receiver: Receiver, timeout: float | None) -> None:
+    def __init__(
+        self,
+        queues: RequestQueues,
+        receiver: Receiver,
+        timeout: float | None,
+        until_closed: bool,
+    ) -> None:
         self._queues = queues
         self._receiver = receiver
         self._timeout = timeout
+        self._until_closed = until_closed
         self._error: BaseException | None = None
         self._greenlet = gevent.Greenlet(self._run)
         self._greenlet.start()
@@ -337,7 +347,7 @@ class Receiving:
 
     def _run(self) -> None:
         try:
-            self._queues.run(self._receiver, self._timeout)
+            self._queues.run(self._receiver, self._timeout, self._until_closed)
         except (AmphoraError, gevent.Timeout) as error:
             # For whoever waits; not for gevent to print.
             self._error = error
@@ -350,7 +360,6 @@ class Receiving:
         self._queues.close_receiver(self._receiver)
         if gevent.getcurrent() is not self._greenlet:
             self._greenlet.join()
-            self._queues.wait_closed(self._receiver)
         return self._receiver.handled
 
     def wait(self, timeout: float | None = None) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, TypeVar, overload
 
 import gevent
@@ -145,15 +146,19 @@ class AmqpRpcServer:
         for command, name in self._commands:
             self._management.add_command(command, name)
         self._parts = self._request_parts()
-        self._queues = RequestQueues(
-            self.session.consuming, self._handle_here, namespace, self.worker_id
-        )
         self._deliveries = Deliveries()
+        self._queues = RequestQueues(
+            self.session.consuming,
+            self._handle_here,
+            self._deliveries.join,
+            namespace,
+            self.worker_id,
+        )
         self._attempts = Attempts(self.session, namespace, self._max_attempts, self._dead_letter)
         self._pool = HandlerPool(self._process, self._check_quiet)
         # The program's own greenlets in which receive_from_queue handles a request now.
-        self._receiving: dict[Delivery, gevent.greenlet.greenlet] = {}
-        self._giving_back: set[gevent.Greenlet[..., None]] = set()
+        self._receiving: dict[Delivery, Any] = {}
+        self._leaving: set[gevent.Greenlet[..., None]] = set()
         self._ignored = Pauses()
         self._opened = False
         self._stop_begun = False
@@ -460,46 +465,59 @@ class AmqpRpcServer:
         if delivery is not None:
             self._pool.submit(delivery)
 
-    def _handle_here(self, message: Message[Deliver], channel: Channel) -> bool:
-        """Handle a request to its end, in a greenlet of the program's.
-
-        Returns:
-            False if the request was in work already, and is now as before.
-        """
+    def _handle_here(self, message: Message[Deliver], channel: Channel) -> None:
+        """Handle a request to its end, in a greenlet of the program's."""
         delivery = self._deliveries.add(message, channel)
         if delivery is None:
-            return False
+            return
         self._receiving[delivery] = gevent.getcurrent()
         try:
             self._process(delivery, here=True)
         except BaseException:
             # Killed, or timed out by the program.
-            self._give_back(delivery)
+            self._leave(delivery)
             raise
         finally:
             del self._receiving[delivery]
             self._check_quiet()
-        return True
 
-    def _give_back(self, delivery: Delivery) -> None:
-        """Give back a request whose receiver went away.  Never switches greenlets."""
+    def _leave(self, delivery: Delivery) -> None:
+        """Give back the request of a receiver that went away, unless it was answered.
+
+        Never switches greenlets.
+        """
         if not delivery.again:
-            delivery.nack()
+            self._give_back(delivery)
             return
 
-        def give_back() -> None:
+        def forget() -> None:
             try:
+                # It did not end this server.
                 self._attempts.forget(delivery.message)
             finally:
-                delivery.nack()
+                self._give_back(delivery)
 
-        greenlet = gevent.spawn(give_back)
-        self._giving_back.add(greenlet)
-        greenlet.link(self._giving_back.discard)
+        greenlet = gevent.spawn(forget)
+        self._leaving.add(greenlet)
+        greenlet.link(self._leaving.discard)
+
+    def _give_back(self, delivery: Delivery) -> None:
+        if not delivery.answered:
+            delivery.nack()
 
     def _process(self, delivery: Delivery, *, here: bool = False) -> None:
+        message = delivery.message
+        attempt = self._attempts.attempt(message) if delivery.again else nullcontext()
         try:
-            response = self._execute(delivery, here)
+            with attempt:
+                response = self._executor.execute(message, here=here)
+                if response is not None and (here or gevent.getcurrent() in self._pool):
+                    # Before the attempt is forgotten, which takes a while: who is killed then has
+                    # answered.
+                    self._respond(delivery, response)
+        except PoisonRequest as error:
+            logger.error("%s: %s", self.worker_id, error)
+            self._respond(delivery, Response(exception=error_body(error)))
         except AmphoraError as error:
             # The broker could not be asked about earlier attempts.
             logger.warning("%s: a request goes back to its queue: %s", self.worker_id, error)
@@ -508,31 +526,19 @@ class AmqpRpcServer:
         except BaseException:
             # Killed: unanswered, it goes back.
             if not here:
-                delivery.nack()
+                self._give_back(delivery)
             raise
         else:
-            if here or gevent.getcurrent() in self._pool:
-                self._respond(delivery, response)
-            else:
+            if response is None and (here or gevent.getcurrent() in self._pool):
+                self._ignore(delivery)
+            elif not delivery.answered:
                 # Given up by stop() while it ended.
                 delivery.nack()
 
-    def _execute(self, delivery: Delivery, here: bool) -> Response | None:
-        message = delivery.message
-        if not delivery.again:
-            return self._executor.execute(message, here=here)
-        try:
-            with self._attempts.attempt(message):
-                return self._executor.execute(message, here=here)
-        except PoisonRequest as error:
-            logger.error("%s: %s", self.worker_id, error)
-            return Response(exception=error_body(error))
-
-    def _respond(self, delivery: Delivery, response: Response | None) -> None:
+    def _respond(self, delivery: Delivery, response: Response) -> None:
+        delivery.answered = True
         properties = delivery.message.properties
-        if response is None:
-            self._ignore(delivery)
-        elif properties.reply_to:
+        if properties.reply_to:
             body, content_type = self._executor.encode(response, properties.content_type)
             self._responder.respond(delivery, body, content_type)
         else:
@@ -587,7 +593,7 @@ class AmqpRpcServer:
         self._queues.close()
         self._responder.close()
         self._pool.close()
-        gevent.killall(list(self._giving_back), block=False)
+        gevent.killall(list(self._leaving), block=False)
         self._watchdog.stop()
         if self._owns_session:
             self.session.close()

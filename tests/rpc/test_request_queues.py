@@ -188,20 +188,6 @@ def test_a_queue_that_is_never_empty_does_not_keep_a_receiver_beyond_its_time(
     assert handled > 0
 
 
-def test_a_request_that_came_in_time_is_served_although_its_greenlet_could_not_run(
-    make_server: MakeServer, make_session: MakeSession, client: AmqpRpcClient, broker: Broker
-) -> None:
-    server = make_server(echo, serve=False)
-    create(client)
-    results = send(client, 1, 2)
-    # No time at all: a request can only be there if it came while another greenlet computed.
-    receiver = server._queues.open(queue_of(server.namespace), None)
-    wait_until(lambda: receiver._deliveries)
-    assert server._queues.run(receiver, 0.0) == 1
-    assert results[0].get() == 1
-    assert server.receive_from_queue("Alice", max_calls=1) == 1
-
-
 @pytest.mark.parametrize("max_calls", [0, -1])
 def test_max_calls_must_be_at_least_one(server: AmqpRpcServer, max_calls: int) -> None:
     with pytest.raises(ValueError, match="max_calls must be at least 1"):
@@ -542,7 +528,7 @@ def test_a_timeout_of_the_program_goes_through_while_nothing_comes(server: AmqpR
         pytest.fail("it was not ended")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_lost_however_receivers_are_killed(
     make_server: MakeServer, client: AmqpRpcClient, broker: Broker, namespace: str, seed: int
 ) -> None:
@@ -564,7 +550,7 @@ def test_nothing_is_lost_however_receivers_are_killed(
     results: list[Any] = []
 
     def feed() -> None:
-        for number in range(150):
+        for number in range(60):
             results.append(client.defer(routing_key="Alice").work(number))
             gevent.sleep(0 if number % 4 else 0.002)
 
@@ -577,8 +563,8 @@ def test_nothing_is_lost_however_receivers_are_killed(
             gevent.sleep(0)
         gevent.sleep(chance.choice([0, 0, 0.001, 0.004, 0.02]))
         receiver.kill()
-    assert [result.get() for result in results] == list(range(150))
-    assert sorted(done) == list(range(150))
+    assert [result.get() for result in results] == list(range(60))
+    assert sorted(done) == list(range(60))
     # What was interrupted, and nothing else, was begun again.
     assert all(times == 1 for times in done.values())
     assert left_in(broker, queue_of(namespace)) == []
@@ -595,36 +581,42 @@ def test_all_receivers_go_on_after_their_connection_was_lost(
     for label in labels:
         create(client, label)
     absent = gevent.spawn(server.receive_from_queue, "absent", max_calls=1)
-    receivers = [gevent.spawn(server.receive_from_queue, each, max_calls=2) for each in labels]
+    receivers = [server.receive_from_queue(label, block=False) for label in labels]
     for label in labels:
         assert client.call(routing_key=label).echo(label) == label
     managed_broker.close_all_connections()
     for label in labels:
         assert client.call(routing_key=label).echo(label) == label
-    assert [receiver.get() for receiver in receivers] == [2] * 20
+    # More than two if the broker had no ack of the first.
+    assert all(receiver.stop() in (2, 3) for receiver in receivers)
     create(client, "absent")
     assert client.call(routing_key="absent").echo(1) == 1
     assert absent.get() == 1
 
 
+@pytest.mark.slow
 def test_receivers_go_on_after_a_restart_of_the_broker(
     make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedRabbit
 ) -> None:
     server, client = make_server(echo, serve=False), make_client()
     create(client)
-    receiver = gevent.spawn(server.receive_from_queue, "Alice", max_calls=2)
+    # Without a limit: the broker may not have had the ack of the first.
+    receiving = server.receive_from_queue("Alice", block=False)
     missing = gevent.spawn(server.receive_from_queue, "Bob", max_calls=1)
     assert client.call(routing_key="Alice").echo(1) == 1
     managed_broker.restart()
     assert client.call(routing_key="Alice").echo(2) == 2
-    assert receiver.get() == 2
+    assert receiving.stop() in (2, 3)
     create(client, "Bob")
     assert client.call(routing_key="Bob").echo(3) == 3
     assert missing.get() == 1
 
 
 def test_a_request_in_work_survives_a_lost_connection_and_is_answered_once(
-    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedRabbit
+    make_server: MakeServer,
+    make_client: MakeClient,
+    managed_broker: ManagedRabbit,
+    namespace: str,
 ) -> None:
     gate = Gate()
     server, client = make_server(gate.hold, serve=False), make_client()
@@ -633,9 +625,13 @@ def test_a_request_in_work_survives_a_lost_connection_and_is_answered_once(
     (result,) = send(client, "x", function="hold")
     wait_until(lambda: gate.entered)
     managed_broker.close_all_connections()
+    # It is delivered again, while it is still in work.
+    wait_receiving(managed_broker, namespace)
+    wait_until(lambda: managed_broker.ready_messages(queue_of(namespace)) == 0)
     gate.open()
     assert result.get() == "x"
-    receiving.stop()
+    assert receiving.stop() == 1
+    assert gate.entered == ["x"]
     assert client.unexpected_responses == 0
 
 
@@ -821,7 +817,9 @@ def test_creating_a_queue_with_another_expiry_is_refused(
 ) -> None:
     make_server(echo)
     create(client)
-    with pytest.raises(ChannelClosed, match=f"{queue_of(namespace)}.*x-expires") as caught:
+    with pytest.raises(
+        ChannelClosed, match=f"'x-expires' for queue '{queue_of(namespace)}'"
+    ) as caught:
         client.create_new_request_queue("Alice", x_expires=EXPIRES + 1)
     assert caught.value.code == 406
     # It has cost nobody a connection.
@@ -870,11 +868,11 @@ def test_a_queue_created_without_waiting_that_is_refused_is_logged(
 
 
 def test_queues_are_created_by_a_program_that_ends_at_once(
-    server: AmqpRpcServer, make_client: MakeClient, namespace: str
+    server: AmqpRpcServer, make_client: MakeClient, namespace: str, url: str
 ) -> None:
     receiver = gevent.spawn(server.receive_from_queue, "Alice", max_calls=1)
     wait_until(lambda: queue_of(namespace) in server._queues._missing)
-    with AmqpRpcClient(namespace, url=server.session.endpoint_url) as short_lived:
+    with AmqpRpcClient(namespace, url=url) as short_lived:
         create(short_lived)
     assert make_client().call(routing_key="Alice").echo(1) == 1
     assert receiver.get() == 1
