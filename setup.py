@@ -32,7 +32,7 @@ TEST = [
     "pytest>=9",
 ]
 LINT = ["ruff>=0.17.6,<0.18"]  # another minor release may format otherwise
-TYPES = ["mypy>=1.13", "types-gevent>=24"]
+TYPES = ["mypy>=1.13", "pytest>=9", "types-gevent>=24"]  # amphora.testing is a plugin of pytest
 DOCS = ["furo>=2024.8.6", "myst-parser>=4", "sphinx>=8"]
 
 setup(
