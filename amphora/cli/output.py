@@ -17,18 +17,18 @@ from rich.text import Text
 
 from amphora.errors import printable
 
-# In a pipe nothing is wrapped or cut.
-PIPE_WIDTH = 10_000
-CELL_WIDTH = 200
+# What is printed for good is as wide as it needs to be: a name that is cut cannot be copied.
+FULL_WIDTH = 10_000
+CELL_WIDTH = 2_000
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, width: int | None = FULL_WIDTH) -> Console:
     """Return a rich console that takes text as it is, without markup of its own.
 
-    Rich leaves colours out when the stream is not a terminal, or when NO_COLOR is set.
+    Its width is that of the terminal if None is given.  Rich leaves colours out when the stream is
+    not a terminal, or when NO_COLOR is set.
     """
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else PIPE_WIDTH
     return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
@@ -99,7 +99,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
-        made.add_column(name.removeprefix(">"), justify=justify, overflow="fold")
+        made.add_column(name.removeprefix(">"), justify=justify, no_wrap=True)
     for row in rows:
         made.add_row(*(Text(printable(cell, CELL_WIDTH)) for cell in row))
     return made

@@ -234,7 +234,7 @@ def watch(
 def show_live(frames: Iterator[tuple[dict[str, Any], str]], first: Group) -> None:
     """Show frame after frame on the terminal until ctrl-C."""
     # Refreshed from here alone: rich would do it from a thread.
-    with Live(first, console=console(), screen=True, auto_refresh=False) as live:
+    with Live(first, console=console(width=None), screen=True, auto_refresh=False) as live:
         live.refresh()
         for shown, trouble in frames:
             live.update(render(shown, trouble), refresh=True)
