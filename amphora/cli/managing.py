@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from amphora.cli.call import one_line, parse_value
-from amphora.cli.failures import settings_errors
+from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import count_workers
 from amphora.cli.output import counted, safe_lines, seconds, show_table
 from amphora.cli.replies import Replies
@@ -167,8 +167,9 @@ def kill(settings: Settings, namespace: str, worker: str | None, timeout: float,
     if worker is None and not yes and sys.stdin.isatty() and not settings.json:
         with settings_errors(), settings.session() as session:
             there = count_workers(session, naming.check_namespace(namespace))
-        if there:
-            click.confirm(f"Stop {counted(there, 'worker')} of {namespace}?", abort=True, err=True)
+        question = f"Stop {counted(there, 'worker')} of {namespace}?"
+        if there and not click.confirm(question, err=True):
+            raise Failure(Exit.FAILED, "nothing was stopped")
     replies = gather(settings, namespace, worker, timeout, "kill")
     if not settings.json:
         for reply in replies.good:

@@ -105,7 +105,8 @@ def serve(url: str, namespace: str, tmp_path: Path) -> Iterator[Serve]:  # noqa:
                 "SERVICE_NAMESPACE": namespace,
                 **settings.pop("env", {}),
             }
-            arguments = ["-m", "amphora", "serve", program, *map(str, words)]
+            before = settings.pop("before", [])
+            arguments = [*before, "-m", "amphora", "serve", program, *map(str, words)]
             return running.enter_context(PythonProcess(*arguments, env=env, **settings))
 
         yield serve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 
@@ -102,6 +103,29 @@ def test_kill_stops_workers_warmly(
     outcome = amphora("kill", namespace)
     assert outcome.code == 6
     assert outcome.err == f"amphora: error: no worker of {namespace} is there\n"
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
+def test_on_a_terminal_kill_asks_before_it_stops_all(
+    amphora: Amphora,
+    make_server: MakeServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    code: int,
+) -> None:
+    server = make_server(management={"kill"})
+    keyboard = io.StringIO(answer)
+    monkeypatch.setattr(keyboard, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", keyboard)
+    outcome = amphora("kill", namespace)
+    assert outcome.code == code
+    assert f"Stop 1 worker of {namespace}? [y/N]: " in outcome.err
+    if code:
+        assert "nothing was stopped" in outcome.err
+        assert server.state == "serving"
+    else:
+        wait_until(lambda: server.state == "stopped")
 
 
 def test_eval_evaluates_in_each_worker(

@@ -231,6 +231,23 @@ def test_stopping_waits_for_what_is_running(
 
 
 @on_rabbitmq
+def test_closing_the_window_stops_it(serve: Serve) -> None:
+    window, terminal = os.openpty()
+    # The first terminal that the leader of a session opens is the session's.
+    code = (
+        "import os, sys\n"
+        "os.open(sys.argv[1], os.O_RDWR)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    )
+    pool = serve(before=["-c", code, os.ttyname(terminal)])
+    wait_for_workers(pool, 1)
+    os.close(terminal)
+    os.close(window)
+    pool.wait_for("SIGHUP: stopping")
+    assert pool.wait() == Exit.DONE
+
+
+@on_rabbitmq
 def test_a_second_signal_stops_at_once_and_the_requests_go_back(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:
