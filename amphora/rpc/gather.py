@@ -95,7 +95,6 @@ class Gathered:
         pause = FIRST_PAUSE
         next_roll_call = monotonic() + pause
         there = 1
-        fewest: int | None = None
         while True:
             while self._replies:
                 yield self._replies.popleft()
@@ -103,14 +102,12 @@ class Gathered:
                 break
             self._arrived.clear()
             if len(self._heard) >= there or monotonic() >= next_roll_call:
-                # Nobody counts who was there before the request was, or who came after it.
+                # Before the request was sent nobody can have it, so nobody is counted.
                 counted = self._roll_call() if self.outgoing.settled else None
-                if counted is not None:
-                    fewest = counted if fewest is None else min(fewest, counted)
-                    if len(self._heard) >= fewest:
-                        self._end()
-                        continue
-                there = max(fewest or 0, len(self._heard) + 1)
+                if counted is not None and len(self._heard) >= counted:
+                    self._end()
+                    continue
+                there = max(counted or 0, len(self._heard) + 1)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 next_roll_call = monotonic() + pause
             self._arrived.wait(max(next_roll_call - monotonic(), 0.0))
