@@ -58,11 +58,11 @@ class ClientChannel:
         self.closing = False
         self._connection = connection
         self._vhost = vhost
-        self._frame_size = connection.frame_size
+        self._frame_size = connection.agreed.frame_size
         self._send = connection.send
         self._content: ContentAssembler[Publish] = ContentAssembler(vhost.limits.message_size)
         self._partial = 0
-        self.model = vhost.open_channel(connection, self._tell, connection.user)
+        self.model = vhost.open_channel(connection, self._tell, connection.agreed.user)
         self.model.receiver.window = WINDOW
 
     def __repr__(self) -> str:

@@ -15,7 +15,8 @@ import gevent
 from gevent.event import Event
 from gevent.socket import SHUT_WR, socket
 
-from amphora.broker.connection import Connection, State
+from amphora.broker.connection import Connection
+from amphora.broker.handshake import State
 from amphora.broker.node import Node
 from amphora.wire.framing import HEARTBEAT_FRAME
 
@@ -159,7 +160,7 @@ class Client:
     def check(self, now: float) -> None:
         """Send a heartbeat if it is time to; end a client that takes too long for something."""
         connection, limits = self.connection, self._limits
-        heartbeat = connection.heartbeat
+        heartbeat = connection.agreed.heartbeat
         state = connection.state
         if self.frozen:
             return

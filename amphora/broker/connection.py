@@ -1,32 +1,19 @@
 """One client's connection, without I/O: bytes come in, bytes go out.
 
-The handshake (specification section 2.2.4), the client on the left, with the state in which the
-broker waits for what comes next:
-
-    "AMQP" 0 0 9 1      ->                              HEADER
-                        <-  connection.start
-    connection.start-ok ->                              STARTING
-                        <-  connection.tune
-    connection.tune-ok  ->                              TUNING
-    connection.open     ->                              OPENING
-                        <-  connection.open-ok          RUNNING
-
-What breaks a rule closes the channel or the connection with RabbitMQ's reply code and text.  The
-connection is CLOSING from the broker's connection.close until the client agrees, and ENDED when
-the stream can be closed, as soon as everything is written.  After bytes that are no frames, the
-rest of the stream means nothing: the connection is deaf, and is CLOSING until the stream ends.
+What breaks a rule closes the channel or the connection with RabbitMQ's reply code and text.
+After bytes that are no frames, the rest of the stream means nothing: then the connection is deaf,
+and closing until the stream ends.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from enum import Enum, auto
 from typing import Any
 
 from amphora.broker.client_channels import BASIC_PUBLISH, NO_METHOD, ClientChannel
 from amphora.broker.errors import Refusal, Reply
-from amphora.broker.logins import MECHANISMS, log_in
+from amphora.broker.handshake import START, Handshake, State
 from amphora.broker.model import VirtualHost
 from amphora.broker.node import Node
 from amphora.errors import FrameError, printable
@@ -34,7 +21,6 @@ from amphora.wire.codec import Method, decode_method, encode_method, methods, un
 from amphora.wire.framing import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
-    FRAME_MIN_SIZE,
     FRAME_OVERHEAD,
     PROTOCOL_HEADER,
     Frame,
@@ -43,36 +29,7 @@ from amphora.wire.framing import (
 
 logger = logging.getLogger("amphora.broker")
 
-SERVER_PROPERTIES: dict[str, Any] = {
-    "product": "amphora broker",
-    "platform": "Python",
-    "information": "an AMQP broker in memory, for development and tests",
-    "capabilities": {
-        "publisher_confirms": True,
-        "exchange_exchange_bindings": True,
-        "basic.nack": True,
-        "consumer_cancel_notify": True,
-        "connection.blocked": True,
-        "consumer_priorities": True,
-        "authentication_failure_close": True,
-        "per_consumer_qos": True,
-        "direct_reply_to": True,
-    },
-}
-
 _OPEN_OK = unchecked(methods.Channel.OpenOk, channel_id="")
-
-
-class State(Enum):
-    """What the broker waits for."""
-
-    HEADER = auto()
-    STARTING = auto()
-    TUNING = auto()
-    OPENING = auto()
-    RUNNING = auto()
-    CLOSING = auto()
-    ENDED = auto()
 
 
 class Connection:
@@ -81,9 +38,7 @@ class Connection:
     Attributes:
         state: what the broker waits for.
         blocked: True while nothing may be read, because of an alarm.
-        heartbeat: the agreed seconds between signs of life; 0 for none.
-        frame_size: the agreed largest frame, in bytes.
-        user: the name that the client has logged in with.
+        agreed: what the handshake has come to.
         delivered_on: the channels that something was delivered on since the last `written`.
         unsettled: True when something was done since the last `settle`.
         method: the class and the method that are dealt with, as the broker's channel.close and
@@ -103,24 +58,19 @@ class Connection:
         self.peer = peer
         self.state = State.HEADER
         self.blocked = False
-        self.heartbeat = 0
-        self.frame_size = FRAME_MIN_SIZE
-        self.user = ""
+        self.agreed = Handshake(node, local)
         self.delivered_on: dict[ClientChannel, None] = {}
         self.unsettled = False
         self.method = NO_METHOD
         self.on_wake: Callable[[], None] | None = None
-        self._local = local
         self._head = b""
         self._decoder = FrameDecoder()
         # What came, as far as it has not been dealt with: a blocked connection stops half-way.
         self._frames: Iterator[Frame] = iter(())
         self._deaf = False
         self._number = 0
-        self._capabilities: dict[str, Any] = {}
         self._vhost: VirtualHost | None = None
         self._channels: dict[int, ClientChannel] = {}
-        self._channel_max = 0
         node.connections[self] = None
 
     def __repr__(self) -> str:
@@ -131,9 +81,14 @@ class Connection:
         """The number of bytes of a frame that has begun and is not complete."""
         return self._decoder.held_bytes
 
+    @property
+    def running(self) -> bool:
+        """True while channels can be used."""
+        return self.state is State.RUNNING
+
     def capable(self, capability: str) -> bool:
         """Return whether the client says that it can do something."""
-        return self._capabilities.get(capability) is True
+        return self.agreed.capabilities.get(capability) is True
 
     # -- bytes from the client ------------------------------------------------------------------
 
@@ -204,88 +159,50 @@ class Connection:
             self._end()
         elif len(self._head) == size:
             self.state = State.STARTING
-            start = methods.Connection.Start(0, 9, SERVER_PROPERTIES, MECHANISMS, "en_US")
-            self.send(encode_method(0, start))
+            self.send(encode_method(0, START))
             return data[missing:]
         return b""
 
     # -- channel 0 ------------------------------------------------------------------------------
 
     def _handle_method(self, method: Method) -> None:
-        state = self.state
         if isinstance(method, methods.Connection.Close):
             self._drop_channels()
             self.send(encode_method(0, methods.Connection.CloseOk()))
-            if state is not State.CLOSING:
+            if self.state is not State.CLOSING:
                 self._end()
-        elif state is State.CLOSING:
+        elif self.state is State.CLOSING:
             if isinstance(method, methods.Connection.CloseOk):
                 self._end()
-        elif state is State.STARTING and isinstance(method, methods.Connection.StartOk):
-            self._log_in(method)
-        elif state is State.TUNING and isinstance(method, methods.Connection.TuneOk):
-            self._tune(method)
-        elif state is State.OPENING and isinstance(method, methods.Connection.Open):
-            self._open(method.virtual_host)
-        elif state is State.RUNNING and isinstance(method, methods.Connection.UpdateSecret):
+        elif self.running and isinstance(method, methods.Connection.UpdateSecret):
             raise Refusal(Reply.NOT_IMPLEMENTED, "this broker's passwords do not change")
         else:
-            raise Refusal(
-                Reply.CHANNEL_ERROR,
-                f"unexpected method in connection state {state.name.lower()}",
-            )
+            self._shake_hands(method)
 
-    def _log_in(self, method: methods.Connection.StartOk) -> None:
-        properties = method.client_properties or {}
-        capabilities = properties.get("capabilities")
-        if isinstance(capabilities, dict):
-            self._capabilities = capabilities
-        name = properties.get("connection_name")
-        if isinstance(name, str):
-            self.peer = f"{self.peer} ({printable(name, 80)})"
-        user = log_in(method.mechanism, method.response, self.node.users, self._local)
-        if user is None:
-            logger.info("%s: the login is refused", self.peer)
-            if not self.capable("authentication_failure_close"):
-                self._end()
-                return
-            self.method = NO_METHOD
-            raise Refusal(
-                Reply.ACCESS_REFUSED,
-                f"Login was refused using authentication mechanism {method.mechanism}."
-                " For details see the broker logfile.",
-            )
-        self.user = user
-        self.state = State.TUNING
-        limits = self.node.connection_limits
-        tune = methods.Connection.Tune(limits.channels, limits.frame_size, limits.heartbeat)
-        self.send(encode_method(0, tune))
-
-    def _tune(self, method: methods.Connection.TuneOk) -> None:
-        limits = self.node.connection_limits
-        frame_size, channels = method.frame_max or 0, method.channel_max or 0
-        _check_tuning("frame_max", frame_size, FRAME_MIN_SIZE, limits.frame_size)
-        _check_tuning("channel_max", channels, 1, limits.channels)
-        self.frame_size = frame_size
-        self.heartbeat = method.heartbeat or 0
-        self._channel_max = channels
-        # Clients that forget the eight bytes around a payload are common; RabbitMQ lets them.
-        self._decoder.max_frame_size = frame_size + FRAME_OVERHEAD
-        self.state = State.OPENING
-
-    def _open(self, name: str) -> None:
-        vhost = self.node.vhosts.get(name)
-        limit = self.node.connection_limits.connections
-        if vhost is None:
-            raise Refusal(Reply.NOT_ALLOWED, f"vhost {name} not found")
-        running = sum(other.state is State.RUNNING for other in self.node.connections)
-        if running >= limit:
-            text = f"connection refused: node connection limit ({limit}) is reached"
-            raise Refusal(Reply.NOT_ALLOWED, text)
-        self._vhost = vhost
-        self.state = State.RUNNING
-        logger.info("%s: user %s uses vhost %s", self.peer, printable(self.user), printable(name))
-        self.send(encode_method(0, methods.Connection.OpenOk()))
+    def _shake_hands(self, method: Method) -> None:
+        agreed = self.agreed
+        try:
+            self.state, answer = agreed.answer(self.state, method)
+        except Refusal as refusal:
+            if refusal.code == Reply.ACCESS_REFUSED:
+                # Without a class and a method; and to a client that does not know what it means,
+                # without a word.
+                self.method = NO_METHOD
+                if not self.capable("authentication_failure_close"):
+                    logger.info("%s: %s", self.peer, printable(refusal.text))
+                    self._end()
+                    return
+            raise
+        if answer is not None:
+            self.send(encode_method(0, answer))
+        if self.state is State.OPENING:
+            # Clients that forget the eight bytes around a payload are common; RabbitMQ lets them.
+            self._decoder.max_frame_size = agreed.frame_size + FRAME_OVERHEAD
+        elif self.running:
+            self._vhost = agreed.vhost
+            if agreed.name:
+                self.peer = f"{self.peer} ({agreed.name})"
+            logger.info("%s: user %s is in", self.peer, printable(agreed.user))
 
     # -- channels -------------------------------------------------------------------------------
 
@@ -308,7 +225,7 @@ class Connection:
             raise Refusal(
                 Reply.UNEXPECTED_FRAME, "expected method frame, got non method frame instead"
             )
-        count, limit = len(self._channels), self._channel_max
+        count, limit = len(self._channels), self.agreed.channel_max
         if count >= limit:
             raise Refusal(
                 Reply.NOT_ALLOWED,
@@ -447,13 +364,3 @@ class Connection:
         self.delivered_on.clear()
         vhost.close_connection(self)
         self.node.settle(vhost)
-
-
-def _check_tuning(name: str, value: int, least: int, most: int) -> None:
-    if value and value < least:
-        comparison = f"lower than the minimum allowed value ({least})"
-    elif not value or value > most:
-        comparison = f"higher than the maximum allowed value ({most})"
-    else:
-        return
-    raise Refusal(Reply.NOT_ALLOWED, f"negotiated {name} = {value} is {comparison}")

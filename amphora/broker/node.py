@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from amphora.broker.errors import Refusal, Reply
 from amphora.broker.limits import ConnectionLimits, Limits
 from amphora.broker.model import VirtualHost
 
@@ -56,6 +57,20 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<Node [{len(self.connections)} connections]>"
+
+    def admit(self, vhost: str) -> VirtualHost:
+        """Return the virtual host that one more connection may use.
+
+        Raises:
+            Refusal: 530, there is no such virtual host, or there are too many connections.
+        """
+        limit = self.connection_limits.connections
+        if vhost not in self.vhosts:
+            raise Refusal(Reply.NOT_ALLOWED, f"vhost {vhost} not found")
+        if sum(connection.running for connection in self.connections) >= limit:
+            text = f"connection refused: node connection limit ({limit}) is reached"
+            raise Refusal(Reply.NOT_ALLOWED, text)
+        return self.vhosts[vhost]
 
     def settle(self, vhost: VirtualHost) -> None:
         """Hand out what a virtual host has for its clients, after something was done with it."""

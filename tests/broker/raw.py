@@ -204,7 +204,8 @@ class RawClient:
     def hear_method(self, kind: type[Any]) -> Any:
         """Return the next method, which must be of a class."""
         _, heard = self.hear()
-        assert isinstance(heard, kind), described(heard)
+        if not isinstance(heard, kind):
+            raise AssertionError(described(heard))
         return heard
 
     def nothing_more(self) -> bool:
