@@ -18,7 +18,7 @@ import os
 import random
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
@@ -26,8 +26,8 @@ from typing import Any
 
 import gevent
 
-from amphora import testing
-from tests.faults.ledger import Allowed, Ledger, broken_promises
+from amphora import AmphoraError, AmqpRpcClient, AmqpRpcServer, testing
+from tests.faults.ledger import HUNG_AFTER, Allowed, Ended, Ledger, answer_to, broken_promises
 from tests.faults.proxy import Proxy
 from tests.support.processes import PythonProcess
 from tests.support.rabbitmq import RabbitNode
@@ -73,6 +73,17 @@ class Rig:
         self._endless: set[PythonProcess] = set()
         self._journals: list[Path] = []
         self._executions: list[Path] = []
+        self._clients_here: list[AmqpRpcClient] = []
+        self._calls_here = 0
+
+    def exchange(self, kind: str) -> str:
+        """Return the name of the exchange for requests or for responses."""
+        return f"rpc_{self.namespace}_{kind}"
+
+    @property
+    def request_queue(self) -> str:
+        """The name of the queue that all servers share."""
+        return f"rpc_{self.namespace}_request"
 
     def tell(self) -> None:
         """Print what the processes have printed, and what the servers wait for."""
@@ -129,6 +140,7 @@ class Rig:
         size: int = 0,
         kind: str = "call",
         linger: bool = False,
+        expires: float | None = None,
         **settings: Any,
     ) -> PythonProcess:
         """Start a client that makes `calls` calls, or goes on until `settle` if that is None.
@@ -141,6 +153,7 @@ class Rig:
             size: the size of the answer, in bytes.
             kind: "call" or "cast".
             linger: keep the client open when all calls are made, until `settle`.
+            expires: seconds that the response queue is kept without its client.
             settings: those of AmqpRpcClient.
         """
         self.ledger.timeout = timeout
@@ -162,6 +175,7 @@ class Rig:
             "size": size,
             "kind": kind,
             "linger": linger,
+            "expires": expires,
             "client": {"heartbeat": HEARTBEAT, **settings},
         }
         client = self._start("client", asked)
@@ -174,6 +188,77 @@ class Rig:
     def _start(self, program: str, asked: dict[str, Any]) -> PythonProcess:
         script = PROGRAMS / f"{program}.py"
         return self._stack.enter_context(PythonProcess(script, json.dumps(asked)))
+
+    # -- who takes part in this process -----------------------------------------------------------
+
+    def server_here(self, *functions: Callable[..., Any], **settings: Any) -> AmqpRpcServer:
+        """Return a server in this process that serves; it has the handler `work` as well.
+
+        `settings` are those of AmqpRpcServer.  It ends with the case.
+        """
+        settings.setdefault("url", None if "session" in settings else self.broker.url)
+        if "session" not in settings:
+            settings.setdefault("heartbeat", HEARTBEAT)
+        settings.setdefault("concurrency", PREFETCH)
+        server = AmqpRpcServer(self.namespace, **settings)
+        self._stack.callback(server.stop, timeout=0)
+
+        def work(call_id: str, pause: float = 0) -> list[str]:
+            self.executed_here(call_id)
+            if pause:
+                gevent.sleep(pause)
+            return [answer_to(call_id), ""]
+
+        for function in (work, *functions):
+            server.add_function(function)
+        server.serve()
+        return server
+
+    def executed_here(self, call_id: str) -> None:
+        """Note an execution by a handler in this process."""
+        self.ledger.executions.setdefault(call_id, []).append(monotonic())
+
+    def client_here(self, **settings: Any) -> AmqpRpcClient:
+        """Return a client in this process; `settings` are those of AmqpRpcClient.
+
+        It ends with the case.
+        """
+        settings.setdefault("url", None if "session" in settings else self.broker.url)
+        if "session" not in settings:
+            settings.setdefault("heartbeat", HEARTBEAT)
+        settings.setdefault("timeout", TIMEOUT)
+        self.ledger.timeout = settings["timeout"]
+        client = AmqpRpcClient(self.namespace, **settings)
+        self._stack.callback(client.close)
+        self._clients_here.append(client)
+        return client
+
+    def one_here(
+        self, client: AmqpRpcClient, *args: Any, function: str = "work", **options: Any
+    ) -> Ended:
+        """Make a call in this greenlet, note it in the ledger, and return how it ended."""
+        self._calls_here += 1
+        call_id = f"here-{self._calls_here}"
+        self.ledger.begun[call_id] = monotonic()
+        call = getattr(client.call(**options), function)
+        try:
+            with gevent.Timeout(self.ledger.timeout + HUNG_AFTER) as limit:
+                right = call(call_id, *args)[0] == answer_to(call_id)
+            ended = Ended(monotonic(), "ok" if right else "wrong")
+        except AmphoraError as error:
+            ended = Ended(monotonic(), type(error).__name__, error.executed, str(error))
+        except gevent.Timeout as raised:
+            if raised is not limit:
+                raise
+            ended = Ended(monotonic(), "hung")
+        self.ledger.ended[call_id] = ended
+        return ended
+
+    def many_here(
+        self, client: AmqpRpcClient, count: int, *args: Any, **options: Any
+    ) -> list[gevent.Greenlet]:
+        """Make calls in greenlets of their own, which return how they ended."""
+        return [gevent.spawn(self.one_here, client, *args, **options) for _ in range(count)]
 
     def forsake(self, client: PythonProcess) -> None:
         """Kill a client: nobody hears the ends of its calls any more."""
@@ -195,6 +280,12 @@ class Rig:
         yield
         now = monotonic()
         self.ledger.back.append((now, now - began))
+
+    def wait_for_executions(self, count: int, timeout: float = 60.0) -> None:
+        """Wait until the handlers of the processes have run so often."""
+        with gevent.Timeout(timeout, TimeoutError(f"not {count} executions in {timeout:g} s")):
+            while self.executed < count:
+                gevent.sleep(0.1)
 
     def wait_for_answers(self, count: int, timeout: float = 60.0) -> None:
         """Wait until so many calls have ended since the case began."""
@@ -249,6 +340,15 @@ class Rig:
             if not self._was_killed(server):
                 self._wait_for_end(server, 60.0)
         self._read_books()
+        for client_here in self._clients_here:
+            ledger.told.append(
+                {
+                    "unexpected_responses": client_here.unexpected_responses,
+                    "pending": client_here.pending,
+                }
+            )
+        # Closes what is in this process.
+        self._stack.close()
         ledger.remains += self._remains()
         self.settled = True
         broken = broken_promises(ledger, Allowed(**allowed))

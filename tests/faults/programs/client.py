@@ -16,6 +16,7 @@ from time import monotonic
 import gevent
 
 import amphora
+import amphora.rpc.client as client_module
 from tests.faults.ledger import HUNG_AFTER, answer_to
 from tests.support.leaks import Baseline
 
@@ -26,6 +27,8 @@ journal = open(settings["journal"], "a", buffering=1)  # noqa: SIM115 (for the w
 baseline = Baseline()
 timeout = settings["timeout"]
 kind = settings["kind"]
+if settings["expires"] is not None:
+    client_module.RESPONSE_QUEUE_EXPIRES_MS = int(settings["expires"] * 1000)
 client = amphora.AmqpRpcClient(
     settings["namespace"], url=settings["url"], timeout=timeout, **settings.get("client", {})
 )
