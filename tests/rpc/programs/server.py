@@ -21,6 +21,12 @@ def add(a: Any, b: Any) -> Any:
 
 
 @server.add_function
+def slow_add(a: Any, b: Any, seconds: float) -> Any:
+    gevent.sleep(seconds)
+    return a + b
+
+
+@server.add_function
 def pid() -> int:
     return os.getpid()
 
@@ -40,4 +46,5 @@ def prepare_stop() -> None:
 
 
 server.serve(nowait=False)
+print("processed", server.processed)
 print("the program goes on")
