@@ -6,7 +6,6 @@ How a call ends is in `calls`; this is how it begins.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +27,7 @@ from amphora.rpc.messages import Request
 from amphora.rpc.proxy import Proxy
 from amphora.rpc.result import Result
 from amphora.rpc.serializers import serializer_named
+from amphora.rpc.timeouts import check_timeout
 from amphora.transport.consumer import Consumer
 from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
@@ -40,7 +40,6 @@ throttled = ThrottledLog(logger)
 
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_MAX_PENDING = 50_000
-LONGEST_TIMEOUT = 1_000_000.0
 RESPONSE_QUEUE_EXPIRES_MS = 5 * 60 * 1000
 # How many answers the broker sends ahead of our acks.
 RESPONSE_PREFETCH = 1000
@@ -454,22 +453,3 @@ def _wait_settled(
             # At its deadline, or with the client, a call ends without a verdict.
             result.rawlink(settled)
         settled.wait(timeout)
-
-
-def check_timeout(timeout: Any) -> float:
-    """Return a timeout in seconds.
-
-    Raises:
-        ValueError: it is not a number of seconds that a call can have.
-    """
-    if (
-        isinstance(timeout, bool)
-        or not isinstance(timeout, int | float)
-        or math.isnan(timeout)
-        or not 0 < timeout <= LONGEST_TIMEOUT
-    ):
-        raise ValueError(
-            f"a timeout must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds,"
-            f" not {timeout!r}"
-        )
-    return float(timeout)

@@ -13,13 +13,14 @@ from time import monotonic
 from typing import Any
 
 from amphora.rpc import naming
-from amphora.rpc.client import AmqpRpcClient, check_timeout
+from amphora.rpc.client import AmqpRpcClient
 from amphora.rpc.deliveries import Delivery
 from amphora.rpc.gather import Gathered
 from amphora.rpc.management_client import count_workers
 from amphora.rpc.messages import GATHER, IGNORED, Response
 from amphora.rpc.proxy import Proxy
 from amphora.rpc.server import AmqpRpcServer
+from amphora.rpc.timeouts import check_timeout
 from amphora.transport.link import Part
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 

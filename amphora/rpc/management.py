@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import gevent
 
@@ -28,12 +28,10 @@ from amphora.rpc.statistics import Statistics
 from amphora.transport.channel import Channel
 from amphora.transport.consumer import Consumer
 from amphora.transport.link import Part
+from amphora.transport.session import Session
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
-
-if TYPE_CHECKING:
-    from amphora.rpc.server import AmqpRpcServer
 
 logger = logging.getLogger("amphora.rpc")
 # One line for each use of a command that can do harm.
@@ -45,6 +43,30 @@ DANGEROUS = frozenset(("kill", "eval"))
 EXPIRES_MS = 5 * 60 * 1000
 # Commands that a worker runs at once.
 PREFETCH = 10
+
+
+class Managed(Protocol):
+    """What is asked of a server."""
+
+    namespace: str
+    worker_id: str
+    state: str
+    concurrency: int
+    tracebacks: bool
+    session: Session
+    functions: Functions
+    statistics: Statistics
+
+    @property
+    def running(self) -> int:
+        """How many requests are in work."""
+
+    @property
+    def lost_responses(self) -> int:
+        """How many responses no client was there for any more."""
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Finish what is in work and close."""
 
 
 class Management:
@@ -60,7 +82,7 @@ class Management:
     """
 
     def __init__(
-        self, server: AmqpRpcServer, enabled: Iterable[str], on_quiet: Callable[[], None]
+        self, server: Managed, enabled: Iterable[str], on_quiet: Callable[[], None]
     ) -> None:
         enabled = {enabled} if isinstance(enabled, str) else set(enabled)
         unknown = enabled - DANGEROUS

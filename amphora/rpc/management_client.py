@@ -7,8 +7,9 @@ from typing import Any
 
 from amphora.errors import AmphoraError
 from amphora.rpc import naming
-from amphora.rpc.client import AmqpRpcClient, check_timeout
+from amphora.rpc.client import AmqpRpcClient
 from amphora.rpc.gather import Gathered
+from amphora.rpc.timeouts import check_timeout
 from amphora.transport.topology import Exchange, Topology
 
 DEFAULT_TIMEOUT = 5.0

@@ -1,9 +1,7 @@
-"""Serving functions.
+"""Serving functions: what users see, and how a server begins and ends.
 
-A request's way: it is read, handed to a greenlet, the handler runs, the response is
-published, the broker confirms the response, and only then the request is acknowledged.  If
-anything breaks on the way, the broker still has the request and delivers it again.  There are
-never more greenlets than `concurrency`, because the broker sends no more unacknowledged requests.
+How a request is handled is in `handling`.  There are never more requests in work than
+`concurrency`, because the broker sends no more that are unacknowledged.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from typing import Any, TypeVar, overload
 
 import gevent
@@ -21,51 +18,37 @@ from amphora.errors import (
     AmphoraError,
     AuthenticationError,
     ChannelClosed,
-    PoisonRequest,
 )
 from amphora.rpc import naming
 from amphora.rpc.attempts import DEFAULT_MAX_ATTEMPTS, Attempts
-from amphora.rpc.client import check_timeout
-from amphora.rpc.deliveries import Deliveries, Delivery
+from amphora.rpc.deliveries import Delivery
 from amphora.rpc.execution import Executor
 from amphora.rpc.functions import Functions, Handler
+from amphora.rpc.handling import RequestHandling
 from amphora.rpc.management import Management
-from amphora.rpc.messages import Response, error_body
+from amphora.rpc.offering import Offering
 from amphora.rpc.pauses import Pauses
-from amphora.rpc.pool import HandlerPool
 from amphora.rpc.request_queues import Receiving, RequestQueues
 from amphora.rpc.responder import Responder
-from amphora.rpc.services import service_methods
 from amphora.rpc.statistics import Statistics
+from amphora.rpc.timeouts import check_timeout
 from amphora.rpc.watchdog import Watchdog
-from amphora.transport.channel import Channel
 from amphora.transport.consumer import Consumer
 from amphora.transport.deadline import Deadline
 from amphora.transport.link import Link, Part
 from amphora.transport.session import Session
 from amphora.transport.topology import Binding, Entity, Exchange, Queue, Topology
-from amphora.wire.codec import Deliver
-from amphora.wire.content import Message
 
 logger = logging.getLogger("amphora.rpc")
 
 DEFAULT_CONCURRENCY = 100
-PERSISTENT = 2
-# An answer goes to this pseudo queue of RabbitMQ through the default exchange
-# (https://www.rabbitmq.com/docs/direct-reply-to).
-DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
-# A request that could not be begun rests this long before it goes back.
-FAILED_PAUSE = 0.5
 # After its handlers are done, a server waits this long for the confirms of the last responses.
 CONFIRM_TIMEOUT = 5.0
-
-# The modules between a request and its handler.
-_OURS = ("amphora.rpc.",)
 
 H = TypeVar("H", bound=Handler)
 
 
-class AmqpRpcServer:
+class AmqpRpcServer(Offering):
     """Offer functions to the clients of a namespace.
 
     Args:
@@ -145,24 +128,25 @@ class AmqpRpcServer:
         self._management = Management(self, self._enabled, self._check_quiet)
         for command, name in self._commands:
             self._management.add_command(command, name)
+        self._requests = RequestHandling(
+            self.worker_id,
+            self._executor,
+            self._responder,
+            Attempts(self.session, namespace, self._max_attempts, self._dead_letter),
+            self._ignore,
+            self._check_quiet,
+        )
         self._parts = self._request_parts()
-        self._deliveries = Deliveries()
         self._queues = RequestQueues(
             self.session.consuming,
-            self._handle_here,
-            self._deliveries.join,
+            self._requests.handle_here,
+            self._requests.join,
             namespace,
             self.worker_id,
         )
-        self._attempts = Attempts(self.session, namespace, self._max_attempts, self._dead_letter)
-        self._pool = HandlerPool(self._process, self._check_quiet)
-        # The program's own greenlets in which receive_from_queue handles a request now.
-        self._receiving: dict[Delivery, Any] = {}
-        self._leaving: set[gevent.Greenlet[..., None]] = set()
         self._ignored = Pauses()
         self._opened = False
         self._stop_begun = False
-        self._given_up = False
         self._was_ready = False
         self._quiet = Event()
         self._stopped = Event()
@@ -174,18 +158,18 @@ class AmqpRpcServer:
     def forked(self) -> None:
         """Become another worker in a forked child; what is served and in work is the parent's."""
         stopped = self.state == "stopped"
-        self._give_up()
+        self._requests.give_up()
         self._close_parts()
         self._queues.close()
         self._responder.close()
-        self._pool.close()
+        self._requests.close()
         self._watchdog.stop()
         if not stopped:
             self._become_a_worker()
 
     def __repr__(self) -> str:
         kind = type(self).__name__
-        return f"<{kind} {self.namespace} [{len(self._pool)} running, {self.state}]>"
+        return f"<{kind} {self.namespace} [{self._requests.pooled} running, {self.state}]>"
 
     def __enter__(self) -> AmqpRpcServer:
         return self
@@ -196,7 +180,7 @@ class AmqpRpcServer:
     @property
     def running(self) -> int:
         """How many requests are in work."""
-        return len(self._pool) + len(self._receiving)
+        return len(self._requests)
 
     @property
     def ready(self) -> bool:
@@ -226,74 +210,7 @@ class AmqpRpcServer:
         """
         self._on_error = self._executor.on_error = callback
 
-    # -- functions ------------------------------------------------------------------------------
-
-    @overload
-    def add_function(
-        self, function: H, name: str | None = None, *, threadpool: bool = ...
-    ) -> H: ...
-
-    @overload
-    def add_function(
-        self, function: str | None = None, *, threadpool: bool = ...
-    ) -> Callable[[H], H]: ...
-
-    def add_function(
-        self, function: Any = None, name: str | None = None, *, threadpool: bool = False
-    ) -> Any:
-        """Offer a function to clients.
-
-            @server.add_function                    # under its own name
-            @server.add_function("div")             # under another one
-            @server.add_function(threadpool=True)   # computed in a thread
-            server.add_function(f, name="math.sub")
-
-        Args:
-            function: a function, a bound method or anything that can be called.
-            name: what clients call it; dots are part of the name.
-            threadpool: run it in gevent's pool of threads, for a function that computes for long
-                or blocks.  It must then be safe to run in a thread, and cannot be killed: at the
-                end of `stop(timeout)` it is left behind.
-
-        Returns:
-            The function itself.
-
-        Raises:
-            TypeError: it cannot be called, or has no name of its own and none was given.
-            ValueError: there is a function of that name already.
-        """
-        if function is None or isinstance(function, str):
-            named = function or name
-
-            def decorate(decorated: H) -> H:
-                self.functions.add(decorated, named, threadpool)
-                return decorated
-
-            return decorate
-        self.functions.add(function, name, threadpool)
-        return function
-
-    def add_service(self, service: object, prefix: str = "c_", name: str | None = None) -> None:
-        """Offer the methods of an object to clients.
-
-            server.add_service(Numbers())                       # c_add is called as add
-            server.add_service(Numbers(), prefix="", name="n")  # add is called as n.add
-
-        Args:
-            service: the object.
-            prefix: methods whose name begins with it are offered, under the rest of the name.
-                With "", the methods that are marked with `amphora.exposed` or, if none is, all
-                whose name does not begin with `_`.
-            name: what to put in front of each name, with a dot.
-
-        Raises:
-            ValueError: the object has no such method, or a name is taken.
-        """
-        methods = dict(service_methods(service, prefix))
-        if not methods:
-            raise ValueError(f"{service!r:.100} has no method whose name begins with {prefix!r}")
-        for method_name, method in methods.items():
-            self.functions.add(method, f"{name}.{method_name}" if name else method_name)
+    # -- management ------------------------------------------------------------------------------
 
     @overload
     def add_command(self, command: H, name: str | None = None) -> H: ...
@@ -313,7 +230,7 @@ class AmqpRpcServer:
         self._commands.append((command, name))
         return command
 
-    # -- serving --------------------------------------------------------------------------------
+    # -- serving ---------------------------------------------------------------------------------
 
     def _request_parts(self) -> list[Part]:
         """Return what to set up on the connection that consumes, in this order."""
@@ -329,7 +246,7 @@ class AmqpRpcServer:
         return Consumer(
             self.session.consuming,
             queue,
-            self._on_request,
+            self._requests.take,
             topology=Topology(*entities),
             prefetch=self.concurrency,
         )
@@ -455,97 +372,10 @@ class AmqpRpcServer:
             gevent.spawn(self.stop)
         else:
             logger.warning("%s: %s again, stopping at once", self.worker_id, name)
-            self._give_up()
-
-    def _on_request(self, message: Message[Deliver], channel: Channel) -> None:
-        if self._given_up:
-            # It goes back when the channel is closed; sent back now, it could come here again.
-            return
-        delivery = self._deliveries.add(message, channel)
-        if delivery is not None:
-            self._pool.submit(delivery)
-
-    def _handle_here(self, message: Message[Deliver], channel: Channel) -> None:
-        """Handle a request to its end, in a greenlet of the program's."""
-        delivery = self._deliveries.add(message, channel)
-        if delivery is None:
-            return
-        self._receiving[delivery] = gevent.getcurrent()
-        try:
-            self._process(delivery, here=True)
-        except BaseException:
-            # Killed, or timed out by the program.
-            self._leave(delivery)
-            raise
-        finally:
-            del self._receiving[delivery]
-            self._check_quiet()
-
-    def _leave(self, delivery: Delivery) -> None:
-        """Give back the request of a receiver that went away, unless it was answered.
-
-        Never switches greenlets.
-        """
-        if not delivery.again:
-            self._give_back(delivery)
-            return
-
-        def forget() -> None:
-            try:
-                # It did not end this server.
-                self._attempts.forget(delivery.message)
-            finally:
-                self._give_back(delivery)
-
-        greenlet = gevent.spawn(forget)
-        self._leaving.add(greenlet)
-        greenlet.link(self._leaving.discard)
-
-    def _give_back(self, delivery: Delivery) -> None:
-        if not delivery.answered:
-            delivery.nack()
-
-    def _process(self, delivery: Delivery, *, here: bool = False) -> None:
-        message = delivery.message
-        attempt = self._attempts.attempt(message) if delivery.again else nullcontext()
-        try:
-            with attempt:
-                response = self._executor.execute(message, here=here)
-                if response is not None and (here or gevent.getcurrent() in self._pool):
-                    # Before the attempt is forgotten, which takes a while: who is killed then has
-                    # answered.
-                    self._respond(delivery, response)
-        except PoisonRequest as error:
-            logger.error("%s: %s", self.worker_id, error)
-            self._respond(delivery, Response(exception=error_body(error)))
-        except AmphoraError as error:
-            # The broker could not be asked about earlier attempts.
-            logger.warning("%s: a request goes back to its queue: %s", self.worker_id, error)
-            gevent.sleep(FAILED_PAUSE)
-            delivery.nack()
-        except BaseException:
-            # Killed: unanswered, it goes back.
-            if not here:
-                self._give_back(delivery)
-            raise
-        else:
-            if response is None and (here or gevent.getcurrent() in self._pool):
-                self._ignore(delivery)
-            elif not delivery.answered:
-                # Given up by stop() while it ended.
-                delivery.nack()
-
-    def _respond(self, delivery: Delivery, response: Response) -> None:
-        delivery.answered = True
-        properties = delivery.message.properties
-        if properties.reply_to:
-            body, content_type = self._executor.encode(response, properties.content_type)
-            self._responder.respond(delivery, body, content_type)
-        else:
-            delivery.ack()
+            self._requests.give_up()
 
     def _ignore(self, delivery: Delivery) -> None:
-        """Give an ignored request to another server, after a pause. Switches greenlets."""
+        """Give an ignored request to another server, after a pause.  Switches greenlets."""
         gevent.sleep(self._ignored.next(delivery.request_id))
         delivery.nack()
 
@@ -575,8 +405,7 @@ class AmqpRpcServer:
         Args:
             timeout: seconds to wait for running handlers; None waits for all of them.
         """
-        current = gevent.getcurrent()
-        if current in self._pool or current in self._receiving.values():
+        if gevent.getcurrent() in self._requests:
             # A handler cannot wait for its own end.
             gevent.spawn(self.stop, timeout)
             return
@@ -585,15 +414,14 @@ class AmqpRpcServer:
         self._stop_begun = True
         self.prepare_stop()
         deadline = Deadline(timeout)
-        self._wait_quiet(deadline.left(), lambda: not self._pool and not self._receiving)
-        self._give_up()
+        self._wait_quiet(deadline.left(), lambda: not self._requests)
+        self._requests.give_up()
         self._wait_quiet(CONFIRM_TIMEOUT, self._all_confirmed)
         self.state = "stopped"
         self._close_parts()
         self._queues.close()
         self._responder.close()
-        self._pool.close()
-        gevent.killall(list(self._leaving), block=False)
+        self._requests.close()
         self._watchdog.stop()
         if self._owns_session:
             self.session.close()
@@ -618,9 +446,3 @@ class AmqpRpcServer:
             self._quiet.clear()
             if not self._quiet.wait(deadline.left()):
                 return
-
-    def _give_up(self) -> None:
-        """Give up on the handlers that still run; their requests go back to the queue."""
-        self._given_up = True
-        self._pool.give_up()
-        self._check_quiet()

@@ -8,14 +8,16 @@ loop waits for the earliest bucket that was ever filled.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
-from math import ceil
 from time import monotonic
 from typing import Any
 
 import gevent
 
 BUCKETS_PER_SECOND = 100
+# The longest timeout that a call can have, in seconds.
+LONGEST_TIMEOUT = 1_000_000.0
 
 
 class Timeouts:
@@ -37,7 +39,7 @@ class Timeouts:
 
     def add(self, key: str, deadline: float) -> int:
         """Watch a deadline on the monotonic clock; return the ticket that `discard` wants."""
-        ticket = ceil(deadline * BUCKETS_PER_SECOND)
+        ticket = math.ceil(deadline * BUCKETS_PER_SECOND)
         bucket = self._buckets.get(ticket)
         if bucket is None:
             self._buckets[ticket] = {key: None}
@@ -84,3 +86,22 @@ class Timeouts:
             self._arm(self._order[0])
         for key in expired:
             self._expire(key)
+
+
+def check_timeout(timeout: Any) -> float:
+    """Return a timeout in seconds.
+
+    Raises:
+        ValueError: it is not a number of seconds that a call can have.
+    """
+    if (
+        isinstance(timeout, bool)
+        or not isinstance(timeout, int | float)
+        or math.isnan(timeout)
+        or not 0 < timeout <= LONGEST_TIMEOUT
+    ):
+        raise ValueError(
+            f"a timeout must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds,"
+            f" not {timeout!r}"
+        )
+    return float(timeout)
