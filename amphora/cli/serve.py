@@ -15,6 +15,7 @@ from amphora.cli.settings import LOG_FORMAT, Settings, examples, pass_settings, 
 from amphora.cli.sources import Sources
 from amphora.cli.supervisor import Supervisor
 from amphora.cli.worker import grace_option, log_level_option
+from amphora.transport.endpoint import endpoint
 
 logger = logging.getLogger("amphora.serve")
 
@@ -73,6 +74,8 @@ def serve(
     # What a worker prints is to be seen when it prints it, also in a pipe.
     environment = {"PYTHONUNBUFFERED": "1", **os.environ}
     if settings.url is not None:
+        with settings_errors():
+            endpoint(settings.url)
         # Not an argument: everybody on the machine may read those, passwords too.
         environment["AMQP_URL"] = settings.url
     python = [sys.executable]

@@ -214,8 +214,9 @@ class Supervisor:
     def _look_for_changes(self, now: float) -> None:
         if self._sources is None or self._stopping or now < self._look_at:
             return
-        self._look_at = now + LOOK_INTERVAL
         changed = self._sources.changed()
+        # A big directory is not looked through all the time.
+        self._look_at = now + max(LOOK_INTERVAL, 10 * (monotonic() - now))
         if changed:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             self._restart(f"{os.path.relpath(changed[0])}{more} changed")

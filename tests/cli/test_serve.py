@@ -122,6 +122,14 @@ def test_a_name_that_is_no_program_is_wrong_usage(serve: Serve) -> None:
 
 
 @on_rabbitmq
+def test_a_url_that_is_none_is_wrong_usage(serve: Serve) -> None:
+    pool = serve("--url", "http://example.org")
+    assert pool.wait() == Exit.USAGE
+    assert "must begin with amqp://" in pool.output
+    assert "Traceback" not in pool.output
+
+
+@on_rabbitmq
 def test_a_refused_login_ends_it(serve: Serve, broker: Broker) -> None:
     pool = serve("-w", 2, env={"AMQP_URL": f"amqp://guest:sesame@{broker.host}:{broker.port}"})
     assert pool.wait(20) == Exit.NOT_ALLOWED
