@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -26,6 +26,7 @@ from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, FrameErr
 from amphora.transport.acks import Acks
 from amphora.transport.confirms import Confirms, Returned, Unconfirmed
 from amphora.transport.deadline import Deadline
+from amphora.transport.operations import Operations
 from amphora.wire.codec import (
     Ack,
     Deliver,
@@ -42,9 +43,6 @@ from amphora.wire.content import ContentAssembler, Message, encode_content
 from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, UNEXPECTED_FRAME
 from amphora.wire.properties import Properties, encode_properties
 
-if TYPE_CHECKING:
-    from amphora.transport.connection import Connection
-
 logger = logging.getLogger("amphora.transport")
 
 COMMAND_INVALID = 503
@@ -52,7 +50,29 @@ COMMAND_INVALID = 503
 R = TypeVar("R")
 
 
-class Channel:
+class ChannelOwner(Protocol):
+    """What a channel needs of its connection."""
+
+    name: str
+    peer: str
+    error: AmphoraError | None
+    blocked: str | None
+    frame_max: int
+    method_timeout: float
+    max_message_size: int
+
+    @property
+    def congested(self) -> bool:
+        """True while so much is unwritten that publishers should wait."""
+
+    def send(self, data: bytes) -> None:
+        """Queue whole frames for the writer."""
+
+    def forget_channel(self, channel: Channel) -> None:
+        """Free a channel's number."""
+
+
+class Channel(Operations):
     """A channel, open until `error` is set.  Made by `Connection.channel`.
 
     Attributes:
@@ -64,7 +84,7 @@ class Channel:
         stale_acks: how many acks came too late to be sent.
     """
 
-    def __init__(self, connection: Connection, number: int) -> None:
+    def __init__(self, connection: ChannelOwner, number: int) -> None:
         self.connection = connection
         self.number = number
         self.error: AmphoraError | None = None
@@ -139,72 +159,6 @@ class Channel:
         ended = ConnectionLost(str(self.error))
         ended.__cause__ = self.error
         return ended
-
-    def exchange_declare(
-        self, exchange: str, type: str = "direct", *, durable: bool = True, **options: Any
-    ) -> None:
-        """Declare an exchange; `options` are `passive`, `auto_delete`, `internal`, `arguments`."""
-        self.call(
-            methods.Exchange.Declare(
-                exchange=exchange, exchange_type=type, durable=durable, **options
-            ),
-            methods.Exchange.DeclareOk,
-        )
-
-    def exchange_delete(self, exchange: str, *, if_unused: bool = False) -> None:
-        """Delete an exchange."""
-        self.call(
-            methods.Exchange.Delete(exchange=exchange, if_unused=if_unused),
-            methods.Exchange.DeleteOk,
-        )
-
-    def queue_declare(
-        self, queue: str = "", *, durable: bool = True, **options: Any
-    ) -> methods.Queue.DeclareOk:
-        """Declare a queue; return its name and how many messages and consumers it has.
-
-        `options` are `passive`, `exclusive`, `auto_delete` and `arguments`.
-        """
-        return self.call(
-            methods.Queue.Declare(queue=queue, durable=durable, **options),
-            methods.Queue.DeclareOk,
-        )
-
-    def queue_bind(
-        self,
-        queue: str,
-        exchange: str,
-        routing_key: str = "",
-        arguments: dict[str, Any] | None = None,
-    ) -> None:
-        """Bind a queue to an exchange."""
-        self.call(
-            methods.Queue.Bind(
-                queue=queue, exchange=exchange, routing_key=routing_key, arguments=arguments
-            ),
-            methods.Queue.BindOk,
-        )
-
-    def queue_unbind(self, queue: str, exchange: str, routing_key: str = "") -> None:
-        """Remove a binding."""
-        self.call(
-            methods.Queue.Unbind(queue=queue, exchange=exchange, routing_key=routing_key),
-            methods.Queue.UnbindOk,
-        )
-
-    def queue_purge(self, queue: str) -> int:
-        """Drop the messages that wait in a queue; return how many there were."""
-        purged = self.call(methods.Queue.Purge(queue=queue), methods.Queue.PurgeOk)
-        return purged.message_count or 0
-
-    def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue; return how many messages were in it."""
-        method = methods.Queue.Delete(queue=queue, if_unused=if_unused, if_empty=if_empty)
-        return self.call(method, methods.Queue.DeleteOk).message_count or 0
-
-    def qos(self, prefetch: int) -> None:
-        """Limit the unacknowledged deliveries of each consumer made from now on."""
-        self.call(methods.Basic.Qos(0, prefetch, False), methods.Basic.QosOk)
 
     # -- publishing -----------------------------------------------------------------------------
 
