@@ -237,7 +237,9 @@ def test_a_browser_that_hangs_up_leaves_its_messages_in_the_queue(
     greeting = here.poll(alice)
     with polling(here, alice, seen=greeting["id"]):
         wait_until(lambda: ready_and_consumers(url, alice) == (0, 1))
+    wait_until(lambda: ready_and_consumers(url, alice) == (0, 0))
     there.send(alice, "while she is away")
+    assert ready_and_consumers(url, alice) == (1, 0)
     assert there.poll(alice)["text"] == "while she is away"
 
 
