@@ -9,11 +9,11 @@ import click
 import gevent
 from gevent.event import Event
 
-from amphora.broker.server import LOOPBACK, Server
 from amphora.cli.failures import Exit, Failure
 from amphora.cli.settings import LOG_FORMAT, examples
 from amphora.transport.endpoint import address
 
+LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 5672
 
 
@@ -81,6 +81,9 @@ def broker(
 
     It keeps everything in memory, and forgets it when it ends.  RabbitMQ is what production uses.
     """
+    # Here, because every command and every worker would load it.
+    from amphora.broker.server import Server
+
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format=LOG_FORMAT)
     server = Server(host=host, port=port, users=users, vhosts=vhosts)
