@@ -246,7 +246,6 @@ class Calls:
             return
         outgoing = pending.outgoing
         settled = outgoing.settled
-        self._session.publisher.withdraw(outgoing)
         known = "the request is in the queue or running" if settled else self.why_unsent(outgoing)
         pending.fail(
             NoResult(
@@ -254,6 +253,7 @@ class Calls:
                 executed=outgoing.executed,
             )
         )
+        self._session.publisher.withdraw(outgoing)
 
     def why_unsent(self, outgoing: Outgoing) -> str:
         """Say what is known of a request that the broker has not confirmed."""

@@ -1,10 +1,8 @@
 """Requests that every server gets.
 
-Each fanout server has a queue of its own, bound to a fanout exchange.  All workers of a namespace
-also consume from one more queue, to which nothing is ever published: the number of its consumers,
-which the broker tells anybody who asks, is the number of workers that are there.  A server joins
-that roll call after its own queue is bound and before it takes a request from it, so whoever
-answers was counted, and whoever was counted gets the request.
+Each fanout server has a queue of its own, bound to a fanout exchange.  It joins the roll call (see
+`roll_call`) after that queue is bound and before it takes a request from it, so whoever answers
+was counted, and whoever was counted gets the request.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ from amphora.rpc import naming
 from amphora.rpc.client import AmqpRpcClient
 from amphora.rpc.deliveries import Delivery
 from amphora.rpc.gather import Gathered
-from amphora.rpc.management_client import count_workers
 from amphora.rpc.messages import GATHER, IGNORED, Response
 from amphora.rpc.proxy import Proxy
+from amphora.rpc.roll_call import RollCall
 from amphora.rpc.server import AmqpRpcServer
 from amphora.rpc.timeouts import check_timeout
 from amphora.transport.link import Part
@@ -75,6 +73,7 @@ class AmqpRpcFanoutClient(AmqpRpcClient):
     def __init__(self, namespace: str, **settings: Any) -> None:
         super().__init__(namespace, **settings)
         self.gather: Proxy[Gathered] = Proxy("gather", self._gather, _GATHER_OPTIONS)
+        self._roll_call = RollCall(self.session, namespace)
 
     def _request_topology(self) -> Topology:
         return Topology(Exchange(self._exchange, "fanout"))
@@ -89,6 +88,3 @@ class AmqpRpcFanoutClient(AmqpRpcClient):
         gathered = Gathered(self._calls.forget, name, timeout, outgoing, self._roll_call)
         self._calls.publish(gathered, deadline)
         return gathered
-
-    def _roll_call(self) -> int | None:
-        return count_workers(self, self.namespace)

@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoResult, Unroutable
 from amphora.rpc.result import Pending
+from amphora.rpc.roll_call import RollCall
 from amphora.transport.publisher import Outgoing
 
 # Seconds between two roll calls while answers are missing; they grow.
@@ -54,7 +55,7 @@ class Gathered:
     soon as the broker knows.
 
     Args:
-        roll_call: returns how many servers are there, None if that cannot be known; may wait.
+        roll_call: knows which servers are there.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Gathered:
         function_name: str,
         timeout: float,
         outgoing: Outgoing,
-        roll_call: Callable[[], int | None],
+        roll_call: RollCall,
     ) -> None:
         self.function_name = function_name
         self.timeout = timeout
@@ -102,17 +103,31 @@ class Gathered:
                 break
             self._arrived.clear()
             if len(self._heard) >= there or monotonic() >= next_roll_call:
-                # Before the request was sent nobody can have it, so nobody is counted.
-                counted = self._roll_call() if self.outgoing.settled else None
-                if counted is not None and len(self._heard) >= counted:
+                silent = self._count_silent()
+                if silent == 0:
                     self._end()
                     continue
-                there = max(counted or 0, len(self._heard) + 1)
+                there = len(self._heard) + (silent or 1)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 next_roll_call = monotonic() + pause
             self._arrived.wait(max(next_roll_call - monotonic(), 0.0))
         if self._error is not None:
             raise self._error
+
+    def _count_silent(self) -> int | None:
+        """Return how many servers are there that have not answered; None if that is not known."""
+        if not self.outgoing.settled:
+            # Before the request was sent nobody can have it, so nobody is counted.
+            return None
+        # Taken first: all of these were there to be counted, unless they are gone.
+        heard = frozenset(self._heard)
+        counted = self._roll_call.count()
+        if counted is None:
+            return None
+        if heard and len(heard) >= counted:
+            # Who has answered and left does not stand for one that is there and has not.
+            counted += self._roll_call.gone(heard)
+        return max(counted - len(heard), 0)
 
     def values(self) -> list[Any]:
         """Return what all handlers returned, in the order of arrival.  Switches greenlets.

@@ -124,7 +124,7 @@ class Management:
         self.consumer = Consumer(
             link, own.name, self._on_request, topology=self._topology, prefetch=PREFETCH
         )
-        # See `fanout`: its number of consumers is the number of workers.
+        # See `roll_call`: its number of consumers is the number of workers.
         roll_call = Queue(naming.roll_call_queue(server.namespace), arguments=expires)
         self._roll_call = Consumer(
             link, roll_call.name, _drop, topology=Topology(roll_call), prefetch=1
@@ -154,8 +154,9 @@ class Management:
         for greenlet in list(self._greenlets):
             if greenlet is not current:
                 greenlet.kill(block=False)
-        self._roll_call.close()
         self.consumer.remove()
+        # Last: see `roll_call`.
+        self._roll_call.close()
         self._responder.close()
 
     def _on_request(self, message: Message[Deliver], channel: Channel) -> None:

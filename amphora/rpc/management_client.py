@@ -5,10 +5,10 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from amphora.errors import AmphoraError
 from amphora.rpc import naming
 from amphora.rpc.client import AmqpRpcClient
 from amphora.rpc.gather import Gathered
+from amphora.rpc.roll_call import OneWorker, RollCall
 from amphora.rpc.timeouts import check_timeout
 from amphora.transport.topology import Exchange, Topology
 
@@ -65,9 +65,7 @@ class ManagementClient(AmqpRpcClient):
         deadline = monotonic() + timeout
         outgoing = self._outgoing(command, args, {}, {"routing_key": key}, self.client_id, deadline)
 
-        def roll_call() -> int | None:
-            return 1 if worker is not None else self.count_workers(namespace)
-
+        roll_call = RollCall(self.session, namespace) if worker is None else OneWorker()
         gathered = Gathered(self._calls.forget, command, timeout, outgoing, roll_call)
         self._calls.publish(gathered, deadline)
         return gathered
@@ -77,17 +75,4 @@ class ManagementClient(AmqpRpcClient):
 
         Switches greenlets.
         """
-        return count_workers(self, namespace)
-
-
-def count_workers(client: AmqpRpcClient, namespace: str) -> int | None:
-    """Return how many workers of a namespace are there; None if that cannot be known."""
-    queue = naming.roll_call_queue(namespace)
-    try:
-        found = client.session.operate(
-            lambda channel: channel.queue_declare(queue, passive=True), 1.0
-        )
-    except AmphoraError:
-        # The broker is away, or there is no such queue because the servers are older ones.
-        return None
-    return found.consumer_count
+        return RollCall(self.session, namespace).count()

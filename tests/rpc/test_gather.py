@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import gevent
 import pytest
@@ -20,16 +21,22 @@ class Room:
     def __init__(self, there: int) -> None:
         self.there = there
         self.outgoing = Outgoing("", "", Properties(message_id="1"), b"", needs=(), on_settled=None)
-        self.gathered = Gathered(lambda _: None, "f", TIMEOUT, self.outgoing, self._count)
+        # Those of `there` who have left since they were counted.
+        self.left: set[str] = set()
+        roll_call: Any = self
+        self.gathered = Gathered(lambda _: None, "f", TIMEOUT, self.outgoing, roll_call)
         self.asked_when_sent: list[bool] = []
 
     def send(self) -> None:
         """Have the broker confirm the request."""
         self.outgoing.confirmed(True, None)
 
-    def _count(self) -> int:
+    def count(self) -> int:
         self.asked_when_sent.append(self.outgoing.settled)
         return self.there
+
+    def gone(self, workers: Collection[str]) -> int:
+        return len(self.left.intersection(workers))
 
 
 @pytest.fixture
@@ -99,3 +106,19 @@ def test_an_answer_of_a_late_server_is_not_taken_for_that_of_another(
     assert not gathering.ready()
     room.gathered.answered("second", 3, None)
     assert gathering.get(timeout=TIMEOUT) == ["first", "late", "second"]
+
+
+def test_who_has_answered_and_left_does_not_stand_for_one_who_is_there(
+    gather: Callable[[Room], gevent.Greenlet],
+) -> None:
+    room = Room(there=1)
+    room.send()
+    # Two of three have answered and are gone before anybody was counted.
+    room.left = {"first", "second"}
+    room.gathered.answered("first", 1, None)
+    room.gathered.answered("second", 2, None)
+    gathering = gather(room)
+    gathering.join(timeout=0.2)  # long enough for several counts
+    assert not gathering.ready()
+    room.gathered.answered("third", 3, None)
+    assert gathering.get(timeout=TIMEOUT) == ["first", "second", "third"]
