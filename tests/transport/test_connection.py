@@ -90,7 +90,8 @@ def test_a_connection_that_swallows_nothing_any_more_ends_though_it_sends_heartb
         connection = connect(peer)
         channel = connection.channel()
         # More than the buffers of both sockets hold.
-        channel.publish("", "k", Properties(), bytes(20_000_000))
+        for _ in range(2):
+            channel.publish("", "k", Properties(), bytes(10_000_000))
         error = ended(connection)
 
     assert str(error) == f"127.0.0.1:{peer.port} has not read anything for 2 s"
@@ -308,7 +309,9 @@ def test_close_returns_though_the_broker_reads_nothing() -> None:
         peer.silent()
 
     with connected(script) as connection:
-        connection.channel().publish("", "k", Properties(), bytes(20_000_000))
+        channel = connection.channel()
+        for _ in range(2):
+            channel.publish("", "k", Properties(), bytes(10_000_000))
         connection.close(0.1)
         assert connection.wait_closed(0)
 
