@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import gevent
 from gevent.event import AsyncResult
@@ -134,7 +134,7 @@ class AmqpRpcClient:
                 f" called with client.call.{name}(...)"
             )
 
-    def __enter__(self) -> AmqpRpcClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

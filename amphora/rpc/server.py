@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import gevent
 from gevent.event import Event
@@ -171,7 +171,7 @@ class AmqpRpcServer(Offering):
         kind = type(self).__name__
         return f"<{kind} {self.namespace} [{self._requests.pooled} running, {self.state}]>"
 
-    def __enter__(self) -> AmqpRpcServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -13,7 +13,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import gevent
 
@@ -71,7 +71,7 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session {self.endpoint} [{self.state}]>"
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
