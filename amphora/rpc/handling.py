@@ -102,8 +102,18 @@ class RequestHandling:
         if delivery is not None:
             self._pool.submit(delivery)
 
-    def handle_here(self, message: Message[Deliver], channel: Channel) -> None:
-        """Handle a request to its end, in a greenlet of the program's."""
+    def handle_here(
+        self,
+        message: Message[Deliver],
+        channel: Channel,
+        give_up: Callable[[], list[tuple[Message[Deliver], Channel]]],
+    ) -> None:
+        """Handle a request to its end, in a greenlet of the program's.
+
+        Args:
+            give_up: called if that greenlet is killed; returns requests that were delivered
+                after this one, and go back after it.
+        """
         delivery = self._deliveries.add(message, channel)
         if delivery is None:
             return
@@ -112,19 +122,25 @@ class RequestHandling:
             self._process(delivery, here=True)
         except BaseException:
             # Killed, or timed out by the program.
-            self._leave(delivery)
+            self._leave(delivery, give_up())
             raise
         finally:
             del self._here[delivery]
             self._on_quiet()
 
-    def _leave(self, delivery: Delivery) -> None:
-        """Give back the request of a receiver that went away, unless it was answered.
+    def _leave(self, delivery: Delivery, rest: list[tuple[Message[Deliver], Channel]]) -> None:
+        """Give back the request of a receiver that went away, unless it was answered, and the rest.
 
         Never switches greenlets.
         """
-        if not delivery.again:
+
+        def give_back() -> None:
             self._give_back(delivery)
+            for message, channel in rest:
+                channel.nack(message.method.delivery_tag)
+
+        if not delivery.again:
+            give_back()
             return
 
         def forget() -> None:
@@ -132,7 +148,7 @@ class RequestHandling:
                 # It did not end this server.
                 self._attempts.forget(delivery.message)
             finally:
-                self._give_back(delivery)
+                give_back()
 
         greenlet = gevent.spawn(forget)
         self._leaving.add(greenlet)

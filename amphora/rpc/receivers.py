@@ -126,6 +126,11 @@ class Receiver:
         self.taken -= len(self._deliveries)
         self._deliveries.clear()
 
+    def take_rest(self) -> list[Delivery]:
+        """Return what was not looked at; it is the caller's to give back."""
+        rest, self._deliveries = self._deliveries, []
+        return rest
+
     def end(self, error: AmphoraError | None = None) -> None:
         """Give back what was not looked at, and end every wait in `next`."""
         self.ended = True

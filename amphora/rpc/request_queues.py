@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -28,7 +29,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
 from amphora.rpc.announcements import Announcements
-from amphora.rpc.receivers import Join, Lane, Receiver
+from amphora.rpc.receivers import Delivery, Join, Lane, Receiver
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
 from amphora.transport.deadline import Deadline
@@ -50,8 +51,9 @@ CLOSE_TIMEOUT = 1.0
 
 NOT_FOUND = 404
 
-# Handles one request to its end.
-Handle = Callable[[Message[Deliver], Channel], None]
+# Handles one request to its end.  When it cannot, it calls the function, and then gives back the
+# request, and after that what the function returned.
+Handle = Callable[[Message[Deliver], Channel, Callable[[], list[Delivery]]], None]
 
 
 class RequestQueues:
@@ -120,7 +122,7 @@ class RequestQueues:
                 delivery = receiver.next(deadline)
                 if delivery is None:
                     break
-                self._handle(*delivery)
+                self._handle(*delivery, partial(self._give_up, receiver))
                 receiver.handled += 1
             stopped = receiver.ended
         finally:
@@ -151,6 +153,16 @@ class RequestQueues:
         if receiver.lane is not None:
             receiver.lane.detach(receiver)
         receiver.end(error)
+
+    def _give_up(self, receiver: Receiver) -> list[Delivery]:
+        """End a receiver in the middle of a request, and return what it has not looked at.
+
+        It is detached before the request goes back.  So the broker gives it all to another one,
+        and in the old order.
+        """
+        rest = receiver.take_rest()
+        self.close_receiver(receiver)
+        return rest
 
     def stop(self) -> None:
         """End all receivers; the handlers that run are finished by their greenlets."""

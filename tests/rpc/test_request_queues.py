@@ -503,6 +503,32 @@ def test_a_request_is_not_given_up_however_often_its_receiver_is_killed(
     assert result.get() == "x"
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_a_killed_receiver_had_goes_to_another_in_the_old_order(
+    make_server: MakeServer, client: AmqpRpcClient, broker: Broker, namespace: str, times: int
+) -> None:
+    gate = Gate()
+    seen: list[int] = []
+    killed, other = make_server(gate.hold, serve=False), make_server(serve=False)
+    other.add_function(seen.append, name="hold")
+    create(client)
+    send(client, *range(5), function="hold")
+    for turn in range(1, times + 1):
+        # It has one in hand, and was sent the others ahead.
+        receiver = gevent.spawn(killed.receive_from_queue, "Alice")
+        wait_until(lambda turn=turn: len(gate.entered) == turn)
+        wait_until(lambda: broker.ready_messages(queue_of(namespace)) == 0)
+        if turn < times:
+            receiver.kill()
+            wait_until(lambda: broker.ready_messages(queue_of(namespace)) == 5)
+    waiting = other.receive_from_queue("Alice", block=False)
+    wait_receiving(broker, namespace, count=2)
+    receiver.kill()
+    wait_until(lambda: len(seen) == 5)
+    waiting.stop()
+    assert seen == [0, 1, 2, 3, 4]
+
+
 def test_a_timeout_of_the_program_goes_through_and_the_request_goes_back(
     make_server: MakeServer, client: AmqpRpcClient
 ) -> None:
