@@ -156,15 +156,21 @@ class Link:
 
         def ended() -> bool:
             refused = isinstance(self.error, AuthenticationError)
-            return self.connection is not None or refused or self._closed
+            return self._usable() is not None or refused or self._closed
 
         self._wait_until(ended, timeout)
-        if self.connection is not None:
-            return self.connection
+        connection = self._usable()
+        if connection is not None:
+            return connection
         if isinstance(self.error, AuthenticationError):
             raise AuthenticationError(str(self.error)) from self.error
         reason = self.error or ("it is closed" if self._closed else f"not within {timeout:g} s")
         raise ConnectionLost(f"no connection: {reason}", executed=False)
+
+    def _usable(self) -> Connection | None:
+        """Return the connection; None if it has ended and the keeper has not had its turn yet."""
+        connection = self.connection
+        return connection if connection is not None and connection.error is None else None
 
     def wait_ready(self, part: Part, timeout: float | None) -> bool:
         """Wait until a part is set up or refused; return whether it is set up.

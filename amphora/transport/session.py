@@ -26,8 +26,6 @@ from amphora.transport.publisher import Publisher
 
 T = TypeVar("T")
 
-# How long a link may take to notice that its connection has ended, in seconds.
-KEEPER_TURN = 0.05
 # How long the end of a program waits for confirms, in seconds.
 EXIT_TIMEOUT = 1.0
 
@@ -159,8 +157,6 @@ class Session:
             except ConnectionLost:
                 if deadline.passed:
                     raise
-                # The keeper is told of the end in this turn of the loop or the next.
-                connection.wait_closed(deadline.left(KEEPER_TURN))
 
     def used_by(self, user: SessionUser) -> None:
         """Have `user` told of what happens to the session, for as long as it is there."""
