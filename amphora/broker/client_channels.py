@@ -159,7 +159,7 @@ class ClientChannel:
     def _count_partial(self, size: int) -> None:
         if size:
             self._partial += size
-            self._connection.node.partial += size
+            self._connection.node.count_partial(size)
 
     def _publish(self, message: Message[Publish]) -> None:
         properties = message.properties

@@ -108,7 +108,7 @@ class Client:
     @property
     def _halted(self) -> bool:
         """True while nothing may be read."""
-        return self.frozen or self.connection.blocked or self._unwritten > HIGH_WATER
+        return self.frozen or self.connection.blocked or self.connection.congested
 
     def _wake(self) -> None:
         self._wake_reader.set()
@@ -133,6 +133,8 @@ class Client:
         """Queue bytes for the writer.  Never switches greenlets."""
         self._outgoing.append(data)
         self._unwritten += len(data)
+        if self._unwritten > HIGH_WATER:
+            self.connection.congested = True
         self._wake_writer.set()
 
     def _write(self) -> None:
@@ -149,6 +151,8 @@ class Client:
                     self._unwritten -= len(data)
                     self._last_write = monotonic()
                     self.connection.written()
+                if not self.frozen:
+                    self.connection.congested = False
                 self._written.set()
                 self._wake_reader.set()
         except OSError as error:

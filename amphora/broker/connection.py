@@ -38,6 +38,7 @@ class Connection:
     Attributes:
         state: what the broker waits for.
         blocked: True while nothing may be read, because of an alarm.
+        congested: True while too much is unwritten to go on with what was read.
         agreed: what the handshake has come to.
         delivered_on: the channels that something was delivered on since the last `written`.
         unsettled: True when something was done since the last `settle`.
@@ -58,6 +59,7 @@ class Connection:
         self.peer = peer
         self.state = State.HEADER
         self.blocked = False
+        self.congested = False
         self.agreed = Handshake(node, local)
         self.delivered_on: dict[ClientChannel, None] = {}
         self.unsettled = False
@@ -65,7 +67,7 @@ class Connection:
         self.on_wake: Callable[[], None] | None = None
         self._head = b""
         self._decoder = FrameDecoder()
-        # What came, as far as it has not been dealt with: a blocked connection stops half-way.
+        # What came, as far as it has not been dealt with: the connection may halt half-way.
         self._frames: Iterator[Frame] = iter(())
         self._deaf = False
         self._number = 0
@@ -109,9 +111,9 @@ class Connection:
             raise
 
     def resume(self) -> None:
-        """Go on with what came before the connection was blocked, if it is not any more."""
+        """Go on with what came before the connection was halted, if it is not any more."""
         try:
-            while not self.blocked and not self._handle_frames():
+            while not (self.blocked or self.congested) and not self._handle_frames():
                 pass
             self.settle()
         except Exception:
@@ -145,7 +147,7 @@ class Connection:
                 self._handle_method(decode_method(payload))
             elif frame_type != FRAME_HEARTBEAT:
                 raise Refusal(Reply.UNEXPECTED_FRAME, "content on channel 0")
-            if self.blocked:
+            if self.blocked or self.congested:
                 return
 
     def _take_protocol_header(self, data: bytes) -> bytes:

@@ -94,6 +94,11 @@ class Node:
         self._wanted_alarm = on
         self.check_alarm()
 
+    def count_partial(self, size: int) -> None:
+        """Take note of bytes of a message that is not complete, or that they are gone (< 0)."""
+        self.partial += size
+        self.check_alarm()
+
     def check_alarm(self) -> None:
         """Raise or clear the alarm if it is time to, and tell all connections."""
         memory = self.partial
