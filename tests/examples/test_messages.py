@@ -172,8 +172,9 @@ def test_what_is_sent_to_a_user_whose_tab_is_closed_is_there_when_she_returns(
 
     again = browser.open(there.url)
     again.type("#name", f"{alice}\n")
-    again.wait_for_text("#messages", "Dinner is ready.")
     again.wait_for_text("#messages", "It gets cold.")
+    shown = again.text("#messages")
+    assert shown.index("Dinner is ready.") < shown.index("It gets cold.")
     again.close()
 
 
