@@ -177,10 +177,13 @@ def publish_confirmed(channel: Channel, queue: str, properties: Properties, body
     Switches greenlets.
 
     Raises:
-        ConnectionLost: it did not confirm in time.
+        ConnectionLost: the channel ended first, or the broker did not confirm in time.
     """
     channel.confirm_select()
     verdict = _Verdict()
+    # No verdict comes on a channel that has ended.
+    channel.on_closed = lambda channel: verdict.accepted.set(False)
     channel.publish("", queue, properties, body, unconfirmed=verdict)
     if not verdict.accepted.wait(TIMEOUT):
-        raise ConnectionLost(f"the broker did not confirm a message to {queue}")
+        reason = f": {channel.error}" if channel.error is not None else ""
+        raise ConnectionLost(f"the broker did not confirm a message to {queue}{reason}")
