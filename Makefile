@@ -8,7 +8,7 @@
 # installed when they are missing, root runs make, and apt is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs clean
+.PHONY: help demo test lint types docs bench clean
 
 TOX := .venv/bin/tox
 RUN := $(TOX) run -q
@@ -41,6 +41,10 @@ types: $(TOX) ## Check the types
 docs: $(TOX) ## Build the documentation into docs/_build/html
 	@scripts/install-graphviz
 	@$(RUN) -e docs
+
+bench: $(TOX) ## Compare amphora with others, for about 10 minutes (ARGS="--quick": under two)
+	@scripts/install-rabbitmq
+	@$(RUN) -e bench $(if $(ARGS),-- $(ARGS))
 
 clean: ## Remove .venv, and all that the commands above have made
 	rm -rf .venv .tox build dist amphora.egg-info docs/_build

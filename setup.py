@@ -34,6 +34,8 @@ TEST = [
 LINT = ["ruff>=0.17.6,<0.18"]  # another minor release may format otherwise
 TYPES = ["mypy>=1.13", "pytest>=9", "types-gevent>=24"]  # amphora.testing is a plugin of pytest
 DOCS = ["furo>=2024.8.6", "myst-parser>=4", "sphinx>=8"]
+# The others in the comparison of benchmarks/, and what draws it.
+BENCH = ["aio-pika>=9", "matplotlib>=3.8", "nameko>=2.14", "pika>=1.3"]
 
 setup(
     name="amphora",
@@ -75,6 +77,7 @@ setup(
         "lint": LINT,
         "types": TYPES,
         "docs": DOCS,
+        "bench": BENCH,
         "dev": [*TEST, *LINT, *TYPES, *DOCS, "tox>=4.24"],
     },
     entry_points={

@@ -1,1 +1,1 @@
-"""How fast amphora is, beside others and beside what the broker allows; see docs/performance.rst."""
+"""How fast amphora is, beside others and beside what the broker allows."""

@@ -1,6 +1,6 @@
 """One process of a contender, told what to do by the lines of its input.
 
-    python -m benchmarks.process CONTENDER client|server URL
+python -m benchmarks.process CONTENDER client|server URL
 """
 
 from __future__ import annotations

@@ -1,0 +1,101 @@
+"""Compare amphora with others, and with what the broker allows.
+
+    python -m benchmarks [--quick] [--rounds N] [--seconds S] [--only NAMES] [--no-docs]
+
+Needs Linux and an installed RabbitMQ; it starts one of its own.  Writes the table and the plot
+of docs/performance.rst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.report import Own, plot, table, targets
+from benchmarks.runner import SCENARIOS, Pair, Process, run
+from tests.support.rabbitmq import RabbitNode
+
+DOCS = Path(__file__).parent.parent / "docs"
+TABLE = DOCS / "performance-results.inc"
+PLOT = DOCS / "images" / "performance.png"
+# What each of amphora's own measurements counts: in full, and quick.
+OWN = {
+    "deferred": (10_000, 2000),
+    "fanout": (200, 20),
+    "keys": (1000, 50),
+    "pending": (10_000, 5000),
+    "receivers": (1000, 100),
+}
+
+
+def arguments() -> argparse.Namespace:
+    """Return what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under two minutes, and rougher")
+    parser.add_argument("--rounds", type=int, help="turns of each contender (5)")
+    parser.add_argument("--seconds", type=float, help="of each turn (2)")
+    parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, with commas")
+    parser.add_argument("--no-docs", action="store_true", help="write nothing into docs/")
+    return parser.parse_args()
+
+
+def run_own(url: str, quick: bool, rounds: int) -> Own:
+    """Measure what only amphora is asked."""
+    found: Own = {}
+    server = Process("benchmarks.process", "amphora", "server", url)
+    try:
+        server.hear()
+        for name, counts in OWN.items():
+            for _ in range(rounds):
+                process = Process("benchmarks.own", name, url, str(counts[quick]))
+                try:
+                    found.setdefault(name, []).append(process.hear(600))
+                finally:
+                    process.close()
+                print(f"{name}: {found[name][-1]}", flush=True)
+    finally:
+        server.close()
+    return found
+
+
+def run_embedded(seconds: float, rounds: int) -> list[dict[str, float]]:
+    """Measure 200 callers over the broker of `amphora broker`."""
+    command = [sys.executable, "-m", "amphora", "broker", "--port", "0"]
+    broker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        url = broker.stdout.readline().split()[0].replace("//", "//guest:guest@")
+        pair = Pair("amphora", url)
+        try:
+            found = [pair.measure(SCENARIOS[2], seconds) for _ in range(rounds)]
+        finally:
+            pair.close()
+    finally:
+        broker.terminate()
+        broker.wait()
+    return [{"rate": each["rate"]} for each in found]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = arguments()
+    rounds = options.rounds or (2 if options.quick else 5)
+    seconds = options.seconds or (0.6 if options.quick else 2.0)
+    names = options.only.split(",")
+    with RabbitNode() as node:
+        measured = run(names, list(SCENARIOS), rounds, seconds, node.url)
+        own = run_own(node.url, options.quick, 1 if options.quick else 3)
+        rabbitmq = node.version
+    own["embedded"] = run_embedded(seconds, rounds)
+    for target in targets(measured, own):
+        print(target)
+    if not options.no_docs:
+        TABLE.write_text(table(measured, own, rabbitmq, rounds), encoding="utf-8")
+        plot(measured, PLOT)
+        print(f"wrote {TABLE} and {PLOT}")
+
+
+if __name__ == "__main__":
+    main()

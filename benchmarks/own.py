@@ -1,0 +1,161 @@
+"""What only amphora is asked: many calls at once, fanout, keys, memory.
+
+    python -m benchmarks.own NAME URL COUNT
+
+Each measurement runs in a process of its own and prints its numbers as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, process_time
+
+import gevent
+from gevent.pool import Pool
+
+from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, Session
+from benchmarks.contenders.durable import NAMESPACE
+from benchmarks.process import percentile, say
+
+SERVERS = 10
+CALLERS = 200
+LONG = 600.0
+# How many calls each number of pending calls is measured with.
+CALLS = 20_000
+KEYS_EXPIRE = 60.0
+
+
+def resident() -> float:
+    """Return how many bytes of memory this process has (Linux)."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+def deferred(url: str, count: int) -> dict[str, float]:
+    """Defer `count` calls at once and wait for all; then with fewer pending at a time."""
+    found: dict[str, float] = {}
+    with AmqpRpcClient(NAMESPACE, url=url, timeout=LONG) as client:
+        client.call.echo(0)
+        for pending in (100, 1000, count):
+            rounds = max(min(CALLS, 2 * count) // pending, 1)
+            # Another round before the first: what is made once is not the calls'.
+            for measured in (False, True):
+                began, cpu = perf_counter(), process_time()
+                for _ in range(rounds if measured else 1):
+                    results = [client.defer.echo(number) for number in range(pending)]
+                    for result in results:
+                        result.get()
+            calls = rounds * pending
+            found[f"client_cpu at {pending}"] = (process_time() - cpu) / calls
+            found[f"rate at {pending}"] = calls / (perf_counter() - began)
+    return found
+
+
+def fanout(url: str, count: int) -> dict[str, float]:
+    """Gather the answers of ten servers, each with a session of its own."""
+    name = "benchmark_fanout"
+    servers = [AmqpRpcFanoutServer(name, url=url) for _ in range(SERVERS)]
+    for server in servers:
+        server.add_function(lambda value: value, name="echo")
+        server.serve()
+    while not all(server.ready for server in servers):
+        gevent.sleep(0.01)
+    latencies = []
+    with AmqpRpcFanoutClient(name, url=url, timeout=LONG) as client:
+        for number in range(count + 1):
+            began = perf_counter()
+            assert len(list(client.gather.echo(number))) == SERVERS
+            latencies.append(perf_counter() - began)
+    for server in servers:
+        server.stop()
+    latencies = sorted(latencies[1:])
+    return {"p50": percentile(latencies, 50), "p99": percentile(latencies, 99)}
+
+
+def _with_keys(url: str, count: int) -> float:
+    """Return the CPU of a call, of client and server together, spread over `count` keys."""
+    with Session(url) as session:
+        server = AmqpRpcServer("benchmark_keys", session=session)
+        server.add_function(lambda value: value, name="echo")
+        client = AmqpRpcClient("benchmark_keys", session=session, timeout=LONG)
+        keys = [f"{count}-{number}" for number in range(count)]
+        pool = Pool(20)
+        pool.map(lambda key: client.create_new_request_queue(key, x_expires=KEYS_EXPIRE), keys)
+        receiving = [server.receive_from_queue(key, block=False) for key in keys]
+        while server._queues.attached < count:
+            gevent.sleep(0.01)
+
+        def call(number: int, calls: int) -> None:
+            for step in range(calls // CALLERS):
+                client.call(routing_key=keys[(number + step * CALLERS) % count]).echo(number)
+
+        for calls in (2000, 10_000):
+            cpu = process_time()
+            callers = [gevent.spawn(call, number, calls) for number in range(CALLERS)]
+            gevent.joinall(callers, raise_error=True)
+        cpu = (process_time() - cpu) / calls
+        for each in receiving:
+            each.stop()
+        client.close()
+        server.stop()
+    return cpu
+
+
+def keys(url: str, count: int) -> dict[str, float]:
+    """Call through one key's queue, and through many."""
+    return {f"cpu with {each}": _with_keys(url, each) for each in (1, count)}
+
+
+def pending(url: str, count: int) -> dict[str, float]:
+    """Return the memory of a call that waits for its answer."""
+    with AmqpRpcClient("benchmark_nobody", url=url, timeout=LONG) as client:
+        # What the first calls cost once is not theirs.
+        first = [client.defer.echo(number) for number in range(100)]
+        while client.session.publisher.unsettled:
+            gevent.sleep(0.01)
+        before = resident()
+        results = [client.defer.echo(number) for number in range(count)]
+        while client.session.publisher.unsettled:
+            gevent.sleep(0.01)
+        found = {"bytes": (resident() - before) / count}
+        client.session.operate(lambda c: c.queue_delete("rpc_benchmark_nobody_request"), LONG)
+        del first, results
+    return found
+
+
+def receivers(url: str, count: int) -> dict[str, float]:
+    """Return the memory of a receiver that waits for requests, with its greenlet."""
+    with Session(url) as session:
+        server = AmqpRpcServer("benchmark_receivers", session=session)
+        client = AmqpRpcClient("benchmark_receivers", session=session, timeout=LONG)
+        labels = [f"key-{number}" for number in range(count)]
+        Pool(20).map(lambda key: client.create_new_request_queue(key, x_expires=60.0), labels)
+        before = resident()
+        greenlets = [gevent.spawn(server.receive_from_queue, label) for label in labels]
+        while server._queues.attached < count:
+            gevent.sleep(0.01)
+        found = {"bytes": (resident() - before) / count}
+        gevent.killall(greenlets)
+        client.close()
+        server.stop()
+    return found
+
+
+MEASUREMENTS: dict[str, Callable[[str, int], dict[str, float]]] = {
+    function.__name__: function for function in (deferred, fanout, keys, pending, receivers)
+}
+
+
+def main() -> None:
+    """Measure one thing."""
+    name, url, count = sys.argv[1:]
+    say(MEASUREMENTS[name](url, int(count)))
+
+
+if __name__ == "__main__":
+    main()
