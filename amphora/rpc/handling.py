@@ -133,26 +133,15 @@ class RequestHandling:
 
         Never switches greenlets.
         """
-
-        def give_back() -> None:
-            self._give_back(delivery)
-            for message, channel in rest:
-                channel.nack(message.method.delivery_tag)
-
-        if not delivery.again:
-            give_back()
-            return
-
-        def forget() -> None:
-            try:
-                # It did not end this server.
-                self._attempts.forget(delivery.message)
-            finally:
-                give_back()
-
-        greenlet = gevent.spawn(forget)
-        self._leaving.add(greenlet)
-        greenlet.link(self._leaving.discard)
+        # At once, or what is still in the queue would overtake it.
+        self._give_back(delivery)
+        for message, channel in rest:
+            channel.nack(message.method.delivery_tag)
+        if delivery.again:
+            # It did not end this server.
+            greenlet = gevent.spawn(self._attempts.forget, delivery.message)
+            self._leaving.add(greenlet)
+            greenlet.link(self._leaving.discard)
 
     def _give_back(self, delivery: Delivery) -> None:
         if not delivery.answered:

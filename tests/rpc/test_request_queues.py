@@ -529,6 +529,22 @@ def test_what_a_killed_receiver_had_goes_to_another_in_the_old_order(
     assert seen == [0, 1, 2, 3, 4]
 
 
+def test_what_a_killed_receiver_gives_back_stays_in_front_of_its_successors(
+    make_server: MakeServer, client: AmqpRpcClient
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold, serve=False)
+    create(client)
+    send(client, 1, 2, 3, function="hold")
+    for turn in range(1, 4):
+        receiver = gevent.spawn(server.receive_from_queue, "Alice", max_calls=1)
+        wait_until(lambda turn=turn: len(gate.entered) == turn)
+        receiver.kill()
+    gate.open()
+    assert server.receive_from_queue("Alice", max_calls=3) == 3
+    assert gate.entered == [1, 1, 1, 1, 2, 3]
+
+
 def test_a_timeout_of_the_program_goes_through_and_the_request_goes_back(
     make_server: MakeServer, client: AmqpRpcClient
 ) -> None:
