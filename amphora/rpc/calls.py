@@ -103,25 +103,28 @@ class Calls:
             self.forget(pending)
             raise
 
-    def cast(self, outgoing: Outgoing, name: str, deadline: float | None) -> None:
+    def cast(self, outgoing: Outgoing, name: str, deadline: float | None, log: bool) -> None:
         """Publish a request that wants no answer; it counts as pending until it is confirmed.
+
+        Args:
+            log: log it if it fails, because nobody waits to be told.
 
         Raises:
             As `publish`.
         """
         self._session.claim()
         self._take_slot(name, deadline)
-        outgoing.on_settled = self._cast_settled
+        outgoing.on_settled = self._cast_settled if log else self._cast_ended
         self._casts += 1
         try:
             self._session.publisher.publish(outgoing)
         except BaseException:
-            self._cast_ended()
+            self._cast_ended(outgoing)
             raise
 
     def withdraw_cast(self, outgoing: Outgoing) -> None:
         """Give up on a cast that is not confirmed; if it is unsent, it is never sent."""
-        self._cast_ended()
+        self._cast_ended(outgoing)
         self._session.publisher.withdraw(outgoing)
 
     def wait_for_casts(self, timeout: float) -> None:
@@ -135,13 +138,13 @@ class Calls:
             if not self._no_casts.wait(deadline.left()):
                 break
 
-    def _cast_ended(self) -> None:
+    def _cast_ended(self, _: Outgoing) -> None:
         self._slots.release()
         self._casts -= 1
         self._no_casts.set()
 
     def _cast_settled(self, outgoing: Outgoing) -> None:
-        self._cast_ended()
+        self._cast_ended(outgoing)
         if outgoing.error is not None:
             error = self.explained(outgoing, outgoing.error)
             throttled.warning("a cast to %s has failed: %s", self.namespace, error)

@@ -235,8 +235,9 @@ class AmqpRpcClient:
             timeout = check_timeout(options["timeout"])
             deadline = monotonic() + timeout
         outgoing = self._outgoing(name, args, kwargs, options, None, deadline)
-        self._calls.cast(outgoing, name, deadline)
-        if not options.get("wait_publish"):
+        wait = options.get("wait_publish", False)
+        self._calls.cast(outgoing, name, deadline, log=not wait)
+        if not wait:
             return
         _wait_settled(outgoing, timeout)
         if not outgoing.settled:

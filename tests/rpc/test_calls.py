@@ -275,7 +275,9 @@ def test_an_impossible_routing_key_is_refused_before_anything_is_sent(
     assert client.session.publishing.connects == 1
 
 
-def test_a_call_for_a_key_that_nobody_serves_fails_at_once(make_client: MakeClient) -> None:
+def test_a_call_for_a_key_that_nobody_serves_fails_at_once(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
     client = make_client()
     for call in (
         client.call(routing_key="nobody").add,
@@ -289,6 +291,8 @@ def test_a_call_for_a_key_that_nobody_serves_fails_at_once(make_client: MakeClie
     with pytest.raises(Unroutable, match="nobody"):
         result.get()
     assert client.pending == 0
+    # Everybody who had to know was told.
+    assert caplog.text == ""
 
 
 def test_calls_that_can_and_cannot_be_routed_each_get_their_own_verdict(
