@@ -41,6 +41,7 @@ class AMQPOperations:
         host: the broker's host, or `host:port`.
         userid, password, virtual_host: the login, named as py-amqplib did.
         url: all of that as a URL.
+        session: a session of yours to use, instead of all these.
         settings: the other settings of `amphora.Session`.
 
     Raises:
@@ -57,6 +58,7 @@ class AMQPOperations:
         password: str | None = None,
         virtual_host: str | None = None,
         url: str | None = None,
+        session: Session | None = None,
         **settings: Any,
     ) -> None:
         self.useack = useack
@@ -69,7 +71,8 @@ class AMQPOperations:
                 settings["amqp_host"] = host
         login = {"amqp_user": userid, "amqp_password": password, "amqp_vhost": virtual_host}
         settings.update({name: value for name, value in login.items() if value is not None})
-        self.session = Session(url, **settings)
+        self._owns_session = session is None
+        self.session = Session(url, **settings) if session is None else session
 
     def __repr__(self) -> str:
         return f"<AMQPOperations {self.session.endpoint}>"
@@ -79,8 +82,9 @@ class AMQPOperations:
         return self.session.channel()
 
     def close(self) -> None:
-        """Close the connections.  Switches greenlets."""
-        self.session.close()
+        """Close the connections, unless the session is yours.  Switches greenlets."""
+        if self._owns_session:
+            self.session.close()
 
 
 class JSONServer:
@@ -206,7 +210,7 @@ class ServiceCaller:
             args = ()
         elif command == "eval":
             args = (request.get("expr", ""),)
-        namespace, worker = _namespace_and_worker(self._target)
+        namespace, worker = namespace_and_worker(self._target)
         replies = self._management.ask(namespace, command, *args, worker=worker, timeout=timeout)
         for reply in replies:
             yield _as_arpc_says_it(command, reply)
@@ -232,8 +236,8 @@ def _taking_a_document(method: Callable[..., Any]) -> Callable[[Document], Any]:
     return handle
 
 
-def _namespace_and_worker(target: str) -> tuple[str, str | None]:
-    """Return the namespace that a management key is for, and the worker if it is for one."""
+def namespace_and_worker(target: str) -> tuple[str, str | None]:
+    """Return the namespace that `mgt.<target>` is for, and the worker if it is for one."""
     namespace, _, digits = target.rpartition("-")
     if namespace and naming.is_worker_number(digits):
         return namespace.removeprefix(_Worker._worker_prefix), target

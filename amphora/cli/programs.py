@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import ModuleType, TracebackType
 from typing import Any
 
+from amphora.arpc.mq import JSONServer
 from amphora.rpc.server import AmqpRpcServer
 
 DEFAULT_NAME = "server"
@@ -64,8 +65,9 @@ def load_server(target: str) -> AmqpRpcServer:
     only `serve` does not block meanwhile.
 
     Args:
-        target: `package.module:name`, where the name is that of a server or of something that
-            returns one when it is called without arguments; `server` if only a module is named.
+        target: `package.module:name`, where the name is that of a server (also one that arpc's
+            make_json_server has made) or of something that returns one when it is called without
+            arguments; `server` if only a module is named.
 
     Raises:
         CannotLoad: there is no such module or name, or the program raised.
@@ -86,14 +88,22 @@ def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
             found = getattr(found, name)
         except AttributeError:
             raise CannotLoad(_nothing_there(module, attribute)) from None
-    if not isinstance(found, AmqpRpcServer) and callable(found):
+    server = _as_server(found)
+    if server is None and callable(found):
         try:
             found = found()
         except Exception as error:
             raise CannotLoad(f"{target}() raised\n{_own_traceback(error)}") from error
-    if not isinstance(found, AmqpRpcServer):
+        server = _as_server(found)
+    if server is None:
         raise CannotLoad(f"{target} is no server and returns none; it is {found!r:.200}")
-    return found
+    return server
+
+
+def _as_server(value: object) -> AmqpRpcServer | None:
+    if isinstance(value, JSONServer):
+        return value.server
+    return value if isinstance(value, AmqpRpcServer) else None
 
 
 def _import(name: str) -> ModuleType:
@@ -111,7 +121,7 @@ def _import(name: str) -> ModuleType:
 
 def _nothing_there(module: ModuleType, attribute: str) -> str:
     where = getattr(module, "__file__", None) or "a part of Python"
-    servers = [name for name, value in vars(module).items() if isinstance(value, AmqpRpcServer)]
+    servers = [name for name, value in vars(module).items() if _as_server(value) is not None]
     hint = f"; its servers are called {', '.join(servers)}" if servers else ""
     return f"the module {module.__name__} ({where}) has no {attribute!r}{hint}"
 

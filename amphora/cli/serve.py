@@ -60,7 +60,8 @@ def serve(
 ) -> int:
     """Run the SERVER of a MODULE in worker processes, and look after them.
 
-    SERVER is an AmqpRpcServer, or a function that returns one; "server" unless given.  The module
+    SERVER is an AmqpRpcServer, or a function that returns one; "server" unless given.  One that
+    arpc's make_json_server has made will do, too.  The module
     is looked for in the current directory first.  --url is the AMQP_URL of the workers: a server
     with a url of its own keeps that.
 

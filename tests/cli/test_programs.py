@@ -78,6 +78,23 @@ def test_a_server_may_be_an_attribute_of_something(here: Path) -> None:
     assert load_server("prog_c:Config.it").namespace == "math"
 
 
+def test_a_worker_of_arpcs_is_a_server(here: Path) -> None:
+    (here / "prog_d.py").write_text(
+        "from amphora.arpc import mq\n"
+        "class Service:\n"
+        "    def c_add(self, req):\n"
+        "        return {'res': req['x'] + req['y']}\n"
+        "def make():\n"
+        "    return mq.make_json_server(mq.AMQPOperations(), 'example', Service())\n"
+        "worker = make()\n"
+    )
+    server = load_server("prog_d:worker")
+    assert server is sys.modules["prog_d"].worker.server
+    assert load_server("prog_d:make").namespace == "example"
+    with pytest.raises(CannotLoad, match=r"its servers are called worker$"):
+        load_server("prog_d:wroker")
+
+
 @pytest.mark.parametrize(
     ("source", "target", "complaint"),
     [

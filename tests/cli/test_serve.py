@@ -155,6 +155,30 @@ def test_workers_wait_for_a_broker_that_is_away(serve: Serve, closed_port: int) 
     assert pool.wait() == Exit.DONE
 
 
+@on_rabbitmq
+def test_a_worker_of_arpcs_is_served_though_it_loops_at_its_end(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    (tmp_path / "example_worker.py").write_text(
+        "import os\n"
+        "from amphora.arpc import mq\n"
+        "class Service:\n"
+        "    def c_add(self, req):\n"
+        "        return {'res': req['x'] + req['y'], 'pid': os.getpid()}\n"
+        "amqp = mq.AMQPOperations(useack=True, persistent=True)\n"
+        "server = mq.make_json_server(amqp, os.environ['SERVICE_NAMESPACE'], Service())\n"
+        "server.loop()\n"
+    )
+    pool = serve("-w", 2, program="example_worker", cwd=tmp_path)
+    pids = wait_for_workers(pool, 2)
+    client = make_client()
+    answers = [client.call.add({"x": 4, "y": 8}) for _ in range(50)]
+    assert {answer["res"] for answer in answers} == {12}
+    assert {answer["pid"] for answer in answers} == set(pids)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
 # -- workers that die -----------------------------------------------------------------------------
 
 
