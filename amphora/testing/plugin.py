@@ -48,6 +48,14 @@ def amphora_server(amphora_broker: Broker) -> Iterator[Callable[..., AmqpRpcServ
             )
 
         yield make
+        _heal(amphora_broker)
+
+
+def _heal(broker: Broker) -> None:
+    """Make a broker well that a test has harmed, so that nobody waits for it at the end."""
+    broker.start()
+    broker.thaw()
+    broker.alarm(False)
 
 
 @contextmanager
@@ -91,3 +99,4 @@ def amphora_client(amphora_broker: Broker) -> Iterator[Callable[..., AmqpRpcClie
             return made.enter_context(client_class(namespace, url=amphora_broker.url, **settings))
 
         yield make
+        _heal(amphora_broker)

@@ -25,6 +25,7 @@ from amphora.wire.framing import (
     FRAME_HEADER,
     FRAME_HEARTBEAT,
     FRAME_METHOD,
+    FRAME_OVERHEAD,
     PROTOCOL_HEADER,
     FrameDecoder,
 )
@@ -69,6 +70,7 @@ class RawClient:
         self._contents: dict[int, ContentAssembler[Method]] = {}
         self._heard: deque[Heard] = deque()
         self.heartbeats = 0
+        self.largest_frame = 0
         self.connected = False
         if log_in:
             try:
@@ -219,6 +221,7 @@ class RawClient:
     def _take(self, frame_type: int, channel: int, payload: bytes) -> None:
         assembler = self._contents.setdefault(channel, ContentAssembler())
         message: Message[Method] | None = None
+        self.largest_frame = max(self.largest_frame, len(payload) + FRAME_OVERHEAD)
         if frame_type == FRAME_METHOD:
             method = decode_method(payload)
             if method.name in WITH_CONTENT:

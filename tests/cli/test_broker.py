@@ -1,0 +1,63 @@
+"""`amphora broker`."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from amphora import AuthenticationError, Session
+from amphora.testing import Broker
+from tests.cli.conftest import Amphora
+from tests.support.processes import PythonProcess
+
+BROKER = ("-m", "amphora", "broker", "--port", "0")
+READY = "is ready; ctrl-C ends it"
+
+
+def url_of(process: PythonProcess, login: str = "") -> str:
+    url = process.wait_for(READY).split()[0]
+    return url.replace("amqp://", f"amqp://{login}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_runs_until_it_is_told_to_end(number: signal.Signals) -> None:
+    with PythonProcess(*BROKER) as process:
+        with Session(url_of(process)) as session:
+            session.channel().queue_declare("q")
+            process.signal(number)
+            assert process.wait() == 0
+        assert len(process.lines) == 1
+
+
+def test_verbose_tells_who_comes_and_what_is_refused() -> None:
+    with PythonProcess(*BROKER, "--verbose", "--user", "alice:secret") as process:
+        with Session(url_of(process, "alice:secret@")) as session:
+            session.channel().queue_declare("q")
+        process.wait_for("user alice is in")
+        wrong = url_of(process, "alice:wrong@")
+        with Session(wrong) as session, pytest.raises(AuthenticationError, match="403"):
+            session.channel()
+        process.wait_for("ACCESS_REFUSED")
+        assert "secret" not in process.output
+
+
+def test_several_users_and_virtual_hosts_can_be_named() -> None:
+    options = ("--user", "alice:a", "--user", "bob:b", "--vhost", "one", "--vhost", "two")
+    with PythonProcess(*BROKER, *options) as process:
+        for login, vhost in (("alice:a@", "one"), ("bob:b@", "two")):
+            with Session(url_of(process, login) + vhost) as session:
+                session.channel()
+
+
+def test_a_port_that_is_taken_is_named(amphora_anywhere: Amphora) -> None:
+    with Broker() as taken:
+        outcome = amphora_anywhere("broker", "--port", taken.port)
+    assert outcome.code == 1
+    assert f"cannot listen on 127.0.0.1:{taken.port}: Address already in use" in outcome.err
+
+
+def test_a_user_without_a_password_is_wrong_usage(amphora_anywhere: Amphora) -> None:
+    outcome = amphora_anywhere("broker", "--user", "alice")
+    assert outcome.code == 2
+    assert "a user is written NAME:PASSWORD" in outcome.err
