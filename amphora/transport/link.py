@@ -164,8 +164,10 @@ class Link:
             return connection
         if isinstance(self.error, AuthenticationError):
             raise AuthenticationError(str(self.error)) from self.error
-        reason = self.error or ("it is closed" if self._closed else f"not within {timeout:g} s")
-        raise ConnectionLost(f"no connection: {reason}", executed=False)
+        if self.error is not None:
+            raise ConnectionLost(str(self.error), executed=False) from self.error
+        reason = "the session is closed" if self._closed else f"no connection within {timeout:g} s"
+        raise ConnectionLost(reason, executed=False)
 
     def _usable(self) -> Connection | None:
         """Return the connection; None if it has ended and the keeper has not had its turn yet."""

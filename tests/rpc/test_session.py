@@ -271,6 +271,6 @@ def test_what_the_broker_refuses_on_a_raw_channel_hurts_nobody_else(
 def test_a_raw_channel_needs_a_broker(closed_port: int) -> None:
     with (
         Session(amqp_port=closed_port) as session,
-        pytest.raises(ConnectionLost, match=f"127.0.0.1:{closed_port}: Connection refused"),
+        pytest.raises(ConnectionLost, match=rf"^no connection to 127.0.0.1:{closed_port}: Connection refused"),
     ):
         session.channel(timeout=0.2)
