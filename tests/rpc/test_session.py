@@ -268,9 +268,22 @@ def test_what_the_broker_refuses_on_a_raw_channel_hurts_nobody_else(
     assert session.publishing.connects == session.consuming.connects == 1
 
 
+def test_an_operation_whose_connection_has_just_ended_is_done_on_the_next_one(
+    make_session: MakeSession,
+) -> None:
+    session = make_session()
+    first = session.consuming.wait_connected(5)
+    # Nobody else has had a turn since.
+    first.fail(ConnectionLost("gone"))
+    found = session.operate(lambda channel: channel.connection, timeout=5)
+    assert found is session.consuming.connection is not first
+
+
 def test_a_raw_channel_needs_a_broker(closed_port: int) -> None:
     with (
         Session(amqp_port=closed_port) as session,
-        pytest.raises(ConnectionLost, match=rf"^no connection to 127.0.0.1:{closed_port}: Connection refused"),
+        pytest.raises(
+            ConnectionLost, match=rf"^no connection to 127.0.0.1:{closed_port}: Connection refused"
+        ),
     ):
         session.channel(timeout=0.2)

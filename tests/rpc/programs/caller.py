@@ -1,11 +1,15 @@
-"""Many calls from many greenlets: `caller.py URL NAMESPACE CALLS GREENLETS [SECONDS]`.
+"""Many calls from many greenlets: `caller.py URL NAMESPACE CALLS GREENLETS [SECONDS UNTIL]`.
 
-Each call is `add` of two numbers, or with SECONDS `slow_add`, which takes so long.  It ends by
-telling what became of each.
+Each call is `add` of two numbers, or with SECONDS `slow_add`, which takes so long; with UNTIL it
+makes more calls until there is a file of that name.  It ends by telling what became of each.
 """
 
 import collections
+import itertools
+import json
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 
@@ -14,10 +18,20 @@ from amphora import AmphoraError, AmqpRpcClient
 url, namespace = sys.argv[1:3]
 calls, greenlets = int(sys.argv[3]), int(sys.argv[4])
 seconds = float(sys.argv[5]) if len(sys.argv) > 5 else None
+until = Path(sys.argv[6]) if len(sys.argv) > 6 else None
 
 client = AmqpRpcClient(namespace, url=url)
 ended: collections.Counter[str] = collections.Counter()
-numbers = iter(range(calls))
+
+
+def some_numbers() -> Iterator[int]:
+    for n in itertools.count():
+        if n >= calls and (until is None or until.exists()):
+            return
+        yield n
+
+
+numbers = some_numbers()
 
 
 def call() -> None:
@@ -38,5 +52,5 @@ print("calling")
 gevent.joinall([gevent.spawn(call) for _ in range(greenlets)], raise_error=True)
 print("pending", client.pending)
 print("connects", client.session.publishing.connects, client.session.consuming.connects)
-print("result", dict(ended))
 client.close()
+print("result", json.dumps(ended))
