@@ -36,7 +36,11 @@ class Gunicorn:
 
     def __enter__(self) -> Gunicorn:
         self.process.__enter__()
-        wait_until(lambda: self.process.output.count("Booting worker") == 2)
+        try:
+            wait_until(lambda: len(self.workers()) == 2)
+        except BaseException:
+            self.process.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
