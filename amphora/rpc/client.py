@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -50,7 +51,8 @@ T = TypeVar("T", bound=Callable[..., Any])
 # (args, kwargs) -> a routing key, options, or None
 TuneFunction = Callable[[tuple[Any, ...], dict[str, Any]], str | dict[str, Any] | None]
 
-_CALL_OPTIONS = frozenset(("timeout", "routing_key", "function_name", "wait_publish"))
+_TUNED_OPTIONS = frozenset(("timeout", "routing_key", "wait_publish"))
+_CALL_OPTIONS = _TUNED_OPTIONS | {"function_name"}
 
 
 class AmqpRpcClient:
@@ -205,7 +207,7 @@ class AmqpRpcClient:
     def _call(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Any:
-        result = self._send(name, args, kwargs, options)
+        result = self._send(name, args, kwargs, self._tuned(name, args, kwargs, options))
         try:
             return result.get()
         except BaseException:
@@ -218,6 +220,7 @@ class AmqpRpcClient:
     def _defer(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Result:
+        options = self._tuned(name, args, kwargs, options)
         result = self._send(name, args, kwargs, options)
         if options.get("wait_publish"):
             _wait_settled(result.outgoing, result=result)
@@ -253,7 +256,6 @@ class AmqpRpcClient:
     def _send(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Result:
-        options = self._tuned(name, args, kwargs, options)
         timeout = check_timeout(options["timeout"]) if "timeout" in options else self.timeout
         deadline = monotonic() + timeout
         outgoing = self._outgoing(name, args, kwargs, options, self.client_id, deadline)
@@ -329,12 +331,17 @@ class AmqpRpcClient:
         tune = self._tune_functions.get(name)
         if tune is None:
             return options
-        tuned = tune(args, kwargs)
+        tuned: Any = tune(args, kwargs)
         if tuned is None:
             return options
         if isinstance(tuned, str):
             tuned = {"routing_key": tuned}
-        unknown = sorted(set(tuned) - _CALL_OPTIONS)
+        if not isinstance(tuned, dict):
+            raise TypeError(
+                f"the tune function of {name} must return a routing key, a dict of options or"
+                f" None, not {tuned!r:.100}"
+            )
+        unknown = sorted(set(tuned) - _TUNED_OPTIONS)
         if unknown:
             raise TypeError(f"the tune function of {name} returns unknown options {unknown}")
         return {**tuned, **options}
@@ -365,7 +372,9 @@ class AmqpRpcClient:
         """
         queue = naming.labelled_queue(self.namespace, label)
         key = naming.routing_key_for(label if routing_key is None else routing_key)
-        arguments = {} if x_expires is None else {"x-expires": int(check_timeout(x_expires) * 1000)}
+        arguments = {}
+        if x_expires is not None:
+            arguments["x-expires"] = ceil(check_timeout(x_expires) * 1000)
         topology = Topology(
             Exchange(self._exchange),
             Queue(queue, arguments=arguments),

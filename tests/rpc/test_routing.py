@@ -1,0 +1,308 @@
+"""Which queue a request goes to: routing keys, given or computed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+from amphora import AmqpRpcClient, AmqpRpcServer, NoResult, Unroutable
+from tests.rpc.test_naming import HOSTILE
+from tests.support.brokers import Broker
+from tests.support.rpc import MakeClient, MakeServer
+from tests.support.waiting import wait_until
+
+EXPIRES = 60.0
+
+
+def show_message(user: str, message: str = "") -> list[str]:
+    return [user, message]
+
+
+@pytest.fixture
+def server(make_server: MakeServer) -> AmqpRpcServer:
+    return make_server(show_message)
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> AmqpRpcClient:
+    return make_client()
+
+
+@pytest.fixture
+def receive(server: AmqpRpcServer, client: AmqpRpcClient) -> Callable[..., gevent.Greenlet]:
+    """Make a queue for a label, and have one call of it handled in the background."""
+
+    def start(label: str) -> gevent.Greenlet:
+        client.create_new_request_queue(label, x_expires=EXPIRES)
+        return gevent.spawn(server.receive_from_queue, label, max_calls=1, timeout=20)
+
+    return start
+
+
+Receive = Callable[[str], gevent.Greenlet]
+
+
+# -- a key given ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["call", "defer", "cast"])
+def test_a_routing_key_chooses_the_queue(client: AmqpRpcClient, receive: Receive, way: str) -> None:
+    alice, bob = receive("Alice"), receive("Bob")
+    proxy = getattr(client, way)(routing_key="Bob")
+    answer = proxy.show_message("Bob", "hello")
+    if way == "defer":
+        answer = answer.get()
+    assert answer == (None if way == "cast" else ["Bob", "hello"])
+    assert bob.get() == 1
+    assert not alice.ready()
+    alice.kill()
+
+
+def test_without_a_routing_key_any_server_gets_the_request(
+    server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    assert client.call(routing_key=None).show_message("x", "y") == ["x", "y"]
+    assert client.call.show_message("x", "y") == ["x", "y"]
+
+
+def test_several_queues_with_one_key_all_get_the_request(
+    server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    for label in ("screen", "printer"):
+        client.create_new_request_queue(label, routing_key="all", x_expires=EXPIRES)
+    client.cast(routing_key="all").show_message("x")
+    assert server.receive_from_queue("screen", max_calls=1) == 1
+    assert server.receive_from_queue("printer", max_calls=1) == 1
+
+
+# -- a key that nobody has ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("serving", [True, False])
+def test_a_call_with_a_key_of_no_queue_fails_at_once_and_names_the_key(
+    make_server: MakeServer, client: AmqpRpcClient, serving: bool
+) -> None:
+    if serving:
+        make_server(show_message)
+    with pytest.raises(Unroutable, match=r"'nobody'.*create_new_request_queue") as caught:
+        client.call(routing_key="nobody", timeout=20).show_message("x")
+    assert caught.value.executed is False
+    assert client.pending == 0
+
+
+def test_a_deferred_call_with_a_key_of_no_queue_fails_when_its_result_is_asked_for(
+    client: AmqpRpcClient,
+) -> None:
+    result = client.defer(routing_key="nobody", timeout=20).show_message("x")
+    with pytest.raises(Unroutable, match="'nobody'"):
+        result.get()
+    with pytest.raises(Unroutable, match="'nobody'"):
+        client.defer(routing_key="nobody", wait_publish=True).show_message("x")
+
+
+def test_a_cast_with_a_key_of_no_queue_fails_if_it_waits_and_is_logged_if_not(
+    client: AmqpRpcClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Unroutable, match="'nobody'"):
+        client.cast(routing_key="nobody", wait_publish=True).show_message("x")
+
+    def logged() -> bool:
+        # Not each one: somebody else's are logged at most once a second, too.
+        client.cast(routing_key="no one").show_message("x")
+        return "'no one'" in caplog.text
+
+    with caplog.at_level(logging.WARNING, "amphora"):
+        wait_until(logged)
+
+
+def test_each_of_many_requests_gets_its_own_verdict(
+    make_server: MakeServer, client: AmqpRpcClient
+) -> None:
+    make_server(show_message)
+    results = [
+        client.defer(routing_key=None if n % 3 else f"nobody-{n}").show_message(str(n))
+        for n in range(300)
+    ]
+    for n, result in enumerate(results):
+        if n % 3:
+            assert result.get() == [str(n), ""]
+        else:
+            with pytest.raises(Unroutable, match=f"'nobody-{n}'"):
+                result.get()
+
+
+def test_a_key_from_outside_is_printed_safely(client: AmqpRpcClient) -> None:
+    with pytest.raises(Unroutable) as caught:
+        client.call(routing_key="evil\n2026 ERROR\x1b[31m" + "x" * 500).show_message("x")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("key", HOSTILE)
+def test_a_hostile_key_reaches_no_queue_of_anybody_else(
+    server: AmqpRpcServer, client: AmqpRpcClient, key: str
+) -> None:
+    with pytest.raises(Unroutable):
+        client.call(routing_key=key).show_message("x")
+    # Neither the client nor the server was harmed.
+    assert client.call.show_message("x") == ["x", ""]
+    assert server.processed == 1
+
+
+@pytest.mark.parametrize("key", ["", 7, b"Alice", "\ud800", ("Alice",)])
+def test_what_cannot_be_a_key_is_refused_before_anything_is_sent(
+    client: AmqpRpcClient, key: Any
+) -> None:
+    for way in (client.call, client.defer, client.cast):
+        with pytest.raises(ValueError, match="routing key"):
+            way(routing_key=key).show_message("x")
+    with pytest.raises(ValueError, match="routing key"):
+        client.create_new_request_queue("Alice", routing_key=key)
+    assert client.pending == 0
+
+
+@pytest.mark.parametrize("label", ["", 7, None, b"Alice", "\ud800"])
+def test_what_cannot_be_a_label_is_refused(
+    server: AmqpRpcServer, client: AmqpRpcClient, label: Any
+) -> None:
+    for refused in (
+        client.create_new_request_queue,
+        client.remove_request_queue,
+        server.receive_from_queue,
+    ):
+        with pytest.raises(ValueError, match="label"):
+            refused(label)
+
+
+@pytest.mark.parametrize("x_expires", [0, -1, float("nan"), float("inf"), "60", True, 1e9])
+def test_what_cannot_be_an_expiry_is_refused(client: AmqpRpcClient, x_expires: Any) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        client.create_new_request_queue("Alice", x_expires=x_expires)
+
+
+def test_a_very_short_expiry_is_taken(client: AmqpRpcClient, broker: Broker) -> None:
+    client.create_new_request_queue("Alice", x_expires=0.0001)
+
+
+# -- a key computed -------------------------------------------------------------------------------
+
+
+def test_a_tune_function_computes_the_key_from_the_arguments(
+    client: AmqpRpcClient, receive: Receive
+) -> None:
+    seen: list[Any] = []
+
+    @client.tune_function("show_message")
+    def to_user(args: Any, kwargs: Any) -> Any:
+        seen.append((args, kwargs))
+        return args[0] if args else kwargs["user"]
+
+    assert to_user(("Alice",), {}) == "Alice"
+    alice, bob = receive("Alice"), receive("Bob")
+    assert client.call.show_message("Alice", "one") == ["Alice", "one"]
+    assert client.defer.show_message(user="Bob", message="two").get() == ["Bob", "two"]
+    assert (alice.get(), bob.get()) == (1, 1)
+    assert seen[1:] == [
+        (("Alice", "one"), {}),
+        ((), {"user": "Bob", "message": "two"}),
+    ]
+
+
+def test_a_tune_function_can_return_options_as_it_could_in_amphora_0_1(
+    client: AmqpRpcClient, receive: Receive
+) -> None:
+    @client.tune_function("show_message")
+    def to_user(args: Any, kwargs: Any) -> Any:
+        return {"routing_key": args[0]}
+
+    alice = receive("Alice")
+    assert client.call.show_message("Alice") == ["Alice", ""]
+    assert alice.get() == 1
+
+
+def test_a_tune_function_can_choose_the_ordinary_queue(
+    server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    answers: list[Any] = [None, {}, {"routing_key": None}]
+    client.tune_function("show_message")(lambda args, kwargs: answers.pop())
+    for _ in range(3):
+        assert client.call.show_message("x") == ["x", ""]
+
+
+def test_a_tune_function_is_asked_only_for_its_function(
+    server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    server.add_function(show_message, name="chat.show_message")
+    client.tune_function("chat.show_message")(lambda args, kwargs: "nobody")
+    assert client.call.show_message("x") == ["x", ""]
+    with pytest.raises(Unroutable, match="'nobody'"):
+        client.call.chat.show_message("x")
+
+
+def test_a_key_given_in_the_call_wins_over_the_tune_function(
+    client: AmqpRpcClient, receive: Receive
+) -> None:
+    client.tune_function("show_message")(lambda args, kwargs: "nobody")
+    alice = receive("Alice")
+    assert client.call(routing_key="Alice").show_message("x") == ["x", ""]
+    assert alice.get() == 1
+
+
+def test_a_tune_function_can_set_the_time_limit(
+    make_server: MakeServer, client: AmqpRpcClient
+) -> None:
+    client.tune_function("show_message")(lambda args, kwargs: {"timeout": 0.05})
+    for way in (client.call.show_message, lambda text: client.defer.show_message(text).get()):
+        with pytest.raises(NoResult, match=r"within 0\.05 s"):
+            way("x")
+
+
+def test_a_tune_function_can_have_casts_wait_for_the_broker(client: AmqpRpcClient) -> None:
+    client.tune_function("show_message")(
+        lambda args, kwargs: {"routing_key": "nobody", "wait_publish": True}
+    )
+    with pytest.raises(Unroutable):
+        client.cast.show_message("x")
+    with pytest.raises(Unroutable):
+        client.defer.show_message("x")
+
+
+def test_an_exception_of_a_tune_function_is_the_callers(client: AmqpRpcClient) -> None:
+    @client.tune_function("show_message")
+    def to_user(args: Any, kwargs: Any) -> Any:
+        return args[0]
+
+    with pytest.raises(IndexError):
+        client.call.show_message()
+    assert client.pending == 0
+
+
+@pytest.mark.parametrize("wrong", [7, ["Alice"], b"Alice", object()])
+def test_a_tune_function_that_returns_something_else_is_told(
+    client: AmqpRpcClient, wrong: Any
+) -> None:
+    client.tune_function("show_message")(lambda args, kwargs: wrong)
+    with pytest.raises(TypeError, match="tune function of show_message"):
+        client.call.show_message("x")
+
+
+@pytest.mark.parametrize("option", ["routing", "function_name"])
+def test_a_tune_function_that_returns_unknown_options_is_told(
+    client: AmqpRpcClient, option: str
+) -> None:
+    client.tune_function("show_message")(lambda args, kwargs: {option: "x"})
+    with pytest.raises(TypeError, match=f"unknown options.*{option}"):
+        client.call.show_message("x")
+
+
+@pytest.mark.parametrize("key", ["", 7, "\ud800"])
+def test_a_tune_function_cannot_send_what_is_no_key_to_the_ordinary_queue(
+    client: AmqpRpcClient, key: Any
+) -> None:
+    client.tune_function("show_message")(lambda args, kwargs: {"routing_key": key})
+    with pytest.raises(ValueError, match="routing key"):
+        client.call.show_message("x")
