@@ -118,7 +118,11 @@ def connect(
             sock.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
             sock.setsockopt(gevent.socket.SOL_SOCKET, gevent.socket.SO_KEEPALIVE, 1)
             if ssl_context is not None:
-                sock = ssl_context.wrap_socket(sock, server_hostname=host)
+                # The handshake afterwards: if it fails, the socket to close is this one.
+                sock = ssl_context.wrap_socket(
+                    sock, server_hostname=host, do_handshake_on_connect=False
+                )
+                sock.do_handshake()
             stream, sock = Stream(sock, peer), None
             return stream
     except ConnectionRefusedError as error:
