@@ -178,12 +178,12 @@ class ServiceCaller:
             NoResult: there was no reply in time.
         """
         if not self.want_replies:
-            return self._client.cast(function_name=_name_in(request))(request)
+            return self._client.cast(function_name=name_in(request))(request)
         if self._manages:
             for response in self.send_to_all(request, timeout):
                 return response
             raise NoResult(f"no worker answered {self.key} within {timeout:g} s")
-        return self._client.call(function_name=_name_in(request), timeout=timeout)(request)
+        return self._client.call(function_name=name_in(request), timeout=timeout)(request)
 
     def send_lazy_request(self, request: Document, timeout: float = DEFAULT_TIMEOUT) -> Any:
         """Send a request document at once; `get()` of what is returned waits for the response.
@@ -193,7 +193,7 @@ class ServiceCaller:
         """
         if self._manages:
             raise ValueError("requests to the management cannot be lazy; use send_to_all")
-        return self._client.defer(function_name=_name_in(request), timeout=timeout)(request)
+        return self._client.defer(function_name=name_in(request), timeout=timeout)(request)
 
     def send_to_all(self, request: Document, timeout: float = DEFAULT_TIMEOUT) -> Iterator[Any]:
         """Send a request document and yield the response of each worker.  Switches greenlets.
@@ -204,7 +204,7 @@ class ServiceCaller:
         if not self._manages:
             yield self.send_request(request, timeout)
             return
-        command = _name_in(request)
+        command = name_in(request)
         args: tuple[Any, ...] = (request,)
         if command in _WITHOUT_ARGUMENTS:
             args = ()
@@ -220,7 +220,12 @@ class ServiceCaller:
         (self._management if self._manages else self._client).close()
 
 
-def _name_in(request: Document) -> str:
+def name_in(request: Document) -> str:
+    """Return the name of the method that a request document is for.
+
+    Raises:
+        ValueError: it has none.
+    """
     name = request.get("c") if isinstance(request, dict) else None
     if not isinstance(name, str):
         raise ValueError('a request is a document with the name of a method in "c"')

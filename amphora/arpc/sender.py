@@ -9,11 +9,14 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
 
 import click
 
 from amphora.arpc import mq
-from amphora.errors import AmphoraError, RemoteException
+from amphora.errors import AmphoraError, NoResult, RemoteException
 
 logger = logging.getLogger("msg_sender")
 
@@ -31,28 +34,39 @@ Exit status: 0 answered, 1 an error or no answer, 2 wrong arguments."""
 TIMEOUT = 10.0
 
 
-def send(amqp: mq.AMQPOperations, key: str, document: mq.Document, timeout: float = TIMEOUT) -> int:
+def send(
+    amqp: mq.AMQPOperations, key: str, document: mq.Document, timeout: float = TIMEOUT
+) -> Iterator[Any]:
+    """Send a document and yield the answers as they come.  Switches greenlets.
+
+    Raises:
+        RemoteException: a method raised.
+        NoResult: nobody has answered within `timeout` seconds.
+        ValueError: there is no method's name in the document, or the key cannot be one.
+    """
+    with closing(mq.ServiceCaller(amqp, key, want_replies=True)) as caller:
+        answered = False
+        for answer in caller.send_to_all(document, timeout):
+            answered = True
+            yield answer
+        if not answered:
+            raise NoResult(f"no worker answered {key} within {timeout:g} s")
+
+
+def send_and_log(amqp: mq.AMQPOperations, key: str, document: mq.Document) -> int:
     """Send a document, log the answers as arpc did, and return the exit status.
 
     Switches greenlets.
     """
-    caller = mq.ServiceCaller(amqp, key, want_replies=True)
     logger.info("Message sent, waiting for response")
-    answers = 0
     try:
-        for answer in caller.send_to_all(document, timeout):
-            answers += 1
+        for answer in send(amqp, key, document):
             logger.info("Result: <%s>", answer)
     except RemoteException as error:
         logger.error("Error: <%s>%s", error, f"\n{error.traceback}" if error.traceback else "")
         return 1
     except (AmphoraError, ValueError) as error:
         logger.error("%s", error)
-        return 1
-    finally:
-        caller.close()
-    if not answers:
-        logger.error("No worker answered %s", key)
         return 1
     return 0
 
@@ -87,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo(f"arpc_msg_sender: {error}", err=True)
         return 2
     try:
-        return send(amqp, key, document)
+        return send_and_log(amqp, key, document)
     except KeyboardInterrupt:
         return 130
     finally:

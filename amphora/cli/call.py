@@ -99,6 +99,16 @@ def look_before_call(session: Session, namespace: str, routing_key: str | None, 
         show_note(f"no worker of {namespace} is there; the request waits for one {waits}")
 
 
+def show_traceback(error: RemoteException) -> None:
+    """Print where a function has raised, on standard error."""
+    click.echo(safe_lines(error.traceback.rstrip()), err=True)
+
+
+traceback_option = click.option(
+    "--traceback", is_flag=True, help="If the function raises, show where."
+)
+
+
 @click.command(
     cls=CallCommand,
     context_settings={"ignore_unknown_options": True},
@@ -128,7 +138,7 @@ def look_before_call(session: Session, namespace: str, routing_key: str | None, 
 @click.option("--routing-key", metavar="KEY", help="Use the request queue of this key.")
 @click.option("--cast", is_flag=True, help="Ask for no answer: it is done some time.")
 @click.option("--fanout", is_flag=True, help="Call all servers of a fanout namespace.")
-@click.option("--traceback", is_flag=True, help="If the function raises, show where.")
+@traceback_option
 @click.option(
     "-n", "--namespace", metavar="NAME", help="The namespace, if its name has a dot in it."
 )
@@ -172,7 +182,7 @@ def call(
                     result = {"result": client.call(**options)(*args, **kwargs)}
     except RemoteException as error:
         if traceback and not settings.json:
-            click.echo(safe_lines(error.traceback.rstrip()), err=True)
+            show_traceback(error)
         raise
     except Unroutable as error:
         raise Unroutable(

@@ -18,6 +18,7 @@ from amphora.cli.failures import MEANINGS, Exit, as_json, exit_code_of, sentence
 from amphora.cli.managing import ask, describe, evaluate, kill, ping, stats
 from amphora.cli.output import show_error, show_json
 from amphora.cli.queues import queue
+from amphora.cli.send import send
 from amphora.cli.serve import serve
 from amphora.cli.settings import Settings, url_and_debug
 from amphora.cli.top import top
@@ -27,7 +28,7 @@ SILENCE = logging.NullHandler()
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Workers": (serve,),
-    "Requests": (call,),
+    "Requests": (call, send),
     "Management": (ping, stats, describe, top, kill, evaluate, ask),
     "Broker": (queue, broker),
 }
