@@ -31,7 +31,7 @@ logger = logging.getLogger("amphora.transport")
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
-# A connection that lived this long was a good one: the next pause is short again.
+# What lived this long was good: the next pause is short again.
 SETTLED_AFTER = 1.0
 
 
@@ -69,14 +69,18 @@ class Backoff:
 
     def __init__(self) -> None:
         self._began: float | None = None
+        self._succeeded: float | None = None
 
-    def reset(self) -> None:
-        """Start over: the next attempt is made at once."""
-        self._began = None
+    def succeeded(self) -> None:
+        """Take note that an attempt was good; if that lasts, the next one is made at once."""
+        self._succeeded = monotonic()
 
     def next(self) -> float:
         """Return the seconds to wait before the next attempt."""
         now = monotonic()
+        if self._succeeded is not None and now - self._succeeded > SETTLED_AFTER:
+            self._began = None
+        self._succeeded = None
         if self._began is None:
             self._began = now
             return 0.0
@@ -213,6 +217,11 @@ class Link:
             self._due[part] = monotonic() + self._parts[part].next()
             self._wake.set()
 
+    def restore_all_soon(self) -> None:
+        """Set all parts up again, as when the broker misses what they had declared."""
+        for part in list(self._parts):
+            self.restore_soon(part)
+
     def close(self, timeout: float = 1.0) -> None:
         """Close the connection for good.  Switches greenlets for at most `timeout` seconds."""
         self._closed = True
@@ -259,15 +268,13 @@ class Link:
                     # Trying again will hardly help, and must not look like an attack.
                     gevent.sleep(LONGEST_PAUSE)
                 continue
-            opened = monotonic()
+            backoff.succeeded()
             logger.info("%s: connected to %s", self.name, connection.peer)
             self.error = None
             # Also when there was nothing to set up: somebody may wait for the connection alone.
             self._changed()
             self._stay(connection)
             self._drop(connection.error or ConnectionLost("the connection ended"))
-            if monotonic() - opened > SETTLED_AFTER:
-                backoff.reset()
 
     def _connect(self) -> Connection:
         """Return a connection to one of the hosts; all of them are tried once."""
@@ -339,7 +346,7 @@ class Link:
             part.error = None
             part.ready = True
             if part in self._parts:
-                self._parts[part].reset()
+                self._parts[part].succeeded()
         self._changed()
 
     def _stay(self, connection: Connection) -> None:

@@ -5,6 +5,10 @@ waiting, because there is no connection, what it needs is not set up, or the bro
 or with the channel, sent and unconfirmed.  When the connection ends, the unconfirmed go back to
 the head of the waiting and are sent again: they may then arrive twice, never not at all.
 
+A broker closes a channel for a single message that it does not like, and does not say for which.
+So what was unconfirmed then is sent again one by one, each when the one before is confirmed; if
+the channel is closed again, the message that was alone on it is to blame, and fails.
+
 A message for which its sender wants no confirm goes over a second channel, and is settled as soon
 as it is sent.  Of those, only what no queue takes is heard of again.
 """
@@ -131,6 +135,20 @@ class Outgoing:
             self.on_settled(self)
 
 
+class _Suspect:
+    """A message that is alone on its channel, because the broker may close the channel for it."""
+
+    def __init__(self, outgoing: Outgoing, on_confirmed: Callable[[Outgoing], None]) -> None:
+        self.outgoing = outgoing
+        self.message_id = outgoing.message_id
+        self._on_confirmed = on_confirmed
+
+    def confirmed(self, accepted: bool, returned: Returned | None) -> None:
+        """Take the broker's verdict."""
+        self.outgoing.confirmed(accepted, returned)
+        self._on_confirmed(self.outgoing)
+
+
 class Publisher(Part):
     """Send messages over a link and hold each until it is confirmed.
 
@@ -144,8 +162,13 @@ class Publisher(Part):
         self._link = link
         self._channel: Channel | None = None
         self._unconfirming: Channel | None = None
+        # Of the two channels, the one that the broker did not close; to be closed by the keeper.
+        self._left_over: list[Channel] = []
         # Ordered by arrival; a dict, so that a withdrawn message goes without a search.
         self._waiting: dict[Outgoing, None] = {}
+        # What was unconfirmed when the broker closed the channel, and the one that is sent now.
+        self._suspects: dict[Outgoing, None] = {}
+        self._alone: Outgoing | None = None
 
     def __repr__(self) -> str:
         return f"<Publisher [{self.unsettled} unsettled]>"
@@ -176,6 +199,8 @@ class Publisher(Part):
         """Forget a message whose sender has given up; if it is unsent, it is never sent."""
         outgoing.settled = True
         self._waiting.pop(outgoing, None)
+        if outgoing in self._suspects and outgoing is not self._alone:
+            self._acquit(outgoing)
 
     def flush(self) -> None:
         """Send what can be sent of what waits.  Never switches greenlets."""
@@ -190,6 +215,7 @@ class Publisher(Part):
             if outgoing in self._waiting and self._can_send(outgoing):
                 del self._waiting[outgoing]
                 if outgoing.expires_at is not None and outgoing.expires_at <= monotonic():
+                    self._suspects.pop(outgoing, None)
                     outgoing.fail(
                         NoResult("it expired before it could be sent", executed=outgoing.executed)
                     )
@@ -197,6 +223,7 @@ class Publisher(Part):
                 try:
                     self._send(outgoing, channel)
                 except ValueError as error:
+                    self._suspects.pop(outgoing, None)
                     outgoing.fail(Rejected(f"the message cannot be sent: {error}"))
 
     def wait_settled(self, timeout: float) -> bool:
@@ -220,11 +247,15 @@ class Publisher(Part):
 
     def forget(self) -> None:
         """Forget everything, in a forked child: the messages are the parent's."""
-        self._channel = self._unconfirming = None
+        self._channel = self._unconfirming = self._alone = None
+        self._left_over.clear()
         self._waiting.clear()
+        self._suspects.clear()
 
     def restore(self, connection: Connection) -> None:
         """Open a channel that confirms, and one that does not."""
+        while self._left_over:
+            self._left_over.pop().close()
         unconfirming = connection.channel()
         unconfirming.on_closed = self._channel_closed
         unconfirming.on_returned = self._returned
@@ -236,23 +267,54 @@ class Publisher(Part):
 
     def lost(self) -> None:
         """Take the unconfirmed back; they are sent again on the next connection."""
+        self._left_over.clear()
+        self._take_back()
+
+    def _take_back(self) -> list[Outgoing]:
+        """Put the unconfirmed in front of what waits, and return them."""
         self.ready = False
         channel, self._channel = self._channel, None
-        self._unconfirming = None
-        if channel is not None:
-            again = [item for item in channel.take_unconfirmed() if isinstance(item, Outgoing)]
-            self._waiting = {
-                outgoing: None for outgoing in (*again, *self._waiting) if not outgoing.settled
-            }
+        self._unconfirming = self._alone = None
+        if channel is None:
+            return []
+        again = []
+        for item in channel.take_unconfirmed():
+            outgoing = item.outgoing if isinstance(item, _Suspect) else item
+            if isinstance(outgoing, Outgoing) and not outgoing.settled:
+                again.append(outgoing)
+        waiting = [outgoing for outgoing in self._waiting if not outgoing.settled]
+        self._waiting = dict.fromkeys((*again, *waiting))
+        self._suspects = {outgoing: None for outgoing in self._suspects if not outgoing.settled}
+        return again
 
     def _channel_closed(self, channel: Channel) -> None:
         ours = (self._channel, self._unconfirming)
-        if channel in ours and channel.connection.error is None:
-            self.lost()
-            for other in ours:
-                if other is not None:
-                    other.on_closed = None
-            self._link.restore_soon(self)
+        if channel not in ours or channel.connection.error is not None:
+            return
+        for other in ours:
+            if other is not None:
+                other.on_closed = None
+                if other is not channel:
+                    self._left_over.append(other)
+        confirming, alone = channel is self._channel, self._alone
+        again = self._take_back()
+        if confirming and alone is not None:
+            self._blame(alone, channel.error)
+        elif confirming:
+            self._suspects = dict.fromkeys((*again, *self._suspects))
+        # Also what the messages need: an exchange that is gone is one of the reasons.
+        self._link.restore_all_soon()
+
+    def _blame(self, outgoing: Outgoing, error: AmphoraError | None) -> None:
+        self._suspects.pop(outgoing, None)
+        self._waiting.pop(outgoing, None)
+        outgoing.fail(Rejected(f"the message was not taken: {error}"))
+
+    def _acquit(self, outgoing: Outgoing) -> None:
+        self._suspects.pop(outgoing, None)
+        if outgoing is self._alone:
+            self._alone = None
+        self.flush()
 
     def _returned(self, message_id: str, _: Returned) -> None:
         for callback in self.on_returned:
@@ -270,6 +332,8 @@ class Publisher(Part):
     def _can_send(self, outgoing: Outgoing) -> bool:
         if self._held():
             return False
+        if self._suspects and (self._alone is not None or outgoing not in self._suspects):
+            return False
         return all(part.ready for part in outgoing.needs)
 
     def _send(self, outgoing: Outgoing, channel: Channel) -> None:
@@ -279,14 +343,17 @@ class Publisher(Part):
             properties.expiration = str(max(int(left * 1000), 0))
         if not outgoing.confirm and self._unconfirming is not None:
             channel = self._unconfirming
+        suspect = outgoing in self._suspects
         channel.publish(
             outgoing.exchange,
             outgoing.routing_key,
             properties,
             outgoing.body,
             mandatory=outgoing.mandatory,
-            unconfirmed=outgoing,
+            unconfirmed=_Suspect(outgoing, self._acquit) if suspect else outgoing,
         )
+        if suspect:
+            self._alone = outgoing
         outgoing.attempts += 1
         if not outgoing.confirm:
             outgoing.confirmed(True, None)
@@ -299,6 +366,7 @@ class Publisher(Part):
             error = login if isinstance(login, AuthenticationError) else next(iter(errors), None)
             if error is not None:
                 self._waiting.pop(outgoing, None)
+                self._suspects.pop(outgoing, None)
                 outgoing.fail(_again(error, outgoing.executed))
 
 
