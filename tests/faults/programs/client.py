@@ -82,14 +82,14 @@ print("ready", flush=True)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 callers = [gevent.spawn(caller) for _ in range(settings["callers"])]
 gevent.joinall(callers)
+if settings["linger"]:
+    stopping.wait()
 told = {
     "unexpected_responses": client.unexpected_responses,
     "pending": client.pending,
     "grown_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before,
     "connects": [client.session.publishing.connects, client.session.consuming.connects],
 }
-if settings["linger"]:
-    stopping.wait()
 begun = monotonic()
 client.close()
 told["closed_in"] = monotonic() - begun
