@@ -108,6 +108,7 @@ class Connection:
             yield from self._decoder.feed(data)
         except FrameError:
             self._deaf = True
+            self.method = NO_METHOD
             raise
 
     def resume(self) -> None:
@@ -177,7 +178,8 @@ class Connection:
             if isinstance(method, methods.Connection.CloseOk):
                 self._end()
         elif self.running and isinstance(method, methods.Connection.UpdateSecret):
-            raise Refusal(Reply.NOT_IMPLEMENTED, "this broker's passwords do not change")
+            # Here a password counts at the login, and not again.
+            self.send(encode_method(0, methods.Connection.UpdateSecretOk()))
         else:
             self._shake_hands(method)
 
