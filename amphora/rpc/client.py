@@ -52,7 +52,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 TuneFunction = Callable[[tuple[Any, ...], dict[str, Any]], str | dict[str, Any] | None]
 
 _TUNED_OPTIONS = frozenset(("timeout", "routing_key", "wait_publish"))
-_CALL_OPTIONS = _TUNED_OPTIONS | {"function_name"}
+CALL_OPTIONS = _TUNED_OPTIONS | {"function_name"}
 
 
 class AmqpRpcClient:
@@ -87,6 +87,8 @@ class AmqpRpcClient:
         cast: `cast.f(x)` asks for no answer and returns None.
     """
 
+    _call_options = CALL_OPTIONS
+
     def __init__(
         self,
         namespace: str,
@@ -106,9 +108,9 @@ class AmqpRpcClient:
         self.serializer = serializer_named(serializer)
         self._owns_session = session is None
         self.session = Session.of(session, url, connection)
-        self.call: Proxy[Any] = Proxy("call", self._call, _CALL_OPTIONS)
-        self.defer: Proxy[Result] = Proxy("defer", self._defer, _CALL_OPTIONS)
-        self.cast: Proxy[None] = Proxy("cast", self._cast, _CALL_OPTIONS)
+        self.call: Proxy[Any] = Proxy("call", self._call, self._call_options)
+        self.defer: Proxy[Result] = Proxy("defer", self._defer, self._call_options)
+        self.cast: Proxy[None] = Proxy("cast", self._cast, self._call_options)
         self._durable = durable
         self._queue_arguments = naming.queue_arguments(queue_type)
         self._calls = Calls(namespace, self.session, max_pending, when_full)

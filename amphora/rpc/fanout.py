@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from amphora.rpc import naming
-from amphora.rpc.client import AmqpRpcClient
+from amphora.rpc.client import CALL_OPTIONS, AmqpRpcClient
 from amphora.rpc.deliveries import Delivery
 from amphora.rpc.gather import Gathered
 from amphora.rpc.messages import GATHER, IGNORED, Response
@@ -70,6 +70,8 @@ class AmqpRpcFanoutClient(AmqpRpcClient):
     `AmqpRpcClient`, but there are no request queues for keys.
     """
 
+    _call_options = CALL_OPTIONS - {"routing_key"}
+
     def __init__(self, namespace: str, **settings: Any) -> None:
         super().__init__(namespace, **settings)
         self.gather: Proxy[Gathered] = Proxy("gather", self._gather, _GATHER_OPTIONS)
@@ -77,6 +79,16 @@ class AmqpRpcFanoutClient(AmqpRpcClient):
 
     def _request_topology(self) -> Topology:
         return Topology(Exchange(self._exchange, "fanout"))
+
+    def create_new_request_queue(self, *args: Any, **settings: Any) -> None:
+        """Refuse: every server gets every request, whatever its key is.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("every server gets every request of a fanout client: it has no keys")
+
+    remove_request_queue = create_new_request_queue
 
     def _gather(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]

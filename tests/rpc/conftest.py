@@ -60,9 +60,14 @@ def make_server(url: str, namespace: str) -> Iterator[MakeServer]:
     """
     with ExitStack() as made:
 
-        def make(*functions: Callable[..., Any], serve: bool = True, **settings: Any) -> Any:
+        def make(
+            *functions: Callable[..., Any],
+            serve: bool = True,
+            kind: type[AmqpRpcServer] = AmqpRpcServer,
+            **settings: Any,
+        ) -> Any:
             settings.setdefault("url", None if "session" in settings else url)
-            server = AmqpRpcServer(namespace, **settings)
+            server = kind(namespace, **settings)
             made.callback(server.stop, timeout=0)
             for function in functions:
                 server.add_function(function)
@@ -78,10 +83,10 @@ def make_client(url: str, namespace: str) -> Iterator[MakeClient]:
     """Make clients of the test's namespace.  They are closed at the end of the test."""
     with ExitStack() as made:
 
-        def make(**settings: Any) -> Any:
+        def make(kind: type[AmqpRpcClient] = AmqpRpcClient, **settings: Any) -> Any:
             settings.setdefault("url", None if "session" in settings else url)
             settings.setdefault("timeout", CALL_TIMEOUT)
-            return made.enter_context(AmqpRpcClient(namespace, **settings))
+            return made.enter_context(kind(namespace, **settings))
 
         yield make
 
