@@ -14,6 +14,7 @@ from gevent.hub import Hub
 import amphora
 from amphora.cli.broker import broker
 from amphora.cli.call import call
+from amphora.cli.demo import demo
 from amphora.cli.failures import MEANINGS, Exit, as_json, exit_code_of, sentence_of
 from amphora.cli.managing import ask, describe, evaluate, kill, ping, stats
 from amphora.cli.output import show_error, show_json
@@ -27,6 +28,7 @@ from amphora.cli.worker import worker
 SILENCE = logging.NullHandler()
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Getting started": (demo,),
     "Workers": (serve,),
     "Requests": (call, send),
     "Management": (ping, stats, describe, top, kill, evaluate, ask),
