@@ -165,7 +165,7 @@ class RemoteException(AmphoraError):
         self.traceback = traceback
         if traceback:
             # Shown below the local traceback, where nobody catches it.
-            self.add_note(f"The remote traceback:\n{traceback}")
+            self.add_note(f"The remote traceback:\n{traceback.rstrip()}")
 
     def __str__(self) -> str:
         if not self.args:
