@@ -47,6 +47,7 @@ SYNTAX_ERROR = 502
 COMMAND_INVALID = 503
 
 _TAG_AND_BITS = struct.Struct(">QB")
+_TAG_BITS_AND_LENGTH = struct.Struct(">QBB")
 _METHOD_HEADER = struct.Struct(">BHIHH")
 _ACK_FRAME = struct.Struct(">BHIHHQBB")
 _BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
@@ -234,6 +235,10 @@ def decode_method(payload: bytes) -> Method:
     Raises:
         FrameError: unknown method (503), or arguments that do not fit it (502).
     """
+    if payload.startswith(_BASIC_DELIVER):
+        deliver = _decode_deliver_at_once(payload)
+        if deliver is not None:
+            return deliver
     decode = _DECODERS.get(payload[:4])
     if decode is None:
         raise FrameError(COMMAND_INVALID, f"unknown method {payload[:4].hex()}")
@@ -245,6 +250,27 @@ def decode_method(payload: bytes) -> Method:
     if reader.position != len(payload):
         raise FrameError(SYNTAX_ERROR, f"method {payload[:4].hex()} is longer than its arguments")
     return method
+
+
+def _decode_deliver_at_once(payload: bytes) -> Deliver | None:
+    """Return a basic.deliver that is in order; None otherwise, and the reader will say why."""
+    try:
+        tag = 5 + payload[4]
+        delivery_tag, bits, length = _TAG_BITS_AND_LENGTH.unpack_from(payload, tag)
+        exchange = tag + _TAG_BITS_AND_LENGTH.size
+        key = exchange + length + 1
+        end = key + payload[key - 1]
+        if end != len(payload):
+            return None
+        return Deliver(
+            payload[5:tag].decode(),
+            delivery_tag,
+            bool(bits & 1),
+            payload[exchange : key - 1].decode(),
+            payload[key:end].decode(),
+        )
+    except (IndexError, ValueError, struct.error):
+        return None
 
 
 def _decode_deliver(reader: FieldReader) -> Deliver:

@@ -41,7 +41,7 @@ class Properties:
     cluster_id: str | None = None
 
     def __init__(self, **values: Any) -> None:
-        if not values.keys() <= _PROPERTY_SET:
+        if not _PROPERTY_SET.issuperset(values):
             unknown = ", ".join(sorted(map(repr, values.keys() - _PROPERTY_SET)))
             raise TypeError(f"a message has no property {unknown}")
         self.__dict__.update(values)
@@ -84,19 +84,21 @@ PROPERTY_NAMES = tuple(name for name, _ in _PROPERTY_KINDS)
 _PROPERTY_SET = frozenset(PROPERTY_NAMES)
 
 
-# For the names that a message's properties were set by, in that order: what to write.  The same
-# few occur again and again.
-_WritePlan = tuple[tuple[str, int, Callable[[Any], bytes]], ...]
+# For the names that a message's properties were set by, in that order: the flags, and what to
+# write.  The same few occur again and again.
+_WritePlan = tuple[bytes, tuple[tuple[str, Callable[[Any], bytes]], ...]]
 _write_plans: dict[tuple[str, ...], _WritePlan] = {}
 _MOST_PLANS = 1000
 
 
 def _write_plan(names: tuple[str, ...]) -> _WritePlan:
-    plan = tuple(
-        (name, 0x8000 >> bit, WRITERS[kind])
-        for bit, (name, kind) in enumerate(_PROPERTY_KINDS)
-        if name in names
-    )
+    flags = 0
+    writers = []
+    for bit, (name, kind) in enumerate(_PROPERTY_KINDS):
+        if name in names:
+            flags |= 0x8000 >> bit
+            writers.append((name, WRITERS[kind]))
+    plan = _FLAGS.pack(flags), tuple(writers)
     if len(_write_plans) < _MOST_PLANS:
         _write_plans[names] = plan
     return plan
@@ -110,33 +112,28 @@ def encode_properties(properties: Properties) -> bytes:
     """
     values = properties.__dict__
     names = tuple(values)
-    flags = 0
-    parts = [b""]
+    flags, writers = _write_plans.get(names) or _write_plan(names)
+    parts = [flags]
     try:
-        for name, bit, encode in _write_plans.get(names) or _write_plan(names):
+        for name, encode in writers:
             value = values[name]
-            if value is not None:
-                flags |= bit
-                parts.append(encode(value))
+            if value is None:
+                return encode_properties(Properties(**dict(properties)))
+            parts.append(encode(value))
     except MISFITS as error:
         raise ValueError(f"property {name} cannot be sent: {error}") from error
-    parts[0] = _FLAGS.pack(flags)
     return b"".join(parts)
 
 
 # Which properties a set of flags announces, so that decoding looks only at those.
-_ReadPlan = tuple[tuple[str, Callable[[FieldReader], Any]], ...]
+_ReadPlan = tuple[tuple[str, str], ...]
 _read_plans: dict[int, _ReadPlan] = {}
 
 
 def _read_plan(flags: int) -> _ReadPlan:
     if flags & 0x0003:
         raise ValueError("unknown property flags")
-    plan = tuple(
-        (name, READERS[kind])
-        for bit, (name, kind) in enumerate(_PROPERTY_KINDS)
-        if flags & (0x8000 >> bit)
-    )
+    plan = tuple(each for bit, each in enumerate(_PROPERTY_KINDS) if flags & (0x8000 >> bit))
     # At most 2^14 combinations exist, so this cannot grow without bound.
     _read_plans[flags] = plan
     return plan
@@ -150,13 +147,24 @@ def decode_properties(payload: bytes, position: int = 12) -> Properties:
             publisher, so this is an error of the message, never of the connection.
     """
     properties = Properties()
+    values = properties.__dict__
+    size = len(payload)
     try:
         flags = payload[position] << 8 | payload[position + 1]
-        reader = FieldReader(payload, position + 2)
-        values = properties.__dict__
-        for name, read in _read_plans.get(flags) or _read_plan(flags):
-            values[name] = read(reader)
-        if reader.position != len(payload):
+        position += 2
+        for name, kind in _read_plans.get(flags) or _read_plan(flags):
+            if kind == "shortstr" and position < size:
+                # As FieldReader does it, but written out: nearly all are short strings.
+                start = position + 1
+                position = start + payload[position]
+                if position > size:
+                    raise ValueError(f"{position - start} bytes announced, {size - start} there")
+                values[name] = payload[start:position].decode()
+            else:
+                reader = FieldReader(payload, position)
+                values[name] = READERS[kind](reader)
+                position = reader.position
+        if position != size:
             raise ValueError("bytes behind the last property")
     except (ValueError, IndexError) as error:
         raise MessageError(f"the header of the message cannot be read: {error}") from error
