@@ -149,6 +149,7 @@ class Lane:
             ended; must not block.
         on_cancelled: called with a receiver whose queue was deleted or has expired; must not
             block.
+        on_empty: called when the last receiver has left; must not block.
     """
 
     def __init__(
@@ -156,11 +157,13 @@ class Lane:
         channel: Channel,
         on_closed: Callable[[Lane, set[Receiver]], None],
         on_cancelled: Callable[[Receiver], None],
+        on_empty: Callable[[], None],
     ) -> None:
         self.channel = channel
         self.receivers: set[Receiver] = set()
         self._on_closed = on_closed
         self._on_cancelled = on_cancelled
+        self._on_empty = on_empty
         self._prefetch = 0
         channel.on_closed = self._channel_closed
 
@@ -215,6 +218,8 @@ class Lane:
         self.receivers.discard(receiver)
         if receiver.lane is self:
             receiver.lane = None
+        if not self.receivers:
+            self._on_empty()
 
     def _cancelled(self, receiver: Receiver) -> None:
         self._remove(receiver)

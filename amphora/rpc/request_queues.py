@@ -314,7 +314,7 @@ class RequestQueues:
         for lane in self._lanes:
             if len(lane.receivers) < room and lane.channel.connection is connection:
                 return lane
-        lane = Lane(connection.channel(), self._lane_closed, self._attach_soon)
+        lane = Lane(connection.channel(), self._lane_closed, self._attach_soon, self._wake.set)
         self._lanes.add(lane)
         return lane
 
