@@ -410,8 +410,8 @@ def test_no_result_says_that_the_request_waits_or_runs(
 
     gate = Gate()
     make_server(gate.hold)
-    result = client.defer(timeout=0.3).hold()
-    wait_until(lambda: gate.entered)
+    result = client.defer(timeout=1).hold()
+    wait_until(lambda: gate.entered or result.ready())
     with pytest.raises(NoResult) as caught:
         result.get()
     assert "the request is in the queue or running" in str(caught.value)
@@ -421,8 +421,11 @@ def test_no_result_says_that_the_request_waits_or_runs(
 
 def test_no_result_says_that_there_is_no_broker(namespace: str, closed_port: int) -> None:
     with AmqpRpcClient(namespace, amqp_port=closed_port) as client:
+        first = client.defer.add(1, 2)
+        wait_until(lambda: client.session.publishing.error)
         with pytest.raises(NoResult) as caught:
             client.call(timeout=0.2).add(1, 2)
+        assert not first.ready()
         assert str(caught.value) == (
             f"no result of {namespace}.add within 0.2 s: the request was not sent;"
             f" no connection to 127.0.0.1:{closed_port}: Connection refused;"

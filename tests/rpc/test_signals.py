@@ -21,7 +21,7 @@ def test_a_signal_stops_an_idle_server(
     server = run_program("server")
     assert make_client().call.pid() == server.pid
     server.signal(number)
-    assert server.wait() == 0
+    assert server.wait(30) == 0
     assert server.lines[-1] == "the program goes on"
     assert f"{number.name}, stopping" in server.output
 
@@ -45,7 +45,7 @@ def test_a_signal_lets_running_handlers_finish_and_takes_nothing_new(
     new = client.defer(wait_publish=True).pid()
     release.touch()
     assert [result.get() for result in old] == [server.pid] * 3
-    assert server.wait() == 0
+    assert server.wait(30) == 0
 
     other = run_program("server")
     assert new.get() == other.pid
@@ -61,7 +61,7 @@ def test_a_second_signal_gives_running_handlers_up_to_another_server(
     server.terminate()
     server.wait_for("SIGTERM, stopping")
     server.terminate()
-    assert server.wait() == 0
+    assert server.wait(30) == 0
     assert "SIGTERM again, stopping at once" in server.output
 
     release.touch()
@@ -82,7 +82,7 @@ def test_a_signal_stops_a_server_that_was_prepared_to_stop(
     server.wait_for("SIGTERM, stopping")
     release.touch()
     assert result.get() == server.pid
-    assert server.wait() == 0
+    assert server.wait(30) == 0
 
 
 def test_a_signal_stops_a_server_that_never_found_its_broker(
@@ -90,12 +90,12 @@ def test_a_signal_stops_a_server_that_never_found_its_broker(
 ) -> None:
     server = run_program("server_without_broker", ready="connecting again")
     server.terminate()
-    assert server.wait() == 0
+    assert server.wait(30) == 0
 
 
 def test_the_program_has_its_own_signals_back_after_serving(run_program: RunProgram) -> None:
     program = run_program("interrupted")
-    assert program.wait() == 0
+    assert program.wait(30) == 0
     assert program.lines == [
         "stopped, 0 signals of its own",
         "then own handler",
@@ -106,5 +106,5 @@ def test_the_program_has_its_own_signals_back_after_serving(run_program: RunProg
 def test_a_program_may_keep_its_own_signals_while_it_serves(run_program: RunProgram) -> None:
     program = run_program("own_signals", ready="serving")
     program.terminate()
-    assert program.wait() == 0
+    assert program.wait(30) == 0
     assert program.lines == ["serving", "stopping it myself", "stopped"]

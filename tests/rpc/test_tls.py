@@ -57,11 +57,12 @@ def make_proxy(broker: Broker, authority: trustme.CA) -> Iterator[MakeProxy]:
 
 def refusal(namespace: str, url: str, **settings: Any) -> str:
     """Return why a client does not connect: what it tells the caller at its deadline."""
-    with (
-        AmqpRpcClient(namespace, url=url, **settings) as client,
-        pytest.raises(NoResult) as caught,
-    ):
-        client.call(timeout=0.7).add(1, 2)
+    with AmqpRpcClient(namespace, url=url, **settings) as client:
+        waiting = client.defer.add(1, 2)
+        wait_until(lambda: client.session.publishing.error)
+        with pytest.raises(NoResult) as caught:
+            client.call(timeout=0.05).add(1, 2)
+        assert not waiting.ready()
     assert caught.value.executed is False
     return str(caught.value)
 
