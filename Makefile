@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine:
 #
 #     make demo    show amphora at work
-#     make test    run the tests on every installed Python (the slow ones on that of .venv)
+#     make test    run the tests on every installed Python (all of them on that of .venv)
 #
 # They make a .venv in this folder, with tox in it; tox does the rest. Nothing else on the machine
 # changes, but that RabbitMQ and Chromium (for the tests) and graphviz (for the documentation) are
@@ -29,7 +29,7 @@ test: $(TOX) ## Run the tests on every installed Python (ARGS="-k name": some of
 	@scripts/install-rabbitmq
 	@scripts/install-chromium
 	@echo "Testing on all Pythons at once; the output of each comes when it is through"
-	@AMPHORA_TEST_SLOW_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
+	@AMPHORA_TEST_ALL_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
 		$(TOX) run-parallel -q -p auto -m test $(if $(ARGS),-- $(ARGS))
 
 lint: $(TOX) ## Check the code's style and its formatting

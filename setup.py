@@ -30,6 +30,7 @@ TEST = [
     "hypothesis>=6.100",
     "pika>=1.3",
     "pytest>=9",
+    "pytest-xdist>=3.6",
     "trustme>=1.1",
 ]
 LINT = ["ruff>=0.17.6,<0.18"]  # another minor release may format otherwise

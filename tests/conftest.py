@@ -23,7 +23,8 @@ from tests.support.rabbitmq import (
 )
 
 EXTERNAL_URL = os.environ.get("AMPHORA_TEST_URL") or None
-SLOW_ON = os.environ.get("AMPHORA_TEST_SLOW_ON") or None  # such as "3.12"; unset: on all
+# Such as "3.12": the only Python on which all tests run; unset: they do on every one.
+ALL_ON = os.environ.get("AMPHORA_TEST_ALL_ON") or None
 TIME_LIMIT = 60.0
 
 failed_key = pytest.StashKey[bool]()
@@ -99,17 +100,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [
         item
         for item in items
-        if is_slow_elsewhere(item) or needs_missing_node(item) or needs_missing_browser(item)
+        if is_for_another_python(item) or needs_missing_node(item) or needs_missing_browser(item)
     ]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
-def is_slow_elsewhere(item: pytest.Item) -> bool:
-    """Return whether a test is slow, and slow tests are for another Python than this."""
+def is_for_another_python(item: pytest.Item) -> bool:
+    """Return whether one Python is enough for a test, and it is another than this.
+
+    Slow tests are about the broker or the load; what Python does to the code shows on the embedded
+    broker as well as on RabbitMQ.
+    """
     this = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return SLOW_ON not in (None, this) and item.get_closest_marker("slow") is not None
+    if ALL_ON in (None, this):
+        return False
+    fixtures = {"private_node", "rabbit", "rabbit_node"}
+    on_rabbitmq = "rabbitmq" in item.name.partition("[")[2] or not fixtures.isdisjoint(
+        getattr(item, "fixturenames", ())
+    )
+    return on_rabbitmq or item.get_closest_marker("slow") is not None
 
 
 def needs_missing_node(item: pytest.Item) -> bool:
@@ -153,6 +164,10 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         item.stash[failed_key] = True
+    # The processes of a parallel run exchange reports as UTF-8, which not all text can be.
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
     return report
 
 
