@@ -45,6 +45,8 @@ NOISE = re.compile(
 ESTABLISHED = "01"
 # Seconds in which everything has to be as before, when all is over.
 QUIET = 12.0
+# Seconds that the last handlers may take.
+STOP = 5.0
 
 
 class Rig:
@@ -74,6 +76,7 @@ class Rig:
         self._journals: list[Path] = []
         self._executions: list[Path] = []
         self._clients_here: list[AmqpRpcClient] = []
+        self._servers_here: list[AmqpRpcServer] = []
         self._calls_here = 0
 
     def exchange(self, kind: str) -> str:
@@ -212,6 +215,7 @@ class Rig:
         for function in (work, *functions):
             server.add_function(function)
         server.serve()
+        self._servers_here.append(server)
         return server
 
     def executed_here(self, call_id: str) -> None:
@@ -347,6 +351,8 @@ class Rig:
                     "pending": client_here.pending,
                 }
             )
+        for server_here in self._servers_here:
+            server_here.stop(timeout=STOP)
         # Closes what is in this process.
         self._stack.close()
         ledger.remains += self._remains()
