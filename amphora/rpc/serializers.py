@@ -94,7 +94,7 @@ def _send_as(value: Any) -> Any:
         convert = getattr(value, name, None)
         if callable(convert):
             return convert()
-    raise NotImplementedError(f"objects of type {type(value).__name__} cannot be sent")
+    raise NotImplementedError(f"type {type(value).__name__} cannot be sent")
 
 
 _json = msgspec.json.Encoder(enc_hook=_send_as)

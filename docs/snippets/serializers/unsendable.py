@@ -4,4 +4,4 @@ client = AmqpRpcClient("serializers")
 try:
     client.call.echo(object())
 except WrongRequest as error:
-    print(error)  # the arguments of serializers.echo cannot be sent: objects of type object cannot be sent
+    print(error)  # the arguments of serializers.echo cannot be sent: type object cannot be sent
