@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
-from amphora import AmqpRpcClient, NoResult
+from amphora import AmqpRpcClient, ConnectionLost, NoResult
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned
 from amphora.wire.properties import Properties
@@ -115,6 +115,22 @@ def test_a_call_ends_by_its_deadline_while_the_broker_is_frozen(
     managed_broker.thaw()
     assert client.call.add(3, 4) == 7
     assert fresh.call.add(5, 6) == 11
+
+
+def test_closing_and_stopping_end_though_the_broker_is_frozen(
+    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedBroker
+) -> None:
+    gate = Gate()
+    server, client = make_server(gate.hold), make_client()
+    result = client.defer.hold()
+    wait_until(lambda: gate.entered)
+    managed_broker.freeze()
+    ending = [gevent.spawn(client.close), gevent.spawn(server.stop, timeout=0)]
+    with gevent.Timeout(20):
+        gevent.joinall(ending, raise_error=True)
+    assert (client.state, server.state) == ("closed", "stopped")
+    assert isinstance(result.exception, ConnectionLost)
+    managed_broker.thaw()
 
 
 def assert_calls_end_unsent(client: AmqpRpcClient) -> None:
