@@ -23,6 +23,8 @@ from amphora.wire.framing import HEARTBEAT_FRAME
 logger = logging.getLogger("amphora.broker")
 
 READ_SIZE = 64 * 1024
+# Written in pieces, so that it can be told whether a slow client reads at all.
+WRITE_SIZE = 256 * 1024
 # Above this many unwritten bytes the client is not read from.
 HIGH_WATER = 1024 * 1024
 # How long the last words to a client may take, and what it may say meanwhile.
@@ -62,7 +64,8 @@ class Client:
         self._written = Event()
         self._closed = False
         now = monotonic()
-        self._began = self._last_read = self._last_write = self._last_frame = now
+        self._began = self._last_read = self._last_frame = now
+        self._last_write = self._write_began = now
         self._closing_since: float | None = None
         self._reader = gevent.spawn(self._read)
         self._writer = gevent.spawn(self._write)
@@ -139,7 +142,6 @@ class Client:
 
     def _write(self) -> None:
         outgoing = self._outgoing
-        send = self._socket.sendall
         try:
             while True:
                 self._wake_writer.wait()
@@ -147,9 +149,12 @@ class Client:
                 while outgoing and not self.frozen:
                     data = b"".join(outgoing)
                     outgoing.clear()
-                    send(data)
-                    self._unwritten -= len(data)
-                    self._last_write = monotonic()
+                    if len(data) <= WRITE_SIZE:
+                        self._write_piece(data)
+                    else:
+                        view = memoryview(data)
+                        for start in range(0, len(data), WRITE_SIZE):
+                            self._write_piece(view[start : start + WRITE_SIZE])
                     self.connection.written()
                 if not self.frozen:
                     self.connection.congested = False
@@ -157,7 +162,17 @@ class Client:
                 self._wake_reader.set()
         except OSError as error:
             logger.info("%s: the connection broke: %s", self.connection.peer, error)
+        except Exception:
+            # A bug of amphora.  The other clients go on.
+            logger.exception("%s: unexpected error, the connection is closed", self)
+        finally:
             self.close()
+
+    def _write_piece(self, data: bytes | memoryview) -> None:
+        self._write_began = monotonic()
+        self._socket.sendall(data)
+        self._unwritten -= len(data)
+        self._last_write = monotonic()
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -177,6 +192,8 @@ class Client:
         elif state is not State.RUNNING:
             if now - self._began > limits.handshake:
                 self._give_up(f"no login within {limits.handshake:g} s")
+        elif self._last_write < self._write_began < now - limits.write:
+            self._give_up(f"nothing was read for {limits.write:g} s")
         elif self._halted:
             pass
         elif heartbeat and now - self._last_read > 2 * heartbeat:

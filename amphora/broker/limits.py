@@ -38,6 +38,7 @@ class ConnectionLimits:
         heartbeat: the proposed seconds between signs of life; a client may choose others.
         handshake: how long a client may take to log in, in seconds.
         partial_frame: how long a frame may take from its first byte to its last, in seconds.
+        write: how long a client may read nothing of what is sent to it, in seconds.
         close: how long a client may take to agree to the end of its connection, in seconds.
     """
 
@@ -47,6 +48,7 @@ class ConnectionLimits:
     heartbeat: int = 60
     handshake: float = 10.0
     partial_frame: float = 60.0
+    write: float = 60.0
     close: float = 5.0
 
 

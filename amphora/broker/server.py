@@ -27,7 +27,7 @@ LOOPBACK = "127.0.0.1"
 # How often the clients' signs of life are looked after, in seconds.
 CHECK_INTERVAL = 0.25
 # How long to wait after a connection could not be taken, in seconds.
-ACCEPT_PAUSE = 0.1
+ACCEPT_PAUSE = 1.0
 BACKLOG = 1024
 
 
@@ -152,8 +152,13 @@ class Server:
 
     def _watch(self) -> None:
         while True:
+            began = monotonic()
             gevent.sleep(CHECK_INTERVAL)
             now = monotonic()
+            if now - began > 4 * CHECK_INTERVAL:
+                # Somebody held the event loop.  What came meanwhile is read before anybody is
+                # judged by it.
+                continue
             for client in list(self._clients):
                 client.check(now)
 
@@ -163,8 +168,13 @@ class Server:
             self._deadline_changed.clear()
             wakes_at = node.wakes_at
             timeout = None if wakes_at is None else max(wakes_at - monotonic(), 0)
-            if not self._deadline_changed.wait(timeout) and not self._frozen:
+            if self._deadline_changed.wait(timeout) or self._frozen:
+                continue
+            try:
                 node.expire()
+            except Exception:
+                # A bug of amphora.  What is due later is still done.
+                logger.exception("unexpected error while time passed")
 
     # -- faults for tests -----------------------------------------------------------------------
 

@@ -302,6 +302,18 @@ def test_a_client_that_does_not_read_gets_no_more_than_a_window(broker: Broker) 
             assert len(lazy.hear()[1].body) == 100_000
 
 
+def test_a_client_that_reads_nothing_at_all_is_hung_up_on() -> None:
+    limits = ConnectionLimits(write=0.3)
+    with Broker(connection_limits=limits) as broker, RawClient(broker.url) as publisher:
+        with RawClient(broker.url) as lazy:
+            lazy.call(Queue.Declare(queue="q"))
+            lazy.call(Basic.Consume(queue="q"))
+            for _ in range(200):
+                publisher.publish("q", "x" * 100_000)
+            wait_until(lambda: len(broker.node.connections) == 1)
+        assert broker.node.vhosts["/"].topology.queues["q"].consumer_count == 0
+
+
 def test_a_client_that_asks_and_does_not_read_is_not_read_from(broker: Broker) -> None:
     with RawClient(broker.url) as lazy, RawClient(broker.url) as other:
         other.call(Queue.Declare(queue="q"))
