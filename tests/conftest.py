@@ -128,7 +128,10 @@ def needs_missing_node(item: pytest.Item) -> bool:
     return (
         EXTERNAL_URL is not None
         and not is_installed()
-        and "private_node" in getattr(item, "fixturenames", ())
+        and (
+            "private_node" in getattr(item, "fixturenames", ())
+            or ("managed_broker" in getattr(item, "fixturenames", ()) and "rabbitmq" in item.name)
+        )
     )
 
 

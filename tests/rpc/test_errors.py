@@ -17,7 +17,7 @@ from amphora import (
     WrongRequest,
     WrongResult,
 )
-from tests.support.brokers import ManagedRabbit
+from tests.support.brokers import ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -435,7 +435,7 @@ def test_no_result_says_that_there_is_no_broker(namespace: str, closed_port: int
 
 
 def test_no_result_says_that_the_broker_does_not_answer(
-    make_client: MakeClient, managed_broker: ManagedRabbit
+    make_client: MakeClient, managed_broker: ManagedBroker
 ) -> None:
     connected = make_client()
     connected.cast(wait_publish=True).add(1, 2)

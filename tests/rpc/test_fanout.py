@@ -22,7 +22,7 @@ from amphora import (
     Reply,
     Unroutable,
 )
-from tests.support.brokers import Broker, ManagedRabbit
+from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
 from tests.support.waiting import wait_until
 
@@ -158,7 +158,7 @@ def test_a_stopping_server_finishes_what_it_has(start: Start, client: AmqpRpcFan
 
 
 def test_requests_wait_for_a_server_that_is_disconnected(
-    make_client: MakeClient, start: Start, managed_broker: ManagedRabbit
+    make_client: MakeClient, start: Start, managed_broker: ManagedBroker
 ) -> None:
     client = make_client(kind=AmqpRpcFanoutClient)
     seen: list[list[int]] = [[], []]
@@ -404,7 +404,7 @@ def test_a_timeout_of_the_program_goes_through_a_gather(
 
 
 def test_a_server_that_was_disconnected_answers_a_gather(
-    make_client: MakeClient, start: Start, managed_broker: ManagedRabbit
+    make_client: MakeClient, start: Start, managed_broker: ManagedBroker
 ) -> None:
     client = make_client(kind=AmqpRpcFanoutClient)
     servers = [start(f=returns(1)) for _ in range(2)]
@@ -418,7 +418,7 @@ def test_a_server_that_was_disconnected_answers_a_gather(
 
 
 def test_a_gather_that_the_broker_never_got_says_so(
-    make_client: MakeClient, start: Start, managed_broker: ManagedRabbit
+    make_client: MakeClient, start: Start, managed_broker: ManagedBroker
 ) -> None:
     client = make_client(kind=AmqpRpcFanoutClient)
     server = start(f=returns(1))
@@ -434,7 +434,7 @@ def test_a_gather_that_the_broker_never_got_says_so(
 
 @pytest.mark.slow
 def test_a_gather_begun_while_the_broker_is_away_is_answered_when_it_is_back(
-    make_client: MakeClient, start: Start, managed_broker: ManagedRabbit
+    make_client: MakeClient, start: Start, managed_broker: ManagedBroker
 ) -> None:
     client = make_client(kind=AmqpRpcFanoutClient)
     server = start(f=returns(1))

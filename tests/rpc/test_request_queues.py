@@ -20,7 +20,7 @@ from amphora import (
     RemoteException,
     Unroutable,
 )
-from tests.support.brokers import Broker, ManagedRabbit
+from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
 from tests.support.waiting import wait_until
 
@@ -616,7 +616,7 @@ def test_nothing_is_lost_however_receivers_are_killed(
 
 
 def test_all_receivers_go_on_after_their_connection_was_lost(
-    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedRabbit
+    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedBroker
 ) -> None:
     server, client = make_server(echo, serve=False), make_client()
     labels = [f"user-{n}" for n in range(20)]
@@ -638,7 +638,7 @@ def test_all_receivers_go_on_after_their_connection_was_lost(
 
 @pytest.mark.slow
 def test_receivers_go_on_after_a_restart_of_the_broker(
-    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedRabbit
+    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedBroker
 ) -> None:
     server, client = make_server(echo, serve=False), make_client()
     create(client)
@@ -657,7 +657,7 @@ def test_receivers_go_on_after_a_restart_of_the_broker(
 def test_a_request_in_work_survives_a_lost_connection_and_is_answered_once(
     make_server: MakeServer,
     make_client: MakeClient,
-    managed_broker: ManagedRabbit,
+    managed_broker: ManagedBroker,
     namespace: str,
 ) -> None:
     gate = Gate()
@@ -678,7 +678,7 @@ def test_a_request_in_work_survives_a_lost_connection_and_is_answered_once(
 
 
 def test_a_receivers_time_passes_while_the_broker_is_frozen(
-    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedRabbit
+    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedBroker
 ) -> None:
     server, client = make_server(echo, serve=False), make_client()
     create(client)

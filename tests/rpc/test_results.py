@@ -10,7 +10,7 @@ import pytest
 from gevent.pool import Pool
 
 from amphora import AmqpRpcClient, NoResult, Result, WrongRequest
-from tests.support.brokers import Broker, ManagedRabbit
+from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -211,7 +211,7 @@ def test_nothing_but_its_holder_keeps_a_finished_result(
 
 
 def test_a_call_given_up_before_it_left_is_never_sent(
-    make_server: MakeServer, managed_broker: ManagedRabbit, namespace: str
+    make_server: MakeServer, managed_broker: ManagedBroker, namespace: str
 ) -> None:
     managed_broker.freeze()
     gate = Gate()

@@ -45,6 +45,12 @@ def test_a_broker_that_is_gone_or_never_was_is_named_in_the_error() -> None:
                 session.channel(timeout=0.5)
 
 
+@pytest.mark.parametrize("url", ["amqp://localhost:0", "memory://broker-1:5672"])
+def test_a_port_that_there_cannot_be_is_an_error(url: str) -> None:
+    with pytest.raises(ValueError, match="cannot have the port"):
+        Session(url)
+
+
 @PORTS
 def test_clients_come_back_to_a_broker_that_comes_back(port: int | None) -> None:
     with Broker(port) as broker, AmqpRpcServer("math", url=broker.url) as server:
