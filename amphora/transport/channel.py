@@ -46,6 +46,9 @@ from amphora.wire.properties import Properties, encode_properties
 logger = logging.getLogger("amphora.transport")
 
 COMMAND_INVALID = 503
+# Tuples, because a union would be made anew for each frame.
+WITH_CONTENT = (Deliver, methods.Basic.Return, methods.Basic.GetOk)
+VERDICTS = (Ack, Nack)
 
 R = TypeVar("R")
 
@@ -348,7 +351,7 @@ class Channel(Operations):
         """
         if frame_type == FRAME_METHOD:
             method = decode_method(payload)
-            if isinstance(method, Deliver | methods.Basic.Return | methods.Basic.GetOk):
+            if isinstance(method, WITH_CONTENT):
                 self._content.begin(method)
             else:
                 if not self._content.idle:
@@ -391,7 +394,7 @@ class Channel(Operations):
             self._answer(message, Message)
 
     def _handle_method(self, method: Method) -> None:
-        if isinstance(method, Ack | Nack):
+        if isinstance(method, VERDICTS):
             if self._confirms is not None:
                 accepted = isinstance(method, Ack)
                 self._confirms.confirm(method.delivery_tag, method.multiple, accepted)
