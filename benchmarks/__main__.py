@@ -82,7 +82,7 @@ def main() -> None:
     """Measure, print and write."""
     options = arguments()
     rounds = options.rounds or (2 if options.quick else 5)
-    seconds = options.seconds or (0.6 if options.quick else 2.0)
+    seconds = options.seconds or (0.5 if options.quick else 2.0)
     names = options.only.split(",")
     with RabbitNode() as node:
         measured = run(names, list(SCENARIOS), rounds, seconds, node.url)
