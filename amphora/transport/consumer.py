@@ -23,6 +23,9 @@ from amphora.wire.content import Message
 logger = logging.getLogger("amphora.transport")
 throttled = ThrottledLog(logger)
 
+# How long the broker may take to answer a goodbye, in seconds.
+CLOSE_TIMEOUT = 1.0
+
 
 class Consumer(Part):
     """Consume a queue, again after every reconnect.
@@ -125,24 +128,30 @@ class Consumer(Part):
         Switches greenlets.  If it cannot be deleted, it is left to expire.
         """
         channel = self.channel
+        patience = 0.0
         try:
             self.stop_deliveries()
             if channel is not None:
                 channel.queue_delete(self.queue)
+            patience = CLOSE_TIMEOUT
         except AmphoraError as error:
             logger.debug("queue %s is left to expire: %s", self.queue, error)
         finally:
-            self.close()
+            # A broker that has not answered this far will not answer a goodbye.
+            self.close(patience)
 
-    def close(self) -> None:
-        """End the consumer; what is not settled goes back to the queue.  Switches greenlets."""
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """End the consumer; what is not settled goes back to the queue.
+
+        Switches greenlets for at most `timeout` seconds.
+        """
         self._wanted = False
         self._link.remove(self)
         self.ready = False
         channel, self.channel = self.channel, None
         if channel is not None:
             channel.on_closed = None
-            channel.close()
+            channel.close(timeout)
 
     def forget(self) -> None:
         """Forget that the consumer was ever set up, as after a change of its queue's name."""
