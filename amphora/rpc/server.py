@@ -18,6 +18,7 @@ from amphora.errors import (
     AmphoraError,
     AuthenticationError,
     ChannelClosed,
+    ConnectionLost,
 )
 from amphora.rpc import naming
 from amphora.rpc.attempts import DEFAULT_MAX_ATTEMPTS, Attempts
@@ -154,6 +155,9 @@ class AmqpRpcServer(Offering):
 
     def session_closed(self) -> None:
         """Take note that the session was closed: responses fail, and requests go back."""
+        if self.state == "serving":
+            self._failure = ConnectionLost(f"the session of {self!r} was closed")
+            self._stopped.set()
 
     def forked(self) -> None:
         """Become another worker in a forked child; what is served and in work is the parent's."""
@@ -263,6 +267,7 @@ class AmqpRpcServer(Offering):
         Raises:
             RuntimeError: the server was stopped; make a new one.
             AuthenticationError: the broker refuses the login or the vhost (not with `nowait`).
+            ConnectionLost: the session was closed (not with `nowait`).
             AmphoraError: the broker refuses to set up what the server needs, as when its queue is
                 there with other settings (not with `nowait`).
         """

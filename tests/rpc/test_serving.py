@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from amphora import AmqpRpcClient, AmqpRpcServer, NoResult, RemoteException
+from amphora import AmqpRpcClient, AmqpRpcServer, ConnectionLost, NoResult, RemoteException
 from tests.support.brokers import Broker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.waiting import wait_until
@@ -45,6 +45,19 @@ def test_serving_without_nowait_blocks_until_the_server_is_stopped(
     assert not serving.ready()
     server.stop()
     serving.get(timeout=5)
+
+
+def test_serving_without_nowait_ends_with_the_session(
+    make_server: MakeServer, make_client: MakeClient, make_session: MakeSession
+) -> None:
+    session = make_session()
+    server = make_server(add, serve=False, session=session)
+    serving = gevent.spawn(server.serve, nowait=False)
+    assert make_client().call.add(1, 2) == 3
+    session.close()
+    with pytest.raises(ConnectionLost, match="was closed"):
+        serving.get(timeout=5)
+    assert server.state == "stopped"
 
 
 def test_a_server_that_serves_can_be_waited_for(
