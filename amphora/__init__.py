@@ -22,7 +22,7 @@ from amphora.rpc.client import AmqpRpcClient
 from amphora.rpc.fanout import AmqpRpcFanoutClient, AmqpRpcFanoutServer
 from amphora.rpc.gather import Gathered, Reply
 from amphora.rpc.management_client import ManagementClient
-from amphora.rpc.request_queues import Receiving
+from amphora.rpc.receiving import Receiving
 from amphora.rpc.result import Result, iwait, wait
 from amphora.rpc.server import AmqpRpcServer
 from amphora.rpc.services import exposed

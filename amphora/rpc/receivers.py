@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import partial
 
 from gevent.event import Event
+from gevent.lock import Semaphore
 
-from amphora.errors import AmphoraError
+from amphora.errors import AmphoraError, ConnectionLost
 from amphora.transport.channel import Channel
 from amphora.transport.deadline import Deadline
 from amphora.wire.codec import Deliver
@@ -165,6 +166,7 @@ class Lane:
         self._on_cancelled = on_cancelled
         self._on_empty = on_empty
         self._prefetch = 0
+        self._turn = Semaphore(1)
         channel.on_closed = self._channel_closed
 
     def __repr__(self) -> str:
@@ -184,25 +186,29 @@ class Lane:
             ConnectionLost: the connection ended.
         """
         channel = self.channel
-        receiver.tag = f"amphora-{uuid.uuid4().hex}"
-        receiver.channel = channel
-        try:
-            if receiver.prefetch != self._prefetch:
-                channel.qos(receiver.prefetch)
-                self._prefetch = receiver.prefetch
-            if receiver.ended:
-                return
-            receiver.lane = self
-            self.receivers.add(receiver)
-            channel.consume(
-                receiver.queue,
-                partial(receiver.deliver, channel),
-                receiver.tag,
-                on_cancel=lambda _: self._cancelled(receiver),
-            )
-        except BaseException:
-            self._remove(receiver)
-            raise
+        # One after the other: a prefetch is for the consumers that are made after it.
+        with self._turn:
+            if channel.error is not None:
+                raise ConnectionLost("the channel was closed while another receiver was attached")
+            receiver.tag = f"amphora-{uuid.uuid4().hex}"
+            receiver.channel = channel
+            try:
+                if receiver.prefetch != self._prefetch:
+                    channel.qos(receiver.prefetch)
+                    self._prefetch = receiver.prefetch
+                if receiver.ended:
+                    return
+                receiver.lane = self
+                self.receivers.add(receiver)
+                channel.consume(
+                    receiver.queue,
+                    partial(receiver.deliver, channel),
+                    receiver.tag,
+                    on_cancel=lambda _: self._cancelled(receiver),
+                )
+            except BaseException:
+                self._remove(receiver)
+                raise
 
     def detach(self, receiver: Receiver) -> None:
         """Stop consuming a receiver's queue.  Never switches greenlets."""

@@ -5,7 +5,7 @@ greenlet is killed, because a browser went away, the request in its hands goes b
 with those that it has not looked at.
 
 Receivers are many and live shortly, so they share channels: a lane has up to RECEIVERS_PER_LANE of
-them.  One greenlet attaches all of them.  Consuming from a queue that does not exist costs the
+them.  A few greenlets attach all of them.  Consuming from a queue that does not exist costs the
 channel with everybody on it, so a queue is first looked up, on a channel that nobody else uses.
 
 A queue that is missing is not asked for again and again: each time would cost a channel and a line
@@ -26,6 +26,7 @@ from time import monotonic
 
 import gevent
 from gevent.event import Event
+from gevent.lock import Semaphore
 
 from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
 from amphora.rpc.announcements import Announcements
@@ -40,6 +41,8 @@ from amphora.wire.content import Message
 logger = logging.getLogger("amphora.rpc")
 
 RECEIVERS_PER_LANE = 500
+# Greenlets that attach receivers, each waiting for one answer of the broker at a time.
+ATTACHERS = 4
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
 RETRIES_PER_SECOND = 20
@@ -83,9 +86,11 @@ class RequestQueues:
         self._missing: dict[str, set[Receiver]] = {}
         self._announcements = Announcements(link, namespace, worker_id, self._on_created)
         self._wake = Event()
-        self._attacher: gevent.Greenlet[..., None] | None = None
-        self._attaching: Receiver | None = None
-        self._lookup: Channel | None = None
+        self._attachers: set[gevent.Greenlet[..., None]] = set()
+        # Those that are being attached, and whether to begin again because there is news.
+        self._attaching: dict[Receiver, bool] = {}
+        self._lookups: list[Channel] = []
+        self._opening = Semaphore(1)
 
     def __len__(self) -> int:
         return len(self._receivers)
@@ -172,35 +177,48 @@ class RequestQueues:
     def close(self) -> None:
         """End everything.  Switches greenlets."""
         self.stop()
-        if self._attacher is not None:
-            self._attacher.kill(block=False)
-            self._attacher = None
+        attachers, self._attachers = self._attachers, set()
+        gevent.killall(list(attachers), block=False)
         self._announcements.close()
         deadline = Deadline(CLOSE_TIMEOUT)
         lanes, self._lanes = self._lanes, set()
         for lane in lanes:
             lane.close(deadline.left() or 0.0)
-        if self._lookup is not None:
-            self._lookup.close(deadline.left() or 0.0)
+        for lookup in self._lookups:
+            lookup.close(deadline.left() or 0.0)
 
     # -- who is to be attached ------------------------------------------------------------------
 
     def _attach_soon(self, receiver: Receiver) -> None:
         if receiver.ended:
             return
+        if receiver in self._attaching:
+            self._attaching[receiver] = True
+            return
         self._forget_missing(receiver)
         self._fresh.append(receiver)
         self._wake.set()
-        if self._attacher is None:
-            self._attacher = gevent.spawn(self._attach_all)
+        if not self._attachers:
+            self._spawn(self._attach_all)
+        elif self._attaching and len(self._attachers) < ATTACHERS:
+            self._spawn(self._help)
+
+    def _spawn(self, attach: Callable[[], None]) -> None:
+        attacher = gevent.spawn(attach)
+        self._attachers.add(attacher)
+        attacher.link(self._attachers.discard)
 
     def _attach_later(self, receiver: Receiver) -> None:
         if receiver.ended:
             return
-        self._missing.setdefault(receiver.queue, set()).add(receiver)
+        self._note_missing(receiver)
         receiver.pause = min(max(receiver.pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         receiver.retry_at = monotonic() + receiver.pause
         heappush(self._retries, (receiver.retry_at, next(self._numbers), receiver))
+
+    def _note_missing(self, receiver: Receiver) -> None:
+        if not receiver.ended:
+            self._missing.setdefault(receiver.queue, set()).add(receiver)
 
     def _forget_missing(self, receiver: Receiver) -> None:
         waiting = self._missing.get(receiver.queue)
@@ -216,8 +234,8 @@ class RequestQueues:
     def _lane_closed(self, lane: Lane, receivers: set[Receiver]) -> None:
         self._lanes.discard(lane)
         for receiver in receivers:
-            # Whoever may have been the reason is dealt with in `_attach_all`.
-            if receiver is not self._attaching:
+            # Whoever may have been the reason is dealt with in `_try_to_attach`.
+            if receiver not in self._attaching:
                 self._attach_soon(receiver)
 
     # -- attaching ------------------------------------------------------------------------------
@@ -232,14 +250,18 @@ class RequestQueues:
                 if pause is None or pause > 0:
                     self._wake.clear()
                     self._wake.wait(pause)
-                    self._tidy()
+                    if len(self._attachers) == 1:
+                        self._tidy()
                     continue
                 retry_at, _, receiver = heappop(self._retries)
                 if receiver.retry_at != retry_at or receiver.ended:
                     continue
                 next_retry = monotonic() + 1 / RETRIES_PER_SECOND
-            if not receiver.ended and receiver.lane is None:
-                self._try_to_attach(receiver)
+            self._try_to_attach(receiver)
+
+    def _help(self) -> None:
+        while self._fresh:
+            self._try_to_attach(self._fresh.popleft())
 
     def _pause(self, next_retry: float) -> float | None:
         """Return how long to wait before the next receiver is to be looked at."""
@@ -253,7 +275,9 @@ class RequestQueues:
         return min(pauses, default=None)
 
     def _try_to_attach(self, receiver: Receiver) -> None:
-        self._attaching = receiver
+        if receiver.ended or receiver.lane is not None or receiver in self._attaching:
+            return
+        self._attaching[receiver] = False
         try:
             self._attach(receiver, self._link.wait_connected(None))
         except ConnectionLost as error:
@@ -277,14 +301,18 @@ class RequestQueues:
             logger.exception("%r cannot be attached", receiver)
             self._attach_later(receiver)
         finally:
-            self._attaching = None
+            if self._attaching.pop(receiver) and receiver.lane is None:
+                self._attach_soon(receiver)
 
     def _attach(self, receiver: Receiver, connection: Connection) -> None:
+        # Before it is looked up: its creation may be announced before the answer is here.
+        self._note_missing(receiver)
         if not self._look_up(receiver.queue, connection):
             self._attach_later(receiver)
             return
         lane = self._lane_with_room(receiver, connection)
         lane.attach(receiver)
+        self._forget_missing(receiver)
         receiver.pause = 0.0
 
     def _look_up(self, queue: str, connection: Connection) -> bool:
@@ -298,24 +326,30 @@ class RequestQueues:
         return self._exists(queue, connection)
 
     def _exists(self, queue: str, connection: Connection) -> bool:
-        lookup = self._lookup
-        if lookup is None or lookup.error is not None or lookup.connection is not connection:
-            lookup = self._lookup = connection.channel()
+        lookup = None
+        while self._lookups and (lookup is None or lookup.error is not None):
+            lookup = self._lookups.pop()
+        if lookup is None or lookup.error is not None:
+            lookup = connection.channel()
         try:
             lookup.queue_declare(queue, passive=True)
         except ChannelClosed as error:
             if error.code != NOT_FOUND:
                 raise
             return False
+        finally:
+            if lookup.error is None:
+                self._lookups.append(lookup)
         return True
 
     def _lane_with_room(self, receiver: Receiver, connection: Connection) -> Lane:
         room = 1 if receiver.alone else RECEIVERS_PER_LANE
-        for lane in self._lanes:
-            if len(lane.receivers) < room and lane.channel.connection is connection:
-                return lane
-        lane = Lane(connection.channel(), self._lane_closed, self._attach_soon, self._wake.set)
-        self._lanes.add(lane)
+        with self._opening:
+            for lane in self._lanes:
+                if len(lane.receivers) < room and lane.channel.connection is connection:
+                    return lane
+            lane = Lane(connection.channel(), self._lane_closed, self._attach_soon, self._wake.set)
+            self._lanes.add(lane)
         return lane
 
     def _end_all(self, error: AmphoraError) -> None:
@@ -333,56 +367,3 @@ class RequestQueues:
             if lane.idle:
                 self._lanes.discard(lane)
                 lane.close(CLOSE_TIMEOUT)
-
-
-class Receiving:
-    """A receiver that runs in the background, as `receive_from_queue(block=False)` returns it."""
-
-    def __init__(
-        self,
-        queues: RequestQueues,
-        receiver: Receiver,
-        timeout: float | None,
-        until_closed: bool,
-    ) -> None:
-        self._queues = queues
-        self._receiver = receiver
-        self._timeout = timeout
-        self._until_closed = until_closed
-        self._error: BaseException | None = None
-        self._greenlet = gevent.Greenlet(self._run)
-        self._greenlet.start()
-
-    def __repr__(self) -> str:
-        state = "ended" if self._greenlet.ready() else "receiving"
-        return f"<Receiving {self._receiver.queue} [{state}]>"
-
-    def _run(self) -> None:
-        try:
-            self._queues.run(self._receiver, self._timeout, self._until_closed)
-        except (AmphoraError, gevent.Timeout) as error:
-            # For whoever waits; not for gevent to print.
-            self._error = error
-
-    def stop(self) -> int:
-        """Take no more requests, let a running handler finish, and return how many were handled.
-
-        Switches greenlets.  Called by the handler itself it does not wait for that one's end.
-        """
-        self._queues.close_receiver(self._receiver)
-        if gevent.getcurrent() is not self._greenlet:
-            self._greenlet.join()
-        return self._receiver.handled
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end and return how many requests were handled.  Switches greenlets.
-
-        Raises:
-            gevent.Timeout: `timeout` seconds passed first, or the receiver's own time ran out
-                with fewer than its `max_calls`.
-            AmphoraError: the session was closed, or the broker refuses the login.
-        """
-        self._greenlet.get(timeout=timeout)
-        if self._error is not None:
-            raise self._error
-        return self._receiver.handled

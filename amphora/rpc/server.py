@@ -29,7 +29,8 @@ from amphora.rpc.handling import RequestHandling
 from amphora.rpc.management import Management
 from amphora.rpc.offering import Offering
 from amphora.rpc.pauses import Pauses
-from amphora.rpc.request_queues import Receiving, RequestQueues
+from amphora.rpc.receiving import Receiving
+from amphora.rpc.request_queues import RequestQueues
 from amphora.rpc.responder import Responder
 from amphora.rpc.statistics import Statistics
 from amphora.rpc.timeouts import check_timeout
