@@ -43,7 +43,9 @@ def test_a_handler_that_holds_the_processor_for_two_heartbeats_costs_no_connecti
 @pytest.mark.case("B-81")
 @pytest.mark.slow
 @pytest.mark.time_limit(120)
-def test_a_handler_that_holds_the_processor_for_longer_is_run_again_and_named(rig: Rig) -> None:
+def test_a_handler_that_holds_the_processor_for_longer_is_named_and_not_run_for_ever(
+    rig: Rig,
+) -> None:
     [server] = rig.serve(1, heartbeat=HEARTBEAT)
     client = rig.client_here(timeout=60.0)
     rig.fault("a handler holds the processor for four heartbeats")

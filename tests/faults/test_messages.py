@@ -46,23 +46,28 @@ def test_requests_whose_confirms_are_lost_are_sent_again(rig: Rig, kind: str) ->
 @pytest.mark.case("B-51")
 @pytest.mark.slow
 @pytest.mark.time_limit(120)
-def test_requests_whose_acks_are_lost_are_executed_again_and_their_callers_hear_once(
-    rig: Rig,
+@pytest.mark.parametrize("who", ["the same server", "another server"])
+def test_requests_whose_acks_are_lost_are_answered_once_and_run_again_by_strangers_alone(
+    rig: Rig, who: str
 ) -> None:
     calls = whole(500, 100)
     proxy = rig.proxy()
     proxy.up.judge = eat_acks
-    rig.serve(1, url=proxy.url, concurrency=calls)
+    [server] = rig.serve(1, url=proxy.url, concurrency=calls)
     client = rig.call(calls, linger=True)
     rig.wait_for_answers(calls)
-    with rig.outage("acks are eaten, and the connection is lost"):
+    with rig.outage(f"acks are eaten, the connection is lost, and {who} gets the requests"):
+        if who == "another server":
+            rig.serve(1)
+            server.kill()
         proxy.heal()
         proxy.reset()
-    rig.wait_for_executions(2 * calls)
+    again = calls if who == "another server" else 0
+    rig.wait_for_executions(calls + again)
     wait_until(lambda: rig.queues()[rig.request_queue][0] == 0, "no requests", 30.0)
     client.terminate()
-    ledger = rig.settle(duplicates=calls, recovery=None)
-    assert ledger.duplicated == ledger.unexpected == calls
+    ledger = rig.settle(duplicates=again, recovery=None)
+    assert ledger.duplicated == ledger.unexpected == again
 
 
 def length(text: str) -> int:
