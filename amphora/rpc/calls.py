@@ -213,7 +213,11 @@ class Calls:
             return
         pending = self._take(outgoing.message_id)
         if pending is not None:
-            pending.fail(self.explained(outgoing, outgoing.error))
+            error = outgoing.error
+            if isinstance(error, NoResult):
+                # The publisher knows neither the function nor what is its caller's limit.
+                error = self._too_late(pending, self.why_unsent(outgoing))
+            pending.fail(self.explained(outgoing, error))
         else:
             throttled.warning(
                 "a request to %s whose result was dropped has failed: %s",
@@ -250,13 +254,14 @@ class Calls:
         outgoing = pending.outgoing
         settled = outgoing.settled
         known = "the request is in the queue or running" if settled else self.why_unsent(outgoing)
-        pending.fail(
-            NoResult(
-                f"no result of {self._name(pending)} within {pending.timeout:g} s: {known}",
-                executed=outgoing.executed,
-            )
-        )
+        pending.fail(self._too_late(pending, known))
         self._session.publisher.withdraw(outgoing)
+
+    def _too_late(self, pending: Pending, known: str) -> NoResult:
+        return NoResult(
+            f"no result of {self._name(pending)} within {pending.timeout:g} s: {known}",
+            executed=pending.outgoing.executed,
+        )
 
     def why_unsent(self, outgoing: Outgoing) -> str:
         """Say what is known of a request that the broker has not confirmed."""

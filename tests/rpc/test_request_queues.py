@@ -188,18 +188,17 @@ def test_a_queue_that_is_never_empty_does_not_keep_a_receiver_beyond_its_time(
     assert handled > 0
 
 
-@pytest.mark.parametrize("max_calls", [0, -1])
-def test_max_calls_must_be_at_least_one(server: AmqpRpcServer, max_calls: int) -> None:
-    with pytest.raises(ValueError, match="max_calls must be at least 1"):
-        server.receive_from_queue("Alice", max_calls=max_calls)
+def test_max_calls_must_be_at_least_one(server: AmqpRpcServer) -> None:
+    for max_calls in (0, -1):
+        with pytest.raises(ValueError, match="max_calls must be at least 1"):
+            server.receive_from_queue("Alice", max_calls=max_calls)
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "1", True])
-def test_a_receivers_timeout_must_be_a_number_of_seconds(
-    server: AmqpRpcServer, timeout: Any
-) -> None:
-    with pytest.raises(ValueError, match="timeout"):
-        server.receive_from_queue("Alice", timeout=timeout)
+def test_a_receivers_timeout_must_be_a_number_of_seconds(server: AmqpRpcServer) -> None:
+    wrong: list[Any] = [-1, float("nan"), float("inf"), "1", True]
+    for timeout in wrong:
+        with pytest.raises(ValueError, match="timeout"):
+            server.receive_from_queue("Alice", timeout=timeout)
 
 
 def test_an_exception_of_the_handler_goes_to_the_caller_and_the_receiver_goes_on(
@@ -570,7 +569,7 @@ def test_a_timeout_of_the_program_goes_through_while_nothing_comes(server: AmqpR
         pytest.fail("it was not ended")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_nothing_is_lost_however_receivers_are_killed(
     make_server: MakeServer, client: AmqpRpcClient, broker: Broker, namespace: str, seed: int
 ) -> None:
@@ -592,7 +591,7 @@ def test_nothing_is_lost_however_receivers_are_killed(
     results: list[Any] = []
 
     def feed() -> None:
-        for number in range(60):
+        for number in range(50):
             results.append(client.defer(routing_key="Alice").work(number))
             gevent.sleep(0 if number % 4 else 0.002)
 
@@ -605,8 +604,8 @@ def test_nothing_is_lost_however_receivers_are_killed(
             gevent.sleep(0)
         gevent.sleep(chance.choice([0, 0, 0.001, 0.004, 0.02]))
         receiver.kill()
-    assert [result.get() for result in results] == list(range(60))
-    assert sorted(done) == list(range(60))
+    assert [result.get() for result in results] == list(range(50))
+    assert sorted(done) == list(range(50))
     # What was interrupted, and nothing else, was begun again.
     assert all(times == 1 for times in done.values())
     assert left_in(broker, queue_of(namespace)) == []
