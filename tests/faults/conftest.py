@@ -18,7 +18,7 @@ from tests.faults import WHOLE
 from tests.faults.rig import Rig
 from tests.support.rabbitmq import RabbitNode
 
-# Where to write the books as JSON; `scripts/reliability-table` makes the documentation's table.
+# Where to write the books as JSON; `tests.faults.table` makes the documentation's table.
 REPORT = os.environ.get("AMPHORA_FAULTS_REPORT") or None
 SEED = os.environ.get("AMPHORA_FAULTS_SEED") or None
 
@@ -26,11 +26,13 @@ books: list[dict[str, Any]] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long cases to the run of the whole catalogue."""
+    """Leave all but the short cases to the run of the whole catalogue."""
     if WHOLE:
         return
     left_out = [
-        item for item in items if any(m.kwargs.get("long") for m in item.iter_markers("case"))
+        item
+        for item in items
+        if (case := item.get_closest_marker("case")) is not None and not case.kwargs.get("short")
     ]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
@@ -121,5 +123,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         head = " ".join(str(told.pop(key)) for key in ("case", "test"))
         told.pop("passed")
         terminalreporter.write_line(f"{head}: {', '.join(f'{k} {v}' for k, v in told.items())}")
-    if REPORT is not None:
+    if REPORT is not None and not terminalreporter.stats.get("deselected"):
+        # A part of the catalogue is no report.
         Path(REPORT).write_text(json.dumps(books, indent=1) + "\n")

@@ -162,7 +162,7 @@ def test_a_reconnect_during_an_alarm_is_one_reconnect(rig: Rig, node: RabbitNode
     rig.settle(duplicates=10)
 
 
-@pytest.mark.case("B-35")
+@pytest.mark.case("B-35", short=True)
 @pytest.mark.slow
 def test_a_full_queue_refuses_each_request_that_it_has_no_room_for(
     rig: Rig, node: RabbitNode

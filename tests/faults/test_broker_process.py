@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 IN_FLIGHT = 2 * PREFETCH + CALLERS
 
 
-@pytest.mark.case("B-20", long=True)
+@pytest.mark.case("B-20")
 @pytest.mark.slow
 @pytest.mark.time_limit(230)
 def test_nothing_is_lost_when_the_broker_is_stopped_and_started_again_and_again(

@@ -17,7 +17,7 @@ from tests.support.rabbitmq import RabbitNode
 from tests.support.waiting import wait_until
 
 
-@pytest.mark.case("B-01")
+@pytest.mark.case("B-01", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(230)
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
@@ -68,7 +68,7 @@ STEPS = {
 }
 
 
-@pytest.mark.case("B-03")
+@pytest.mark.case("B-03", short=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_a_connection_that_is_cut_while_it_is_set_up_is_made_again(rig: Rig, step: str) -> None:
@@ -132,7 +132,7 @@ def test_losing_one_of_two_connections_costs_the_other_nothing(rig: Rig) -> None
     rig.settle(duplicates=whole(40, 5) * max(PREFETCH, CALLERS))
 
 
-@pytest.mark.case("B-06")
+@pytest.mark.case("B-06", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(200)
 def test_a_channel_that_is_closed_is_opened_again_and_costs_its_neighbours_nothing(

@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 HEARTBEAT = 2
 
 
-@pytest.mark.case("B-81")
+@pytest.mark.case("B-81", short=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("heartbeats", [1, 2])
 def test_a_handler_that_holds_the_processor_for_two_heartbeats_costs_no_connection(
@@ -58,7 +58,7 @@ def test_a_handler_that_holds_the_processor_for_longer_is_named_and_not_run_for_
     rig.settle(duplicates=2)
 
 
-@pytest.mark.case("B-81")
+@pytest.mark.case("B-81", short=True)
 @pytest.mark.slow
 def test_a_handler_in_the_thread_pool_holds_nobody_up(
     rig: Rig, caplog: pytest.LogCaptureFixture
@@ -84,7 +84,7 @@ def test_a_handler_in_the_thread_pool_holds_nobody_up(
     rig.settle()
 
 
-@pytest.mark.case("B-82")
+@pytest.mark.case("B-82", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(120)
 def test_callers_that_are_killed_anywhere_leave_client_and_connection_whole(rig: Rig) -> None:
@@ -190,7 +190,7 @@ def test_handlers_may_call_handlers_to_a_depth_of_20(rig: Rig) -> None:
     rig.settle()
 
 
-@pytest.mark.case("B-85")
+@pytest.mark.case("B-85", short=True)
 def test_another_thread_is_refused_in_clear_words(rig: Rig) -> None:
     rig.server_here()
     client: AmqpRpcClient = rig.client_here()
@@ -241,7 +241,7 @@ def test_a_slow_resolver_holds_nobody_up(rig: Rig, monkeypatch: pytest.MonkeyPat
 VALUE: ContextVar[str] = ContextVar("value", default="none")
 
 
-@pytest.mark.case("B-84")
+@pytest.mark.case("B-84", short=True)
 def test_context_variables_do_not_pass_from_one_request_to_the_next(rig: Rig) -> None:
     def swap(value: str) -> str:
         before = VALUE.get()

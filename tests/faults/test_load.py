@@ -46,7 +46,7 @@ def test_with_more_callers_than_calls_may_be_pending_the_rest_waits_if_asked_to(
     assert len(ledger.of("ok")) == callers
 
 
-@pytest.mark.case("B-71", long=True)
+@pytest.mark.case("B-71")
 @pytest.mark.slow
 @pytest.mark.time_limit(230)
 def test_large_answers_to_a_busy_client_are_bounded_by_the_prefetch(rig: Rig) -> None:

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 RECIPE = Path(__file__).parents[2] / "docs" / "security.rst"
 
 
-@pytest.mark.case("B-95")
+@pytest.mark.case("B-95", short=True)
 @pytest.mark.slow
 def test_a_bad_password_is_told_at_once_and_not_tried_all_the_time(rig: Rig) -> None:
     proxy = rig.proxy()
@@ -165,7 +165,7 @@ def url_of(port: int, authority: Authority, options: str = "") -> str:
     return f"amqps://guest:guest@127.0.0.1:{port}/%2F?cafile={authority.itself.cert}{options}"
 
 
-@pytest.mark.case("B-98")
+@pytest.mark.case("B-98", short=True)
 @pytest.mark.slow
 def test_a_good_certificate_is_believed(rig: Rig, authority: Authority, front: MakeFront) -> None:
     rig.server_here()
@@ -185,7 +185,7 @@ BAD = {
 }
 
 
-@pytest.mark.case("B-98")
+@pytest.mark.case("B-98", short=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_certificate_is_refused_before_the_password_is_sent(
@@ -337,7 +337,7 @@ def recipe(role: str) -> list[str]:
     return list(found.groups())
 
 
-@pytest.mark.case("C-66")
+@pytest.mark.case("C-66", short=True)
 @pytest.mark.slow
 def test_the_documented_permissions_are_enough_and_no_more(rig: Rig, node: RabbitNode) -> None:
     urls = {}

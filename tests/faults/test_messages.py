@@ -43,7 +43,7 @@ def test_requests_whose_confirms_are_lost_are_sent_again(rig: Rig, kind: str) ->
     assert ledger.duplicated
 
 
-@pytest.mark.case("B-51")
+@pytest.mark.case("B-51", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(120)
 @pytest.mark.parametrize("who", ["the same server", "another server"])
@@ -84,7 +84,7 @@ def limited_messages(rig: Rig, node: RabbitNode, size: int) -> Iterator[None]:
         node.ctl("eval", "application:unset_env(rabbit, max_message_size).")
 
 
-@pytest.mark.case("B-55")
+@pytest.mark.case("B-55", short=True)
 @pytest.mark.slow
 def test_a_request_that_is_too_large_for_the_broker_fails_alone(rig: Rig, node: RabbitNode) -> None:
     with limited_messages(rig, node, 100_000):
@@ -151,7 +151,7 @@ def test_no_request_is_begun_after_its_deadline(rig: Rig) -> None:
     assert len(ledger.executions) == 1
 
 
-@pytest.mark.case("B-58")
+@pytest.mark.case("B-58", short=True)
 def test_no_deadline_is_on_a_clock_that_can_be_set() -> None:
     package = Path(amphora.__file__).parent
     for path in [*(package / "rpc").glob("*.py"), *(package / "transport").glob("*.py")]:

@@ -28,7 +28,7 @@ class Supervisor:
             [self.server] = self.rig.serve(1, wait=False, **self.settings)
 
 
-@pytest.mark.case("B-52")
+@pytest.mark.case("B-52", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(120)
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
@@ -90,7 +90,7 @@ def test_poisoned_headers_among_good_requests_cost_nothing_but_themselves(rig: R
     rig.settle()
 
 
-@pytest.mark.case("C-31")
+@pytest.mark.case("C-31", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(120)
 def test_garbage_in_a_response_queue_is_dropped_and_answers_come_through(rig: Rig) -> None:

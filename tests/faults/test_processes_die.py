@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 IN_FLIGHT = 2 * PREFETCH
 
 
-@pytest.mark.case("B-60")
+@pytest.mark.case("B-60", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(200)
 def test_requests_of_a_killed_server_are_run_by_the_other(rig: Rig) -> None:

@@ -49,7 +49,7 @@ def test_a_frozen_broker_is_noticed_and_its_late_frames_are_ignored(
     rig.settle(duplicates=IN_FLIGHT)
 
 
-@pytest.mark.case("B-12")
+@pytest.mark.case("B-12", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(180)
 def test_a_client_to_which_nothing_comes_through_any_more_connects_again(rig: Rig) -> None:
@@ -101,7 +101,7 @@ def test_nothing_is_lost_when_the_broker_hears_nothing_any_more(rig: Rig, cut_of
     rig.settle(duplicates=IN_FLIGHT)
 
 
-@pytest.mark.case("B-14")
+@pytest.mark.case("B-14", short=True)
 @pytest.mark.slow
 @pytest.mark.time_limit(180)
 def test_answers_reach_the_new_connection_while_the_broker_believes_in_the_old_one(
@@ -216,7 +216,7 @@ def test_a_pause_shorter_than_a_heartbeat_costs_no_connection(rig: Rig) -> None:
     assert_nobody_reconnected(rig)
 
 
-@pytest.mark.case("B-19", long=True)
+@pytest.mark.case("B-19")
 @pytest.mark.slow
 @pytest.mark.time_limit(180)
 def test_heartbeats_keep_a_connection_up_that_would_be_dropped_when_idle(rig: Rig) -> None:

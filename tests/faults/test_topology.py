@@ -49,7 +49,7 @@ def test_a_request_queue_that_is_deleted_is_made_and_consumed_again(rig: Rig) ->
     rig.settle(errors=("Unroutable",))
 
 
-@pytest.mark.case("B-41")
+@pytest.mark.case("B-41", short=True)
 @pytest.mark.slow
 def test_of_mixed_calls_those_without_a_queue_are_told_at_once_and_only_those(rig: Rig) -> None:
     rig.server_here(concurrency=1000)
@@ -121,7 +121,7 @@ def test_a_queue_of_other_settings_is_an_error_that_names_it_and_harms_nobody_el
     rig.settle(remains=True)
 
 
-@pytest.mark.case("B-44")
+@pytest.mark.case("B-44", short=True)
 @pytest.mark.slow
 def test_calls_of_a_client_that_was_away_longer_than_its_queue_is_kept_are_told(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
@@ -186,7 +186,7 @@ def test_answers_to_clients_that_are_gone_cost_nobody_any_time(rig: Rig) -> None
     rig.settle()
 
 
-@pytest.mark.case("B-46")
+@pytest.mark.case("B-46", short=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["request", "response"])
 def test_an_exchange_that_is_deleted_costs_no_connection_and_no_hot_loop(
@@ -231,7 +231,7 @@ def test_callers_of_purged_requests_get_no_result(rig: Rig) -> None:
     rig.settle(errors=("NoResult",))
 
 
-@pytest.mark.case("B-48", long=True)
+@pytest.mark.case("B-48")
 @pytest.mark.slow
 @pytest.mark.time_limit(230)
 def test_per_key_queues_that_come_and_go_leave_nothing_behind(rig: Rig, node: RabbitNode) -> None:
