@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -57,6 +58,8 @@ class PythonProcess:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # What runs in the background of a shell has ctrl-C ignored, and would hand that on.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
         )
         self._reader = gevent.spawn(self._read)
         try:
