@@ -7,9 +7,11 @@ from time import monotonic
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from amphora import AmphoraError, Session
 from tests.faults import whole
+from tests.faults.ledger import answer_to
 from tests.faults.rig import CALLERS, PREFETCH, Rig
 from tests.support.rabbitmq import RabbitNode
 from tests.support.waiting import wait_until
@@ -127,12 +129,20 @@ def test_closing_does_not_wait_for_the_end_of_an_alarm(rig: Rig, node: RabbitNod
 def test_a_result_that_is_ready_during_an_alarm_is_sent_after_it_and_not_computed_again(
     rig: Rig, node: RabbitNode
 ) -> None:
-    server = rig.server_here()
+    release = Event()
+
+    def held(call_id: str) -> list[str]:
+        rig.executed_here(call_id)
+        release.wait()
+        return [answer_to(call_id), ""]
+
+    server = rig.server_here(held)
     client = rig.client_here()
-    pending = rig.many_here(client, 10, 6.0)
+    pending = rig.many_here(client, 10, function="held")
     wait_until(lambda: server.running == 10)
     with rig.outage("memory alarm"):
         raise_memory_alarm(node)
+        release.set()
         wait_until(lambda: server.running == 0)
         gevent.sleep(1.0)
         assert not any(greenlet.ready() for greenlet in pending)
