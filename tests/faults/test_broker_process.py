@@ -26,9 +26,11 @@ def test_nothing_is_lost_when_the_broker_is_stopped_and_started_again_and_again(
     rig.wait_for_answers(50)
     for _ in range(5):
         with rig.outage("stop_app"):
-            node.ctl("stop_app")
-            gevent.sleep(5.0)
-            node.ctl("start_app")
+            node.ctl("stop_app", timeout=60.0)
+            try:
+                gevent.sleep(5.0)
+            finally:
+                node.ctl("start_app", timeout=60.0)
         rig.wait_for_answers(rig.answered + 100)
     rig.wait_for_answers(5_000, 120.0)
     rig.settle(duplicates=5 * IN_FLIGHT)
