@@ -200,7 +200,7 @@ class RequestQueues:
         self._wake.set()
         if not self._attachers:
             self._spawn(self._attach_all)
-        elif self._attaching and len(self._attachers) < ATTACHERS:
+        elif len(self._fresh) > 1 and len(self._attachers) < ATTACHERS:
             self._spawn(self._help)
 
     def _spawn(self, attach: Callable[[], None]) -> None:
