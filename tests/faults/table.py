@@ -1,6 +1,6 @@
-"""Make the documentation's table of figures: `python -m tests.faults.table BOOKS`.
+"""Make the documentation's table of figures: `python -m tests.faults.table BOOKS ...`.
 
-BOOKS is the file that a run with AMPHORA_FAULTS_REPORT has written.
+BOOKS are the files that runs with AMPHORA_FAULTS_REPORT have written.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ SUMS = ("attempted", "ok", "hung", "wrong", "lost", "duplicated")
 COMMON = {*SUMS, "case", "test", "passed", "broker", "seed", "seconds", "errors", "unexpected"}
 
 
-def main(path: str) -> None:
-    books = json.loads(Path(path).read_text())
+def main(*paths: str) -> None:
+    books = [book for path in paths for book in json.loads(Path(path).read_text())]
     TABLE.write_text(table(books))
     print(f"{TABLE} has {len(books)} cases")
 
@@ -75,4 +75,4 @@ def sentence(test: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
