@@ -21,6 +21,8 @@ IN_FLIGHT = 2 * PREFETCH + CALLERS
 
 def raise_memory_alarm(node: RabbitNode) -> None:
     node.ctl("set_vm_memory_high_watermark", "absolute", "1000000")
+    # It takes effect a little later.
+    wait_until(lambda: "memory" in node.ctl("eval", "rabbit_alarm:get_alarms()."))
 
 
 def clear_memory_alarm(node: RabbitNode) -> None:
