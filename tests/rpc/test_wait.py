@@ -55,6 +55,7 @@ def test_at_the_timeout_wait_returns_what_is_ready(
 ) -> None:
     gates["a"].open()
     ready, pending = client.defer.a(1), client.defer.b(2)
+    ready.get()
     assert amphora.wait([pending, ready], timeout=0.3) == [ready]
     assert list(amphora.iwait([pending, ready], timeout=0.05)) == [ready]
     assert amphora.wait([pending], timeout=0) == []

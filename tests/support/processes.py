@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class ProcessError(Exception):
     """A program did not do what the test waits for. The message ends with its output."""
+
+
+def _as_in_a_terminal() -> None:
+    """Undo what background jobs and nohup hand on: that ctrl-C or a hang-up is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class PythonProcess:
@@ -58,8 +63,7 @@ class PythonProcess:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # What runs in the background of a shell has ctrl-C ignored, and would hand that on.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+            preexec_fn=_as_in_a_terminal,
         )
         self._reader = gevent.spawn(self._read)
         try:
