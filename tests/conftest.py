@@ -27,11 +27,21 @@ EXTERNAL_URL = os.environ.get("AMPHORA_TEST_URL") or None
 ALL_ON = os.environ.get("AMPHORA_TEST_ALL_ON") or None
 TIME_LIMIT = 60.0
 
+
+def runs_all() -> bool:
+    """Return whether this is the Python on which all tests run."""
+    return ALL_ON in (None, f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
 failed_key = pytest.StashKey[bool]()
 
 # No test measures time, hypothesis neither; and a failure in CI can be repeated anywhere.
 hypothesis.settings.register_profile("amphora", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("amphora")
+# On the Pythons beside the first, for what Python does to the code.
+hypothesis.settings.register_profile(
+    "briefly", parent=hypothesis.settings.get_profile("amphora"), max_examples=20
+)
+hypothesis.settings.load_profile("amphora" if runs_all() else "briefly")
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +123,7 @@ def is_for_another_python(item: pytest.Item) -> bool:
     Slow tests are about the broker or the load; what Python does to the code shows on the embedded
     broker as well as on RabbitMQ.
     """
-    this = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if ALL_ON in (None, this):
+    if runs_all():
         return False
     fixtures = {"private_node", "rabbit", "rabbit_node"}
     on_rabbitmq = "rabbitmq" in item.name.partition("[")[2] or not fixtures.isdisjoint(
