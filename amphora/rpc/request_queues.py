@@ -45,7 +45,7 @@ RECEIVERS_PER_LANE = 500
 ATTACHERS = 4
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
-RETRIES_PER_SECOND = 20
+RETRIES_PER_SECOND = 5
 # How soon a channel that nobody needs any more is closed.
 TIDY_INTERVAL = 1.0
 # How long the keeper of the connection may take to notice that it has ended.
