@@ -1,6 +1,7 @@
 """Make the documentation's table of figures: `python -m tests.faults.table BOOKS ...`.
 
-BOOKS are the files that runs with AMPHORA_FAULTS_REPORT have written.
+BOOKS are the files that runs with AMPHORA_FAULTS_REPORT have written.  What a later one says of a
+case counts.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ COMMON = {*SUMS, "case", "test", "passed", "broker", "seed", "seconds", "errors"
 
 
 def main(*paths: str) -> None:
-    books = [book for path in paths for book in json.loads(Path(path).read_text())]
-    TABLE.write_text(table(books))
+    books = {}
+    for path in paths:
+        for book in json.loads(Path(path).read_text()):
+            books[book["case"], book["test"]] = book
+    TABLE.write_text(table(list(books.values())))
     print(f"{TABLE} has {len(books)} cases")
 
 
