@@ -193,7 +193,8 @@ def test_a_bad_network_makes_calls_slower_and_nothing_else(
     make_bad(proxy)
     client = rig.call(whole(1_000, 200), url=proxy.url, body=100)
     client.wait(180.0)
-    ledger = rig.settle(slower=True)
+    # Over a second away, closing does not wait for the response queue to be deleted: it expires.
+    ledger = rig.settle(slower=True, remains=make_bad is late)
     assert_nobody_reconnected(rig)
     assert len(ledger.of("ok")) == len(ledger.begun)
 
