@@ -33,6 +33,7 @@ def runs_all() -> bool:
     return ALL_ON in (None, f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
+tests_begun = 0
 failed_key = pytest.StashKey[bool]()
 
 # No test measures time, hypothesis neither; and a failure in CI can be repeated anywhere.
@@ -164,6 +165,19 @@ def is_installed() -> bool:
 
 def pytest_collection_finish() -> None:
     """Take what the imports made out of the collector's sight: each test's scan has less to see."""
+    hide_objects()
+
+
+def pytest_runtest_logstart() -> None:
+    """Now and then, do the same with what pytest and hypothesis keep of the tests before."""
+    global tests_begun
+    tests_begun += 1
+    if not tests_begun % 25:
+        hide_objects()
+
+
+def hide_objects() -> None:
+    """Leave only objects that are made from now on to the collector and to `running_greenlets`."""
     gc.collect()
     gc.freeze()
 

@@ -36,10 +36,12 @@ def test_a_request_that_kills_its_server_is_given_up_and_its_neighbours_are_serv
     rig: Rig, queue_type: str
 ) -> None:
     client = rig.client_here(timeout=60.0, queue_type=queue_type)
+    # Their last attempts are made one after the other.
+    pause = whole(1.0, 0.2)
     # All wait in the queue, so that the first server gets them together.
-    neighbours = rig.many_here(client, PREFETCH // 2, 1.0)
+    neighbours = rig.many_here(client, PREFETCH // 2, pause)
     bad = client.defer.die("bad")
-    neighbours += rig.many_here(client, PREFETCH // 2 - 1, 1.0)
+    neighbours += rig.many_here(client, PREFETCH // 2 - 1, pause)
     wait_until(lambda: client.pending == PREFETCH and not client.session.publisher.unsettled)
     rig.ledger.begun["bad"] = next(iter(rig.ledger.begun.values()))
     rig.ledger.forsaken.append("bad")

@@ -194,7 +194,7 @@ def test_an_exchange_that_is_deleted_costs_no_connection_and_no_hot_loop(
 ) -> None:
     proxy = rig.proxy()
     server = rig.server_here(url=proxy.url)
-    client = rig.client_here(url=proxy.url, timeout=5.0)
+    client = rig.client_here(url=proxy.url, timeout=whole(5.0, 2.0))
     assert rig.one_here(client).outcome == "ok"
     with rig.outage(f"the {kind} exchange is deleted"):
         on_a_channel(rig, lambda channel: channel.exchange_delete(rig.exchange(kind)))
