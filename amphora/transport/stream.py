@@ -7,8 +7,10 @@ nowhere else.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Any
 
 import gevent
 import gevent.socket
@@ -19,6 +21,8 @@ from amphora.transport.endpoint import IN_MEMORY, address
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RECEIVE_SIZE = 256 * 1024
+# An event of gevent's loop, which has no name for it.
+READ = 1
 
 # The brokers in this process, by the names in their URLs `memory://name`.  Each takes the
 # descriptor of a connected socket.
@@ -46,6 +50,11 @@ class Stream:
     def __init__(self, sock: gevent.socket.socket, peer: str) -> None:
         self._socket = sock
         self.peer = peer
+        self._hub: Any = gevent.get_hub()
+        # TLS may hold bytes that the socket does not show any more.
+        tls = isinstance(sock, gevent.ssl.SSLSocket)
+        self._readable = None if tls else self._hub.loop.io(sock.fileno(), READ)
+        self._drained = False
 
     def receive(self) -> bytes:
         """Return the bytes that are there, waiting for the first; b"" at the end.
@@ -56,11 +65,16 @@ class Stream:
             ConnectionLost: the connection broke.
         """
         try:
-            return self._socket.recv(RECEIVE_SIZE)
+            if self._drained and self._readable is not None:
+                # Trying and failing first, as the socket does, takes longer than all the rest.
+                self._hub.wait(self._readable)
+            data = self._socket.recv(RECEIVE_SIZE)
         except OSError as error:
             raise ConnectionLost(
                 f"the connection to {self.peer} broke: {_reason(error)}"
             ) from error
+        self._drained = len(data) < RECEIVE_SIZE
+        return data
 
     def send(self, data: bytes | memoryview) -> None:
         """Write all of `data`.  Switches greenlets when the peer is slow.
@@ -69,7 +83,10 @@ class Stream:
             ConnectionLost: the connection broke.
         """
         try:
-            self._socket.sendall(data)
+            # sendall() asks for the size of the socket's buffer each time; mostly all fits.
+            sent = self._socket.send(data)
+            if sent < len(data):
+                self._socket.sendall(memoryview(data)[sent:])
         except OSError as error:
             raise ConnectionLost(
                 f"the connection to {self.peer} broke: {_reason(error)}"
@@ -82,10 +99,14 @@ class Stream:
             gevent.socket.socket.shutdown(self._socket, gevent.socket.SHUT_RDWR)
         except OSError:
             pass
-        self._socket.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close this process's copy without a word to the peer, as a forked child must."""
+        if self._readable is not None:
+            closed = OSError(errno.EBADF, "it was closed on this side")
+            self._hub.cancel_wait(self._readable, closed, close_watcher=True)
+            self._readable = None
         self._socket.close()
 
 
