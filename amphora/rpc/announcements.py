@@ -23,13 +23,13 @@ from amphora.transport.session import Session
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
-from amphora.wire.properties import Properties
+from amphora.wire.properties import Properties, PropertiesTemplate
 
 logger = logging.getLogger("amphora.rpc")
 
 QUEUE_EXPIRES_MS = 5 * 60 * 1000
 PREFETCH = 1000
-TRANSIENT = 1
+TEMPLATE = PropertiesTemplate(Properties(delivery_mode=1))
 # How long a server waits for its queue to be set up before it goes on without.
 BEGIN_TIMEOUT = 1.0
 # An announcement that could not be made within this many seconds is not made any more.
@@ -62,7 +62,8 @@ class Announcer:
         outgoing = Outgoing(
             self._exchange,
             queue,
-            Properties(message_id=naming.new_id(), delivery_mode=TRANSIENT),
+            TEMPLATE,
+            naming.new_id(),
             b"",
             needs=(self._topology,),
             on_settled=lambda _: settled.set(),

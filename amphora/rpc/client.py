@@ -34,7 +34,7 @@ from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.throttle import ThrottledLog
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
-from amphora.wire.properties import Properties
+from amphora.wire.properties import Properties, PropertiesTemplate
 
 logger = logging.getLogger("amphora.rpc")
 throttled = ThrottledLog(logger)
@@ -192,6 +192,18 @@ class AmqpRpcClient:
         self.session.consuming.add(self._responses)
         # Requests leave when their answers have somewhere to go.
         self._needs = (self._requests, self._responses)
+        self._requested = self._template(reply_to=self.client_id)
+        self._casts = self._template()
+
+    def _template(self, **more: Any) -> PropertiesTemplate:
+        """Return the properties of requests, and `more` of them."""
+        return PropertiesTemplate(
+            Properties(
+                content_type=self.serializer.content_type,
+                delivery_mode=PERSISTENT if self._durable else TRANSIENT,
+                **more,
+            )
+        )
 
     def forked(self) -> None:
         """Become another client in a forked child; what is pending is the parent's."""
@@ -239,7 +251,7 @@ class AmqpRpcClient:
             # Else a cast waits for its server as long as it takes: only the caller has a limit.
             timeout = check_timeout(options["timeout"])
             deadline = monotonic() + timeout
-        outgoing = self._outgoing(name, args, kwargs, options, None, deadline)
+        outgoing = self._outgoing(name, args, kwargs, options, self._casts, deadline)
         wait = options.get("wait_publish", False)
         self._calls.cast(outgoing, name, deadline, log=not wait)
         if not wait:
@@ -260,7 +272,7 @@ class AmqpRpcClient:
     ) -> Result:
         timeout = check_timeout(options["timeout"]) if "timeout" in options else self.timeout
         deadline = monotonic() + timeout
-        outgoing = self._outgoing(name, args, kwargs, options, self.client_id, deadline)
+        outgoing = self._outgoing(name, args, kwargs, options, self._requested, deadline)
         result = Result(self._calls.forget, name, timeout, outgoing)
         self._calls.publish(result, deadline)
         return result
@@ -271,7 +283,7 @@ class AmqpRpcClient:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: dict[str, Any],
-        reply_to: str | None,
+        template: PropertiesTemplate,
         deadline: float | None,
     ) -> Outgoing:
         if self._closed:
@@ -285,23 +297,14 @@ class AmqpRpcClient:
             raise WrongRequest(
                 f"the arguments of {self.namespace}.{printable(name, 100)} cannot be sent: {error}"
             ) from error
-        request_id = naming.new_id()
-        properties = Properties(
-            content_type=self.serializer.content_type,
-            delivery_mode=PERSISTENT if self._durable else TRANSIENT,
-            correlation_id=request_id,
-            message_id=request_id,
-            reply_to=reply_to,
-        )
-        needs = self._needs if reply_to is not None else (self._requests,)
         key = options.get("routing_key")
-        routing_key = "" if key is None else naming.routing_key_for(key)
         return Outgoing(
             self._exchange,
-            routing_key,
-            properties,
+            "" if key is None else naming.routing_key_for(key),
+            template,
+            naming.new_id(),
             body,
-            needs=needs,
+            needs=(self._requests,) if template is self._casts else self._needs,
             on_settled=None,
             expires_at=deadline,
             confirm=self._durable,

@@ -24,24 +24,25 @@ class Delivery:
 
     Attributes:
         message: the request, as it came.
+        request_id: its id, empty if it has none.
         answered: True when the response is on its way, and the rest is up to its confirm.
     """
 
-    __slots__ = ("_all", "_channel", "_twins", "answered", "message")
+    __slots__ = ("_all", "_channel", "_twins", "answered", "message", "request_id")
 
     def __init__(
-        self, message: Message[Deliver], channel: Channel, deliveries: Deliveries | None
+        self,
+        message: Message[Deliver],
+        channel: Channel,
+        deliveries: Deliveries | None,
+        request_id: str,
     ) -> None:
         self.message = message
+        self.request_id = request_id
         self.answered = False
         self._channel = channel
         self._twins: list[tuple[Channel, int]] | None = None
         self._all = deliveries
-
-    @property
-    def request_id(self) -> str:
-        """The id of the request, empty if it has none."""
-        return _id_of(self.message)
 
     @property
     def again(self) -> bool:
@@ -53,8 +54,9 @@ class Delivery:
         if self._all is not None:
             self._all.done(self)
         self._channel.ack(self.message.method.delivery_tag)
-        for channel, delivery_tag in self._twins or ():
-            channel.ack(delivery_tag)
+        if self._twins is not None:
+            for channel, delivery_tag in self._twins:
+                channel.ack(delivery_tag)
 
     def nack(self, *, requeue: bool = True) -> None:
         """Give the request back, or with `requeue=False` away.  Never switches greenlets."""
@@ -85,10 +87,10 @@ class Deliveries:
         """Return the delivery to handle; None if its request is in work or done already."""
         request_id = _id_of(message)
         if not request_id:
-            return Delivery(message, channel, None)
-        if self.join(message, channel):
+            return Delivery(message, channel, None, "")
+        if message.method.redelivered and self.join(message, channel):
             return None
-        delivery = Delivery(message, channel, self)
+        delivery = Delivery(message, channel, self, request_id)
         self._in_work[request_id] = delivery
         return delivery
 
@@ -112,7 +114,7 @@ class Deliveries:
 
     def done(self, delivery: Delivery) -> None:
         """Take note that a request is done with."""
-        self.leave(delivery)
+        self._in_work.pop(delivery.request_id, None)
         self._done[_fingerprint(delivery.message)] = None
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)

@@ -95,8 +95,8 @@ class AmqpRpcFanoutClient(AmqpRpcClient):
     ) -> Gathered:
         timeout = check_timeout(options["timeout"]) if "timeout" in options else self.timeout
         deadline = monotonic() + timeout
-        outgoing = self._outgoing(name, args, kwargs, options, self.client_id, deadline)
-        outgoing.properties.message_type = GATHER
+        template = self._template(reply_to=self.client_id, message_type=GATHER)
+        outgoing = self._outgoing(name, args, kwargs, options, template, deadline)
         gathered = Gathered(self._calls.forget, name, timeout, outgoing, self._roll_call)
         self._calls.publish(gathered, deadline)
         return gathered

@@ -29,6 +29,8 @@ logger = logging.getLogger("amphora.rpc")
 
 # A request whose earlier attempts cannot be looked up rests so long, in seconds.
 FAILED_PAUSE = 0.5
+# Nothing is counted before a request comes again.
+FIRST_ATTEMPT = nullcontext()
 
 
 class RequestHandling:
@@ -149,9 +151,8 @@ class RequestHandling:
 
     def _process(self, delivery: Delivery, *, here: bool = False) -> None:
         message = delivery.message
-        attempt = self._attempts.attempt(message) if delivery.again else nullcontext()
         try:
-            with attempt:
+            with self._attempts.attempt(message) if delivery.again else FIRST_ATTEMPT:
                 response = self._executor.execute(message, here=here)
                 if response is not None and (here or gevent.getcurrent() in self._pool):
                     # Before the attempt is forgotten, which takes a while: who is killed then has

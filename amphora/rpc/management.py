@@ -171,7 +171,7 @@ class Management:
             response = Response(exception=error_body(WrongRequest("the command was ignored")))
         if message.properties.reply_to:
             body, content_type = self._executor.encode(response, message.properties.content_type)
-            self._responder.respond(Delivery(message, channel, None), body, content_type)
+            self._responder.respond(Delivery(message, channel, None, ""), body, content_type)
         else:
             channel.ack(message.method.delivery_tag)
 

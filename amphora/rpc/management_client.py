@@ -63,8 +63,8 @@ class ManagementClient(AmqpRpcClient):
         timeout = self.timeout if timeout is None else check_timeout(timeout)
         key = naming.management_key(worker or namespace)
         deadline = monotonic() + timeout
-        outgoing = self._outgoing(command, args, {}, {"routing_key": key}, self.client_id, deadline)
-
+        options = {"routing_key": key}
+        outgoing = self._outgoing(command, args, {}, options, self._requested, deadline)
         roll_call = RollCall(self.session, namespace) if worker is None else OneWorker()
         gathered = Gathered(self._calls.forget, command, timeout, outgoing, roll_call)
         self._calls.publish(gathered, deadline)

@@ -5,13 +5,17 @@
     client.call(timeout=5).f(x)         options first
     client.call(function_name="a.b")(x) a name that is not an attribute path
 
-A proxy never changes, so each step may be kept and used again.
+A proxy never changes, so each step may be kept and used again.  The proxy itself keeps the steps
+that were taken from it, as attributes: the next call of the same function finds its own there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+# Names may come from anywhere, so there is an end to keeping them.
+MOST_KEPT = 1000
 
 R = TypeVar("R")
 # What a proxy does in the end: (function name, args, kwargs, options) -> R
@@ -20,8 +24,6 @@ Send = Callable[[str, tuple[Any, ...], dict[str, Any], dict[str, Any]], R]
 
 class Proxy(Generic[R]):
     """A way of calling, with options and the path of a function's name so far."""
-
-    __slots__ = ("_allowed", "_mode", "_options", "_path", "_send")
 
     def __init__(
         self,
@@ -45,7 +47,10 @@ class Proxy(Generic[R]):
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         path = f"{self._path}.{name}" if self._path else name
-        return Proxy(self._mode, self._send, self._allowed, self._options, path)
+        step = Proxy(self._mode, self._send, self._allowed, self._options, path)
+        if len(self.__dict__) < MOST_KEPT:
+            self.__dict__[name] = step
+        return step
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function at the end of the path; without a path, take options.

@@ -15,7 +15,7 @@ from amphora.transport.publisher import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.throttle import ThrottledLog
 from amphora.transport.topology import Exchange, Topology
-from amphora.wire.properties import Properties
+from amphora.wire.properties import Properties, PropertiesTemplate
 
 throttled = ThrottledLog(logging.getLogger("amphora.rpc"))
 
@@ -49,6 +49,8 @@ class Responder:
         self._topology = Topology(Exchange(self._exchange))
         self._worker_id = worker_id
         self._on_quiet = on_quiet
+        # By content type, delivery mode and message type, of which there are few.
+        self._templates: dict[tuple[str, int, str | None], PropertiesTemplate] = {}
 
     def open(self) -> None:
         """Declare the exchange for responses, now and on every later connection."""
@@ -70,24 +72,15 @@ class Responder:
         Never switches greenlets.
         """
         request = delivery.message.properties
-        request_id = request.correlation_id or request.message_id or ""
         # As safe, and as fast, as the request was.
         durable = request.delivery_mode != TRANSIENT
-        properties = Properties(
-            content_type=content_type,
-            delivery_mode=PERSISTENT if durable else TRANSIENT,
-            correlation_id=request_id,
-            message_id=request_id,
-            app_id=self._worker_id,
-        )
-        if response_type is not None:
-            properties.message_type = response_type
         reply_to = request.reply_to or ""
         direct = reply_to.startswith(DIRECT_REPLY_TO)
         outgoing = Outgoing(
             "" if direct else self._exchange,
             reply_to,
-            properties,
+            self._template(content_type, PERSISTENT if durable else TRANSIENT, response_type),
+            request.correlation_id or request.message_id or "",
             body,
             needs=() if direct else (self._topology,),
             on_settled=lambda outgoing: self._settled(outgoing, delivery),
@@ -103,6 +96,21 @@ class Responder:
             throttled.warning("%s: a response cannot be sent: %s", self._worker_id, error)
             self.unconfirmed -= 1
             delivery.nack(requeue=isinstance(error, ConnectionLost))
+
+    def _template(
+        self, content_type: str, delivery_mode: int, response_type: str | None
+    ) -> PropertiesTemplate:
+        kind = content_type, delivery_mode, response_type
+        template = self._templates.get(kind)
+        if template is None:
+            properties = Properties(
+                content_type=content_type,
+                delivery_mode=delivery_mode,
+                app_id=self._worker_id,
+                message_type=response_type,
+            )
+            template = self._templates[kind] = PropertiesTemplate(properties)
+        return template
 
     def _settled(self, outgoing: Outgoing, delivery: Delivery) -> None:
         self.unconfirmed -= 1

@@ -46,6 +46,8 @@ class Result(AsyncResult):  # type: ignore[type-arg]
     with its answer; the request itself is still served.
     """
 
+    __slots__ = ("_forget", "function_name", "outgoing", "request_id", "ticket", "timeout")
+
     def __init__(
         self,
         forget: Callable[[Pending], None],

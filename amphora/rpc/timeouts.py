@@ -39,7 +39,7 @@ class Timeouts:
 
     def add(self, key: str, deadline: float) -> int:
         """Watch a deadline on the monotonic clock; return the ticket that `discard` wants."""
-        ticket = math.ceil(deadline * BUCKETS_PER_SECOND)
+        ticket = int(deadline * BUCKETS_PER_SECOND) + 1
         bucket = self._buckets.get(ticket)
         if bucket is None:
             self._buckets[ticket] = {key: None}

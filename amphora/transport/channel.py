@@ -189,6 +189,19 @@ class Channel(Operations):
             ValueError: a name or a property does not fit; nothing was sent.
             ConnectionLost, ChannelClosed: the channel has ended; nothing was sent.
         """
+        encoded = encode_properties(properties)
+        self.publish_encoded(exchange, routing_key, encoded, body, mandatory, unconfirmed)
+
+    def publish_encoded(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: bytes,
+        body: bytes,
+        mandatory: bool,
+        unconfirmed: Unconfirmed | None,
+    ) -> None:
+        """Do the same with properties that are encoded already; see `publish`."""
         if len(body) > self.connection.max_message_size:
             # The broker would close the channel for it, with everything else on it.
             raise ValueError(
@@ -198,7 +211,7 @@ class Channel(Operations):
         data = encode_content(
             self.number,
             encode_publish_payload(exchange, routing_key, mandatory),
-            encode_properties(properties),
+            properties,
             body,
             self.connection.frame_max,
         )

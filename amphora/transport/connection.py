@@ -210,8 +210,9 @@ class Connection:
         """
         self._outgoing.append(data)
         self._unwritten += len(data)
-        # Remembered, because it may come and pass while the writer waits for one write.
-        self._was_congested = self._was_congested or self.congested
+        if self._unwritten > HIGH_WATER:
+            # Remembered, because it may come and pass while the writer waits for one write.
+            self._was_congested = True
         self._wake_writer.set()
 
     @property

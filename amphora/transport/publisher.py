@@ -33,14 +33,15 @@ from amphora.transport.confirms import Returned
 from amphora.transport.connection import Connection
 from amphora.transport.deadline import Deadline
 from amphora.transport.link import Link, Part
-from amphora.wire.properties import Properties
+from amphora.wire.properties import PropertiesTemplate
 
 
 class Outgoing:
     """A message on its way to the broker.
 
     Args:
-        properties: must have a `message_id` that no other message has.
+        template: the message's properties.
+        message_id: its id, which no other message has.
         needs: the parts that must be ready before the message may leave.
         expires_at: the point on the monotonic clock when the message is worth nothing any more;
             the broker is told how much is left when it is sent.
@@ -64,16 +65,17 @@ class Outgoing:
         "message_id",
         "needs",
         "on_settled",
-        "properties",
         "routing_key",
         "settled",
+        "template",
     )
 
     def __init__(
         self,
         exchange: str,
         routing_key: str,
-        properties: Properties,
+        template: PropertiesTemplate,
+        message_id: str,
         body: bytes,
         *,
         needs: tuple[Part, ...],
@@ -84,14 +86,14 @@ class Outgoing:
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
-        self.properties = properties
+        self.template = template
+        self.message_id = message_id
         self.body = body
         self.needs = needs
         self.on_settled = on_settled
         self.expires_at = expires_at
         self.mandatory = mandatory
         self.confirm = confirm
-        self.message_id = properties.message_id or ""
         self.error: AmphoraError | None = None
         self.settled = False
         self.attempts = 0
@@ -340,20 +342,20 @@ class Publisher(Part):
         return True
 
     def _send(self, outgoing: Outgoing, channel: Channel) -> None:
-        properties = outgoing.properties
+        expiration = None
         if outgoing.expires_at is not None:
-            left = outgoing.expires_at - monotonic()
-            properties.expiration = str(max(int(left * 1000), 0))
+            left = int((outgoing.expires_at - monotonic()) * 1000)
+            expiration = str(left) if left > 0 else "0"
         if not outgoing.confirm and self._unconfirming is not None:
             channel = self._unconfirming
-        suspect = outgoing in self._suspects
-        channel.publish(
+        suspect = bool(self._suspects) and outgoing in self._suspects
+        channel.publish_encoded(
             outgoing.exchange,
             outgoing.routing_key,
-            properties,
+            outgoing.template.encode(outgoing.message_id, expiration),
             outgoing.body,
-            mandatory=outgoing.mandatory,
-            unconfirmed=_Suspect(outgoing, self._acquit) if suspect else outgoing,
+            outgoing.mandatory,
+            _Suspect(outgoing, self._acquit) if suspect else outgoing,
         )
         if suspect:
             self._alone = outgoing

@@ -47,7 +47,6 @@ SYNTAX_ERROR = 502
 COMMAND_INVALID = 503
 
 _TAG_AND_BITS = struct.Struct(">QB")
-_TAG_BITS_AND_LENGTH = struct.Struct(">QBB")
 _METHOD_HEADER = struct.Struct(">BHIHH")
 _ACK_FRAME = struct.Struct(">BHIHHQBB")
 _BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
@@ -256,21 +255,22 @@ def _decode_deliver_at_once(payload: bytes) -> Deliver | None:
     """Return a basic.deliver that is in order; None otherwise, and the reader will say why."""
     try:
         tag = 5 + payload[4]
-        delivery_tag, bits, length = _TAG_BITS_AND_LENGTH.unpack_from(payload, tag)
-        exchange = tag + _TAG_BITS_AND_LENGTH.size
-        key = exchange + length + 1
-        end = key + payload[key - 1]
-        if end != len(payload):
-            return None
-        return Deliver(
-            payload[5:tag].decode(),
-            delivery_tag,
-            bool(bits & 1),
-            payload[exchange : key - 1].decode(),
-            payload[key:end].decode(),
-        )
+        delivery_tag, bits = _TAG_AND_BITS.unpack_from(payload, tag)
+        names = payload[5:tag], payload[tag + _TAG_AND_BITS.size :]
+        consumer_tag, exchange, routing_key = _decode_names(*names)
     except (IndexError, ValueError, struct.error):
         return None
+    return Deliver(consumer_tag, delivery_tag, bool(bits & 1), exchange, routing_key)
+
+
+# A consumer's deliveries have the same names again and again.
+@lru_cache(maxsize=1024)
+def _decode_names(tag: bytes, exchange_and_key: bytes) -> tuple[str, str, str]:
+    reader = FieldReader(exchange_and_key)
+    exchange, routing_key = reader.shortstr(), reader.shortstr()
+    if reader.position != len(exchange_and_key):
+        raise ValueError("bytes behind the routing key")
+    return tag.decode(), exchange, routing_key
 
 
 def _decode_deliver(reader: FieldReader) -> Deliver:

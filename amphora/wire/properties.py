@@ -12,7 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from amphora.errors import MessageError
-from amphora.wire.fields import MISFITS, READERS, WRITERS, FieldReader, Table
+from amphora.wire.fields import (
+    MISFITS,
+    READERS,
+    WRITERS,
+    FieldReader,
+    Table,
+    encode_shortstr,
+)
 
 _FLAGS = struct.Struct(">H")
 
@@ -41,10 +48,11 @@ class Properties:
     cluster_id: str | None = None
 
     def __init__(self, **values: Any) -> None:
-        if not _PROPERTY_SET.issuperset(values):
-            unknown = ", ".join(sorted(map(repr, values.keys() - _PROPERTY_SET)))
-            raise TypeError(f"a message has no property {unknown}")
-        self.__dict__.update(values)
+        if values:
+            if not _PROPERTY_SET.issuperset(values):
+                unknown = ", ".join(sorted(map(repr, values.keys() - _PROPERTY_SET)))
+                raise TypeError(f"a message has no property {unknown}")
+            self.__dict__.update(values)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         for name in PROPERTY_NAMES:
@@ -125,6 +133,54 @@ def encode_properties(properties: Properties) -> bytes:
     return b"".join(parts)
 
 
+class PropertiesTemplate:
+    """The properties of messages that differ in their id and their expiration alone.
+
+    Encoded once; a message then costs no more than joining a few pieces.  Its id is its
+    `message_id` and its `correlation_id`.
+
+    Args:
+        properties: what the messages have in common.
+
+    Raises:
+        ValueError: a property does not fit its AMQP type.
+    """
+
+    __slots__ = ("_back", "_expiring", "_front", "_lasting", "_middle")
+
+    def __init__(self, properties: Properties) -> None:
+        common = dict(properties)
+        if not common.keys().isdisjoint(("correlation_id", "expiration", "message_id")):
+            raise ValueError("what differs from message to message is not in a template")
+
+        def pieces(first: str | None, last: str | None) -> bytes:
+            """Return the encoded properties between two, without the flags in front."""
+            begin = 0 if first is None else PROPERTY_NAMES.index(first) + 1
+            end = None if last is None else PROPERTY_NAMES.index(last)
+            between = {name: common[name] for name in PROPERTY_NAMES[begin:end] if name in common}
+            return encode_properties(Properties(**between))[_FLAGS.size :]
+
+        self._front = pieces(None, "correlation_id")
+        self._middle = pieces("correlation_id", "expiration")
+        self._back = pieces("message_id", None)
+        common |= {"correlation_id": "", "message_id": ""}
+        self._lasting = encode_properties(Properties(**common))[: _FLAGS.size]
+        self._expiring = encode_properties(Properties(**common, expiration=""))[: _FLAGS.size]
+
+    def encode(self, message_id: str, expiration: str | None = None) -> bytes:
+        """Return what `encode_properties` would for one of the messages.
+
+        Raises:
+            ValueError: the id is longer than 255 bytes or cannot be UTF-8.
+        """
+        encoded = encode_shortstr(message_id)
+        if expiration is None:
+            flags, expires = self._lasting, b""
+        else:
+            flags, expires = self._expiring, encode_shortstr(expiration)
+        return b"".join((flags, self._front, encoded, self._middle, expires, encoded, self._back))
+
+
 # Which properties a set of flags announces, so that decoding looks only at those.
 _ReadPlan = tuple[tuple[str, str], ...]
 _read_plans: dict[int, _ReadPlan] = {}
@@ -153,19 +209,26 @@ def decode_properties(payload: bytes, position: int = 12) -> Properties:
         flags = payload[position] << 8 | payload[position + 1]
         position += 2
         for name, kind in _read_plans.get(flags) or _read_plan(flags):
-            if kind == "shortstr" and position < size:
-                # As FieldReader does it, but written out: nearly all are short strings.
+            # As FieldReader does it, but written out: nearly all are of two kinds.
+            if kind == "shortstr":
                 start = position + 1
                 position = start + payload[position]
                 if position > size:
                     raise ValueError(f"{position - start} bytes announced, {size - start} there")
                 values[name] = payload[start:position].decode()
+            elif kind == "octet":
+                values[name] = payload[position]
+                position += 1
             else:
                 reader = FieldReader(payload, position)
                 values[name] = READERS[kind](reader)
                 position = reader.position
         if position != size:
             raise ValueError("bytes behind the last property")
-    except (ValueError, IndexError) as error:
+    except IndexError as error:
+        raise MessageError(
+            "the header of the message cannot be read: more is announced than there is"
+        ) from error
+    except ValueError as error:
         raise MessageError(f"the header of the message cannot be read: {error}") from error
     return properties

@@ -10,7 +10,7 @@ import pytest
 
 from amphora.rpc.gather import Gathered
 from amphora.transport.publisher import Outgoing
-from amphora.wire.properties import Properties
+from amphora.wire.properties import Properties, PropertiesTemplate
 
 TIMEOUT = 30.0
 
@@ -20,7 +20,8 @@ class Room:
 
     def __init__(self, there: int) -> None:
         self.there = there
-        self.outgoing = Outgoing("", "", Properties(message_id="1"), b"", needs=(), on_settled=None)
+        template = PropertiesTemplate(Properties())
+        self.outgoing = Outgoing("", "", template, "1", b"", needs=(), on_settled=None)
         # Those of `there` who have left since they were counted.
         self.left: set[str] = set()
         roll_call: Any = self

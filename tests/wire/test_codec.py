@@ -24,7 +24,13 @@ from amphora.wire.codec import (
     encode_shortstr,
     methods,
 )
-from amphora.wire.properties import PROPERTY_NAMES, Properties, decode_properties, encode_properties
+from amphora.wire.properties import (
+    PROPERTY_NAMES,
+    Properties,
+    PropertiesTemplate,
+    decode_properties,
+    encode_properties,
+)
 from tests.wire import strategies
 from tests.wire.receiver import arguments, at_most_lines
 
@@ -336,6 +342,35 @@ def test_properties_survive_our_own_codec(values: dict[str, Any]) -> None:
 
     assert decoded == properties
     assert dict(decoded) == values
+
+
+@given(
+    values=strategies.properties,
+    message_id=strategies.shortstrs,
+    expiration=st.none() | strategies.shortstrs,
+)
+def test_a_template_says_what_its_properties_would(
+    values: dict[str, Any], message_id: str, expiration: str | None
+) -> None:
+    own = {"correlation_id": message_id, "message_id": message_id, "expiration": expiration}
+    common = {name: value for name, value in values.items() if name not in own}
+
+    template = PropertiesTemplate(Properties(**common))
+
+    whole = Properties(
+        **common, **{name: value for name, value in own.items() if value is not None}
+    )
+    assert template.encode(message_id, expiration) == encode_properties(whole)
+
+
+def test_a_template_has_nothing_that_differs_from_message_to_message() -> None:
+    with pytest.raises(ValueError, match="is not in a template"):
+        PropertiesTemplate(Properties(message_id="1"))
+
+
+def test_an_id_that_is_too_long_for_a_template_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="256 bytes"):
+        PropertiesTemplate(Properties()).encode("x" * 256)
 
 
 def test_an_empty_text_is_not_the_same_as_no_property() -> None:
