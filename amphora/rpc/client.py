@@ -222,6 +222,10 @@ class AmqpRpcClient:
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Any:
         result = self._send(name, args, kwargs, self._tuned(name, args, kwargs, options))
+        if result.ready():
+            # It has failed without waiting.  A loop that calls again at once would otherwise keep
+            # everybody from running who could help.
+            gevent.sleep(0)
         try:
             return result.get()
         except BaseException:

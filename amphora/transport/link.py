@@ -375,6 +375,8 @@ class Link:
         self.connection = None
         self._due.clear()
         for part in list(self._parts):
+            # What was refused may be allowed when there is a connection again.
+            part.error = None
             part.lost()
         self._changed()
 
