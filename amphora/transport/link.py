@@ -63,7 +63,7 @@ class Part:
 class Backoff:
     """Growing pauses with full jitter.
 
-    The longest pause is a quarter of the time that has been tried for, within 0.1 s to 5 s: what
+    The longest pause is an eighth of the time that has been tried for, within 0.1 s to 5 s: what
     was away for a short time is found again soon, and what stays away is not pestered.
     """
 
@@ -84,7 +84,7 @@ class Backoff:
         if self._began is None:
             self._began = now
             return 0.0
-        limit = min(max((now - self._began) / 4, FIRST_PAUSE), LONGEST_PAUSE)
+        limit = min(max((now - self._began) / 8, FIRST_PAUSE), LONGEST_PAUSE)
         return random.uniform(0, limit)  # noqa: S311 (no secret)
 
 

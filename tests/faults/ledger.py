@@ -228,8 +228,8 @@ def _broken(ledger: Ledger, allowed: Allowed) -> Iterator[tuple[int, str]]:
             yield 7, f"left behind: {remain}"
     if allowed.recovery is not None:
         for (_, away), took in zip(ledger.back, ledger.first_answers, strict=True):
-            # The pauses between attempts are a quarter of the time that was tried for.
-            limit = max(allowed.recovery, min(away / 4, 5.0) + 1.0)
+            # The pauses between attempts are an eighth of the time that was tried for.
+            limit = max(allowed.recovery, min(away / 8, 5.0) + 1.0)
             if took > limit:
                 yield 8, f"the first answer took {took:.1f} s after {away:.1f} s without a broker"
     if not allowed.noise:
