@@ -17,7 +17,7 @@ from tests.support.brokers import Broker
 from tests.support.browser import Browser
 from tests.support.http import Answer, ask
 from tests.support.processes import ROOT, PythonProcess
-from tests.support.rabbitmq import ExternalBroker, RabbitNode, free_ports
+from tests.support.rabbitmq import free_ports
 from tests.support.waiting import wait_until
 
 PROGRAM = ROOT / "examples" / "messages"
@@ -51,11 +51,11 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def url(rabbit: RabbitNode | ExternalBroker) -> Iterator[str]:
+def url(broker_url: str) -> Iterator[str]:
     """The broker's URL; what the example keeps there is removed in the end."""
-    yield rabbit.url
+    yield broker_url
     for namespace in ("core", "messages"):
-        Broker(rabbit.url).forget(namespace)
+        Broker(broker_url).forget(namespace)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from gevent import subprocess
 import amphora
 from tests.support.brokers import Broker
 from tests.support.processes import ROOT, PythonProcess
+from tests.support.rabbitmq import ExternalBroker, RabbitNode
 
 SNIPPETS = ROOT / "docs" / "snippets"
 PROGRAMS = sorted(path for path in SNIPPETS.glob("*/*.py") if path.name != "server.py")
@@ -29,12 +30,12 @@ SERVER = re.compile(r'AmqpRpcServer\("([^"]+)"')
 
 
 @pytest.fixture
-def environment(broker_url: str, program: Path) -> Iterator[dict[str, str]]:
-    """The environment of programs that use the tests' broker.  Their namespaces are removed."""
-    yield {**os.environ, "AMQP_URL": broker_url, "PYTHONPATH": str(ROOT)}
+def environment(rabbit: RabbitNode | ExternalBroker, program: Path) -> Iterator[dict[str, str]]:
+    """The environment of programs that use the tests' RabbitMQ.  Their namespaces are removed."""
+    yield {**os.environ, "AMQP_URL": rabbit.url, "PYTHONPATH": str(ROOT)}
     for path in program.parent.glob("*.py"):
         for namespace in SERVER.findall(path.read_text(encoding="utf-8")):
-            Broker(broker_url).forget(namespace)
+            Broker(rabbit.url).forget(namespace)
 
 
 @pytest.mark.slow

@@ -1,0 +1,21 @@
+"""The examples run on RabbitMQ and on the broker that comes with amphora."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.processes import PythonProcess
+
+
+@pytest.fixture(
+    scope="module", params=["rabbitmq", pytest.param("embedded", marks=pytest.mark.slow)]
+)
+def broker_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a broker: the session's RabbitMQ, or one of `amphora broker`."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("rabbit").url
+        return
+    with PythonProcess("-m", "amphora", "broker", "--port", "0", ready="amqp://") as broker:
+        yield broker.wait_for("amqp://").split()[0]
