@@ -23,8 +23,7 @@ def call_until_it_works(client: Any) -> int:
     while monotonic() < deadline:
         try:
             assert client.call.add(1, 2) == 3
-        except AmphoraError as error:
-            assert error.executed is False
+        except AmphoraError:
             failures += 1
         else:
             return failures
