@@ -12,7 +12,8 @@ from gevent.server import StreamServer
 from amphora import AmqpRpcClient, AmqpRpcServer, Session, testing
 from tests.faults import whole
 from tests.faults.proxy import CUT, PASS
-from tests.faults.rig import CALLERS, PREFETCH, Rig
+from tests.faults.rig import CALLERS, PREFETCH, PROGRAMS, Rig
+from tests.support.processes import PythonProcess
 from tests.support.rabbitmq import RabbitNode
 from tests.support.waiting import wait_until
 
@@ -161,6 +162,68 @@ def test_a_channel_that_is_closed_is_opened_again_and_costs_its_neighbours_nothi
         server.stop()
         other.stop()
     rig.settle(duplicates=100, recovery=None)
+
+
+@pytest.mark.case("B-07")
+@pytest.mark.slow
+def test_what_is_refused_after_a_reconnect_costs_the_rest_nothing(rig: Rig) -> None:
+    proxy = rig.proxy()
+    with Session(proxy.url, heartbeat=4) as session, Session(rig.broker.url) as operator:
+        server = rig.server_here(session=session)
+        other = AmqpRpcServer(f"{rig.namespace}-other", session=session)
+        other.add_function(abs)
+        other.serve()
+        client = AmqpRpcClient(f"{rig.namespace}-other", session=session)
+        assert client.call.abs(-1) == 1
+        with rig.outage("the request queue comes back with other settings"):
+            proxy.refuse()
+            proxy.reset()
+            operator.operate(lambda channel: channel.queue_delete(rig.request_queue), 10.0)
+            operator.operate(
+                lambda channel: channel.queue_declare(
+                    rig.request_queue, arguments={"x-max-priority": 3}
+                ),
+                10.0,
+            )
+            proxy.listen()
+        assert client.call.abs(-2) == 2
+        part = server._parts[-1]
+        wait_until(lambda: part.error is not None)
+        assert "x-max-priority" in str(part.error)
+        before = proxy.up.passed
+        gevent.sleep(3.0)
+        rig.ledger.figures["bytes said in 3 s"] = proxy.up.passed - before
+        assert proxy.up.passed - before < 20_000
+        assert session.consuming.connects == 2
+        operator.operate(lambda channel: channel.queue_delete(rig.request_queue), 10.0)
+        wait_until(lambda: server.ready)
+        own = rig.client_here(session=session)
+        assert rig.one_here(own).outcome == "ok"
+        own.close()
+        client.close()
+        server.stop()
+        other.stop()
+    rig.settle(recovery=None)
+
+
+@pytest.mark.case("B-37", short=True)
+def test_a_client_without_file_descriptors_says_so_and_goes_on_when_it_has_some(
+    rig: Rig, node: RabbitNode
+) -> None:
+    rig.server_here()
+    client = PythonProcess(PROGRAMS / "descriptors.py", rig.namespace, rig.broker.url)
+    with client:
+        client.wait_for("first answer: ok")
+        rig.fault("no file descriptors")
+        node.ctl("close_all_connections", "while the client has no descriptors")
+        client.wait_for("Too many open files")
+        client.wait_for("second answer: ok")
+        assert client.wait(20.0) == 0
+    own = rig.client_here()
+    assert rig.one_here(own).outcome == "ok"
+    rig.ledger.begun |= {"first": 0.0, "second": 0.0}
+    rig.ledger.forsaken += ["first", "second"]
+    rig.settle(recovery=None)
 
 
 @pytest.mark.case("B-08")
