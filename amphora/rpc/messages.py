@@ -77,8 +77,12 @@ def raised_body(error: BaseException, traceback: str = "") -> ErrorBody:
     if len(traceback) > MAX_ERROR_TEXT:
         # The end says where it happened.
         traceback = "...\n" + traceback[-MAX_ERROR_TEXT:]
-    # A class of the user's may have anything there.
-    args = error.args if isinstance(error.args, tuple) else (_text(error),)
+    try:
+        args: Any = error.args
+    except (Exception, SystemExit):  # noqa: BLE001 (a class of the user's may have anything there)
+        args = ()
+    if not isinstance(args, tuple):
+        args = (_text(error),)
     return ErrorBody(name[:200], list(args), traceback)
 
 
@@ -90,7 +94,7 @@ def plain_args(args: list[Any]) -> list[Any]:
 def _text(value: Any) -> str:
     try:
         text = value if isinstance(value, str) else repr(value)
-    except Exception:  # noqa: BLE001 (a repr of the user's may raise anything)
+    except (Exception, SystemExit):  # noqa: BLE001 (a repr of the user's may raise anything)
         text = f"<{type(value).__name__} without a repr>"
     # What JSON cannot carry (lone surrogates) is escaped, so that this always can be sent.
     return text[:MAX_ERROR_TEXT].encode("utf-8", "backslashreplace").decode()

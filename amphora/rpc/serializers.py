@@ -60,6 +60,9 @@ class Serializer:
             return self._encode(value)
         except _UNSENDABLE as error:
             raise ValueError(str(error) or type(error).__name__) from error
+        except (Exception, SystemExit) as error:
+            # Methods of the user's own classes are called here, and may raise anything.
+            raise ValueError(f"{type(error).__name__} while it was turned into bytes") from error
 
     def decode_request(self, body: bytes) -> Request:
         """Return the request in a body.

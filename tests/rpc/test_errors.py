@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import secrets
 from typing import Any
 
 import gevent
@@ -17,7 +18,7 @@ from amphora import (
     WrongRequest,
     WrongResult,
 )
-from tests.support.brokers import ManagedBroker
+from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -30,6 +31,41 @@ class Unsendable:
 class WithoutRepr:
     def __repr__(self) -> str:
         raise ValueError("no repr for you")
+
+
+class ExitsInRepr:
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+
+class FailsAsDate:
+    """What looks like a date of another library, and is none."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def isoformat(self) -> str:
+        raise self.error
+
+    def __repr__(self) -> str:
+        return "<FailsAsDate>"
+
+
+class FailsInArgs(Exception):
+    @property
+    def args(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no arguments for you")
+
+
+class FailsInStr(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+def in_a_circle() -> Exception:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    return first
 
 
 class OddError(Exception):
@@ -256,6 +292,59 @@ def test_an_exception_with_strange_arguments_is_answered(
         make_client().call(timeout=5).fail()
 
 
+@pytest.mark.parametrize("serializer", ["json", "msgpack"])
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (ValueError(ExitsInRepr()), "<ExitsInRepr without a repr>"),
+        (ValueError(FailsAsDate(KeyError("k"))), "<FailsAsDate>"),
+        (ValueError(FailsAsDate(SystemExit(3))), "<FailsAsDate>"),
+        (FailsInArgs(), "FailsInArgs"),
+        (FailsInStr("told"), "FailsInStr"),
+        (in_a_circle(), "first"),
+    ],
+    ids=["repr exits", "date fails", "date exits", "args fail", "str fails", "causes in a circle"],
+)
+def test_an_exception_that_fails_when_it_is_told_is_answered_once(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    serializer: str,
+    error: Exception,
+    shown: str,
+) -> None:
+    begun = []
+    server = make_server(add)
+
+    @server.add_function
+    def fail() -> None:
+        begun.append(1)
+        raise error
+
+    client = make_client(serializer=serializer)
+    with pytest.raises(RemoteException, match=shown):
+        client.call.fail()
+    assert client.call.add(1, 2) == 3
+    assert begun == [1]
+    wait_until(lambda: server.running == 0)
+
+
+def test_a_secret_in_a_variable_of_the_handler_stays_there(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    secret = secrets.token_hex(8)
+    server = make_server()
+
+    @server.add_function
+    def fail() -> None:
+        local = {"password": secret}
+        raise LookupError(len(local))
+
+    with pytest.raises(RemoteException) as caught:
+        make_client().call.fail()
+    assert "raise LookupError" in caught.value.traceback
+    assert secret not in f"{caught.value!r} {caught.value} {caught.value.traceback}"
+
+
 def test_errors_of_a_nested_call_are_not_taken_for_errors_of_the_call(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
@@ -378,6 +467,34 @@ def test_a_result_that_cannot_be_sent_is_an_error_at_once(
         client.call.odd()
     assert caught.value.executed is True
     assert client.call.add(1, 2) == 3
+
+
+@pytest.mark.parametrize("error", [KeyError("k"), SystemExit(3), OSError(5, "disk")], ids=repr)
+def test_a_result_that_fails_when_it_is_sent_is_an_error_at_once(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    namespace: str,
+    error: BaseException,
+) -> None:
+    begun = []
+    server = make_server(add)
+
+    @server.add_function
+    def odd() -> Any:
+        begun.append(1)
+        return FailsAsDate(error)
+
+    client = make_client()
+    with pytest.raises(WrongResult, match="cannot be sent"):
+        client.call.odd()
+    assert client.call.add(1, 2) == 3
+    with pytest.raises(WrongRequest, match="cannot be sent"):
+        client.call.add(FailsAsDate(error), 2)
+    server.stop()
+    assert begun == [1]
+    # It was acknowledged: nothing went back when the server left.
+    assert broker.ready_messages(f"rpc_{namespace}_request") == 0
 
 
 def test_a_result_that_holds_itself_is_an_error(
