@@ -41,6 +41,8 @@ NO_INPUT_OR_OUTPUT = {
     "threading",
     "time",
 }
+# What setup.py has installed with amphora; pytest is there where its plugin is used.
+NEEDED = {"click", "gevent", "msgspec", "pamqp", "rich"}
 PAMQP_FILE = Path("wire", "codec.py")
 
 
@@ -83,6 +85,18 @@ def imported_modules(source: str, package: str, file: Path) -> Iterator[str]:
 
 def test_imports_point_downward_only() -> None:
     assert list(broken_rules(ROOT / "amphora")) == []
+
+
+def test_amphora_needs_little_and_is_python_alone() -> None:
+    package = ROOT / "amphora"
+    needed = set()
+    for path in package.rglob("*.py"):
+        file = path.relative_to(package)
+        for module in imported_modules(path.read_text(encoding="utf-8"), "amphora", file):
+            needed.add(module.partition(".")[0])
+    assert needed - sys.stdlib_module_names - {"amphora", "pytest"} == NEEDED
+    native = {".c", ".dll", ".pyd", ".pyx", ".so"}
+    assert not [path for path in package.rglob("*") if path.suffix in native]
 
 
 def test_importing_amphora_patches_nothing() -> None:

@@ -13,10 +13,12 @@ from gevent.lock import Semaphore
 from amphora.errors import AmphoraError, ConnectionLost
 from amphora.transport.channel import Channel
 from amphora.transport.deadline import Deadline
+from amphora.transport.throttle import ThrottledLog
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 
 logger = logging.getLogger("amphora.rpc")
+throttled = ThrottledLog(logger)
 
 # Requests that the broker sends ahead to a receiver without a limit of calls.
 PREFETCH = 10
@@ -100,7 +102,7 @@ class Receiver:
         if message.error is not None:
             # Requeued, it would come back for ever.
             channel.nack(tag, requeue=False)
-            logger.warning("a message of queue %s was refused: %s", self.queue, message.error)
+            throttled.warning("a message of queue %s was refused: %s", self.queue, message.error)
             return
         if self._join(message, channel):
             return

@@ -47,6 +47,11 @@ def deep(opening: bytes, closing: bytes) -> bytes:
     return b'{"func": "add", "args": ' + opening * 100_000 + closing * 100_000 + b"}"
 
 
+def packed_args(value: bytes) -> bytes:
+    """Return a request in MessagePack with one argument, given as bytes."""
+    return b"\x82\xa4func\xa3add\xa4args\x91" + value
+
+
 JUNK = {
     "empty": b"",
     "cut off": b'{"func": "add"',
@@ -75,6 +80,11 @@ JUNK = {
     "utf-16": request().decode().encode("utf-16"),
     "not a number": b'{"func": "add", "args": [NaN, 1]}',
     "infinite": b'{"func": "add", "args": [1e999999, 1]}',
+    "100,000 digits": request(args=[0, 1]).replace(b"0", b"9" * 100_000, 1),
+    "100,000 digits less": b'{"func": "add", "args": [-' + b"9" * 100_000 + b", 1]}",
+    "half a surrogate": b'{"func": "add", "args": ["\\ud800", 1]}',
+    "surrogates the wrong way": b'{"func": "add", "args": ["\\udc00\\ud800", "x"]}',
+    "200,000 keys": request(args=[{f"k{n}": n for n in range(200_000)}, 1]),
     "deep list": deep(b"[", b"]"),
     "deep object": deep(b'{"a":', b"}"),
     "two documents": request() + request(),
@@ -88,6 +98,12 @@ MSGPACK_JUNK = {
     "huge array": b"\xdd\xff\xff\xff\xff",
     "huge text": b"\xdb\xff\xff\xff\xff",
     "extension": b"\xc7\x01\x05x",
+    "timestamp behind all time": packed_args(b"\xc7\x0c\xff" + struct.pack(">Iq", 0, 2**62)),
+    "timestamp before all time": packed_args(b"\xc7\x0c\xff" + struct.pack(">Iq", 0, -(2**62))),
+    "timestamp of 3 bytes": packed_args(b"\xc7\x03\xffabc"),
+    "extension among arguments": packed_args(b"\xd4\x05x"),
+    "list as a key": packed_args(b"\x81\x91\x80\x01"),
+    "huge extension": packed_args(b"\xc9\xff\xff\xff\xff\x05"),
     "keys of numbers": msgspec.msgpack.encode({1: 2}),
     "kwargs of numbers": msgspec.msgpack.encode({"func": "add", "args": [], "kwargs": {1: 2}}),
     "deep": b"\x91" * 100_000,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gevent import socket
+from gevent.event import Event
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,7 +57,10 @@ def test_a_client_logs_in_and_says_what_it_is() -> None:
     assert start_ok.locale == "en_US"
     assert opened.virtual_host == "my/vhost"
     properties: dict[str, Any] = start_ok.client_properties
+    # Nothing of the program, the machine or the versions on it.
+    assert set(properties) == {"product", "platform", "connection_name", "capabilities"}
     assert (properties["product"], properties["connection_name"]) == ("amphora", "amphora publish")
+    assert properties["platform"] == "Python"
     assert properties["capabilities"] == {
         "publisher_confirms": True,
         "consumer_cancel_notify": True,
@@ -188,6 +192,23 @@ def test_a_peer_that_falls_silent_is_an_error_within_the_time_limit(step: Script
 
     assert type(error) is ConnectionLost
     assert "does not finish the AMQP handshake within 0.2 s" in str(error)
+
+
+@every_step
+def test_a_peer_that_says_a_byte_now_and_then_has_no_more_time(step: Script) -> None:
+    gone = Event()
+
+    def script(peer: Conversation) -> None:
+        step(peer)
+        for byte in encode_method(0, methods.Connection.Start(locales="x" * 4_000)):
+            peer.send_raw(bytes((byte,)))
+            if gone.wait(0.01):
+                break
+
+    with ScriptedPeer(script) as peer:
+        with pytest.raises(ConnectionLost, match=r"within 0\.2 s"):
+            connect(peer, connect_timeout=0.2)
+        gone.set()
 
 
 @every_step
