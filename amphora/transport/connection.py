@@ -42,6 +42,8 @@ WRITE_SIZE = 256 * 1024
 HIGH_WATER = 4 * 1024 * 1024
 CLOSE_TIMEOUT = 1.0
 COMMAND_INVALID = 503
+# Any byte is a sign of life, but a frame that never ends is none.  In seconds.
+FRAME_LIMIT = 60.0
 
 
 class Connection:
@@ -85,6 +87,8 @@ class Connection:
         self._close_ok = Event()
         self._closed = Event()
         self._last_read = self._last_write = monotonic()
+        # When the frame began of which only a part has come; None while there is none.
+        self._unfinished_since: float | None = None
         self._greenlets = [
             gevent.Greenlet(self._run, body) for body in (self._read, self._write, self._watch)
         ]
@@ -147,12 +151,18 @@ class Connection:
             if not data:
                 raise ConnectionLost(f"{self.peer} closed the connection without a reason")
             self._last_read = monotonic()
+            whole = False
             for frame in self._decoder.feed(data):
+                whole = True
                 channel = channels.get(frame[1])
                 if channel is not None:
                     channel.handle_frame(frame[0], frame[2])
                 else:
                     self._dispatch(frame)
+            if not self._decoder.held_bytes:
+                self._unfinished_since = None
+            elif whole or self._unfinished_since is None:
+                self._unfinished_since = self._last_read
 
     def _dispatch(self, frame: Frame) -> None:
         frame_type, number, payload = frame
@@ -275,6 +285,11 @@ class Connection:
                     raise ConnectionLost(
                         f"nothing heard from {self.peer} for {2 * self.heartbeat:g} s"
                     )
+            began = self._unfinished_since
+            if began is not None and now - began > FRAME_LIMIT:
+                raise ConnectionLost(
+                    f"{self.peer} has not finished a frame within {FRAME_LIMIT:g} s"
+                )
             if self._unwritten and not self.blocked and self._stuck():
                 gevent.sleep(min(0.1, pause))
                 if self._unwritten and self._stuck():

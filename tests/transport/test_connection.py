@@ -80,6 +80,24 @@ def test_any_bytes_are_a_sign_of_life() -> None:
         connection.close()
 
 
+def test_a_frame_that_never_ends_is_no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amphora.transport.connection.FRAME_LIMIT", 0.5)
+
+    def script(peer: Conversation) -> None:
+        peer.handshake(heartbeat=1)
+        # A whole frame, and the beginning of one that would take for ever.
+        peer.send_raw(HEARTBEAT_FRAME + encode_frame(FRAME_METHOD, 1, bytes(1000))[:7])
+        while not over.wait(0.1):
+            peer.send_raw(b"x")
+
+    over = Event()
+    with ScriptedPeer(script) as peer:
+        connection = connect(peer)
+        error = ended(connection)
+        over.set()
+    assert str(error) == f"127.0.0.1:{peer.port} has not finished a frame within 0.5 s"
+
+
 def test_a_connection_that_swallows_nothing_any_more_ends_though_it_sends_heartbeats() -> None:
     def script(peer: Conversation) -> None:
         peer.handshake(heartbeat=1)
