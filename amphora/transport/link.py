@@ -105,6 +105,8 @@ class Link:
         self.name = name
         self.connection: Connection | None = None
         self.error: AmphoraError | None = None
+        # What the log says of the connection: nothing is said twice.
+        self._reported: AmphoraError | None = None
         self._watchers: list[Callable[[Link], None]] = []
         self.connects = 0
         self._parts: dict[Part, Backoff] = {}
@@ -270,7 +272,7 @@ class Link:
                 continue
             backoff.succeeded()
             logger.info("%s: connected to %s", self.name, connection.peer)
-            self.error = None
+            self._reported = None
             # Also when there was nothing to set up: somebody may wait for the connection alone.
             self._changed()
             self._stay(connection)
@@ -322,6 +324,7 @@ class Link:
 
     def _restore_all(self, connection: Connection) -> None:
         self.connection = connection
+        self.error = None
         self._due.clear()
         for part in list(self._parts):
             if part in self._parts:  # setting up another one took its time
@@ -367,11 +370,11 @@ class Link:
 
     def _drop(self, error: AmphoraError) -> None:
         # One line for each change: a broker that stays away is reported once.
-        if self.error is None or str(self.error) != str(error):
+        if self._reported is None or str(self._reported) != str(error):
             logger.warning(
                 "%s: %s; connecting again", self.name, error, exc_info=_unforeseen(error)
             )
-        self.error = error
+        self.error = self._reported = error
         self.connection = None
         self._due.clear()
         for part in list(self._parts):

@@ -18,7 +18,10 @@ from amphora import (
     ChannelClosed,
     ConnectionLost,
     Session,
+    testing,
 )
+from amphora.transport.connection import Connection
+from amphora.transport.link import Part
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
@@ -223,6 +226,24 @@ def test_a_missing_vhost_is_told_at_once(make_client: MakeClient, broker: Broker
     client = make_client(url=broker.url.replace("%2F", "no%2Fwhere"))
     with pytest.raises(AuthenticationError, match="vhost 'no/where'"):
         client.call.add(1, 2)
+
+
+def test_an_old_refusal_is_not_said_of_a_connection_that_is_being_set_up() -> None:
+    told = []
+
+    class Furniture(Part):
+        def restore(self, connection: Connection) -> None:
+            told.append((session.publishing.state, session.publishing.error))
+
+    with testing.Broker() as broker, Session(broker.url) as session:
+        furniture = Furniture()
+        session.publishing.add(furniture)
+        session.publishing.start()
+        wait_until(lambda: furniture.ready)
+        broker.restart()
+        wait_until(lambda: len(told) == 2)
+
+    assert told == [("connected", None)] * 2
 
 
 # -- raw channels ---------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ from tests.faults.ledger import HUNG_AFTER, answer_to
 from tests.support.leaks import Baseline
 
 settings = json.loads(sys.argv[1])
-logging.basicConfig(level=logging.INFO, format="log %(levelname)s %(name)s: %(message)s")
+logging.basicConfig(
+    level=logging.INFO, format="log %(asctime)s %(levelname)s %(name)s: %(message)s"
+)
 random.seed(settings["seed"])
 journal = open(settings["journal"], "a", buffering=1)  # noqa: SIM115 (for the whole run)
 baseline = Baseline()

@@ -19,7 +19,9 @@ from tests.faults.ledger import answer_to
 from tests.support.leaks import Baseline, describe_greenlet, running_greenlets
 
 settings = json.loads(sys.argv[1])
-logging.basicConfig(level=logging.INFO, format="log %(levelname)s %(name)s: %(message)s")
+logging.basicConfig(
+    level=logging.INFO, format="log %(asctime)s %(levelname)s %(name)s: %(message)s"
+)
 executions = os.open(settings["executions"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 baseline = Baseline()
 server = amphora.AmqpRpcServer(
