@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 import gevent
@@ -78,6 +80,37 @@ def test_a_busy_key_does_not_hold_up_the_others(rig: Rig) -> None:
     assert {end.outcome for end in cold} == {"ok"}
     assert not all(greenlet.ready() for greenlet in hot)
     gevent.joinall(hot)
+    rig.settle()
+
+
+@contextmanager
+def consumer_timeout(node: RabbitNode, seconds: float) -> Iterator[None]:
+    """Have RabbitMQ close the channels on which a delivery is unsettled for so long."""
+    node.ctl("eval", f"application:set_env(rabbit, consumer_timeout, {int(seconds * 1000)}).")
+    # How often a channel looks.
+    node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+    try:
+        yield
+    finally:
+        node.ctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
+        node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 60000).")
+
+
+@pytest.mark.case("B-73")
+@pytest.mark.slow
+def test_a_handler_beyond_the_consumer_timeout_is_run_once_and_holds_nobody_up(
+    rig: Rig, node: RabbitNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    with consumer_timeout(node, 2.0):
+        server = rig.server_here()
+        client = rig.client_here()
+        rig.fault("a handler that takes five seconds, where two are allowed")
+        slow = rig.many_here(client, 1, 5.0)
+        while not slow[0].ready():
+            assert rig.one_here(client, 0.05).outcome == "ok"
+        assert slow[0].get().outcome == "ok"
+        assert server.session.consuming.connects == 1
+    assert "406 PRECONDITION_FAILED - delivery acknowledgement on channel" in caplog.text
     rig.settle()
 
 
