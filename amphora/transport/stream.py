@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 import gevent.socket
 import gevent.ssl
+from gevent.hub import Waiter
 
 from amphora.errors import ConnectionLost
 from amphora.transport.endpoint import IN_MEMORY, address
@@ -53,7 +54,8 @@ class Stream:
         self._hub: Any = gevent.get_hub()
         # TLS may hold bytes that the socket does not show any more.
         tls = isinstance(sock, gevent.ssl.SSLSocket)
-        self._readable = None if tls else self._hub.loop.io(sock.fileno(), READ)
+        self._readable: Any = None if tls else self._hub.loop.io(sock.fileno(), READ)
+        self._waiter: Any = None
         self._drained = False
 
     def receive(self) -> bytes:
@@ -67,7 +69,7 @@ class Stream:
         try:
             if self._drained and self._readable is not None:
                 # Trying and failing first, as the socket does, takes longer than all the rest.
-                self._hub.wait(self._readable)
+                self._wait()
             data = self._socket.recv(RECEIVE_SIZE)
         except OSError as error:
             raise ConnectionLost(
@@ -75,6 +77,17 @@ class Stream:
             ) from error
         self._drained = len(data) < RECEIVE_SIZE
         return data
+
+    def _wait(self) -> None:
+        """Wait for bytes, or for the end.  As `Hub.wait`, but `abandon` can stop the watcher."""
+        self._waiter = Waiter(self._hub)
+        self._readable.start(self._waiter.switch, None)
+        try:
+            self._waiter.get()
+        finally:
+            self._waiter = None
+            if self._readable is not None:
+                self._readable.stop()
 
     def send(self, data: bytes | memoryview) -> None:
         """Write all of `data`.  Switches greenlets when the peer is slow.
@@ -103,10 +116,15 @@ class Stream:
 
     def abandon(self) -> None:
         """Close this process's copy without a word to the peer, as a forked child must."""
-        if self._readable is not None:
-            closed = OSError(errno.EBADF, "it was closed on this side")
-            self._hub.cancel_wait(self._readable, closed, close_watcher=True)
-            self._readable = None
+        watcher, self._readable = self._readable, None
+        if watcher is not None:
+            # At once: gevent leaves a descriptor open that is still watched, until the loop runs
+            # again, which that of a thread may never do.
+            watcher.stop()
+            watcher.close()
+            if self._waiter is not None:
+                closed = OSError(errno.EBADF, "it was closed on this side")
+                self._hub.loop.run_callback(self._waiter.throw, closed)
         self._socket.close()
 
 
