@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 HEARTBEAT = 2
 
 
-@pytest.mark.case("B-81", short=True)
+@pytest.mark.case("B-81")
 @pytest.mark.slow
 @pytest.mark.parametrize("heartbeats", [1, 2])
 def test_a_handler_that_holds_the_processor_for_two_heartbeats_costs_no_connection(

@@ -186,7 +186,7 @@ def test_answers_to_clients_that_are_gone_cost_nobody_any_time(rig: Rig) -> None
     rig.settle()
 
 
-@pytest.mark.case("B-46", short=True)
+@pytest.mark.case("B-46")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["request", "response"])
 def test_an_exchange_that_is_deleted_costs_no_connection_and_no_hot_loop(
