@@ -8,6 +8,7 @@ nowhere else.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
@@ -55,6 +56,7 @@ class Stream:
         # TLS may hold bytes that the socket does not show any more.
         tls = isinstance(sock, gevent.ssl.SSLSocket)
         self._readable: Any = None if tls else self._hub.loop.io(sock.fileno(), READ)
+        self._descriptor = sock.fileno()
         self._waiter: Any = None
         self._drained = False
 
@@ -104,6 +106,19 @@ class Stream:
             raise ConnectionLost(
                 f"the connection to {self.peer} broke: {_reason(error)}"
             ) from error
+
+    def send_now(self, data: bytes) -> int:
+        """Write what the socket takes at once; return how many bytes.  Never switches greenlets.
+
+        If that is nothing, as always over TLS or after the end, `send` knows whether to wait or
+        what to raise.
+        """
+        if self._readable is None:
+            return 0
+        try:
+            return os.write(self._descriptor, data)
+        except OSError:
+            return 0
 
     def close(self) -> None:
         """Close at once.  Greenlets that wait in `receive` or `send` get ConnectionLost."""
