@@ -9,13 +9,13 @@ import gevent
 
 from amphora import AmqpRpcClient, AmqpRpcServer
 
-NAMESPACE = "benchmark"
+NAMESPACE = "benchmark_durable"
 CONCURRENCY = 200
 
 
-def serve(url: str, ready: Callable[[], None]) -> None:
+def serve(url: str, ready: Callable[[], None], namespace: str = NAMESPACE) -> None:
     """Offer `echo`."""
-    server = AmqpRpcServer(NAMESPACE, url=url, concurrency=CONCURRENCY)
+    server = AmqpRpcServer(namespace, url=url, concurrency=CONCURRENCY)
     server.add_function(lambda value: value, name="echo")
     server.serve()
     while not server.ready:
@@ -27,10 +27,11 @@ def serve(url: str, ready: Callable[[], None]) -> None:
 class Client:
     """Call `echo`."""
 
+    namespace = NAMESPACE
     durable = True
 
     def __init__(self, url: str) -> None:
-        self.client = AmqpRpcClient(NAMESPACE, url=url, durable=self.durable)
+        self.client = AmqpRpcClient(self.namespace, url=url, durable=self.durable)
 
     def callers(self, count: int, seconds: float, body: str) -> list[float]:
         """Return the latencies of `count` callers' calls."""
