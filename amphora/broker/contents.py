@@ -6,24 +6,11 @@ is encoded twice.
 
 from __future__ import annotations
 
-import struct
-
 from amphora.broker.effects import Delivery, Returned
 from amphora.broker.messages import Message, replaced
 from amphora.wire.codec import encode_deliver_payload, encode_method_payload, methods, unchecked
-from amphora.wire.framing import (
-    FRAME_BODY,
-    FRAME_END_BYTE,
-    FRAME_HEADER,
-    FRAME_METHOD,
-    FRAME_OVERHEAD,
-    encode_frame,
-)
+from amphora.wire.content import content_frames, content_header
 from amphora.wire.properties import encode_properties
-
-_FRAME_HEAD = struct.Struct(">BHI")
-_CONTENT_HEAD = struct.Struct(">HHQ")
-_BASIC_CLASS = 60
 
 
 def deliver(number: int, delivery: Delivery, max_frame_size: int) -> bytes:
@@ -68,23 +55,7 @@ def give_back(number: int, returned: Returned, max_frame_size: int) -> bytes:
 
 def _with_content(number: int, payload: bytes, message: Message, max_frame_size: int) -> bytes:
     header = message.header or _new_header(message)
-    body = message.body
-    size = len(body)
-    parts = [
-        _FRAME_HEAD.pack(FRAME_METHOD, number, len(payload)),
-        payload,
-        FRAME_END_BYTE,
-        _FRAME_HEAD.pack(FRAME_HEADER, number, len(header)),
-        header,
-        FRAME_END_BYTE,
-    ]
-    room = max_frame_size - FRAME_OVERHEAD
-    if 0 < size <= room:
-        parts += (_FRAME_HEAD.pack(FRAME_BODY, number, size), body, FRAME_END_BYTE)
-    else:
-        for start in range(0, size, room):
-            parts.append(encode_frame(FRAME_BODY, number, body[start : start + room]))
-    return b"".join(parts)
+    return content_frames(number, payload, header, message.body, max_frame_size)
 
 
 def _new_header(message: Message) -> bytes:
@@ -95,4 +66,4 @@ def _new_header(message: Message) -> bytes:
         # What the broker adds can grow out of its type, when a client has invented the x-death
         # that it adds to.
         properties = encode_properties(replaced(message.properties, headers=None))
-    return _CONTENT_HEAD.pack(_BASIC_CLASS, 0, len(message.body)) + properties
+    return content_header(len(message.body), properties)

@@ -21,6 +21,7 @@ from amphora.wire.framing import (
     FRAME_METHOD,
     FRAME_OVERHEAD,
     UNEXPECTED_FRAME,
+    encode_frame,
 )
 from amphora.wire.properties import Properties, decode_properties
 
@@ -31,7 +32,6 @@ DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 
 _FRAME_HEAD = struct.Struct(">BHI")
 _CONTENT_HEAD = struct.Struct(">HHQ")
-_FRAME_HEAD_AND_CONTENT_HEAD = struct.Struct(">BHIHHQ")
 
 M = TypeVar("M")
 
@@ -183,13 +183,26 @@ def encode_content(
             f"the properties of the message take {header_size} bytes; one frame, and so all"
             f" properties together, can have {max_frame_size - FRAME_OVERHEAD}"
         )
+    header = content_header(len(body), properties)
+    return content_frames(channel, method_payload, header, body, max_frame_size)
+
+
+def content_header(body_size: int, properties: bytes) -> bytes:
+    """Return the payload of a content header frame (AMQP 0-9-1 specification, section 4.2.6.1)."""
+    return _CONTENT_HEAD.pack(BASIC_CLASS, 0, body_size) + properties
+
+
+def content_frames(
+    channel: int, method_payload: bytes, header: bytes, body: bytes, max_frame_size: int
+) -> bytes:
+    """Return a message as `encode_content` does, of a whole header that is encoded already."""
     size = len(body)
     parts = [
         _FRAME_HEAD.pack(FRAME_METHOD, channel, len(method_payload)),
         method_payload,
         FRAME_END_BYTE,
-        _FRAME_HEAD_AND_CONTENT_HEAD.pack(FRAME_HEADER, channel, header_size, BASIC_CLASS, 0, size),
-        properties,
+        _FRAME_HEAD.pack(FRAME_HEADER, channel, len(header)),
+        header,
         FRAME_END_BYTE,
     ]
     room = max_frame_size - FRAME_OVERHEAD
@@ -197,6 +210,5 @@ def encode_content(
         parts += (_FRAME_HEAD.pack(FRAME_BODY, channel, size), body, FRAME_END_BYTE)
     else:
         for start in range(0, size, room):
-            piece = body[start : start + room]
-            parts += (_FRAME_HEAD.pack(FRAME_BODY, channel, len(piece)), piece, FRAME_END_BYTE)
+            parts.append(encode_frame(FRAME_BODY, channel, body[start : start + room]))
     return b"".join(parts)
