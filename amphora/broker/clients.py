@@ -90,7 +90,6 @@ class Client:
             while self._halted and connection.state is not State.ENDED:
                 self._wake_reader.clear()
                 self._wake_reader.wait()
-                self._last_read = self._last_frame = monotonic()
                 if not self.frozen:
                     connection.resume()
             if connection.state is State.ENDED:
@@ -181,6 +180,9 @@ class Client:
         connection, limits = self.connection, self._limits
         heartbeat = connection.agreed.heartbeat
         state = connection.state
+        if self._halted:
+            # Nobody is judged by what could not be read.
+            self._last_read = self._last_frame = now
         if self.frozen:
             return
         if heartbeat and now - self._last_write >= heartbeat / 2 and not self._unwritten:
@@ -194,8 +196,6 @@ class Client:
                 self._give_up(f"no login within {limits.handshake:g} s")
         elif self._last_write < self._write_began < now - limits.write:
             self._give_up(f"nothing was read for {limits.write:g} s")
-        elif self._halted:
-            pass
         elif heartbeat and now - self._last_read > 2 * heartbeat:
             self._give_up(f"nothing heard for {2 * heartbeat} s")
         elif connection.held_bytes and now - self._last_frame > limits.partial_frame:

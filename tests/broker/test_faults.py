@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import monotonic
 
 import gevent
 import pytest
@@ -79,6 +80,8 @@ def test_a_frozen_broker_sends_no_heartbeats_and_misses_none() -> None:
         gevent.sleep(2.5)
         assert client.heartbeats == 0
         broker.thaw()
+        for served in list(broker._clients):
+            served.check(monotonic())  # before anything could be read
         client.call(Queue.Declare())
 
 
