@@ -64,7 +64,7 @@ class Client:
         self._written = Event()
         self._closed = False
         now = monotonic()
-        self._began = self._last_read = self._last_frame = now
+        self._began = self._last_read = self._frame_began = now
         self._last_write = self._write_began = now
         self._closing_since: float | None = None
         self._reader = gevent.spawn(self._read)
@@ -104,8 +104,8 @@ class Client:
                 self._wake_reader.wait()
             held = connection.held_bytes
             connection.receive(data)
-            if connection.held_bytes != held + len(data):
-                self._last_frame = self._last_read
+            if not held or connection.held_bytes != held + len(data):
+                self._frame_began = self._last_read
 
     @property
     def _halted(self) -> bool:
@@ -182,7 +182,7 @@ class Client:
         state = connection.state
         if self._halted:
             # Nobody is judged by what could not be read.
-            self._last_read = self._last_frame = now
+            self._last_read = self._frame_began = now
         if self.frozen:
             return
         if heartbeat and now - self._last_write >= heartbeat / 2 and not self._unwritten:
@@ -198,7 +198,7 @@ class Client:
             self._give_up(f"nothing was read for {limits.write:g} s")
         elif heartbeat and now - self._last_read > 2 * heartbeat:
             self._give_up(f"nothing heard for {2 * heartbeat} s")
-        elif connection.held_bytes and now - self._last_frame > limits.partial_frame:
+        elif connection.held_bytes and now - self._frame_began > limits.partial_frame:
             self._give_up(f"a frame was not complete within {limits.partial_frame:g} s")
 
     def _give_up(self, reason: str) -> None:

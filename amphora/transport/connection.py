@@ -93,9 +93,8 @@ class Connection:
         self._closing = False
         self._close_ok = Event()
         self._closed = Event()
-        self._last_read = self._last_write = monotonic()
-        # When the frame began of which only a part has come; None while there is none.
-        self._unfinished_since: float | None = None
+        # Of which only a part may have come, the latest frame began at `_frame_began`.
+        self._last_read = self._last_write = self._frame_began = monotonic()
         self._greenlets = [
             gevent.Greenlet(self._run, body) for body in (self._read, self._write, self._watch)
         ]
@@ -151,6 +150,7 @@ class Connection:
     def _read(self) -> None:
         receive = self._stream.receive
         channels = self._channels
+        decoder = self._decoder
         for frame in self._early_frames:
             self._dispatch(frame)
         while True:
@@ -158,18 +158,15 @@ class Connection:
             if not data:
                 raise ConnectionLost(f"{self.peer} closed the connection without a reason")
             self._last_read = monotonic()
-            whole = False
-            for frame in self._decoder.feed(data):
-                whole = True
+            held = decoder.held_bytes
+            for frame in decoder.feed(data):
                 channel = channels.get(frame[1])
                 if channel is not None:
                     channel.handle_frame(frame[0], frame[2])
                 else:
                     self._dispatch(frame)
-            if not self._decoder.held_bytes:
-                self._unfinished_since = None
-            elif whole or self._unfinished_since is None:
-                self._unfinished_since = self._last_read
+            if not held or decoder.held_bytes != held + len(data):
+                self._frame_began = self._last_read
 
     def _dispatch(self, frame: Frame) -> None:
         frame_type, number, payload = frame
@@ -304,8 +301,7 @@ class Connection:
                     raise ConnectionLost(
                         f"nothing heard from {self.peer} for {2 * self.heartbeat:g} s"
                     )
-            began = self._unfinished_since
-            if began is not None and now - began > FRAME_LIMIT:
+            if self._decoder.held_bytes and now - self._frame_began > FRAME_LIMIT:
                 raise ConnectionLost(
                     f"{self.peer} has not finished a frame within {FRAME_LIMIT:g} s"
                 )

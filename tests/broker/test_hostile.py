@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from time import monotonic
 
 import gevent
 import hypothesis.strategies as st
@@ -115,6 +116,20 @@ def test_a_frame_that_never_ends_is_not_waited_for_for_ever() -> None:
             assert client.hear() == (-1, None)
             trickling.kill()
         assert works(broker)
+
+
+def test_a_frame_that_begins_after_a_long_silence_has_all_its_time() -> None:
+    limits = ConnectionLimits(partial_frame=0.5)
+    with Broker(connection_limits=limits) as broker, RawClient(broker.url) as client:
+        (served,) = clients_of(broker)
+        began = monotonic()
+        wait_until(lambda: monotonic() > began + 2 * limits.partial_frame)
+        frame = encode_method(1, Queue.Declare())
+        client.say(frame[:10])
+        wait_until(lambda: served.connection.held_bytes)
+        served.check(monotonic())
+        client.say(frame[10:])
+        client.hear_method(Queue.DeclareOk)
 
 
 # -- what is no frame, or at the wrong place ------------------------------------------------------
