@@ -56,7 +56,6 @@ class Stream:
         # TLS may hold bytes that the socket does not show any more.
         tls = isinstance(sock, gevent.ssl.SSLSocket)
         self._readable: Any = None if tls else self._hub.loop.io(sock.fileno(), READ)
-        self._descriptor = sock.fileno()
         self._waiter: Any = None
         self._drained = False
 
@@ -116,7 +115,7 @@ class Stream:
         if self._readable is None:
             return 0
         try:
-            return os.write(self._descriptor, data)
+            return os.write(self._socket.fileno(), data)
         except OSError:
             return 0
 
