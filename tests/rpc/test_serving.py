@@ -143,11 +143,14 @@ def test_a_server_counts_what_it_has_answered(
 
 
 def test_a_request_that_expired_in_the_queue_is_not_run(
-    make_server: MakeServer, make_client: MakeClient
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str
 ) -> None:
     client = make_client()
+    expiring = client.defer(timeout=1, wait_publish=True).add(1, 2)
+    # The broker counts from when the request came in, which is later than when it was made.
+    wait_until(lambda: not broker.ready_messages(request_queue(namespace)))
     with pytest.raises(NoResult):
-        client.call(timeout=0.1).add(1, 2)
+        expiring.get()
     server = make_server(add)
     assert client.call.add(3, 4) == 7
     assert server.processed == 1
