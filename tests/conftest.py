@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ def runs_all() -> bool:
     """Return whether this is the Python on which all tests run."""
     return ALL_ON in (None, f"{sys.version_info.major}.{sys.version_info.minor}")
 
+
+# A shell ignores ctrl-C for what it runs in the background, and so would every program that the
+# tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 tests_begun = 0
 failed_key = pytest.StashKey[bool]()

@@ -47,6 +47,8 @@ ESTABLISHED = "01"
 QUIET = 12.0
 # Seconds that the last handlers may take.
 STOP = 5.0
+# Seconds that callers go on after an outage that ends the case, at most.
+FIRST_ANSWER = 10.0
 
 
 class Rig:
@@ -73,6 +75,7 @@ class Rig:
         self._folder = folder
         self._stack = ExitStack()
         self._endless: set[PythonProcess] = set()
+        self._answered_when_back = 0
         self._journals: list[Path] = []
         self._executions: list[Path] = []
         self._clients_here: list[AmqpRpcClient] = []
@@ -283,6 +286,7 @@ class Rig:
         self.ledger.fault(what)
         yield
         now = monotonic()
+        self._answered_when_back = self.answered
         self.ledger.back.append((now, now - began))
 
     def wait_for_executions(self, count: int, timeout: float = 60.0) -> None:
@@ -331,9 +335,14 @@ class Rig:
             allowed: the fields of `Allowed`.
         """
         ledger = self.ledger
-        for client in self._endless:
-            if client.returncode is None:
-                client.terminate()
+        endless = [client for client in self._endless if client.returncode is None]
+        if endless and ledger.back:
+            # The ledger asks when the first answer came after the last outage.
+            with gevent.Timeout(FIRST_ANSWER, False):
+                while self.answered <= self._answered_when_back:
+                    gevent.sleep(0.1)
+        for client in endless:
+            client.terminate()
         for client in self.clients:
             if not self._was_killed(client):
                 self._wait_for_end(client, within)
