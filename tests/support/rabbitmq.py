@@ -99,7 +99,8 @@ class RabbitNode:
     def __init__(self, config: str = "") -> None:
         self._server = find_server()
         self._ctl = self._server.with_name("rabbitmqctl")
-        self.port, epmd_port, distribution_port = free_ports(3)
+        claims = claim_ports(3)
+        self.port, epmd_port, distribution_port = (claim.getsockname()[1] for claim in claims)
         self.name = f"amphora-{secrets.token_hex(4)}@localhost"
         self.folder = Path(tempfile.mkdtemp(prefix="amphora-rabbit-"))
         self._write("rabbitmq.conf", CONFIG.format(port=self.port, more=config))
@@ -110,7 +111,11 @@ class RabbitNode:
             ["/bin/sh", "-c", WATCHDOG, "watchdog", str(self.folder)],
             stdin=subprocess.PIPE,
             start_new_session=True,
+            # It holds the ports as well: the node is not there yet, and at times it is stopped.
+            pass_fds=[claim.fileno() for claim in claims],
         )
+        for claim in claims:
+            claim.close()
         self._epmd = self._spawn("epmd", "epmd", "-port", str(epmd_port), "-address", "127.0.0.1")
         self._beam: subprocess.Popen | None = None
 
@@ -337,16 +342,32 @@ class ExternalBroker:
         self.url = url
 
 
+def claim_ports(count: int) -> list[socket.socket]:
+    """Return sockets on `count` different ports of the loopback on which nobody listens.
+
+    For as long as they are open, nobody who asks here is given the same ports; a server that
+    sets SO_REUSEADDR, as Erlang's do, can listen on them.
+    """
+    claims: list[socket.socket] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        # Not before: it would let two of us have the same port.
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        claims.append(claim)
+        if len(claims) == count:
+            return claims
+    raise RabbitError(f"no free port from {PORTS.start} to {PORTS.stop - 1}")
+
+
 def free_ports(count: int) -> list[int]:
     """Return `count` different ports of the loopback on which nobody listens."""
-    found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise RabbitError(f"no free port from {PORTS.start} to {PORTS.stop - 1}")
+    claims = claim_ports(count)
+    ports = [claim.getsockname()[1] for claim in claims]
+    for claim in claims:
+        claim.close()
+    return ports
