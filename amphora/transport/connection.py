@@ -290,33 +290,27 @@ class Connection:
         pause = self.heartbeat / 8
         while True:
             gevent.sleep(pause)
-            now = monotonic()
-            if now - self._last_write >= self.heartbeat / 2 and not self._unwritten:
+            if monotonic() - self._last_write >= self.heartbeat / 2 and not self._unwritten:
                 self.send(HEARTBEAT_FRAME)
-            if self._silent():
-                # The hub may have been held by a handler, with the peer's heartbeats waiting
-                # in the socket: let the reader read before judging.
+            if self._overdue():
+                # The hub may have been held by a handler, with what the peer has sent waiting
+                # in the socket: let the reader and the writer do their work before judging.
                 gevent.sleep(min(0.1, pause))
-                if self._silent():
-                    raise ConnectionLost(
-                        f"nothing heard from {self.peer} for {2 * self.heartbeat:g} s"
-                    )
-            if self._decoder.held_bytes and now - self._frame_began > FRAME_LIMIT:
-                raise ConnectionLost(
-                    f"{self.peer} has not finished a frame within {FRAME_LIMIT:g} s"
-                )
-            if self._unwritten and not self.blocked and self._stuck():
-                gevent.sleep(min(0.1, pause))
-                if self._unwritten and self._stuck():
-                    raise ConnectionLost(
-                        f"{self.peer} has not read anything for {2 * self.heartbeat:g} s"
-                    )
+                overdue = self._overdue()
+                if overdue:
+                    raise ConnectionLost(overdue)
 
-    def _silent(self) -> bool:
-        return monotonic() - self._last_read > 2 * self.heartbeat
-
-    def _stuck(self) -> bool:
-        return monotonic() - self._last_write > 2 * self.heartbeat
+    def _overdue(self) -> str | None:
+        """Say what the peer should have done long ago; None if there is nothing."""
+        now = monotonic()
+        if now - self._last_read > 2 * self.heartbeat:
+            return f"nothing heard from {self.peer} for {2 * self.heartbeat:g} s"
+        if self._decoder.held_bytes and now - self._frame_began > FRAME_LIMIT:
+            return f"{self.peer} has not finished a frame within {FRAME_LIMIT:g} s"
+        stuck = self._unwritten and now - self._last_write > 2 * self.heartbeat
+        if stuck and not self.blocked:
+            return f"{self.peer} has not read anything for {2 * self.heartbeat:g} s"
+        return None
 
     # -- channels -----------------------------------------------------------------------------
 

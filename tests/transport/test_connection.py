@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from amphora.wire.framing import (
 )
 from amphora.wire.properties import Properties
 from tests.support.peer import Conversation, ScriptedPeer
+from tests.support.waiting import wait_until
 from tests.transport.dialogue import connect, connected, in_background
 
 CLOSE = methods.Connection.Close
@@ -96,6 +98,30 @@ def test_a_frame_that_never_ends_is_no_sign_of_life(monkeypatch: pytest.MonkeyPa
         error = ended(connection)
         over.set()
     assert str(error) == f"127.0.0.1:{peer.port} has not finished a frame within 0.5 s"
+
+
+def test_a_frame_that_was_not_read_because_the_processor_was_held_is_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("amphora.transport.connection.FRAME_LIMIT", 0.5)
+
+    def script(peer: Conversation) -> None:
+        peer.handshake(heartbeat=1)
+        peer.send_raw(HEARTBEAT_FRAME[:5])
+        wait_until(lambda: connected_to and connected_to[0]._decoder.held_bytes == 5)
+        peer.send_raw(HEARTBEAT_FRAME[5:])
+        # Longer than the limit, and nothing else runs meanwhile.
+        time.sleep(0.8)
+        peer.expect_heartbeat()
+        peer.answer_close()
+
+    connected_to: list[Connection] = []
+    with ScriptedPeer(script) as peer:
+        connection = connect(peer)
+        connected_to.append(connection)
+        peer.conversations[0].heard_heartbeats(1)
+        assert connection.error is None
+        connection.close()
 
 
 def test_a_connection_that_swallows_nothing_any_more_ends_though_it_sends_heartbeats() -> None:
