@@ -72,6 +72,13 @@ def test_the_readme_shows_the_math_example(name: str) -> None:
     assert f"```python\n# {name}\n{program}```\n" in readme
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_link_to_a_file_leads_to_one(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
 # -- examples/demo.py ---------------------------------------------------------------------------
 
 
