@@ -19,7 +19,7 @@ import random
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -338,9 +338,8 @@ class Rig:
         endless = [client for client in self._endless if client.returncode is None]
         if endless and ledger.back:
             # The ledger asks when the first answer came after the last outage.
-            with gevent.Timeout(FIRST_ANSWER, False):
-                while self.answered <= self._answered_when_back:
-                    gevent.sleep(0.1)
+            with suppress(TimeoutError):
+                self.wait_for_answers(self._answered_when_back + 1, FIRST_ANSWER)
         for client in endless:
             client.terminate()
         for client in self.clients:

@@ -100,7 +100,7 @@ class RabbitNode:
         self._server = find_server()
         self._ctl = self._server.with_name("rabbitmqctl")
         claims = claim_ports(3)
-        self.port, epmd_port, distribution_port = (claim.getsockname()[1] for claim in claims)
+        self.port, epmd_port, distribution_port = claims
         self.name = f"amphora-{secrets.token_hex(4)}@localhost"
         self.folder = Path(tempfile.mkdtemp(prefix="amphora-rabbit-"))
         self._write("rabbitmq.conf", CONFIG.format(port=self.port, more=config))
@@ -112,9 +112,9 @@ class RabbitNode:
             stdin=subprocess.PIPE,
             start_new_session=True,
             # It holds the ports as well: the node is not there yet, and at times it is stopped.
-            pass_fds=[claim.fileno() for claim in claims],
+            pass_fds=[claim.fileno() for claim in claims.values()],
         )
-        for claim in claims:
+        for claim in claims.values():
             claim.close()
         self._epmd = self._spawn("epmd", "epmd", "-port", str(epmd_port), "-address", "127.0.0.1")
         self._beam: subprocess.Popen | None = None
@@ -342,13 +342,13 @@ class ExternalBroker:
         self.url = url
 
 
-def claim_ports(count: int) -> list[socket.socket]:
-    """Return sockets on `count` different ports of the loopback on which nobody listens.
+def claim_ports(count: int) -> dict[int, socket.socket]:
+    """Return `count` ports of the loopback on which nobody listens, each with a socket on it.
 
-    For as long as they are open, nobody who asks here is given the same ports; a server that
-    sets SO_REUSEADDR, as Erlang's do, can listen on them.
+    For as long as the sockets are open, nobody who asks here is given the same ports; a server
+    that sets SO_REUSEADDR, as Erlang's do, can listen on them.
     """
-    claims: list[socket.socket] = []
+    claims: dict[int, socket.socket] = {}
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         claim = socket.socket()
         try:
@@ -358,7 +358,7 @@ def claim_ports(count: int) -> list[socket.socket]:
             continue
         # Not before: it would let two of us have the same port.
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        claims.append(claim)
+        claims[port] = claim
         if len(claims) == count:
             return claims
     raise RabbitError(f"no free port from {PORTS.start} to {PORTS.stop - 1}")
@@ -367,7 +367,6 @@ def claim_ports(count: int) -> list[socket.socket]:
 def free_ports(count: int) -> list[int]:
     """Return `count` different ports of the loopback on which nobody listens."""
     claims = claim_ports(count)
-    ports = [claim.getsockname()[1] for claim in claims]
-    for claim in claims:
+    for claim in claims.values():
         claim.close()
-    return ports
+    return list(claims)
