@@ -1,14 +1,14 @@
 # Two commands do everything on a fresh machine:
 #
 #     make demo    show amphora at work
-#     make test    run the tests on every installed Python (all of them on that of .venv)
+#     make test    run the tests
 #
 # They make a .venv in this folder, with tox in it; tox does the rest. Nothing else on the machine
-# changes, but that RabbitMQ and Chromium (for the tests) and graphviz (for the documentation) are
-# installed when they are missing, root runs make, and apt is there.
+# changes, but that RabbitMQ, Chromium and PostgreSQL (for the tests) and graphviz (for the
+# documentation) are installed when they are missing, root runs make, and apt is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench clean
+.PHONY: help demo test pythons lint types docs oldest faults instructions bench clean
 
 TOX := .venv/bin/tox
 RUN := $(TOX) run -q
@@ -19,18 +19,25 @@ empty :=
 export PATH := $(PATH)$(subst $(empty) $(empty),,$(PYENV_BINS:%=:%))
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(TOX) ## Show amphora at work: servers, a client, calls
 	@echo "Preparing the demo (the first time takes a minute)"
 	@$(RUN) -e demo
 
-test: $(TOX) ## Run the tests on every installed Python (ARGS="-k name": some of them)
+test: $(TOX) ## Run the tests, and measure which branches they take (ARGS="-k name": some tests)
 	@scripts/install-rabbitmq
 	@scripts/install-chromium
-	@echo "Testing on all Pythons at once; the output of each comes when it is through"
-	@AMPHORA_TEST_ALL_ON=$$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
-		$(TOX) run-parallel -q -p auto -m test $(if $(ARGS),-- $(ARGS))
+	@scripts/install-postgresql
+	@$(RUN) -e test $(if $(ARGS),-- $(ARGS))
+
+pythons: $(TOX) ## Run the tests that need no RabbitMQ on the other Pythons that are installed
+	@scripts/install-chromium
+	@scripts/install-postgresql
+	@others=$$(scripts/other-pythons); \
+	if [ -z "$$others" ]; then echo "There is no other Python here."; exit; fi; \
+	echo "Testing on all at once ($$others); the output of each comes when it is through"; \
+	$(TOX) run-parallel -q -p auto -e "$$others" $(if $(ARGS),-- $(ARGS))
 
 lint: $(TOX) ## Check the code's style and its formatting
 	@$(RUN) -e lint
@@ -41,6 +48,16 @@ types: $(TOX) ## Check the types
 docs: $(TOX) ## Build the documentation into docs/_build/html
 	@scripts/install-graphviz
 	@$(RUN) -e docs
+
+oldest: $(TOX) ## Run the tests that need no RabbitMQ on the oldest dependencies that are allowed
+	@$(RUN) -e oldest $(if $(ARGS),-- $(ARGS))
+
+faults: $(TOX) ## Run the whole catalogue of faults, for three quarters of an hour
+	@scripts/install-rabbitmq
+	@$(RUN) -e faults $(if $(ARGS),-- $(ARGS))
+
+instructions: $(TOX) ## Count with valgrind what a call costs
+	@$(RUN) -e instructions $(if $(ARGS),-- $(ARGS))
 
 bench: $(TOX) ## Compare amphora with others, for about 10 minutes (ARGS="--quick": under two)
 	@scripts/install-rabbitmq

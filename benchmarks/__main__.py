@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import CONTENDERS, check
 from benchmarks.report import Own, plot, table, targets
 from benchmarks.runner import SCENARIOS, Pair, Process, run
 from tests.support.rabbitmq import RabbitNode
@@ -31,13 +31,27 @@ OWN = {
 }
 
 
+def contenders(text: str) -> list[str]:
+    """Return the contenders that are named, with commas between them."""
+    try:
+        return list(dict.fromkeys(check(name.strip()) for name in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def arguments() -> argparse.Namespace:
     """Return what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes, and rougher")
     parser.add_argument("--rounds", type=int, help="turns of each contender (5)")
     parser.add_argument("--seconds", type=float, help="of each turn (2)")
-    parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, with commas")
+    parser.add_argument(
+        "--only",
+        type=contenders,
+        default=list(CONTENDERS),
+        metavar="NAMES",
+        help=f"some of the contenders, with commas: {', '.join(CONTENDERS)}",
+    )
     parser.add_argument("--no-docs", action="store_true", help="write nothing into docs/")
     return parser.parse_args()
 
@@ -83,9 +97,8 @@ def main() -> None:
     options = arguments()
     rounds = options.rounds or (2 if options.quick else 5)
     seconds = options.seconds or (0.5 if options.quick else 2.0)
-    names = options.only.split(",")
     with RabbitNode() as node:
-        measured = run(names, list(SCENARIOS), rounds, seconds, node.url)
+        measured = run(options.only, list(SCENARIOS), rounds, seconds, node.url)
         own = run_own(node.url, options.quick, 1 if options.quick else 3)
         rabbitmq = node.version
     own["embedded"] = run_embedded(seconds, rounds)

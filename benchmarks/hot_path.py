@@ -1,6 +1,9 @@
 """What a call costs in the client and in the server, without a broker and a network.
 
-    python -m benchmarks.hot_path client|server [CALLS]
+    python -m benchmarks.hot_path client|server [CALLS] [--single]
+
+The answers to a burst of calls travel together, as they do between two of today; with `--single`
+each travels alone, as to and from those that know no batches.
 
 All of amphora's own code runs, from the caller to the bytes that the writer would write and from
 the bytes that the reader has read to the caller; the broker's part is played by prepared frames.
@@ -12,6 +15,7 @@ So it always does the same, and a profiler that counts instructions finds the sa
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from time import process_time
 from types import SimpleNamespace
 from typing import Any
@@ -19,20 +23,24 @@ from typing import Any
 import gevent
 
 from amphora import AmqpRpcClient, AmqpRpcServer, Session
-from amphora.rpc import naming
+from amphora.rpc.contract import batches, headers, naming
+from amphora.rpc.contract.serializers import JSON
+from amphora.transport.burst import take_burst
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Confirms
-from amphora.transport.consumer import Consumer
+from amphora.transport.delivery import Delivery
+from amphora.transport.subscription import Subscription
 from amphora.wire.codec import encode_ack, encode_deliver_payload
 from amphora.wire.content import encode_content
 from amphora.wire.framing import FRAME_HEADER, FrameDecoder
-from amphora.wire.properties import Properties, decode_properties, encode_properties
+from amphora.wire.properties import Properties, PropertiesTemplate, encode_properties
 
 NAMESPACE = "benchmark"
 FRAME_MAX = 131072
 TAG = "amphora-0123456789abcdef0123456789abcdef"
 # Calls that are under way at once.
 BURST = 100
+ANSWER = b'{"result":1}'
 
 
 class Wire:
@@ -58,27 +66,30 @@ class Wire:
         self.publishing = Channel(self.connection, 1)
         self.publishing._confirms = Confirms()
         self.consuming = Channel(self.connection, 2)
+        self._channels = {1: self.publishing, 2: self.consuming}
 
     def _send(self, data: bytes) -> None:
         self._sent.append(data)
 
-    def ids(self) -> list[str]:
-        """Return the ids of the messages that were sent, and forget them."""
+    def consume(self, take: Callable[[Delivery], None]) -> None:
+        """Have what the broker would deliver taken."""
+        subscription = Subscription(self.consuming, "queue", take)
+        self.consuming._consumers[TAG] = subscription.deliver
+        self.consuming._takers[TAG] = subscription.take
+
+    def sent(self) -> int:
+        """Return how many messages were sent, and forget them."""
         data = b"".join(self._sent)
         self._sent.clear()
-        return [
-            decode_properties(payload).message_id or ""
-            for kind, _, payload in self._out.feed(data)
-            if kind == FRAME_HEADER
-        ]
+        return sum(kind == FRAME_HEADER for kind, _, _ in self._out.feed(data))
 
-    def deliver(self, exchange: str, key: str, properties: Properties, body: bytes) -> bytes:
-        """Return the frames of a delivery."""
+    def deliver(self, exchange: str, key: str, properties: bytes, body: bytes) -> bytes:
+        """Return the frames of a delivery, whose properties are encoded already."""
         self._delivered += 1
         return encode_content(
             2,
             encode_deliver_payload(TAG, self._delivered, False, exchange, key),
-            encode_properties(properties),
+            properties,
             body,
             FRAME_MAX,
         )
@@ -90,53 +101,63 @@ class Wire:
 
     def read(self, data: bytes) -> None:
         """Hand on what the broker would have sent."""
-        for kind, number, payload in self._in.feed(data):
-            channel = self.publishing if number == 1 else self.consuming
-            channel.handle_frame(kind, payload)
+        for kind, number, payload in self._in.feed(data, self._take):
+            self._channels[number].handle_frame(kind, payload)
+
+    def _take(self, data: bytes, position: int) -> int:
+        return take_burst(data, position, self._channels, FRAME_MAX)
 
     def session(self) -> Session:
         """Return a session that believes to be connected."""
         session = Session("amqp://127.0.0.1:1/")
-        keeper: Any = SimpleNamespace(kill=lambda *arguments, **options: None)
+        keeper: Any = SimpleNamespace(dead=False, kill=lambda *arguments, **options: None)
         session.publishing._keeper = session.consuming._keeper = keeper
         session.publisher._channel = self.publishing
         session.publisher._unconfirming = self.publishing
         session.publisher.ready = True
+        self._session = session
         return session
+
+    def close(self) -> None:
+        """Forget what is under way; the session is as if it had never been used."""
+        self._session.publisher.forget()
+        self._session.publishing._keeper = self._session.consuming._keeper = None
 
 
 class ClientSide:
     """Calls, and the answers to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, single: bool) -> None:
         self._wire = Wire()
+        self._single = single
         self._client = AmqpRpcClient(NAMESPACE, session=self._wire.session())
-        self._client._requests.ready = self._client._responses.ready = True
-        self._wire.consuming._consumers[TAG] = self._receive
+        self._client._route.topology.ready = self._client._mailbox.consumer.ready = True
+        self._wire.consume(self._client._calls.on_response)
+        self._reply_to = self._client.client_id
         self._callers = [gevent.spawn(self._caller) for _ in range(BURST)]
         gevent.sleep(0)
-
-    def _receive(self, message: Any) -> None:
-        self._client._responses._deliver(self._wire.consuming, message)
 
     def run(self, calls: int) -> float:
         """Make calls in bursts; return the seconds of CPU that they took in amphora."""
         took = 0.0
         for _ in range(calls // BURST):
-            ids = self._wire.ids()
-            assert len(ids) == BURST
-            data = self._wire.confirm(BURST) + b"".join(map(self._answer, ids))
+            # Not read from what was sent: that would be counted as well.
+            ids = list(self._client._calls._pending)
+            assert self._wire.sent() == len(ids) == BURST
+            answers = map(self._answer, ids) if self._single else [self._batch(ids)]
+            data = self._wire.confirm(BURST) + b"".join(answers)
             began = process_time()
             self._wire.read(data)
             # The callers take their answers and call again.
-            gevent.sleep(0)
+            while len(self._client._calls) < BURST:
+                gevent.sleep(0)
             took += process_time() - began
         return took
 
     def close(self) -> None:
         """Forget the calls that are under way."""
         gevent.killall(self._callers)
-        self._client.session.publisher.forget()
+        self._wire.close()
 
     def _caller(self) -> None:
         call = self._client.call
@@ -151,26 +172,45 @@ class ClientSide:
             message_id=request_id,
             app_id="benchmark-0123456789",
         )
+        return self._deliver(properties, ANSWER)
+
+    def _batch(self, request_ids: list[str]) -> bytes:
+        properties = Properties(
+            content_type="application/json",
+            delivery_mode=2,
+            message_id=naming.new_id(),
+            message_type=batches.BATCH,
+            app_id="benchmark-0123456789",
+        )
+        body = batches.join(JSON, [(request_id, ANSWER) for request_id in request_ids])
+        return self._deliver(properties, body)
+
+    def _deliver(self, properties: Properties, body: bytes) -> bytes:
         exchange = naming.response_exchange(NAMESPACE)
-        return self._wire.deliver(exchange, self._client.client_id, properties, b'{"result":1}')
+        return self._wire.deliver(exchange, self._reply_to, encode_properties(properties), body)
 
 
 class ServerSide:
     """Requests, and the answers to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, single: bool) -> None:
         self._wire = Wire()
+        self._single = single
         self._server = AmqpRpcServer(NAMESPACE, session=self._wire.session())
         self._server.add_function(lambda value: value, name="echo")
-        self._server._responder._topology.ready = True
-        queue = naming.request_queue(NAMESPACE)
-        consumers = [part for part in self._server._parts if isinstance(part, Consumer)]
-        (self._consumer,) = [each for each in consumers if each.queue == queue]
-        self._wire.consuming._consumers[TAG] = self._receive
-        self._reply_to = naming.new_id()
-
-    def _receive(self, message: Any) -> None:
-        self._consumer._deliver(self._wire.consuming, message)
+        worker = self._server._worker
+        worker.responder._topology.ready = True
+        self._underway = worker.underway
+        self._wire.consume(worker.requests.take)
+        self._asking = PropertiesTemplate(
+            Properties(
+                content_type="application/json",
+                delivery_mode=2,
+                reply_to=naming.new_id(),
+                headers=None if single else {headers.TAKES: batches.BATCH},
+            ),
+            stamp=None if single else (headers.SENT, headers.clock),
+        )
 
     def run(self, calls: int) -> float:
         """Serve requests in bursts; return the seconds of CPU that they took in amphora."""
@@ -179,42 +219,37 @@ class ServerSide:
             data = b"".join([self._request() for _ in range(BURST)])
             began = process_time()
             self._wire.read(data)
-            while self._wire.publishing.unconfirmed_count < BURST:
+            while self._underway.unconfirmed < BURST or not self._all_sent():
                 gevent.sleep(0)
             took += process_time() - began
-            assert len(self._wire.ids()) == BURST
-            data = self._wire.confirm(BURST)
+            data = self._wire.confirm(self._wire.sent())
             began = process_time()
             self._wire.read(data)
             gevent.sleep(0)
             took += process_time() - began
         return took
 
+    def _all_sent(self) -> bool:
+        return self._wire.publishing.unconfirmed_count == (BURST if self._single else 1)
+
     def close(self) -> None:
         """Forget what is unconfirmed."""
-        self._server.session.publisher.forget()
+        self._wire.close()
 
     def _request(self) -> bytes:
-        request_id = naming.new_id()
-        properties = Properties(
-            content_type="application/json",
-            delivery_mode=2,
-            correlation_id=request_id,
-            reply_to=self._reply_to,
-            expiration="60000",
-            message_id=request_id,
-        )
+        properties = self._asking.encode(naming.new_id(), "60000")
         body = b'{"func":"echo","args":[1],"kwargs":{}}'
         return self._wire.deliver(naming.request_exchange(NAMESPACE), "", properties, body)
 
 
-SIDES = {"client": ClientSide, "server": ServerSide}
+SIDES: dict[str, type[ClientSide] | type[ServerSide]] = {"client": ClientSide, "server": ServerSide}
 
 
 def main() -> None:
     """Print what one call costs."""
-    side: ClientSide | ServerSide = SIDES[sys.argv[1]]()
-    calls = int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
+    arguments = [each for each in sys.argv[1:] if each != "--single"]
+    side: ClientSide | ServerSide = SIDES[arguments[0]](single="--single" in sys.argv)
+    calls = int(arguments[1]) if len(arguments) > 1 else 20_000
     side.run(10 * BURST)
     best = min(side.run(10 * BURST) / (10 * BURST) for _ in range(max(calls // (10 * BURST), 1)))
     side.close()

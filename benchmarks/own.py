@@ -116,11 +116,11 @@ def pending(url: str, count: int) -> dict[str, float]:
     with AmqpRpcClient("benchmark_nobody", url=url, timeout=LONG) as client:
         # What the first calls cost once is not theirs.
         first = [client.defer.echo(number) for number in range(100)]
-        while client.session.publisher.unsettled:
+        while client.session.publisher.unconfirmed:
             gevent.sleep(0.01)
         before = resident()
         results = [client.defer.echo(number) for number in range(count)]
-        while client.session.publisher.unsettled:
+        while client.session.publisher.unconfirmed:
             gevent.sleep(0.01)
         found = {"bytes": (resident() - before) / count}
         client.session.operate(lambda c: c.queue_delete("rpc_benchmark_nobody_request"), LONG)

@@ -75,6 +75,11 @@ def targets(measured: Measured, own: Own) -> list[Target]:
         ratio(measured, BUSY, "rate", "amphora", "bare"),
         0.75,
     )
+    add(
+        "calls/s of 200 callers, by those of the bare loop with answers in batches",
+        ratio(measured, BUSY, "rate", "amphora", "bare-batched"),
+        0.6,
+    )
     best = [ratio(measured, BUSY, "rate", "amphora", peer) for peer in PEERS]
     add(
         "calls/s of 200 callers, by the best peer's",
@@ -235,6 +240,6 @@ def _medians(
 
 
 def _color(name: str) -> str:
-    if name == "bare":
+    if name.startswith("bare"):
         return "#999999"
     return "#b5541c" if name.startswith("amphora") else "#33658a"

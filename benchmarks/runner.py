@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import gevent
 from gevent import subprocess
@@ -40,6 +40,12 @@ SCENARIOS = (
 Measured = dict[str, dict[str, list[dict[str, float]]]]
 
 
+def _there(pipe: IO[str] | None) -> IO[str]:
+    """Return a pipe that was asked for."""
+    assert pipe is not None
+    return pipe
+
+
 class Process:
     """A Python process that talks in lines of JSON.
 
@@ -56,20 +62,23 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._stdin, self._stdout, self._stderr = map(
+            _there, (self._process.stdin, self._process.stdout, self._process.stderr)
+        )
 
     def hear(self, timeout: float = START_LIMIT) -> Any:
         """Return what it says next."""
         with gevent.Timeout(timeout, RuntimeError(f"{self._shown} says nothing")):
-            line = self._process.stdout.readline()
+            line = self._stdout.readline()
         if not line:
-            complaint = self._process.stderr.read().strip().splitlines()[-1:]
+            complaint = self._stderr.read().strip().splitlines()[-1:]
             raise RuntimeError(f"{self._shown} has ended: {' '.join(complaint)}")
         return json.loads(line)
 
     def tell(self, **command: Any) -> None:
         """Send a command."""
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
+        self._stdin.write(json.dumps(command) + "\n")
+        self._stdin.flush()
 
     def cpu(self) -> float:
         """Return how many seconds of CPU its threads have used (Linux)."""

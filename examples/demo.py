@@ -3,7 +3,7 @@
     python examples/demo.py                    with a broker of its own
     python examples/demo.py --url amqp://...   with a RabbitMQ (or set AMQP_URL)
 
-It is the command `amphora demo`; amphora/cli/demo.py is all of it.
+It is the command `amphora demo`; amphora/cli/demo/demo.py is all of it.
 """
 
 import sys

@@ -6,32 +6,29 @@ import gc
 import os
 import secrets
 import signal
-import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import gevent
 import hypothesis
 import pytest
 
 from tests.support.browser import find_browser
+from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
 from tests.support.leaks import Baseline, Crashes, describe_greenlet, running_greenlets
+from tests.support.postgres import PostgresServer, find_programs
 from tests.support.rabbitmq import (
     ExternalBroker,
     RabbitNode,
     RabbitNotInstalled,
-    find_server,
+    find_installation,
 )
 
 EXTERNAL_URL = os.environ.get("AMPHORA_TEST_URL") or None
-# Such as "3.12": the only Python on which all tests run; unset: they do on every one.
-ALL_ON = os.environ.get("AMPHORA_TEST_ALL_ON") or None
+# Only what shows what Python, or what amphora stands on, does to the code.
+BRIEFLY = bool(os.environ.get("AMPHORA_TEST_BRIEFLY"))
 TIME_LIMIT = 60.0
-
-
-def runs_all() -> bool:
-    """Return whether this is the Python on which all tests run."""
-    return ALL_ON in (None, f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
 # A shell ignores ctrl-C for what it runs in the background, and so would every program that the
@@ -43,11 +40,10 @@ failed_key = pytest.StashKey[bool]()
 
 # No test measures time, hypothesis neither; and a failure in CI can be repeated anywhere.
 hypothesis.settings.register_profile("amphora", deadline=None, print_blob=True)
-# On the Pythons beside the first, for what Python does to the code.
 hypothesis.settings.register_profile(
     "briefly", parent=hypothesis.settings.get_profile("amphora"), max_examples=20
 )
-hypothesis.settings.load_profile("amphora" if runs_all() else "briefly")
+hypothesis.settings.load_profile("briefly" if BRIEFLY else "amphora")
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +91,26 @@ def namespace() -> str:
     return f"t{secrets.token_hex(5)}"
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this session's own."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database."""
+    made: Database
+    if request.param == "sqlite":
+        made = SqliteDatabase(tmp_path / "database")
+    else:
+        made = PostgresDatabase(request.getfixturevalue("postgres"))
+    yield made
+    made.close()
+
+
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a greenlet or a socket behind, or in which a greenlet died unseen."""
@@ -116,22 +132,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [
         item
         for item in items
-        if is_for_another_python(item) or needs_missing_node(item) or needs_missing_browser(item)
+        if is_left_out_briefly(item)
+        or needs_missing_node(item)
+        or needs_missing_browser(item)
+        or needs_missing_database(item)
     ]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
-def is_for_another_python(item: pytest.Item) -> bool:
-    """Return whether one Python is enough for a test, and it is another than this.
+def is_left_out_briefly(item: pytest.Item) -> bool:
+    """Return whether a test is left out of a brief run.
 
     Slow tests are about the broker or the load; what Python does to the code shows on the embedded
     broker as well as on RabbitMQ.
     """
-    if runs_all():
+    if not BRIEFLY:
         return False
-    fixtures = {"private_node", "rabbit", "rabbit_node"}
+    fixtures = {"cluster_rig", "private_node", "rabbit", "rabbit_node"}
     on_rabbitmq = "rabbitmq" in item.name.partition("[")[2] or not fixtures.isdisjoint(
         getattr(item, "fixturenames", ())
     )
@@ -145,6 +164,7 @@ def needs_missing_node(item: pytest.Item) -> bool:
         and not is_installed()
         and (
             "private_node" in getattr(item, "fixturenames", ())
+            or "cluster_rig" in getattr(item, "fixturenames", ())
             or ("managed_broker" in getattr(item, "fixturenames", ()) and "rabbitmq" in item.name)
         )
     )
@@ -159,10 +179,19 @@ def needs_missing_browser(item: pytest.Item) -> bool:
     )
 
 
+def needs_missing_database(item: pytest.Item) -> bool:
+    """Return whether a test uses PostgreSQL where it is not installed; in CI it fails instead."""
+    fixtures = getattr(item, "fixturenames", ())
+    on_it = "database" in fixtures and "postgres" in item.name.partition("[")[2]
+    return (
+        (on_it or "postgres" in fixtures) and not os.environ.get("CI") and find_programs() is None
+    )
+
+
 def is_installed() -> bool:
     """Return whether there is a RabbitMQ to start."""
     try:
-        find_server()
+        find_installation()
     except RabbitNotInstalled:
         return False
     return True

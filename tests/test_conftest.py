@@ -72,7 +72,8 @@ def outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "test_rules.py").write_text(RULE_BREAKERS)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("AMPHORA_TEST_URL", raising=False)
-    monkeypatch.delenv("AMPHORA_TEST_ALL_ON", raising=False)
+    monkeypatch.delenv("AMPHORA_TEST_RABBITMQ", raising=False)
+    monkeypatch.delenv("AMPHORA_TEST_BRIEFLY", raising=False)
     options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--rootdir", str(tmp_path), str(tmp_path)],

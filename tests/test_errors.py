@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from amphora import errors
 from amphora.errors import AmphoraError, ChannelClosed, FrameError, RemoteException, printable
+from amphora.wire.codes import ReplyCode
 
 EXAMPLES: list[Exception] = [
     FrameError(501, "unknown frame type 72"),
     ChannelClosed(404, "NOT_FOUND - no queue 'q'"),
+    ChannelClosed(406, "PRECONDITION_FAILED").during("<Topology> cannot be set up"),
+    errors.AccessRefused(403, "ACCESS_REFUSED - access", "user 'bob' needs it", "write"),
+    errors.Inequivalent(406, "PRECONDITION_FAILED - arg", "delete queue 'q'", "x-queue-type"),
     RemoteException("ValueError", ("bad", 3), "Traceback ..."),
     errors.NoResult("no result within 60 s", executed=None),
     errors.ConnectionLost("the broker hung up", executed=False),
@@ -24,10 +28,15 @@ EXAMPLES: list[Exception] = [
         for cls in (
             AmphoraError,
             errors.AuthenticationError,
+            errors.Cancelled,
+            errors.Denied,
             errors.MessageError,
+            errors.NoServer,
             errors.Overloaded,
             errors.PoisonRequest,
             errors.Rejected,
+            errors.ServerLost,
+            errors.StreamLost,
             errors.Unroutable,
             errors.WrongRequest,
             errors.WrongResult,
@@ -50,12 +59,22 @@ def test_an_error_can_be_handed_to_another_process(error: Exception, how: str) -
 
     assert type(again) is type(error)
     assert (str(again), again.args) == (str(error), error.args)
-    for name in ("executed", "code", "text", "error_type", "traceback"):
+    for name in (
+        "executed",
+        "code",
+        "text",
+        "advice",
+        "permission",
+        "setting",
+        "error_type",
+        "traceback",
+    ):
         assert getattr(again, name, "none") == getattr(error, name, "none")
 
 
 def test_an_error_says_whether_the_handler_ran_as_far_as_that_is_known() -> None:
     assert errors.Unroutable("").executed is False
+    assert errors.NoServer("").executed is False
     assert errors.RemoteException("E").executed is True
     assert errors.NoResult("").executed is None
     assert errors.NoResult("", executed=False).executed is False
@@ -109,3 +128,28 @@ def test_long_text_is_cut_where_it_can_be_seen() -> None:
     assert printable("x" * 201) == "x" * 197 + "..."
     assert printable(b"x" * 10_000_000, 10) == "xxxxxxx..."
     assert printable("\n" * 150) == r"\n" * 98 + "\\..."
+
+
+def test_the_codes_of_what_passes_by_itself_are_those_of_the_wire() -> None:
+    passing = {ReplyCode.NOT_FOUND, ReplyCode.RESOURCE_LOCKED, ReplyCode.INTERNAL_ERROR}
+    assert passing == errors.PASSING_CODES
+
+
+def test_an_error_comes_again_as_what_it_is() -> None:
+    closed = ChannelClosed(404, "NOT_FOUND - no queue 'q'").during("looking")
+    again = closed.again(executed=False)
+    assert type(again) is ChannelClosed
+    assert (again.code, str(again), again.__cause__) == (404, str(closed), closed)
+    assert (again.executed, closed.executed) == (False, None)
+    assert closed.again().executed is None
+    refused = errors.AuthenticationError("no").again(executed=None)
+    assert refused.executed is None
+
+
+def test_a_connection_that_an_error_has_ended_is_lost_because_of_it() -> None:
+    lost, frame = errors.ConnectionLost("cut"), FrameError(501, "not AMQP")
+    again = errors.ConnectionLost.because(lost, executed=False)
+    assert (str(again), again.__cause__, again.executed) == ("cut", lost, False)
+    other = errors.ConnectionLost.because(frame)
+    assert type(other) is errors.ConnectionLost
+    assert (str(other), other.__cause__, other.executed) == ("not AMQP", frame, None)

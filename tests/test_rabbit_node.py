@@ -9,7 +9,15 @@ import gevent.socket
 import pytest
 
 from tests.support.processes import PythonProcess
-from tests.support.rabbitmq import PROTOCOL_HEADER, RabbitError, RabbitNode
+from tests.support.rabbitmq import (
+    PROTOCOL_HEADER,
+    SERVER_IN_ROOT,
+    Installation,
+    RabbitError,
+    RabbitNode,
+    RabbitNotInstalled,
+    chosen_installation,
+)
 
 NODE_AND_NO_END = """
 import gevent
@@ -17,18 +25,18 @@ from tests.support.rabbitmq import RabbitNode
 
 node = RabbitNode()
 node.start()
-print("folder", node.folder)
+print("folder", node.folder, node.home)
 gevent.sleep(600)
 """
 
 
-def processes_in(folder: Path) -> list[str]:
-    """Return the command lines of the processes whose HOME is `folder`."""
-    home = f"HOME={folder}".encode()
+def processes_in(home: Path) -> list[str]:
+    """Return the command lines of the processes whose HOME is `home`."""
+    wanted = f"HOME={home}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if home in (process / "environ").read_bytes().split(b"\0"):
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
                 found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:  # it has ended since, or is another user's
             continue
@@ -94,22 +102,46 @@ def test_what_a_node_holds_outlives_a_kill_and_a_restart_but_not_a_wipe(
 @pytest.mark.slow
 def test_a_killed_test_session_leaves_no_process_and_no_folder_behind() -> None:
     with PythonProcess("-c", NODE_AND_NO_END) as session:
-        folder = Path(session.wait_for("folder", timeout=60.0).split()[1])
-        before = processes_in(folder)
+        told = session.wait_for("folder", timeout=60.0).split()
+        folder, home = Path(told[1]), Path(told[2])
+        before = processes_in(home)
         assert any("beam" in command for command in before)
         assert any("epmd" in command for command in before)
 
         session.kill()
         with gevent.Timeout(20.0):
-            while folder.exists() or processes_in(folder):
+            while folder.exists() or processes_in(home):
                 gevent.sleep(0.05)
 
 
 def test_a_closed_node_leaves_no_process_and_no_folder_behind() -> None:
     node = RabbitNode()
     assert node.folder.exists()
-    assert processes_in(node.folder)
+    assert processes_in(node.home)
     node.close()
     assert not node.folder.exists()
-    assert processes_in(node.folder) == []
+    assert processes_in(node.home) == []
     node.close()
+
+
+def test_another_rabbitmq_is_chosen_by_its_start_script(tmp_path: Path) -> None:
+    script = tmp_path / "rabbitmq-server"
+    script.touch()
+    chosen = chosen_installation(script)
+    assert chosen.command("rabbitmqctl", "status") == [str(tmp_path / "rabbitmqctl"), "status"]
+    assert chosen.command("epmd") == ["epmd"]
+    assert chosen.inside(tmp_path) == tmp_path
+
+
+def test_a_system_in_a_folder_has_names_of_its_own_for_what_is_in_it(tmp_path: Path) -> None:
+    chosen = Installation(SERVER_IN_ROOT, tmp_path)
+    (tmp_path / "tmp").mkdir()
+    folder = chosen.make_folder("node-")
+    assert folder.is_dir()
+    assert chosen.inside(folder) == Path("/tmp", folder.name)
+    assert chosen.command("rabbitmqctl")[-1] == "/usr/lib/rabbitmq/bin/rabbitmqctl"
+
+
+def test_a_chosen_folder_without_rabbitmq_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RabbitNotInstalled, match="neither a script rabbitmq-server nor a folder"):
+        chosen_installation(tmp_path)

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from amphora.errors import NoResult
-from amphora.rpc import naming
-from amphora.rpc.client import DEFAULT_TIMEOUT, AmqpRpcClient
-from amphora.rpc.gather import Reply
-from amphora.rpc.management_client import ManagementClient
-from amphora.rpc.server import AmqpRpcServer
-from amphora.rpc.services import service_methods
-from amphora.transport.channel import Channel
+from amphora.rpc.client.caller import DEFAULT_TIMEOUT
+from amphora.rpc.client.client import AmqpRpcClient
+from amphora.rpc.client.gather import Reply
+from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.contract import naming
+from amphora.rpc.functions.services import service_methods
+from amphora.rpc.functions.unfinished import check_function
+from amphora.rpc.server.server import AmqpRpcServer
+from amphora.transport.endpoint import SETTINGS, ConnectionSettings
+from amphora.transport.options import check_options
+from amphora.transport.raw_channel import RawChannel
 from amphora.transport.session import Session
 
 MANAGEMENT_PREFIX = f"{naming.MANAGEMENT_NAMESPACE}."
@@ -33,15 +37,15 @@ Document = dict[str, Any]
 
 
 class AMQPOperations:
-    """Where the broker is, and how careful to be.
+    """Where the broker is, and whether messages are persistent.
 
     Args:
-        useack: accepted for arpc's sake; requests are always acknowledged.
+        useack: ignored: requests are always acknowledged.
         persistent: let requests and replies survive a restart of the broker.
         host: the broker's host, or `host:port`.
-        userid, password, virtual_host: the login, named as py-amqplib did.
+        userid, password, virtual_host: the login, with py-amqplib's names.
         url: all of that as a URL.
-        session: a session of yours to use, instead of all these.
+        session: your own session, instead of all these.
         settings: the other settings of `amphora.Session`.
 
     Raises:
@@ -59,7 +63,7 @@ class AMQPOperations:
         virtual_host: str | None = None,
         url: str | None = None,
         session: Session | None = None,
-        **settings: Any,
+        **settings: Unpack[ConnectionSettings],
     ) -> None:
         self.useack = useack
         self.persistent = persistent
@@ -69,15 +73,20 @@ class AMQPOperations:
                 settings["amqp_host"], settings["amqp_port"] = name, int(port)
             else:
                 settings["amqp_host"] = host
-        login = {"amqp_user": userid, "amqp_password": password, "amqp_vhost": virtual_host}
-        settings.update({name: value for name, value in login.items() if value is not None})
+        if userid is not None:
+            settings["amqp_user"] = userid
+        if password is not None:
+            settings["amqp_password"] = password
+        if virtual_host is not None:
+            settings["amqp_vhost"] = virtual_host
         self._owns_session = session is None
+        check_options(type(self), settings, SETTINGS)
         self.session = Session(url, **settings) if session is None else session
 
     def __repr__(self) -> str:
         return f"<AMQPOperations {self.session.endpoint}>"
 
-    def channel(self) -> Channel:
+    def channel(self) -> RawChannel:
         """Open a raw AMQP channel; see `amphora.Session.channel`.  Switches greenlets."""
         return self.session.channel()
 
@@ -100,6 +109,7 @@ class JSONServer:
     ) -> None:
         self.server = _Worker(key, session=amqp.session, management=management)
         for name, method in service_methods(service, "c_"):
+            check_function(name, method)
             self.server.add_function(_taking_a_document(method), name)
         self.wid = self.server.worker_id
 
@@ -107,7 +117,7 @@ class JSONServer:
         return f"<JSONServer {self.server!r}>"
 
     def add_command(self, name: str, command: Callable[[Document], Any]) -> None:
-        """Answer one more management command; it gets the request document."""
+        """Add a management command, which gets the request document."""
         self.server.add_command(_taking_a_document(command), name)
 
     def loop(self) -> None:
@@ -115,7 +125,7 @@ class JSONServer:
         self.server.serve(nowait=False)
 
     def stop(self) -> None:
-        """Finish what is in work, and end `loop`.  Switches greenlets."""
+        """Finish what is in progress, and end `loop`.  Switches greenlets."""
         self.server.stop()
 
 
@@ -134,9 +144,9 @@ def make_json_server(
     Args:
         amqp: where the broker is.
         key: the routing key, which names the service.
-        service: an object; its methods whose name begins with `c_` take a request document and
+        service: an object; its methods whose names begin with `c_` take a request document and
             return the response document.
-        management: the management commands to switch on, among "kill" and "eval".
+        management: the management commands to switch on, "kill" or "eval" or both.
 
     Raises:
         ValueError: the key cannot be the name of a service.
@@ -151,10 +161,12 @@ class ServiceCaller:
         amqp: where the broker is.
         key: the service's routing key; `mgt.<service>` for the management of all its workers,
             `mgt.<worker id>` for that of one.
-        want_replies: with False, requests are sent without waiting for anything.
+        want_replies: with False, requests are sent without waiting for an answer.
     """
 
     def __init__(self, amqp: AMQPOperations, key: str, want_replies: bool = True) -> None:
+        if not isinstance(key, str):
+            raise ValueError(f"the key of a service must be a text, not {key!r:.100}")
         self.key = key
         self.want_replies = want_replies
         self._target = key.removeprefix(MANAGEMENT_PREFIX)
@@ -167,10 +179,11 @@ class ServiceCaller:
     def send_request(self, request: Document, timeout: float = DEFAULT_TIMEOUT) -> Any:
         """Send a request document and return the response document; None without replies.
 
-        Of several workers' management, the first reply is returned.  Switches greenlets.
+        If several workers answer a management command, the first reply is returned.  Switches
+        greenlets.
 
         Args:
-            request: what the service gets; `c` names the method, without its `c_`.
+            request: the document; `c` names the method, without its `c_`.
             timeout: seconds to wait.
 
         Raises:
@@ -178,18 +191,26 @@ class ServiceCaller:
             NoResult: there was no reply in time.
         """
         if not self.want_replies:
-            return self._client.cast(function_name=name_in(request))(request)
+            return self._tell(request)
         if self._manages:
             for response in self.send_to_all(request, timeout):
                 return response
             raise NoResult(f"no worker answered {self.key} within {timeout:g} s")
         return self._client.call(function_name=name_in(request), timeout=timeout)(request)
 
+    def _tell(self, request: Document) -> None:
+        if self._manages:
+            command, args = command_in(request)
+            namespace, worker = namespace_and_worker(self._target)
+            self._management.tell(namespace, command, *args, worker=worker)
+        else:
+            self._client.cast(function_name=name_in(request))(request)
+
     def send_lazy_request(self, request: Document, timeout: float = DEFAULT_TIMEOUT) -> Any:
-        """Send a request document at once; `get()` of what is returned waits for the response.
+        """Send a request document and return a result; its `get()` waits for the response.
 
         Raises:
-            ValueError: it is a request to the management.
+            ValueError: the request is for the management.
         """
         if self._manages:
             raise ValueError("requests to the management cannot be lazy; use send_to_all")
@@ -201,22 +222,17 @@ class ServiceCaller:
         Raises:
             RemoteException: a worker's method raised.
         """
-        if not self._manages:
+        if not self._manages or not self.want_replies:
             yield self.send_request(request, timeout)
             return
-        command = name_in(request)
-        args: tuple[Any, ...] = (request,)
-        if command in _WITHOUT_ARGUMENTS:
-            args = ()
-        elif command == "eval":
-            args = (request.get("expr", ""),)
+        command, args = command_in(request)
         namespace, worker = namespace_and_worker(self._target)
         replies = self._management.ask(namespace, command, *args, worker=worker, timeout=timeout)
         for reply in replies:
             yield _as_arpc_says_it(command, reply)
 
     def close(self) -> None:
-        """Forget what is pending.  Switches greenlets."""
+        """Close the clients; pending requests fail.  Switches greenlets."""
         (self._management if self._manages else self._client).close()
 
 
@@ -232,6 +248,18 @@ def name_in(request: Document) -> str:
     return name
 
 
+def command_in(request: Document) -> tuple[str, tuple[Any, ...]]:
+    """Return the management command that a request document is for, and its arguments.
+
+    Raises:
+        ValueError: it has none.
+    """
+    command = name_in(request)
+    if command in _WITHOUT_ARGUMENTS:
+        return command, ()
+    return command, (request.get("expr", ""),) if command == "eval" else (request,)
+
+
 def _taking_a_document(method: Callable[..., Any]) -> Callable[[Document], Any]:
     def handle(req: Document) -> Any:
         return method(req)
@@ -242,7 +270,7 @@ def _taking_a_document(method: Callable[..., Any]) -> Callable[[Document], Any]:
 
 
 def namespace_and_worker(target: str) -> tuple[str, str | None]:
-    """Return the namespace that `mgt.<target>` is for, and the worker if it is for one."""
+    """Return the namespace that `mgt.<target>` is for, and the worker id if it is for one."""
     namespace, _, digits = target.rpartition("-")
     if namespace and naming.is_worker_number(digits):
         return namespace.removeprefix(_Worker._worker_prefix), target

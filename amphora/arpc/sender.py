@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import click
-
 from amphora.arpc import mq
 from amphora.errors import AmphoraError, NoResult, RemoteException
+from amphora.transport.words import utf8_word
 
 logger = logging.getLogger("msg_sender")
 
@@ -41,8 +39,8 @@ def send(
 
     Raises:
         RemoteException: a method raised.
-        NoResult: nobody has answered within `timeout` seconds.
-        ValueError: there is no method's name in the document, or the key cannot be one.
+        NoResult: no worker answered within `timeout` seconds.
+        ValueError: the document has no method's name, or the key is invalid.
     """
     with closing(mq.ServiceCaller(amqp, key, want_replies=True)) as caller:
         answered = False
@@ -83,22 +81,26 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) == 1 and arguments[0] in ("-h", "--help"):
-        click.echo(USAGE)
+        print(USAGE)
         return 0
     if len(arguments) != 2:
-        click.echo(USAGE, err=True)
+        print(USAGE, file=sys.stderr)
         return 2
-    key, text = arguments
+    try:
+        key, text = map(utf8_word, arguments)
+    except ValueError:
+        print("arpc_msg_sender: an argument is not UTF-8", file=sys.stderr)
+        return 2
     try:
         document = json.loads(text)
     except ValueError as error:
-        click.echo(f"arpc_msg_sender: the second argument is not JSON: {error}", err=True)
+        print(f"arpc_msg_sender: the second argument is not JSON: {error}", file=sys.stderr)
         return 2
     log_to_stderr()
     try:
-        amqp = mq.AMQPOperations(useack=True, persistent=True, url=os.environ.get("AMQP_URL"))
+        amqp = mq.AMQPOperations(useack=True, persistent=True)
     except ValueError as error:
-        click.echo(f"arpc_msg_sender: {error}", err=True)
+        print(f"arpc_msg_sender: {error}", file=sys.stderr)
         return 2
     try:
         return send_and_log(amqp, key, document)

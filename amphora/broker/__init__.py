@@ -1,5 +1,4 @@
 """An embedded AMQP 0-9-1 broker for development and tests, in memory.
 
-Below `connection` and `server` it is a model without I/O: plain objects, a clock that is given
-to them, and a list of effects that the caller hands out.  `model` says how to use it.
+`model` and `protocol` do no I/O; `server` and `clients` give them sockets, greenlets and a clock.
 """

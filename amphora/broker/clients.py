@@ -1,30 +1,32 @@
 """A client's socket: the greenlets that read and write for one connection.
 
-The reader alone reads, and hands the bytes to the connection, which never blocks.  The writer
-alone writes: whatever the connection has said in one turn of the event loop is joined into one
-write.  A client that does not read what it gets is not read from either, above a limit.
+The reader alone reads, and hands the bytes to the connection, which never blocks.  What the
+connection has said in one turn of the event loop is written together (`net.writer`).  A client that
+does not read what it gets is not read from either, above a limit.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import monotonic
 
 import gevent
 from gevent.event import Event
-from gevent.socket import SHUT_WR, socket
+from gevent.socket import socket
 
-from amphora.broker.connection import Connection
-from amphora.broker.handshake import State
-from amphora.broker.node import Node
+from amphora.broker.protocol.connection import Connection
+from amphora.broker.protocol.handshake import State
+from amphora.broker.protocol.node import Node
+from amphora.errors import ConnectionLost
+from amphora.net.liveness import Liveness
+from amphora.net.log import Log
+from amphora.net.stream import Stream
+from amphora.net.writer import Writer
 from amphora.wire.framing import HEARTBEAT_FRAME
 
-logger = logging.getLogger("amphora.broker")
+log = Log("amphora.broker")
 
 READ_SIZE = 64 * 1024
-# Written in pieces, so that it can be told whether a slow client reads at all.
-WRITE_SIZE = 256 * 1024
 # Above this many unwritten bytes the client is not read from.
 HIGH_WATER = 1024 * 1024
 # How long the last words to a client may take, and what it may say meanwhile.
@@ -54,38 +56,37 @@ class Client:
         self.connection = Connection(node, self.send, peer, local)
         self.connection.on_wake = self._wake
         self.frozen = False
-        self._socket = sock
         self._limits = node.connection_limits
+        self._stream = Stream(sock, peer)
+        self._writer = Writer(self._stream, HIGH_WATER, self._all_written, self._interrupted)
+        self._liveness = Liveness(
+            peer, self._writer, self._limits.partial_frame, write_limit=self._limits.write
+        )
         self._on_closed = on_closed
-        self._outgoing: list[bytes] = []
-        self._unwritten = 0
-        self._wake_writer = Event()
         self._wake_reader = Event()
-        self._written = Event()
         self._closed = False
-        now = monotonic()
-        self._began = self._last_read = self._frame_began = now
-        self._last_write = self._write_began = now
+        self._began = monotonic()
         self._closing_since: float | None = None
-        self._reader = gevent.spawn(self._read)
-        self._writer = gevent.spawn(self._write)
+        self._greenlets = [gevent.spawn(self._run, body) for body in (self._read, self._writer.run)]
 
     def __repr__(self) -> str:
         return f"<Client {self.connection.peer} [{self.connection.state.name.lower()}]>"
 
-    # -- reading --------------------------------------------------------------------------------
-
-    def _read(self) -> None:
+    def _run(self, body: Callable[[], None]) -> None:
+        """Run one of the client's greenlets; whatever ends it ends the client."""
         try:
-            self._read_until_end()
-        except OSError as error:
-            logger.info("%s: the connection broke: %s", self.connection.peer, error)
+            body()
+        except ConnectionLost as error:
+            if not self._closed:
+                log.info("%s", error)
         finally:
             self.close()
 
-    def _read_until_end(self) -> None:
+    # -- reading --------------------------------------------------------------------------------
+
+    def _read(self) -> None:
         connection = self.connection
-        receive = self._socket.recv
+        receive = self._stream.receive
         while True:
             while self._halted and connection.state is not State.ENDED:
                 self._wake_reader.clear()
@@ -98,14 +99,12 @@ class Client:
             data = receive(READ_SIZE)
             if not data:
                 return
-            self._last_read = monotonic()
             while self.frozen:
                 self._wake_reader.clear()
                 self._wake_reader.wait()
             held = connection.held_bytes
             connection.receive(data)
-            if not held or connection.held_bytes != held + len(data):
-                self._frame_began = self._last_read
+            self._liveness.heard(len(data), held, connection.held_bytes)
 
     @property
     def _halted(self) -> bool:
@@ -121,108 +120,90 @@ class Client:
         Closing with unread bytes resets the connection, and the words may be lost by that.
         """
         with gevent.Timeout(LINGER_TIME, False):  # type: ignore[arg-type]
-            while self._unwritten:
-                self._written.clear()
-                self._written.wait()
-            self._socket.shutdown(SHUT_WR)
+            self._writer.wait()
+            self._stream.end_writing()
             left = LINGER_SIZE
-            while left > 0 and (data := self._socket.recv(READ_SIZE)):
+            while left > 0 and (data := self._stream.receive(READ_SIZE)):
                 left -= len(data)
 
     # -- writing --------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        """Queue bytes for the writer.  Never switches greenlets."""
-        self._outgoing.append(data)
-        self._unwritten += len(data)
-        if self._unwritten > HIGH_WATER:
+        """Queue bytes to be written.  Never switches greenlets."""
+        self._writer.send(data)
+        if self._writer.congested:
             self.connection.congested = True
-        self._wake_writer.set()
 
-    def _write(self) -> None:
-        outgoing = self._outgoing
+    def _all_written(self, was_congested: bool) -> None:
         try:
-            while True:
-                self._wake_writer.wait()
-                self._wake_writer.clear()
-                while outgoing and not self.frozen:
-                    data = b"".join(outgoing)
-                    outgoing.clear()
-                    if len(data) <= WRITE_SIZE:
-                        self._write_piece(data)
-                    else:
-                        view = memoryview(data)
-                        for start in range(0, len(data), WRITE_SIZE):
-                            self._write_piece(view[start : start + WRITE_SIZE])
-                    self.connection.written()
-                if not self.frozen:
-                    self.connection.congested = False
-                self._written.set()
-                self._wake_reader.set()
-        except OSError as error:
-            logger.info("%s: the connection broke: %s", self.connection.peer, error)
-        except Exception:
-            # A bug of amphora.  The other clients go on.
-            logger.exception("%s: unexpected error, the connection is closed", self)
-        finally:
+            self.connection.written()
+        except Exception as error:  # noqa: BLE001 (a bug: the other clients go on)
+            log.error("%s: unexpected error, the connection is closed", self, error=error)
             self.close()
+            return
+        # By that more may have been queued.
+        self.connection.congested = self._writer.congested
+        if was_congested:
+            self._wake_reader.set()
 
-    def _write_piece(self, data: bytes | memoryview) -> None:
-        self._write_began = monotonic()
-        self._socket.sendall(data)
-        self._unwritten -= len(data)
-        self._last_write = monotonic()
+    def _interrupted(self, error: BaseException) -> None:
+        self.close()
 
     # -- time -----------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
         """Send a heartbeat if it is time to; end a client that takes too long for something."""
-        connection, limits = self.connection, self._limits
-        heartbeat = connection.agreed.heartbeat
+        connection, limits, liveness = self.connection, self._limits, self._liveness
+        # These become known in the handshake.
+        liveness.peer, liveness.heartbeat = connection.peer, connection.agreed.heartbeat
         state = connection.state
         if self._halted:
             # Nobody is judged by what could not be read.
-            self._last_read = self._frame_began = now
+            liveness.excuse()
         if self.frozen:
             return
-        if heartbeat and now - self._last_write >= heartbeat / 2 and not self._unwritten:
+        if liveness.heartbeat_due():
             self.send(HEARTBEAT_FRAME)
+        peer = connection.peer
         if state is State.CLOSING:
             self._closing_since = self._closing_since or now
             if now - self._closing_since > limits.close:
-                self._give_up(f"no answer to connection.close within {limits.close:g} s")
+                self._give_up(f"{peer} has not answered connection.close for {limits.close:g} s")
         elif state is not State.RUNNING:
             if now - self._began > limits.handshake:
-                self._give_up(f"no login within {limits.handshake:g} s")
-        elif self._last_write < self._write_began < now - limits.write:
-            self._give_up(f"nothing was read for {limits.write:g} s")
-        elif heartbeat and now - self._last_read > 2 * heartbeat:
-            self._give_up(f"nothing heard for {2 * heartbeat} s")
-        elif connection.held_bytes and now - self._frame_began > limits.partial_frame:
-            self._give_up(f"a frame was not complete within {limits.partial_frame:g} s")
+                self._give_up(f"{peer} has not logged in within {limits.handshake:g} s")
+        elif overdue := liveness.overdue(connection.held_bytes):
+            self._give_up(overdue)
 
     def _give_up(self, reason: str) -> None:
-        logger.info("%s: %s, the connection is closed", self.connection.peer, reason)
+        log.info("%s; the connection is closed", reason)
         self.close()
 
     def freeze(self, frozen: bool) -> None:
         """Halt everything, or let it go on: bytes stay where they are."""
         self.frozen = frozen
+        self._writer.hold(frozen)
         self._wake_reader.set()
-        self._wake_writer.set()
 
     # -- the end --------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Leave the client to the parent, in a forked child: without a word to anybody."""
+        self._closed = True
+        for greenlet in self._greenlets:
+            greenlet.kill(block=False)
+        self._stream.forget()
 
     def close(self) -> None:
         """Close the socket at once, and forget the client.  Closing twice is fine."""
         if self._closed:
             return
         self._closed = True
-        self._socket.close()
-        self._outgoing.clear()
+        self._stream.close()
+        self._writer.close()
         self.connection.lost()
         current = gevent.getcurrent()
-        for greenlet in (self._reader, self._writer):
+        for greenlet in self._greenlets:
             if greenlet is not current:
                 greenlet.kill(block=False)
         self._on_closed(self)

@@ -5,44 +5,57 @@ What is on it lives as long as the object; it can be stopped and started again i
 
 from __future__ import annotations
 
-import ipaddress
-import logging
+import os
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from time import monotonic
-from typing import Any
 
 import gevent
 from gevent import socket
 from gevent.event import Event
 
 from amphora.broker.clients import Client
-from amphora.broker.errors import Reply
-from amphora.broker.limits import ConnectionLimits, Limits
-from amphora.broker.node import Node
+from amphora.broker.listening import LOOPBACK, is_this_machine, listen
+from amphora.broker.model.limits import ConnectionLimits, Limits
+from amphora.broker.protocol.node import Node
+from amphora.net.address import host_and_port
+from amphora.net.forks import close_copy, close_for_all
+from amphora.net.log import Log
+from amphora.wire.codes import ReplyCode
 
-logger = logging.getLogger("amphora.broker")
+log = Log("amphora.broker")
 
-LOOPBACK = "127.0.0.1"
 # How often the clients' signs of life are looked after, in seconds.
 CHECK_INTERVAL = 0.25
 # How long to wait after a connection could not be taken, in seconds.
 ACCEPT_PAUSE = 1.0
-BACKLOG = 1024
 
 
 class Server:
     """A broker.  Use `start` and `close`, or `with`.
 
+    It is that of the process that started it.  A forked child can be a client of it; its own copy
+    of the object does nothing, and raises a RuntimeError when it is told to.
+
+    Attributes:
+        left_to_parent: True in a process that was forked from the one that started it.
+
     Args:
-        host: the address to listen on.  Only who names another one is heard beyond this machine.
-        port: the port; 0 for any that is free, None to listen nowhere but take sockets with
-            `attach`.
+        host: the address to listen on, or a name: then all addresses that it has here.
+            "localhost" is 127.0.0.1 and ::1.  Only who names another one is heard beyond this
+            machine.
+        port: the port; 0 for any that is free, on all addresses the same; None to listen nowhere
+            but take sockets with `attach`.
         users: the passwords by the names of the users; guest, with the password guest, if None.
             As with RabbitMQ, guest can only log in on this machine.
         vhosts: the names of the virtual hosts.
         limits: what each of them may hold.
         connection_limits: what connections may be.
+        max_message_size: the largest body of a message, in bytes, instead of that of `limits`.
+
+    Raises:
+        ValueError: `max_message_size` is no number from 1 to the memory of `limits`.
     """
 
     def __init__(
@@ -54,7 +67,11 @@ class Server:
         vhosts: Iterable[str] = ("/",),
         limits: Limits | None = None,
         connection_limits: ConnectionLimits | None = None,
+        max_message_size: int | None = None,
     ) -> None:
+        limits = limits or Limits()
+        if max_message_size is not None:
+            limits = limits.with_message_size(max_message_size)
         self.host = host
         self.port = port
         self.node = Node(
@@ -65,16 +82,24 @@ class Server:
             limits,
             connection_limits,
         )
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
         self._clients: dict[Client, None] = {}
         self._frozen = False
         self._deadline_changed = Event()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self.left_to_parent = False
         self.node.on_wakes_at = self._deadline_changed.set
+        _servers.add(self)
 
     def __repr__(self) -> str:
-        where = f"{self.host}:{self.port}" if self.port is not None else "no port"
-        return f"<Server on {where} [{len(self._clients)} connections]>"
+        state = f"{len(self._clients)} connections"
+        if self.left_to_parent:
+            state = "the parent process's"
+        return f"<{type(self).__name__} on {self._where} [{state}]>"
+
+    @property
+    def _where(self) -> str:
+        return "no port" if self.port is None else host_and_port(self.host, self.port)
 
     def __enter__(self) -> Server:
         self.start()
@@ -89,26 +114,30 @@ class Server:
         """Begin to listen.  After `close` it is on the same port again, with what was kept.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: the address cannot be listened on; its `filename` is that address.
+            RuntimeError: this is a forked child.
         """
+        self._check_ours()
         if self._greenlets:
             return
         if self.port is not None:
-            self._listener = _listen(self.host, self.port)
-            self.port = self._listener.getsockname()[1]
-            self._greenlets.append(gevent.spawn(self._accept, self._listener))
+            self._listeners = listen(self.host, self.port)
+            self.port = self._listeners[0].getsockname()[1]
+            self._greenlets += [gevent.spawn(self._accept, each) for each in self._listeners]
         self._greenlets += (gevent.spawn(self._watch), gevent.spawn(self._keep_time))
 
     def close(self) -> None:
         """Stop listening and close all connections at once.  Closing twice is fine.
 
-        Clients are told, if they can be without waiting.
+        Clients are told, if they can be without waiting.  In a forked child nothing is left to
+        close.
         """
+        if self.left_to_parent:
+            return
         gevent.killall(self._greenlets)
         self._greenlets = []
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        while self._listeners:
+            close_for_all(self._listeners.pop())
         self.thaw()
         self.close_all(reason="shutdown")
         # One turn for the writers.
@@ -116,7 +145,8 @@ class Server:
         self._drop_all()
 
     def attach(self, sock: socket.socket, peer: str = "memory") -> None:
-        """Take a connected socket of somebody in this process for a new client's."""
+        """Serve a connected socket, whose other end a client in this process has."""
+        self._check_ours()
         self._add(sock, peer, local=True)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -125,15 +155,16 @@ class Server:
                 sock, (host, port, *_) = listener.accept()
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
+                if self.left_to_parent:
+                    return
                 # Out of descriptors, or a client that has gone again already.
-                logger.warning("no connection can be taken: %s", error)
+                log.warning("no connection can be taken: %s", error)
                 gevent.sleep(ACCEPT_PAUSE)
                 continue
-            self._add(sock, f"{host}:{port}", ipaddress.ip_address(host).is_loopback)
+            self._add(sock, host_and_port(host, port), is_this_machine(host))
 
     def _add(self, sock: socket.socket, peer: str, local: bool) -> None:
-        # Those who are one too many are told so after their login.  Beyond twice as many, there
-        # is no time for that.
+        # Over the limit: refused after the login (`Node.admit`).  Over twice the limit: closed.
         if len(self._clients) >= 2 * self.node.connection_limits.connections:
             sock.close()
             return
@@ -147,6 +178,29 @@ class Server:
     def _drop_all(self) -> None:
         for client in list(self._clients):
             client.close()
+
+    # -- forks ----------------------------------------------------------------------------------
+
+    def _forked(self) -> None:
+        """Leave everything to the parent, in a forked child: nothing is sent, nothing is read."""
+        if not self._greenlets and not self._clients:
+            return  # not started: whoever starts it has it
+        self.left_to_parent = True
+        for greenlet in self._greenlets:
+            greenlet.kill(block=False)
+        self._greenlets = []
+        while self._listeners:
+            close_copy(self._listeners.pop())
+        for client in list(self._clients):
+            client.forget()
+        self._clients.clear()
+
+    def _check_ours(self) -> None:
+        if self.left_to_parent:
+            raise RuntimeError(
+                f"{self!r} is the parent's, and this is a process forked from it; here one can be"
+                " its client, or make another broker"
+            )
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -172,30 +226,33 @@ class Server:
                 continue
             try:
                 node.expire()
-            except Exception:
-                # A bug of amphora.  What is due later is still done.
-                logger.exception("unexpected error while time passed")
+            except Exception as error:  # noqa: BLE001 (a bug: what is due later is still done)
+                log.error("unexpected error while time passed", error=error)
 
     # -- faults for tests -----------------------------------------------------------------------
 
     def close_all(
-        self, code: int = Reply.CONNECTION_FORCED, reason: str = "closed by a test"
+        self, code: int = ReplyCode.CONNECTION_FORCED, reason: str = "closed by a test"
     ) -> None:
         """Close every connection with a reply code, as an operator can."""
-        text = f"{Reply(code).name} - broker forced connection closure with reason '{reason}'"
+        self._check_ours()
+        text = f"{ReplyCode(code).name} - broker forced connection closure with reason '{reason}'"
         for client in list(self._clients):
             client.connection.close(code, text)
 
     def drop_all(self) -> None:
         """Cut every connection without a word, as a broken network does."""
+        self._check_ours()
         self._drop_all()
 
     def freeze(self) -> None:
         """Halt: connections are still taken, and bytes too, but nothing is done with them."""
+        self._check_ours()
         self._set_frozen(True)
 
     def thaw(self) -> None:
         """Go on after `freeze`."""
+        self._check_ours()
         self._set_frozen(False)
 
     def _set_frozen(self, frozen: bool) -> None:
@@ -207,29 +264,33 @@ class Server:
     def close_channel(
         self,
         queue: str | None = None,
-        code: int = Reply.PRECONDITION_FAILED,
+        code: int = ReplyCode.PRECONDITION_FAILED,
         reason: str = "closed by a test",
     ) -> int:
         """Close the channels that consume a queue, or all; return how many that were."""
-        text = f"{Reply(code).name} - {reason}"
+        self._check_ours()
+        text = f"{ReplyCode(code).name} - {reason}"
         return sum(
             client.connection.close_channels(code, text, queue) for client in list(self._clients)
         )
 
     def alarm(self, on: bool = True) -> None:
         """Raise the memory alarm, so that publishers have to wait, or clear it."""
+        self._check_ours()
         self.node.set_alarm(on)
 
     def eat_confirms(self, count: int, vhost: str = "/") -> None:
         """Never confirm the next `count` messages, which are taken all the same."""
+        self._check_ours()
         self.node.vhosts[vhost].withhold_confirms(count)
 
     def restart(self, lose_transient: bool = True) -> None:
-        """Be as after a restart: every connection is closed, and what is transient lost.
+        """Reset to the state after a restart: connections are closed, what is transient is lost.
 
         Args:
             lose_transient: keep everything if False.
         """
+        self._check_ours()
         self.close_all(reason="shutdown")
         for vhost in self.node.vhosts.values():
             vhost.restart(lose_transient)
@@ -237,6 +298,7 @@ class Server:
 
     def delete_queue(self, name: str, vhost: str = "/") -> bool:
         """Delete a queue, whoever uses it; return whether it was there."""
+        self._check_ours()
         found = self.node.vhosts[vhost]
         queue = found.topology.queues.get(name)
         if queue is None:
@@ -246,23 +308,24 @@ class Server:
         return True
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes to every client, whatever they mean to it."""
+        """Send bytes to every client as they are."""
+        self._check_ours()
         for client in list(self._clients):
             client.send(data)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    address: tuple[Any, ...] = (host, port)
-    try:
-        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    except ValueError:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    servers = list(_servers)
+    if not servers:
+        return
+    # Until then child and parent share what tells them of their sockets; gevent's own fork does
+    # this as well.
+    gevent.reinit()
+    for server in servers:
+        server._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

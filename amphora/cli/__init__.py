@@ -1,7 +1,7 @@
 """The `amphora` command.
 
-`root` has the group of all commands and ends the process; each other file is a group of commands
-or what they share.  How commands fail is in `failures`, what they print in `output`.
+`root` has the group of all commands and ends the process.  Each other file has a group of commands,
+or something that they share: `failures` has the exit codes, `output` the printing.
 """
 
 from amphora.cli.root import main

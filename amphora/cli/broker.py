@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 
@@ -11,10 +12,13 @@ from gevent.event import Event
 
 from amphora.cli.failures import Exit, Failure
 from amphora.cli.settings import LOG_FORMAT, examples
-from amphora.transport.endpoint import address
+from amphora.net.address import address
 
 LOOPBACK = "127.0.0.1"
+LOCALHOST = "localhost"
 DEFAULT_PORT = 5672
+DEFAULT_MESSAGE_SIZE = 16 * 1024 * 1024
+LARGEST_MESSAGE_SIZE = 512 * 1024 * 1024
 
 
 def _users(
@@ -36,14 +40,16 @@ def _users(
         "amphora broker --user alice:secret --user bob:secret",
         "amphora broker --vhost / --vhost staging --verbose",
         "amphora broker --host 192.168.1.10 --user alice:secret   # for other machines too",
+        "amphora broker --max-message-size 134217728              # 128 MiB, as RabbitMQ 3",
     )
 )
 @click.option(
     "--host",
-    default=LOOPBACK,
-    show_default=True,
+    default=None,
+    show_default="127.0.0.1, ::1",
     metavar="ADDRESS",
-    help="The address to listen on.  Only with another one can other machines connect.",
+    help="The address to listen on, or a name for all its addresses.  Other machines can connect"
+    " only with another one.",
 )
 @click.option(
     "--port",
@@ -60,7 +66,7 @@ def _users(
     show_default=True,
     callback=_users,
     metavar="NAME:PASSWORD",
-    help="Who may log in; may be repeated.  guest can log in on this machine alone.",
+    help="A user who may log in; may be repeated.  guest can log in only on this machine.",
 )
 @click.option(
     "--vhost",
@@ -72,21 +78,38 @@ def _users(
     help="A virtual host; may be repeated.",
 )
 @click.option(
-    "-v", "--verbose", is_flag=True, help="Log who comes and goes, and what is refused to whom."
+    "--max-message-size",
+    type=click.IntRange(1, LARGEST_MESSAGE_SIZE),
+    default=DEFAULT_MESSAGE_SIZE,
+    show_default=True,
+    metavar="BYTES",
+    help="The largest body of a message.  As RabbitMQ 4 by default; 3 takes 134217728.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="Log connections, and what is refused to them.")
 def broker(
-    host: str, port: int, users: dict[str, str], vhosts: tuple[str, ...], verbose: bool
+    host: str | None,
+    port: int,
+    users: dict[str, str],
+    vhosts: tuple[str, ...],
+    max_message_size: int,
+    verbose: bool,
 ) -> int:
     """Run a broker on this machine, for development and tests.
 
-    It keeps everything in memory, and forgets it when it ends.  RabbitMQ is what production uses.
+    It keeps everything in memory, and forgets it when it ends.  Use RabbitMQ in production.
     """
-    # Here, because every command and every worker would load it.
+    # Imported here, or every command and every worker would load it.
     from amphora.broker.server import Server
 
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format=LOG_FORMAT)
-    server = Server(host=host, port=port, users=users, vhosts=vhosts)
+    server = Server(
+        host=LOCALHOST if host is None else host,
+        port=port,
+        users=users,
+        vhosts=vhosts,
+        max_message_size=max_message_size,
+    )
     interrupted = Event()
     watchers = [
         gevent.signal_handler(number, interrupted.set) for number in (signal.SIGTERM, signal.SIGINT)
@@ -95,13 +118,15 @@ def broker(
         try:
             server.start()
         except OSError as error:
+            taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+            hint = "--port names another port" if taken else "--host names another address"
             raise Failure(
-                Exit.FAILED,
-                f"cannot listen on {address(host, port)}: {error.strerror}; --port names another"
-                " port",
+                Exit.FAILED, f"cannot listen on {error.filename}: {error.strerror}; {hint}"
             ) from error
         with server:
-            click.echo(f"amqp://{address(host, server.port or port)}/ is ready; ctrl-C ends it")
+            # With the address that every client on this machine can use.
+            url = f"amqp://{address(LOOPBACK if host is None else host, server.port or port)}/"
+            click.echo(f"{url} is ready; ctrl-C ends it")
             interrupted.wait()
     finally:
         for watcher in watchers:

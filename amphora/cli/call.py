@@ -7,16 +7,20 @@ from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import count_workers, find_queue, has_exchange, unknown_namespace
-from amphora.cli.output import safe_lines, show_json, show_note, show_table, show_value
+from amphora.cli.output import safe_lines, show_json, show_line, show_note, show_table, show_value
 from amphora.cli.replies import Replies
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import RemoteException, Unroutable, WrongRequest
-from amphora.rpc import naming
-from amphora.rpc.client import DEFAULT_TIMEOUT, AmqpRpcClient
-from amphora.rpc.fanout import AmqpRpcFanoutClient
+from amphora.rpc.client.caller import DEFAULT_TIMEOUT
+from amphora.rpc.client.client import AmqpRpcClient
+from amphora.rpc.client.fanout import AmqpRpcFanoutClient
+from amphora.rpc.client.gather import Gathered
+from amphora.rpc.client.stream import Stream
+from amphora.rpc.contract import naming
 from amphora.transport.session import Session
 
 _KEYWORD = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -26,12 +30,12 @@ _NUMBER = re.compile(r"-[.\d]")
 class CallCommand(click.Command):
     """A command whose arguments may be negative numbers.
 
-    Click takes them for options.  Told to let unknown options through, it would do so with
-    misspelled ones as well; those are found here.
+    Click takes them for options.  If it lets unknown options through, it also lets misspelled ones
+    through, so those are refused here.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line, and refuse what looks like an option and is none."""
+        """Parse the command line, and refuse unknown options."""
         literal = len(args) - args.index("--") - 1 if "--" in args else 0
         rest = super().parse_args(ctx, args)
         arguments = ctx.params.get("arguments") or ()
@@ -45,7 +49,7 @@ class CallCommand(click.Command):
 
 
 def parse_arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the positional and the keyword arguments that words of a shell stand for."""
+    """Return the positional and the keyword arguments for the words of a command line."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for word in words:
@@ -60,7 +64,7 @@ def parse_arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
 
 
 def parse_value(word: str) -> Any:
-    """Return what a word is as JSON; the word itself if it is none."""
+    """Return a word decoded as JSON, or the word itself if it is no JSON."""
     try:
         return msgspec.json.decode(word)
     except (msgspec.DecodeError, RecursionError):
@@ -68,7 +72,7 @@ def parse_value(word: str) -> Any:
 
 
 def split_target(target: str, namespace: str | None) -> tuple[str, str]:
-    """Return the namespace and the function that are meant by `math.sum`."""
+    """Return the namespace and the function of a target such as `math.sum`."""
     if namespace is None:
         namespace, _, target = target.partition(".")
         if not namespace or not target:
@@ -80,9 +84,9 @@ def split_target(target: str, namespace: str | None) -> tuple[str, str]:
 
 
 def look_before_call(session: Session, namespace: str, routing_key: str | None, waits: str) -> None:
-    """Fail if the namespace is not there, and say so if nobody serves it at the moment.
+    """Fail if the namespace does not exist, and print a note if it has no worker at the moment.
 
-    A client would create the queue: a misspelled name would leave junk behind, and wait.
+    A client would create the queue: a misspelled name would leave it behind, and wait.
     """
     requests = find_queue(session, naming.request_queue(namespace))
     if routing_key is not None:
@@ -95,12 +99,14 @@ def look_before_call(session: Session, namespace: str, routing_key: str | None, 
                 f"all servers of {namespace} get each request (fanout); call it with --fanout",
             )
         raise unknown_namespace(namespace)
+    elif requests.away:
+        show_note(f"the queue of {namespace} is on a node that is away; the request waits {waits}")
     elif not requests.consumers:
         show_note(f"no worker of {namespace} is there; the request waits for one {waits}")
 
 
 def show_traceback(error: RemoteException) -> None:
-    """Print where a function has raised, on standard error."""
+    """Print the remote traceback on standard error."""
     click.echo(safe_lines(error.traceback.rstrip()), err=True)
 
 
@@ -118,6 +124,7 @@ traceback_option = click.option(
         'amphora call users.find \'{"name": "Alice"}\' --timeout 5 --json',
         "amphora call messages.show 'Hello, Alice!' --routing-key Alice",
         "amphora call reports.build 2026 --cast",
+        "amphora call math.count 5 --stream",
         "amphora call cache.clear --fanout",
         "amphora call texts.length '\"123\"'             # the text, not the number",
         "amphora call -n billing.eu invoices.count     # the namespace billing.eu",
@@ -133,11 +140,15 @@ traceback_option = click.option(
     default=DEFAULT_TIMEOUT,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for the answer.",
+    help="How long to wait for the answer, or for all of a stream.  If it is not given, a stream"
+    " may take any time once it has begun.",
 )
 @click.option("--routing-key", metavar="KEY", help="Use the request queue of this key.")
 @click.option("--cast", is_flag=True, help="Ask for no answer: it is done some time.")
 @click.option("--fanout", is_flag=True, help="Call all servers of a fanout namespace.")
+@click.option(
+    "--stream", is_flag=True, help="Print the items of a stream as they come, a line of JSON each."
+)
 @traceback_option
 @click.option(
     "-n", "--namespace", metavar="NAME", help="The namespace, if its name has a dot in it."
@@ -153,16 +164,20 @@ def call(
     routing_key: str | None,
     cast: bool,
     fanout: bool,
+    stream: bool,
     traceback: bool,
     namespace: str | None,
 ) -> int:
     """Call a function and print its result.
 
     An ARGUMENT is JSON (12, true, null, "text", [1, 2], {"a": 1}) or, if it is not, a text.  A
-    result that is a text is printed as it is, any other as JSON.  --json prints {"result": ...}.
+    result that is a text is printed as it is, any other as JSON.  --json prints {"result": ...},
+    and before it {"item": ...} for each item of a stream.
     """
     if fanout and (cast or routing_key):
         raise click.UsageError("--fanout goes with neither --cast nor --routing-key.")
+    if stream and (cast or fanout):
+        raise click.UsageError("--stream goes with neither --cast nor --fanout.")
     namespace, function = split_target(target, namespace)
     args, kwargs = parse_arguments(arguments)
     options: dict[str, Any] = {"function_name": function}
@@ -178,6 +193,12 @@ def call(
                 if cast:
                     client.cast(wait_publish=True, **options)(*args, **kwargs)
                     result = {"sent": True}
+                elif stream:
+                    source = click.get_current_context().get_parameter_source("timeout")
+                    if source is not ParameterSource.DEFAULT:
+                        options["timeout"] = timeout
+                    items = client.stream(**options)(*args, **kwargs)
+                    result = {"result": show_items(settings, items)}
                 else:
                     result = {"result": client.call(**options)(*args, **kwargs)}
     except RemoteException as error:
@@ -185,8 +206,10 @@ def call(
             show_traceback(error)
         raise
     except Unroutable as error:
+        if not routing_key:
+            raise
         raise Unroutable(
-            f"{namespace} has no request queue for the key {routing_key!r}; to make one:"
+            f"no request queue of {namespace} takes the key {routing_key!r}; to make one:"
             f" amphora queue create {namespace} {routing_key}"
         ) from error
     except WrongRequest as error:
@@ -195,9 +218,26 @@ def call(
         show_json(result)
     elif cast:
         show_note(f"{namespace}.{function} is in the queue")
+    elif stream:
+        if result["result"] is not None:
+            show_note(f"{namespace}.{function} returned {json_line(result['result'])}")
     else:
         show_value(result["result"])
     return Exit.DONE
+
+
+def show_items(settings: Settings, stream: Stream) -> Any:
+    """Print the items of a stream as they come, and return its result.
+
+    However the reading ends, the stream ends at its server.
+    """
+    with stream:
+        for item in stream:
+            if settings.json:
+                show_json({"item": item})
+            else:
+                show_line(json_line(item))
+    return stream.result
 
 
 def call_all(
@@ -210,13 +250,17 @@ def call_all(
     kwargs: dict[str, Any],
 ) -> int:
     """Call a function in all servers of a fanout namespace, and print their answers."""
-    if not count_workers(session, namespace):
+    # Servers that are away for a moment are waited for: the queue outlives the last one by minutes.
+    if find_queue(session, naming.roll_call_queue(namespace)) is None:
         raise Failure(Exit.NOBODY, f"no fanout server of {namespace} is there")
     client = AmqpRpcFanoutClient(namespace, session=session, timeout=timeout)
     with client:
-        replies = Replies(
-            session, namespace, None, client.gather(**options)(*args, **kwargs), settings.json
-        )
+
+        def ask(seconds: float) -> Gathered:
+            gathered: Gathered = client.gather(timeout=seconds, **options)(*args, **kwargs)
+            return gathered
+
+        replies = Replies(session, namespace, None, ask, timeout, settings.json)
     if not settings.json:
         show_table(
             ("worker", "result"), [(reply.worker, one_line(reply.value)) for reply in replies.good]
@@ -226,4 +270,9 @@ def call_all(
 
 def one_line(value: Any) -> str:
     """Return a result for the cell of a table."""
-    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+    return value if isinstance(value, str) else json_line(value)
+
+
+def json_line(value: Any) -> str:
+    """Return a value as one line of JSON."""
+    return msgspec.json.encode(value, enc_hook=str).decode()

@@ -10,20 +10,25 @@ from typing import Any
 import click
 
 from amphora.errors import (
+    MAX_TEXT,
     AmphoraError,
     AuthenticationError,
     ChannelClosed,
     ConnectionLost,
     NoResult,
+    NoServer,
     RemoteException,
+    StreamLost,
     Unroutable,
     WrongRequest,
     printable,
+    text_of,
 )
+from amphora.wire.codes import ReplyCode
 
 
 class Exit(IntEnum):
-    """What a command's exit code says.  Codes stay what they are from release to release."""
+    """The exit codes of all commands.  They do not change between releases."""
 
     DONE = 0
     FAILED = 1
@@ -45,25 +50,25 @@ MEANINGS = {
     Exit.NO_BROKER: "no connection to the broker",
     Exit.NOT_ALLOWED: "the broker refuses the login, the vhost, or the operation to this user",
     Exit.NO_ANSWER: "no answer, or not every answer, within the timeout",
-    Exit.NOBODY: "nobody is there: no such namespace, worker or queue",
+    Exit.NOBODY: "there is no such namespace, worker or queue",
     Exit.REFUSED: "refused and not run: no such function, or arguments that do not fit",
     Exit.GAVE_UP: "serve only: stopped, but requests that were running went back to the queue",
     Exit.BUG: "an error in amphora itself; please report it",
     Exit.INTERRUPTED: "interrupted with ctrl-C",
 }
 
-ACCESS_REFUSED = 403
-NOT_FOUND = 404
-PRECONDITION_FAILED = 406
-_CHANNEL_CODES = {
-    ACCESS_REFUSED: Exit.NOT_ALLOWED,
-    NOT_FOUND: Exit.NOBODY,
-    PRECONDITION_FAILED: Exit.REFUSED,
+# Longest line of an error, in characters.
+LONGEST_LINE = 1000
+
+_CHANNEL_CODES: dict[int, Exit] = {
+    ReplyCode.ACCESS_REFUSED: Exit.NOT_ALLOWED,
+    ReplyCode.NOT_FOUND: Exit.NOBODY,
+    ReplyCode.PRECONDITION_FAILED: Exit.REFUSED,
 }
 
 
 class Failure(click.ClickException):
-    """A command cannot go on, and says why in one sentence."""
+    """A command cannot go on, for a reason given in one sentence."""
 
     def __init__(self, code: Exit, message: str) -> None:
         super().__init__(message)
@@ -71,7 +76,7 @@ class Failure(click.ClickException):
 
 
 def exit_code_of(error: BaseException) -> Exit:
-    """Return the exit code that stands for an error."""
+    """Return the exit code for an error."""
     if isinstance(error, Failure):
         return error.code
     if isinstance(error, ChannelClosed):
@@ -80,6 +85,7 @@ def exit_code_of(error: BaseException) -> Exit:
         (AuthenticationError, Exit.NOT_ALLOWED),
         (ConnectionLost, Exit.NO_BROKER),
         (NoResult, Exit.NO_ANSWER),
+        (NoServer, Exit.NOBODY),
         (Unroutable, Exit.NOBODY),
         (WrongRequest, Exit.REFUSED),
     ):
@@ -89,13 +95,13 @@ def exit_code_of(error: BaseException) -> Exit:
         return Exit(error.exit_code)
     if isinstance(error, AmphoraError):
         cause = error.__cause__
-        # What the broker refused to declare is told in words; the reason is behind it.
+        # A declaration was refused: the exit code is that of the cause.
         return exit_code_of(cause) if isinstance(cause, ChannelClosed) else Exit.FAILED
     return Exit.BUG
 
 
-def sentence_of(error: BaseException) -> str:
-    """Return what went wrong as one line that is safe to print."""
+def sentence_of(error: BaseException, limit: int = LONGEST_LINE) -> str:
+    """Return an error as one line that is safe to print, of at most `limit` characters."""
     if isinstance(error, click.ClickException):
         text = error.format_message()
     elif isinstance(error, RemoteException):
@@ -103,19 +109,21 @@ def sentence_of(error: BaseException) -> str:
     elif isinstance(error, AmphoraError):
         text = str(error)
     else:
-        text = f"internal error, {error!r}; --debug shows where"
-    return printable(text, 1000)
+        text = f"internal error, {type(error).__name__}: {text_of(error)}; --debug shows where"
+    return printable(text, limit)
 
 
 def as_json(error: BaseException) -> dict[str, Any]:
     """Return an error in the shape that --json prints."""
     shape: dict[str, Any] = {
         "type": type(error).__name__,
-        "message": sentence_of(error),
+        "message": sentence_of(error, 2 * MAX_TEXT),
         "exit_code": int(exit_code_of(error)),
     }
     if isinstance(error, AmphoraError):
         shape["executed"] = error.executed
+    if isinstance(error, StreamLost):
+        shape["received"] = error.received
     if isinstance(error, RemoteException):
         shape["remote_type"] = error.error_type
         shape["traceback"] = error.traceback

@@ -1,4 +1,4 @@
-"""What AMQP itself tells about a namespace: whether a queue is there, its messages and consumers.
+"""Looking up the queues and exchanges of a namespace over AMQP.
 
 Everything here is a passive declaration: it creates nothing, and needs no permission but to log in
 (https://www.rabbitmq.com/docs/access-control).
@@ -6,32 +6,21 @@ Everything here is a passive declaration: it creates nothing, and needs no permi
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from amphora.cli.failures import NOT_FOUND, Exit, Failure
+from amphora.cli.failures import Exit, Failure
 from amphora.errors import ChannelClosed
-from amphora.rpc import naming
+from amphora.rpc.contract import naming
+from amphora.transport import topology
 from amphora.transport.session import Session
+from amphora.transport.topology import Found, Presence
+from amphora.wire.codes import ReplyCode
 
 TIMEOUT = 10.0
 
 
-class Found(NamedTuple):
-    """A queue: its messages that are with no consumer, and its consumers."""
-
-    messages: int
-    consumers: int
-
-
 def find_queue(session: Session, name: str) -> Found | None:
     """Return what there is to know about a queue, None if there is none.  Switches greenlets."""
-    try:
-        found = session.operate(lambda channel: channel.queue_declare(name, passive=True), TIMEOUT)
-    except ChannelClosed as error:
-        if error.code != NOT_FOUND:
-            raise
-        return None
-    return Found(found.message_count or 0, found.consumer_count or 0)
+    found = session.operate(lambda channel: topology.find_queue(channel, name, TIMEOUT), TIMEOUT)
+    return None if found.presence is Presence.GONE else found
 
 
 def has_exchange(session: Session, name: str) -> bool:
@@ -39,20 +28,20 @@ def has_exchange(session: Session, name: str) -> bool:
     try:
         session.operate(lambda channel: channel.exchange_declare(name, passive=True), TIMEOUT)
     except ChannelClosed as error:
-        if error.code != NOT_FOUND:
+        if error.code != ReplyCode.NOT_FOUND:
             raise
         return False
     return True
 
 
 def count_workers(session: Session, namespace: str) -> int:
-    """Return how many workers of a namespace are there.  Switches greenlets."""
+    """Count the workers of a namespace, 0 if that is not possible.  Switches greenlets."""
     found = find_queue(session, naming.roll_call_queue(namespace))
     return found.consumers if found is not None else 0
 
 
 def unknown_namespace(namespace: str) -> Failure:
-    """Return the failure of a command about a namespace that the broker has never heard of."""
+    """Return the failure of a command about a namespace that the broker does not know."""
     return Failure(
         Exit.NOBODY,
         f"there is no namespace {namespace!r} on this broker: no server of it was ever started",

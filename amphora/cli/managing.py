@@ -1,4 +1,4 @@
-"""Commands that ask the workers of a namespace, or one of them."""
+"""The commands for the workers of a namespace, or one of them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,36 @@ import click
 
 from amphora.cli.call import one_line, parse_value
 from amphora.cli.failures import Exit, Failure, settings_errors
-from amphora.cli.lookup import count_workers
+from amphora.cli.lookup import find_queue
 from amphora.cli.output import counted, safe_lines, seconds, show_table
 from amphora.cli.replies import Replies
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
-from amphora.rpc import naming
-from amphora.rpc.gather import Reply
-from amphora.rpc.management_client import DEFAULT_TIMEOUT, ManagementClient
+from amphora.rpc.client.gather import Gathered, Reply
+from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
+from amphora.rpc.contract import naming
+from amphora.rpc.contract.checks import check_timeout
 
-# Servers do these only if their own code says so.
+# Commands that servers have only if they were made with them.
 IF_REFUSED = {
     name: f'; it is off unless the server is made with management={{"{name}"}}'
     for name in ("kill", "eval")
 }
 
+# What `describe` says about functions of which this is true.
+TERMS = {
+    "stream": "a stream",
+    "resumable": "goes on at another worker",
+    "idempotent": "safe to repeat",
+}
+
+DURATIONS = ("p50", "p95", "p99")
+
+# Commands that change nothing.
+QUESTIONS = ("ping", "stats", "describe")
+
 
 def asking(command: Callable[..., int]) -> Callable[..., int]:
-    """Add to a command what all commands for workers take."""
+    """Add the options and arguments of all commands for workers."""
     timeout_option = click.option(
         "--timeout",
         type=float,
@@ -51,13 +64,24 @@ def gather(
 ) -> Replies:
     """Send a command and return the workers' answers.  Switches greenlets."""
     with settings_errors(), settings.session() as session:
-        management = ManagementClient(session=session)
+        management = ManagementClient(session=session, identify=True)
         with management:
-            gathered = management.ask(
-                namespace, command, *arguments, worker=worker, timeout=timeout
+
+            def ask(seconds: float) -> Gathered:
+                return management.ask(
+                    namespace, command, *arguments, worker=worker, timeout=seconds
+                )
+
+            return Replies(
+                session,
+                namespace,
+                worker,
+                ask,
+                check_timeout(timeout),
+                settings.json,
+                again=command in QUESTIONS,
+                if_refused=IF_REFUSED.get(command, ""),
             )
-            hint = IF_REFUSED.get(command, "")
-            return Replies(session, namespace, worker, gathered, settings.json, hint)
 
 
 @click.command(
@@ -83,23 +107,36 @@ def ping(settings: Settings, namespace: str, worker: str | None, timeout: float)
 def stats(settings: Settings, namespace: str, worker: str | None, timeout: float) -> int:
     """Show what the workers have done: calls, errors, durations.
 
+    "cancelled" and "expired" count requests whose caller had gone away, or whose time was over.
     "between" is the mean of the last ten times between two requests.  Durations of a function
-    are those of its latest 1000 calls.  --json prints {"worker": ..., "result": {...}} with
-    everything, durations in seconds.
+    are those of its latest 1000 calls.  Waits are the time that requests spent in the queue: of how
+    many it is known, of how many it is not, and the latest 1000 that are known.  --json prints
+    {"worker": ..., "result": {...}} with everything, durations in seconds.
     """
     replies = gather(settings, namespace, worker, timeout, "stats")
     if not settings.json:
         show_table(
-            ("worker", "host", ">pid", ">up", ">in work", ">calls", ">errors", ">between"),
+            (
+                *("worker", "host", ">pid", ">up", ">in progress", ">calls", ">errors"),
+                *(">cancelled", ">expired", ">between"),
+            ),
             [worker_row(reply.value) for reply in replies.good],
         )
+        waits = [
+            wait_row(reply.worker, reply.value["queue_wait"])
+            for reply in replies.good
+            if any(reply.value.get("queue_wait", {}).values())
+        ]
+        if waits:
+            click.echo()
+        show_table(("worker", ">waits", ">unknown", ">p50", ">p95", ">p99"), waits)
         rows = [
             (
                 reply.worker,
                 name,
                 each["count"],
                 each["errors"],
-                *(seconds(each[key]) for key in ("p50", "p95", "p99")),
+                *(seconds(each[key]) for key in DURATIONS),
             )
             for reply in replies.good
             for name, each in sorted(reply.value["functions"].items())
@@ -121,7 +158,20 @@ def worker_row(value: dict[str, Any]) -> tuple[object, ...]:
         f"{value['in_flight']}/{value['concurrency']}",
         value["processed"] + value["exceptions"],
         value["exceptions"],
+        # Older workers do not tell.
+        value.get("cancelled", "-"),
+        value.get("expired", "-"),
         seconds(sum(waits) / len(waits) if waits else None),
+    )
+
+
+def wait_row(worker: str, waits: dict[str, Any]) -> tuple[object, ...]:
+    """Return one worker's line of the time that requests waited in the queue."""
+    return (
+        worker,
+        waits["known"],
+        waits["unknown"],
+        *(seconds(waits[key]) for key in DURATIONS),
     )
 
 
@@ -147,7 +197,10 @@ def offer(reply: Reply) -> str:
     """Return what a worker offers as a text."""
     lines = []
     for function in reply.value["functions"]:
-        lines.append(f"  {function['signature']}")
+        # Absent for most, and in older workers.
+        said = [words for term, words in TERMS.items() if function.get(term)]
+        terms = f"  ({', '.join(said)})" if said else ""
+        lines.append(f"  {function['signature']}{terms}")
         lines.extend(f"      {line}".rstrip() for line in function["doc"].splitlines())
     lines.append(f"  management: {', '.join(reply.value['commands'])}")
     return "\n".join(lines)
@@ -159,16 +212,18 @@ def offer(reply: Reply) -> str:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before all workers are stopped.")
 @asking
 def kill(settings: Settings, namespace: str, worker: str | None, timeout: float, yes: bool) -> int:
-    """Stop workers warmly: they finish what they have begun.
+    """Stop workers after they have finished the requests in progress.
 
-    Only servers made with management={"kill"} do it.  A worker of `amphora serve` is replaced by
-    a new one.  --json prints {"worker": ..., "result": {"wid", "host", "pid", "stopping": true}}.
+    Works only with servers made with management={"kill"}.  A worker of `amphora serve` is replaced.
+    --json prints {"worker": ..., "result": {"wid", "host", "pid", "stopping": true}}.
     """
     if worker is None and not yes and sys.stdin.isatty() and not settings.json:
         with settings_errors(), settings.session() as session:
-            there = count_workers(session, naming.check_namespace(namespace))
-        question = f"Stop {counted(there, 'worker')} of {namespace}?"
-        if there and not click.confirm(question, err=True):
+            roll_call = naming.roll_call_queue(naming.check_namespace(namespace))
+            there = find_queue(session, roll_call)
+        # A worker that is not counted may be back in a moment, and would be stopped too.
+        which = counted(there.consumers, "worker") if there and there.consumers else "all workers"
+        if there and not click.confirm(f"Stop {which} of {namespace}?", err=True):
             raise Failure(Exit.FAILED, "nothing was stopped")
     replies = gather(settings, namespace, worker, timeout, "kill")
     if not settings.json:
@@ -190,7 +245,7 @@ def evaluate(
 ) -> int:
     """Evaluate a Python expression in each worker; in it, `server` is the server.
 
-    Only servers made with management={"eval"} do it, and write it into their log.  --json prints
+    Works only with servers made with management={"eval"}, which log it.  --json prints
     {"worker": ..., "result": ...}.
     """
     return ask_and_show(settings, namespace, worker, timeout, "eval", expression)
@@ -210,7 +265,7 @@ def ask(
     command: str,
     arguments: tuple[str, ...],
 ) -> int:
-    """Send any management command, such as one that was added with @server.add_command.
+    """Send any management command, such as one added with @server.add_command.
 
     Each ARGUMENT is JSON or, if it is not, a text.  --json prints {"worker": ..., "result": ...}.
     """

@@ -1,49 +1,49 @@
-"""What commands print: values, tables, and one JSON object per line for programs.
+"""The printing of commands: values, tables, and one JSON object per line for programs.
 
-Standard output has the results and nothing else.  What is said about them goes to standard error.
+Results, and nothing else, go to standard output.  Remarks about them go to standard error.
+
+On a terminal `styled` prints the same text in colours, with rich, if that is installed.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Any, TextIO
 
 import click
 import msgspec
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
 
+from amphora.cli.page import Line, Table, plain, text_of
 from amphora.errors import printable
 
-# What is printed for good is as wide as it needs to be: a name that is cut cannot be copied.
-FULL_WIDTH = 10_000
+# A longer cell of a table is cut.
 CELL_WIDTH = 2_000
 
 
-def console(*, stderr: bool = False, width: int | None = FULL_WIDTH) -> Console:
-    """Return a rich console that takes text as it is, without markup of its own.
-
-    Its width is that of the terminal if None is given.  Rich leaves colours out when the stream is
-    not a terminal, or when NO_COLOR is set.
-    """
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+def has_style(stream: TextIO) -> bool:
+    """Return whether `styled` can print on a stream: it is a terminal, and rich is installed."""
+    return stream.isatty() and find_spec("rich") is not None
 
 
 def show_error(sentence: str) -> None:
-    """Print what went wrong on standard error."""
-    _remark(Text.assemble("amphora: ", ("error: ", "bold red"), sentence))
+    """Print an error on standard error."""
+    _remark((("amphora: ", ""), ("error: ", "bold red"), (sentence, "")))
 
 
 def show_note(sentence: str) -> None:
-    """Print what the user should know on standard error."""
-    _remark(Text.assemble("amphora: ", sentence))
+    """Print a note for the user on standard error."""
+    _remark((("amphora: ", ""), (sentence, "")))
 
 
-def _remark(text: Text) -> None:
-    console(stderr=True).print(text, soft_wrap=True)
+def _remark(line: Line) -> None:
+    if has_style(sys.stderr):
+        from amphora.cli import styled
+
+        styled.remark(line)
+    else:
+        print(text_of(line), file=sys.stderr, flush=True)
 
 
 def show_json(value: Any) -> None:
@@ -52,22 +52,27 @@ def show_json(value: Any) -> None:
 
 
 def show_value(value: Any) -> None:
-    """Print a result: a text as it is, anything else as JSON on several lines.
+    """Print a result: a text as it is, anything else as JSON on several lines."""
+    show_line(as_text(value))
 
-    On a terminal, characters that would steer it are escaped.
+
+def show_line(text: str) -> None:
+    """Print a text on standard output, at once.
+
+    On a terminal, control characters are escaped.
     """
-    click.echo(safe_lines(as_text(value)) if sys.stdout.isatty() else as_text(value))
+    click.echo(safe_lines(text) if sys.stdout.isatty() else text)
 
 
 def as_text(value: Any) -> str:
-    """Return a value as people write it: a text as it is, anything else as JSON."""
+    """Return a value as text: a text as it is, anything else as JSON."""
     if isinstance(value, str):
         return value
     return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
 
 
 def safe_lines(text: str) -> str:
-    """Return a text of several lines in which only line ends and tabs are left unescaped."""
+    """Escape the control characters of a text, except line ends and tabs."""
     lines = text.split("\n")
     return "\n".join(
         "\t".join(printable(part, len(part) * 10 + 10) for part in line.split("\t"))
@@ -78,31 +83,40 @@ def safe_lines(text: str) -> str:
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table, unless it has no rows."""
     made = table(columns, rows)
-    if made.row_count:
-        show(made)
+    if made.rows:
+        show([made])
 
 
-def show(what: RenderableType) -> None:
-    """Print something of rich's on standard output, without spaces at the ends of lines."""
-    screen = console()
-    with screen.capture() as captured:
-        screen.print(what)
-    for line in captured.get().splitlines():
+def show(parts: Sequence[Line | Table]) -> None:
+    """Print lines and tables on standard output, without spaces at the ends of lines.
+
+    Lines have any width they need: a name that is cut cannot be copied.
+    """
+    if has_style(sys.stdout):
+        from amphora.cli import styled
+
+        lines = styled.lines(parts)
+    else:
+        lines = plain(parts)
+    for line in lines:
         click.echo(line.rstrip())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table; a column whose name begins with `>` is aligned to the right.
+def show_live(frames: Iterable[Sequence[Line | Table]]) -> None:
+    """Show frame after frame on the terminal, each in the place of the one before."""
+    if has_style(sys.stdout):
+        from amphora.cli import styled
 
-    What stands in the cells may come from anywhere: it is made safe to print.
-    """
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
-        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
-        made.add_column(name.removeprefix(">"), justify=justify, no_wrap=True)
-    for row in rows:
-        made.add_row(*(Text(printable(cell, CELL_WIDTH)) for cell in row))
-    return made
+        styled.show_live(frames)
+        return
+    for parts in frames:
+        click.clear()
+        show(parts)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table whose cells are made safe to print."""
+    return Table(columns, [[printable(cell, CELL_WIDTH) for cell in row] for row in rows])
 
 
 def counted(number: int, noun: str) -> str:
@@ -111,7 +125,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration as people read it: `250 us`, `1.2 ms`, `3.4 s`, `5 min`, `2 h`, `3 d`."""
+    """Return a duration as text: `250 us`, `1.2 ms`, `3.4 s`, `5 min`, `2 h`, `3 d`."""
     if value is None:
         return "-"
     for unit, size, limit in (("us", 1e-6, 1e-3), ("ms", 1e-3, 1.0), ("s", 1.0, 120.0)):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import click
 
-from amphora.cli.failures import PRECONDITION_FAILED, Exit, Failure, settings_errors
+from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import TIMEOUT, count_workers, find_queue, unknown_namespace
 from amphora.cli.output import counted, show_json, show_note, show_table
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
-from amphora.errors import ChannelClosed
-from amphora.rpc import naming
-from amphora.rpc.client import AmqpRpcClient
+from amphora.errors import ChannelClosed, ConnectionLost
+from amphora.rpc.client.client import AmqpRpcClient
+from amphora.rpc.contract import naming
+from amphora.transport.session import Session
+from amphora.wire.codes import ReplyCode
+
+# In the broker's refusal to delete a quorum queue on the condition that it is empty.
+NOT_FOR_QUORUM = "not supported by quorum queues"
 
 
 @click.group()
@@ -29,11 +34,11 @@ def queue() -> None:
 @url_and_debug
 @pass_settings
 def list_queues(settings: Settings, namespace: str, labels: tuple[str, ...]) -> int:
-    """Show a namespace's queues: the requests that wait, and who takes them.
+    """Show a namespace's queues with their waiting requests and consumers.
 
-    AMQP can only tell about queues whose names are known: the queue that all workers share, and
-    those of the LABELs given.  To see all queues use rabbitmqctl list_queues.  Requests that a
-    worker has taken and not finished are not among those that wait.
+    AMQP can look up only queues with known names: the queue that all workers share, and those of
+    the LABELs given.  To see all queues use rabbitmqctl list_queues.  Requests in progress do not
+    count as waiting.
 
     --json prints for each {"queue", "label", "exists", "messages", "consumers"}; the label of the
     shared queue is null.  A LABEL without a queue makes the exit code 6.
@@ -59,6 +64,7 @@ def list_queues(settings: Settings, namespace: str, labels: tuple[str, ...]) -> 
                 "consumers": there.consumers if there else 0,
             }
         )
+    away = [names[label] for label, there in found.items() if there is not None and there.away]
     missing = [label for label in labels if found[label] is None]
     if settings.json:
         for row in rows:
@@ -73,6 +79,8 @@ def list_queues(settings: Settings, namespace: str, labels: tuple[str, ...]) -> 
             ],
         )
         show_note(f"{counted(workers, 'worker')} of {namespace}")
+        for name in away:
+            show_note(f"{name} is on a node that is away: what is in it is not known")
         for label in missing:
             show_note(f"there is no queue for {label!r}")
     return Exit.NOBODY if missing else Exit.DONE
@@ -92,8 +100,7 @@ def list_queues(settings: Settings, namespace: str, labels: tuple[str, ...]) -> 
     "--expires",
     type=float,
     metavar="SECONDS",
-    help="Delete it, with what waits in it, when nobody received from it for so long."
-    "  [default: never]",
+    help="Delete it, with the requests in it, after so long without a receiver.  [default: never]",
 )
 @json_option
 @url_and_debug
@@ -107,8 +114,8 @@ def create(
 ) -> int:
     """Create the request queue for a key, so that requests with that key wait in it.
 
-    Servers take them with receive_from_queue(LABEL).  Creating one that is there with the same
-    settings changes nothing.  --json prints {"queue": ..., "label": ...}.
+    Servers take them with receive_from_queue(LABEL).  If the queue exists with the same settings,
+    nothing changes.  --json prints {"queue": ..., "label": ...}.
     """
     with settings_errors(), settings.session() as session:
         client = AmqpRpcClient(naming.check_namespace(namespace), session=session)
@@ -136,18 +143,36 @@ def remove(settings: Settings, namespace: str, label: str, force: bool) -> int:
         name = naming.labelled_queue(naming.check_namespace(namespace), label)
         if find_queue(session, name) is None:
             raise Failure(Exit.NOBODY, f"{namespace} has no queue for {label!r}")
-        try:
-            lost = session.operate(
-                lambda channel: channel.queue_delete(name, if_empty=not force), TIMEOUT
-            )
-        except ChannelClosed as error:
-            if error.code != PRECONDITION_FAILED:
-                raise
+        lost = delete(session, name, force)
+        if lost is None:
             raise Failure(
                 Exit.REFUSED, f"requests wait in the queue for {label!r}; --force drops them"
-            ) from error
+            )
     if settings.json:
         show_json({"queue": name, "label": label, "lost": lost})
     elif lost:
         show_note(f"{counted(lost, 'request')} waited in it and will never be done")
     return Exit.DONE
+
+
+def delete(session: Session, name: str, force: bool) -> int | None:
+    """Delete a queue; return how many requests were in it.  Switches greenlets.
+
+    Without `force` a queue that is not empty stays, and None is returned.  For a quorum queue that
+    takes two steps, because RabbitMQ closes the connection of a client that tries it in one.
+    """
+    if not force:
+        channel = session.channel(consume=True, timeout=TIMEOUT)
+        try:
+            return channel.queue_delete(name, if_empty=True)
+        except ChannelClosed as error:
+            if error.code != ReplyCode.PRECONDITION_FAILED:
+                raise
+            return None
+        except ConnectionLost as error:
+            if NOT_FOR_QUORUM not in str(error):
+                raise
+        found = find_queue(session, name)
+        if found is not None and found.messages:
+            return None
+    return session.operate(lambda channel: channel.queue_delete(name), TIMEOUT)

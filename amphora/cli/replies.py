@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import gevent
 
 from amphora.cli.failures import Exit, Failure, as_json, exit_code_of, sentence_of
 from amphora.cli.lookup import count_workers, find_queue, unknown_namespace
 from amphora.cli.output import counted, show_error, show_json
 from amphora.errors import WrongRequest
-from amphora.rpc import naming
-from amphora.rpc.gather import Gathered, Reply
+from amphora.net.deadline import Deadline
+from amphora.rpc.client.gather import Gathered, Reply
+from amphora.rpc.contract import naming
 from amphora.transport.session import Session
+
+# Seconds to wait for answers before a question is asked again; then twice as long, and so on.
+FIRST_ROUND = 0.5
+PAUSE = 0.05
+# Seconds for which the only worker may be gone, while it is replaced.
+COMEBACK = 2.0
 
 
 class Replies:
-    """Take the answers of all workers that are there, until the timeout of the request.
+    """Collect the answers of all workers, until the timeout of the request.
 
-    Switches greenlets.
+    Workers come and go, as in a rolling restart.  One that came while the request was on its way
+    does not get it, and one that went was counted but does not answer.  So a question that changes
+    nothing is asked again until all workers that are there have answered.  Switches greenlets.
 
     Args:
         worker: the only worker that was asked; None if all were.
-        if_refused: what to say about a command that a worker does not have.
+        ask: sends the request, and waits for answers for the given seconds.
+        timeout: seconds for all of it.
+        again: whether asking twice does no harm.
+        if_refused: the hint for a command that a worker does not have.
         json: print each answer as it comes, as one line: {"worker": ..., "result": ...}.
 
     Attributes:
-        good: the answers with a result, by the worker's id.
-        exit_code: what the command ends with, if nothing else happens.
+        good: the answers with a result, by worker id.
+        exit_code: the exit code of the command, if nothing else happens.
 
     Raises:
-        Failure: nobody is there.
+        Failure: no worker is there.
     """
 
     def __init__(
@@ -36,35 +51,78 @@ class Replies:
         session: Session,
         namespace: str,
         worker: str | None,
-        gathered: Gathered,
+        ask: Callable[[float], Gathered],
+        timeout: float,
         json: bool,
+        *,
+        again: bool = False,
         if_refused: str = "",
     ) -> None:
         self.exit_code = Exit.DONE
-        replies = []
-        for reply in gathered:
-            replies.append(reply)
-            if json:
-                show_json(reply_as_json(reply))
+        self._session = session
+        self._namespace = namespace
+        self._worker = worker
+        self._ask = ask
+        self._json = json
+        self._found: dict[str, Reply] = {}
+        there = 0
+        if again and worker is None:
+            gathered = self._ask_again_and_again(timeout)
+        else:
+            if worker is None:
+                there = count_workers(session, namespace)
+            self._found, gathered = self._gather(timeout)
+        replies = list(self._found.values())
         self.good = sorted(
             (reply for reply in replies if reply.error is None), key=lambda reply: reply.worker
         )
-        if not replies:
-            raise nobody(session, namespace, worker, gathered.timeout)
+        # If all workers ignore the request, having no answers is no failure.
+        if not replies and not (gathered.complete and gathered.expected):
+            if gathered.missing and not gathered.timed_out:
+                raise Failure(Exit.NO_ANSWER, incomplete(namespace, gathered, timeout))
+            raise nobody(session, namespace, worker, timeout)
         for reply in replies:
             if reply.error is not None:
                 self.exit_code = exit_code_of(reply.error)
                 if not json:
                     hint = if_refused if isinstance(reply.error, WrongRequest) else ""
                     show_error(f"{reply.worker}: {sentence_of(reply.error)}{hint}")
-        expected = 1 if worker else count_workers(session, namespace)
-        if len(replies) < expected:
+        # Workers that came after the others had been told to stop were not expected to answer.
+        if not gathered.complete and not 0 < there <= len(replies):
             self.exit_code = Exit.NO_ANSWER
-            missing = expected - len(replies)
-            show_error(
-                f"{missing} of {expected} workers of {namespace} did not answer"
-                f" within {gathered.timeout:g} s"
-            )
+            show_error(incomplete(namespace, gathered, timeout))
+
+    def _ask_again_and_again(self, timeout: float) -> Gathered:
+        """Ask until all workers that are there have answered; return the last answers."""
+        deadline, comeback = Deadline(timeout), Deadline(min(COMEBACK, timeout))
+        patience = FIRST_ROUND
+        while True:
+            left = deadline.left() or 0.0
+            replies, gathered = self._gather(max(min(patience, left), PAUSE))
+            if not replies and not gathered.expected and not comeback.passed and self._was_there():
+                gevent.sleep(PAUSE)
+                continue
+            if gathered.complete:
+                self._found = replies
+                return gathered
+            self._found.update(replies)
+            if deadline.passed or patience >= left:
+                return gathered
+            gevent.sleep(PAUSE)
+            patience *= 2
+
+    def _was_there(self) -> bool:
+        """Return whether there was a worker in the last minutes."""
+        return find_queue(self._session, naming.roll_call_queue(self._namespace)) is not None
+
+    def _gather(self, timeout: float) -> tuple[dict[str, Reply], Gathered]:
+        gathered = self._ask(timeout)
+        replies = {}
+        for reply in gathered:
+            replies[reply.worker] = reply
+            if self._json and reply.worker not in self._found:
+                show_json(reply_as_json(reply))
+        return replies, gathered
 
 
 def reply_as_json(reply: Reply) -> dict[str, Any]:
@@ -74,8 +132,18 @@ def reply_as_json(reply: Reply) -> dict[str, Any]:
     return {"worker": reply.worker, "result": reply.value}
 
 
+def incomplete(namespace: str, gathered: Gathered, timeout: float) -> str:
+    """Return a sentence about the workers that have not answered."""
+    if not gathered.missing:
+        return f"it is not known whether all workers of {namespace} have answered"
+    which = f"{gathered.missing} of {gathered.expected} workers of {namespace}"
+    if gathered.timed_out:
+        return f"{which} did not answer within {timeout:g} s"
+    return f"{which} did not answer and are gone"
+
+
 def nobody(session: Session, namespace: str, worker: str | None, timeout: float) -> Failure:
-    """Return the failure that fits when no worker has answered.  Switches greenlets."""
+    """Return the failure for a command that no worker has answered.  Switches greenlets."""
     if worker is not None:
         if find_queue(session, naming.management_queue(worker)) is None:
             return Failure(Exit.NOBODY, f"there is no worker {worker!r}")
@@ -87,9 +155,16 @@ def nobody(session: Session, namespace: str, worker: str | None, timeout: float)
             f"{namespace} has {counted(there, 'worker')}, but no answer came within {timeout:g} s",
         )
     requests = find_queue(session, naming.request_queue(namespace))
-    if requests is None:
+    roll_call = find_queue(session, naming.roll_call_queue(namespace))
+    if requests is None and roll_call is None:
         return unknown_namespace(namespace)
-    if requests.consumers:
+    if roll_call is not None and roll_call.away:
+        return Failure(
+            Exit.NO_ANSWER,
+            f"no answer came within {timeout:g} s, and the workers of {namespace} cannot be"
+            " counted: a node of the broker is away",
+        )
+    if requests is not None and requests.consumers:
         return Failure(
             Exit.NOBODY, f"the servers of {namespace} are older ones, without management"
         )

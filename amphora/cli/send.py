@@ -1,4 +1,4 @@
-"""`amphora send`: one request document, as arpc's workers take it, from a shell."""
+"""`amphora send`: one request document for arpc's workers, from a shell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amphora.cli.output import show_json, show_value
 from amphora.cli.replies import nobody
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import NoResult, RemoteException
-from amphora.rpc import naming
+from amphora.rpc.contract import naming
 
 
 def _document(context: click.Context, parameter: click.Parameter, text: str) -> Any:

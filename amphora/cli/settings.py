@@ -1,4 +1,4 @@
-"""What all commands share: which broker, how to fail, and examples in the help."""
+"""The options and settings that commands share, and examples in their help."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
-from gevent.event import Event
 
 from amphora.cli.failures import settings_errors
 from amphora.errors import ConnectionLost
 from amphora.transport.link import Link
 from amphora.transport.session import Session
+from amphora.transport.words import utf8_word
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +24,7 @@ LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
 @dataclass
 class Settings:
-    """The options that may stand before or behind the name of a command.
+    """The options that may stand before or after the name of a command.
 
     `url` is None for AMQP_URL or, without it, the broker on this machine.
     """
@@ -43,7 +43,7 @@ class Settings:
         """
         by_default = self.url is None and not os.environ.get("AMQP_URL")
         with settings_errors("" if self.url else "AMQP_URL: "):
-            session = Session(self.url)
+            session = Session(None if self.url is None else utf8_word(self.url))
         with session:
             try:
                 connect(session.consuming)
@@ -61,30 +61,19 @@ class Settings:
 def connect(link: Link) -> None:
     """Wait for a link's first attempt to connect.  Switches greenlets.
 
-    A program goes on trying; somebody who types a command wants to know.
+    A program goes on trying, but a command fails at once.
 
     Raises:
         ConnectionLost, AuthenticationError: the first attempt failed.
     """
-    changed = Event()
-
-    def wake(_: Link) -> None:
-        changed.set()
-
-    link.watch(wake)
-    try:
-        link.start()
-        while link.connection is None and link.error is None:
-            changed.wait()
-            changed.clear()
-    finally:
-        link.unwatch(wake)
+    link.start()
+    link.wait_until(lambda: link.connection is not None or link.error is not None)
     if link.error is not None:
         raise link.error
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    # Whatever stands behind the command's name is read last, and wins.
+    # An option after the command's name is read last, and wins.
     if value and parameter.name is not None:
         setattr(context.ensure_object(Settings), parameter.name, value)
 

@@ -1,11 +1,12 @@
-"""`amphora top`: what the workers of a namespace do, now.
+"""`amphora top`: a live view of the workers of a namespace.
 
-A frame is made of two samples.  A sample is the statistics of all workers, and how many requests
-wait; the rates are differences between two of them, over each worker's own clock.
+A sample has the statistics of all workers, and how many requests wait.  A frame is made of two
+samples: the rates are their differences, divided by the time on each worker's own clock.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,21 +15,19 @@ from typing import Any
 
 import click
 import gevent
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
 
 from amphora.cli.failures import settings_errors
 from amphora.cli.lookup import count_workers, find_queue
-from amphora.cli.output import console, counted, seconds, show, show_json, table
+from amphora.cli.output import counted, seconds, show, show_json, show_live, table
+from amphora.cli.page import Line, Table
 from amphora.cli.replies import nobody
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import AmphoraError, AuthenticationError, printable
-from amphora.rpc import naming
-from amphora.rpc.management_client import ManagementClient
+from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.contract import naming
 
 DURATIONS = ("p50", "p95", "p99")
-# A worker that needs longer for its statistics is not waited for in this frame.
+# Seconds for workers to send their statistics; a frame does not wait for longer.
 PATIENCE = 2.0
 
 
@@ -36,8 +35,8 @@ PATIENCE = 2.0
 class Sample:
     """The workers' statistics by worker id, at one moment.
 
-    `waiting` is how many requests wait in the queue that all workers share, None if there is
-    none; `expected` is how many workers are there, whether they have answered or not.
+    `waiting` is how many requests wait in the queue that all workers share, None if there is no
+    such queue; `expected` is how many workers are there, including those that have not answered.
     """
 
     workers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -50,7 +49,7 @@ def frame(namespace: str, before: Sample, now: Sample) -> dict[str, Any]:
     workers = []
     functions: dict[str, dict[str, Any]] = {}
     for name, stats in sorted(now.workers.items()):
-        # A worker that was not there yet has begun from nothing meanwhile.
+        # A worker that is new in this sample has counted from zero.
         earlier = before.workers.get(name, {"uptime": 0.0, "functions": {}})
         elapsed = max(stats["uptime"] - earlier["uptime"], 1e-3)
         worker = {
@@ -63,6 +62,10 @@ def frame(namespace: str, before: Sample, now: Sample) -> dict[str, Any]:
             "calls_per_second": (calls(stats) - calls(earlier)) / elapsed,
             "calls": calls(stats),
             "errors": stats["exceptions"],
+            # None of older workers, which do not tell.
+            "cancelled": stats.get("cancelled"),
+            "expired": stats.get("expired"),
+            "queue_wait": stats.get("queue_wait"),
         }
         for key in DURATIONS:
             worker[key] = longest(each[key] for each in stats["functions"].values())
@@ -98,8 +101,8 @@ def longest(durations: Any) -> float | None:
     return max((each for each in durations if each is not None), default=None)
 
 
-def render(shown: dict[str, Any], trouble: str = "") -> Group:
-    """Return a frame as tables."""
+def render(shown: dict[str, Any], trouble: str = "") -> list[Line | Table]:
+    """Return a frame as lines and tables."""
     workers = shown["workers"]
     waiting = shown["waiting"]
     parts = [
@@ -108,14 +111,14 @@ def render(shown: dict[str, Any], trouble: str = "") -> Group:
         f"{shown['calls_per_second']:,.1f} calls/s,",
         "no shared queue" if waiting is None else f"{counted(waiting, 'request')} waiting",
     ]
-    head = Text(" ".join(parts), style="bold")
-    if shown["silent"]:
-        head.append(f", no answer of {counted(shown['silent'], 'worker')}", style="bold red")
+    silent = f", no answer of {counted(shown['silent'], 'worker')}" if shown["silent"] else ""
+    head: list[Line] = [((" ".join(parts), "bold"), (silent, "bold red"))]
     if trouble:
-        head.append(f"\n{printable(trouble, 1000)}", style="bold red")
+        head.append(((printable(trouble, 1000), "bold red"),))
     by_worker = table(
         (
-            *("worker", "host", ">pid", ">up", ">in work", ">calls/s", ">calls", ">errors"),
+            *("worker", "host", ">pid", ">up", ">in progress", ">calls/s", ">calls", ">errors"),
+            ">waited",
             *(f">{key}" for key in DURATIONS),
         ),
         [
@@ -128,6 +131,7 @@ def render(shown: dict[str, Any], trouble: str = "") -> Group:
                 f"{each['calls_per_second']:,.1f}",
                 f"{each['calls']:,}",
                 f"{each['errors']:,}",
+                seconds((each["queue_wait"] or {}).get("p95")),
                 *(seconds(each[key]) for key in DURATIONS),
             )
             for each in workers
@@ -146,7 +150,7 @@ def render(shown: dict[str, Any], trouble: str = "") -> Group:
             for each in shown["functions"]
         ],
     )
-    return Group(head, "", by_worker, "", by_function)
+    return [*head, (), by_worker, (), by_function]
 
 
 @click.command(
@@ -170,10 +174,11 @@ def render(shown: dict[str, Any], trouble: str = "") -> Group:
 @url_and_debug
 @pass_settings
 def top(settings: Settings, namespace: str, interval: float, once: bool) -> None:
-    """Watch the workers of a namespace: a live table, until ctrl-C.
+    """Watch the workers of a namespace in a live table, until ctrl-C.
 
-    Rates are those since the frame before; --once looks twice.  Durations are those of the latest
-    1000 calls of each function; where several functions or workers meet, the longest is shown.
+    Rates are those since the frame before; --once takes two samples.  Durations are those of the
+    latest 1000 calls of each function; in a line of several functions or workers, the longest.
+    "waited" is the time in the queue that 95 of 100 requests have not exceeded, as far as known.
     When standard output is not a terminal, one frame is printed.
 
     --json prints a frame per line: {"namespace", "waiting", "silent", "calls_per_second",
@@ -196,17 +201,18 @@ def top(settings: Settings, namespace: str, interval: float, once: bool) -> None
             elif once or not sys.stdout.isatty():
                 show(render(*next(frames)))
             else:
-                show_live(frames, render(frame(namespace, first, first)))
+                first_frame = (frame(namespace, first, first), "")
+                show_live(render(*each) for each in itertools.chain([first_frame], frames))
 
 
 def take_sample(management: ManagementClient, namespace: str) -> Sample:
-    """Ask for everything that a frame is made of.  Switches greenlets."""
+    """Return a new sample.  Switches greenlets."""
     session = management.session
     replies = list(management.ask(namespace, "stats", timeout=PATIENCE))
     requests = find_queue(session, naming.request_queue(namespace))
     return Sample(
         {reply.worker: reply.value for reply in replies if reply.error is None},
-        requests.messages if requests is not None else None,
+        requests.messages if requests is not None and not requests.away else None,
         count_workers(session, namespace),
     )
 
@@ -214,7 +220,7 @@ def take_sample(management: ManagementClient, namespace: str) -> Sample:
 def watch(
     namespace: str, before: Sample, look: Callable[[], Sample], interval: float
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield a frame after each interval, and what is wrong if there is no new one."""
+    """Yield a frame after each interval, with an error if there is no new sample."""
     shown = frame(namespace, before, before)
     while True:
         gevent.sleep(interval)
@@ -223,18 +229,9 @@ def watch(
         except AuthenticationError:
             raise
         except AmphoraError as error:
-            # The last frame stays, and the broker may come back.
+            # Show the last frame again: the broker may come back.
             yield shown, str(error)
             continue
         shown = frame(namespace, before, now)
         before = now
         yield shown, ""
-
-
-def show_live(frames: Iterator[tuple[dict[str, Any], str]], first: Group) -> None:
-    """Show frame after frame on the terminal until ctrl-C."""
-    # Refreshed from here alone: rich would do it from a thread.
-    with Live(first, console=console(width=None), screen=True, auto_refresh=False) as live:
-        live.refresh()
-        for shown, trouble in frames:
-            live.update(render(shown, trouble), refresh=True)

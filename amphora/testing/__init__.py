@@ -3,25 +3,33 @@
     with Broker() as broker:
         client = AmqpRpcClient("math", url=broker.url)
 
-RabbitMQ is what production uses; what this broker does differently, the documentation tells.
-`plugin` has pytest fixtures with servers and clients on it.
+Use RabbitMQ in production; the documentation lists the differences.  The pytest plugin has fixtures
+with servers and clients on this broker.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Mapping
+from time import monotonic
 from urllib.parse import quote
 
 import gevent
 import gevent.socket
 
-from amphora.broker.limits import ConnectionLimits, Limits
-from amphora.broker.server import LOOPBACK, Server
-from amphora.transport.endpoint import MEMORY_SCHEME, address
-from amphora.transport.stream import listen_in_memory, unlisten_in_memory
+from amphora.broker.listening import LOOPBACK
+from amphora.broker.model.limits import ConnectionLimits, Limits
+from amphora.broker.server import Server
+from amphora.net.address import MEMORY_SCHEME, address
+from amphora.net.stream import listen_in_memory, unlisten_in_memory
+from amphora.testing.served import unserved
 
 __all__ = ["Broker", "ConnectionLimits", "Limits"]
+
+# Everything must be served in this many looks in a row, with pauses of this many seconds.
+LOOKS = 2
+PAUSE = 0.002
 
 _numbers = itertools.count(1)
 
@@ -29,19 +37,25 @@ _numbers = itertools.count(1)
 class Broker(Server):
     """An AMQP broker in memory, in this process.
 
-    It is on the event loop of the thread that starts it, and what is on it is gone with it.  For
-    tests of bad days it can be harmed: `close_all`, `drop_all`, `freeze` and `thaw`,
-    `close_channel`, `alarm`, `eat_confirms`, `restart`, `delete_queue`, `send_raw`; `close` and
-    `start` are a broker that goes away and comes back.
+    It runs on the event loop of the thread that starts it, and its contents are gone with it.  To
+    test failures it can be harmed: `close_all`, `drop_all`, `freeze` and `thaw`, `close_channel`,
+    `alarm`, `eat_confirms`, `restart`, `delete_queue`, `send_raw`; with `close` and `start` it goes
+    away and comes back.
 
     Args:
-        port: the port on the loopback; 0 for any that is free, None for none at all.  Then only
-            clients in this process can connect, with a URL like `memory://broker-1`.
-        host: the address to listen on.  Only who names another one is heard beyond this machine.
-        users: the passwords by the names of the users; guest, with the password guest, if None.
+        port: the port; 0 for any free port, None for none.  Without a port, only clients in this
+            process can connect, with a URL like `memory://broker-1`.
+        host: the address to listen on, or a name for all its addresses, on the same port.
+            "localhost" is 127.0.0.1 and ::1.  Only with another host can other machines connect.
+        users: passwords by user name; guest, with the password guest, if None.
         vhosts: the names of the virtual hosts.
-        limits: what each of them may hold.
-        connection_limits: what connections may be.
+        limits: the limits of each virtual host.
+        connection_limits: the limits of connections.
+        max_message_size: the largest body of a message, in bytes; if None, that of `limits`, which
+            is 16 MiB.
+
+    Raises:
+        ValueError: `max_message_size` is not from 1 to the memory of `limits`.
     """
 
     def __init__(
@@ -53,6 +67,7 @@ class Broker(Server):
         vhosts: Iterable[str] = ("/",),
         limits: Limits | None = None,
         connection_limits: ConnectionLimits | None = None,
+        max_message_size: int | None = None,
     ) -> None:
         super().__init__(
             host=host,
@@ -61,6 +76,7 @@ class Broker(Server):
             vhosts=vhosts,
             limits=limits,
             connection_limits=connection_limits,
+            max_message_size=max_message_size,
         )
         self.name = f"broker-{next(_numbers)}"
 
@@ -70,7 +86,7 @@ class Broker(Server):
 
     @property
     def url(self) -> str:
-        """The URL for clients, with the first user and the first virtual host."""
+        """The URL for clients, with the first user and virtual host."""
         user, password = next(iter(self.node.users.items()))
         vhost = next(iter(self.node.vhosts))
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
@@ -81,10 +97,11 @@ class Broker(Server):
         return f"{where}/{quote(vhost, safe='')}"
 
     def start(self) -> None:
-        """Take connections.  After `close` it is at the same place again, with what it kept.
+        """Accept connections.  After `close`, at the same address and with the kept contents.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: the address cannot be listened on; its `filename` is that address.
+            RuntimeError: this is a forked child.
         """
         super().start()
         if self.port is None:
@@ -96,9 +113,38 @@ class Broker(Server):
             listen_in_memory(self.name, take)
 
     def close(self) -> None:
-        """Take no more connections, and close all that there are.  Closing twice is fine."""
-        unlisten_in_memory(self.name)
+        """Accept no more connections, and close the open ones.  Closing twice is fine."""
+        if not self.left_to_parent:
+            unlisten_in_memory(self.name)
         super().close()
 
+    def wait_until_served(self, timeout: float = 5.0) -> None:
+        """Wait until everything that was sent is served.  Switches greenlets.
+
+        Then handlers have run and their answers have arrived, those of casts and of requests by
+        handlers included; and servers that were told to serve have begun.  Messages in a queue
+        without a consumer do not count, nor messages that another process has not yet sent.
+
+        Args:
+            timeout: seconds to wait.
+
+        Raises:
+            TimeoutError: something was not served in time; the text says what.
+            RuntimeError: this is a forked child.
+        """
+        self._check_ours()
+        deadline = monotonic() + timeout
+        looks = 0
+        while looks < LOOKS:
+            # Between two looks each greenlet has a turn, and the sockets are read.
+            gevent.sleep(PAUSE)
+            left = list(unserved(self.node, self.name, self.port))
+            looks = 0 if left else looks + 1
+            if left and monotonic() > deadline:
+                raise TimeoutError(f"not all was served within {timeout:g} s: {', '.join(left)}")
+
     def _attach(self, descriptor: int) -> None:
+        if self.left_to_parent:
+            os.close(descriptor)
+            return
         self.attach(gevent.socket.socket(fileno=descriptor), self.name)

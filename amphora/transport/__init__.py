@@ -1,1 +1,1 @@
-"""One process's way to a broker: sockets, connections, channels, and keeping them alive."""
+"""How one process reaches a broker: connections and channels, kept alive."""

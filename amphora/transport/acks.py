@@ -1,7 +1,7 @@
 """Which acks to send for the deliveries of one channel, without I/O.
 
-Acks that fall into one turn of the event loop are sent together, and "all up to n" is said where
-it is true: where no delivery up to n is outstanding.
+A delivery is settled when it is acknowledged or refused.  Acks of one turn of the event loop are
+sent together, as "all up to n" where no other delivery up to n is outstanding.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections import OrderedDict
 
 
 class Acks:
-    """The deliveries of one channel that are not settled, and what the broker is to be told."""
+    """The deliveries of one channel that are not settled, and the acks to send."""
 
     def __init__(self) -> None:
-        # In the order of delivery, which is that of the tags.  Not a plain dict: taking from the
-        # front of one again and again leaves gaps that looking for the first has to skip.
+        # In the order of delivery, which is that of the tags.  Not a plain dict: removing from its
+        # front leaves gaps, which every search for the first entry would have to skip.
         self._outstanding: OrderedDict[int, None] = OrderedDict()
         self._to_ack: list[int] = []
 
@@ -22,20 +22,22 @@ class Acks:
         return len(self._outstanding)
 
     def delivered(self, delivery_tag: int) -> None:
-        """Note that a delivery has to be settled."""
+        """Add a delivery that has to be settled."""
         self._outstanding[delivery_tag] = None
 
     def settle(self, delivery_tag: int) -> bool:
-        """Note that a delivery is settled in another way; False if it was settled already."""
+        """Remove a delivery that is settled without an ack; False if it was settled already."""
         if delivery_tag not in self._outstanding:
             return False
         del self._outstanding[delivery_tag]
         return True
 
     def ack(self, delivery_tag: int) -> bool:
-        """Note that a delivery is to be acknowledged; False if it was settled already."""
-        if not self.settle(delivery_tag):
+        """Queue the ack of a delivery; False if it was settled already."""
+        # As `settle`, but inlined for speed.
+        if delivery_tag not in self._outstanding:
             return False
+        del self._outstanding[delivery_tag]
         self._to_ack.append(delivery_tag)
         return True
 

@@ -2,19 +2,17 @@
 
 Three things happen on a channel, and each has its own small state:
 
-* Synchronous methods.  One at a time; `_turn` is held from the request until the *broker* has
-  answered, not until the caller stops waiting, so that an answer that comes late can never be
-  taken for the answer to the next request.
+* Synchronous methods.  One at a time: `_turn` is held until the *broker* has answered, even if the
+  caller stops waiting.  So a late answer is never taken for the answer to the next method.
 * Publishes with confirms: `Confirms`.
-* Deliveries: `ack` collects in `Acks` what may be acknowledged in one turn of the event loop.
+* Deliveries: `ack` collects in `Acks` the acks of one turn of the event loop.
 
-A channel ends once.  Its delivery tags and sequence numbers mean nothing on any other channel:
-acks on a closed channel are dropped and counted, never sent.
+A channel ends once.  Its delivery tags and sequence numbers mean nothing on another channel, so
+acks on a closed channel are counted and dropped.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -23,10 +21,12 @@ from gevent.event import AsyncResult, Event
 from gevent.lock import Semaphore
 
 from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, FrameError, printable
+from amphora.net.deadline import Deadline
+from amphora.net.memory import LARGE, keep_for_large_bodies
 from amphora.transport.acks import Acks
 from amphora.transport.confirms import Confirms, Returned, Unconfirmed
-from amphora.transport.deadline import Deadline
 from amphora.transport.operations import Operations
+from amphora.transport.refusals import refusal
 from amphora.wire.codec import (
     Ack,
     Deliver,
@@ -39,18 +39,23 @@ from amphora.wire.codec import (
     encode_publish_payload,
     methods,
 )
-from amphora.wire.content import ContentAssembler, Message, encode_content
-from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, UNEXPECTED_FRAME
+from amphora.wire.codes import ReplyCode
+from amphora.wire.content import ContentAssembler, Message, content_parts, encode_content_after
+from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, encode_frame
 from amphora.wire.properties import Properties, encode_properties
 
-logger = logging.getLogger("amphora.transport")
-
-COMMAND_INVALID = 503
-# Tuples, because a union would be made anew for each frame.
+# Tuples: a union in `isinstance` would be built for each frame.
 WITH_CONTENT = (Deliver, methods.Basic.Return, methods.Basic.GetOk)
 VERDICTS = (Ack, Nack)
+# Of how many ways to publish a channel keeps the encoded method.
+MOST_PUBLISH_FRAMES = 1000
 
 R = TypeVar("R")
+
+
+# Takes a delivery: its channel, the exchange and the routing key, the delivery tag, whether it was
+# delivered before, its properties and its body.
+Taker = Callable[["Channel", str, str, int, bool, Properties, bytes], None]
 
 
 class ChannelOwner(Protocol):
@@ -68,8 +73,11 @@ class ChannelOwner(Protocol):
     def congested(self) -> bool:
         """True while so much is unwritten that publishers should wait."""
 
-    def send(self, data: bytes) -> None:
-        """Queue whole frames for the writer."""
+    def send(self, data: bytes | memoryview) -> None:
+        """Queue whole frames, or in turn the parts of some, for the writer."""
+
+    def interrupted(self, error: BaseException) -> None:
+        """End the connection, because an interruption may have left something half done."""
 
     def forget_channel(self, channel: Channel) -> None:
         """Free a channel's number."""
@@ -82,9 +90,9 @@ class Channel(Operations):
         number: the channel number.
         error: why the channel ended; None while it is open.
         on_closed: called once with the channel when it has ended; must not block.
-        on_returned: called with the id of a message that no queue took, and what the broker said
-            of it, on a channel without confirms; must not block.
-        stale_acks: how many acks came too late to be sent.
+        on_returned: called on a channel without confirms with the id of a message that no queue
+            took, and the broker's reason; must not block.
+        stale_acks: how many acks came after the end of the channel.
     """
 
     def __init__(self, connection: ChannelOwner, number: int) -> None:
@@ -98,21 +106,47 @@ class Channel(Operations):
         self._expected: tuple[tuple[type[Any], ...], AsyncResult[Any]] | None = None
         self._content: ContentAssembler[Method] = ContentAssembler(connection.max_message_size)
         self._consumers: dict[str, Callable[[Message[Deliver]], None]] = {}
+        # Of some consumers: what takes a valid delivery.
+        self._takers: dict[str, Taker] = {}
         self._cancelled: dict[str, Callable[[str], None]] = {}
-        # The tags of consumers that the broker has not confirmed yet.
+        # The tags of consumers whose consume-ok has not come yet.
         self._beginning: set[str] = set()
+        # The tags of consumers that are ended, and whose messages on their way are still taken.
+        self._ending: set[str] = set()
         # The tags of consumers whose deliveries want no ack.
         self._unacknowledged: set[str] = set()
         self._confirms: Confirms | None = None
+        # The method frames of publishes, by exchange, routing key and mandatory: few ways are
+        # taken often.
+        self._publish_frames: dict[tuple[str, str, bool], bytes] = {}
         self._acks = Acks()
-        self._ack_scheduled = False
-        # True once our own close is on its way: behind it nothing may be said on this channel.
+        # The scheduled callback, not a flag: an interruption could leave a flag set for ever.
+        self._ack_callback: Any = None
+        # True once our close is on its way: after it nothing may be sent on this channel.
         self._closing = False
         self._close_ok = Event()
+        # True once all waiting greenlets and callbacks know of the end.
+        self._told = False
 
     def __repr__(self) -> str:
         state = "open" if self.error is None else "closed"
         return f"<Channel {self.number} of {self.connection.name!r} [{state}]>"
+
+    @property
+    def is_open(self) -> bool:
+        """False once it has ended, or is being closed on this side."""
+        return self.error is None and not self._closing
+
+    @property
+    def is_spare(self) -> bool:
+        """True if it has no consumers, confirms or callbacks and expects no answer."""
+        return (
+            self.is_open
+            and self._expected is None
+            and self._confirms is None
+            and not self._consumers
+            and self.on_closed is None
+        )
 
     # -- synchronous methods --------------------------------------------------------------------
 
@@ -133,14 +167,24 @@ class Channel(Operations):
         if timeout is None:
             timeout = self.connection.method_timeout
         deadline = Deadline(timeout)
-        if not self._turn.acquire(timeout=deadline.left()):
-            raise self._no_answer(method, timeout)
-        if self.error is not None or self._closing:
-            self._turn.release()
-            raise self._ended()
         answer: AsyncResult[Any] = AsyncResult()
-        self._expected = (replies, answer)
-        self.connection.send(data)
+        try:
+            if not self._turn.acquire(timeout=deadline.left()):
+                raise self._no_answer(method, timeout)
+            if self.error is not None or self._closing:
+                raise self._ended()
+            self._expected = (replies, answer)
+        except BaseException:
+            # Also when interrupted: the turn is held only while an answer is expected.
+            if self._expected is None and self._turn.locked():
+                self._turn.release()
+            raise
+        try:
+            self.connection.send(data)
+        except BaseException as error:
+            # It is unknown whether the method was sent, so whether an answer will come.
+            self.connection.interrupted(error)
+            raise
         if not answer.wait(deadline.left()) and not answer.ready():
             raise self._no_answer(method, timeout)
         reply: Any = answer.get()
@@ -154,14 +198,11 @@ class Channel(Operations):
         )
 
     def _ended(self) -> AmphoraError:
-        # A fresh exception each time: raising one object in several greenlets mixes tracebacks.
         if self.error is None:
             return ConnectionLost("the channel is being closed on this side")
         if isinstance(self.error, ChannelClosed):
-            return ChannelClosed(self.error.code, self.error.text)
-        ended = ConnectionLost(str(self.error))
-        ended.__cause__ = self.error
-        return ended
+            return self.error.again()
+        return ConnectionLost.because(self.error)
 
     # -- publishing -----------------------------------------------------------------------------
 
@@ -201,29 +242,54 @@ class Channel(Operations):
         mandatory: bool,
         unconfirmed: Unconfirmed | None,
     ) -> None:
-        """Do the same with properties that are encoded already; see `publish`."""
+        """Publish with encoded properties; see `publish`."""
         if len(body) > self.connection.max_message_size:
-            # The broker would close the channel for it, with everything else on it.
+            # The broker would close the channel, with everything else on it.
             raise ValueError(
                 f"a body of {len(body)} bytes is larger than the limit of"
                 f" {self.connection.max_message_size} (max_message_size)"
             )
-        data = encode_content(
-            self.number,
-            encode_publish_payload(exchange, routing_key, mandatory),
-            properties,
-            body,
-            self.connection.frame_max,
-        )
-        self.send_content(data, unconfirmed)
-
-    def send_content(self, data: bytes, unconfirmed: Unconfirmed | None = None) -> None:
-        """Queue an encoded message of this channel; see `publish`."""
+        way = exchange, routing_key, mandatory
+        method_frame = self._publish_frames.get(way)
+        if method_frame is None:
+            payload = encode_publish_payload(exchange, routing_key, mandatory)
+            method_frame = encode_frame(FRAME_METHOD, self.number, payload)
+            if len(self._publish_frames) < MOST_PUBLISH_FRAMES:
+                self._publish_frames[way] = method_frame
+        frame_max = self.connection.frame_max
+        if len(body) >= LARGE:
+            keep_for_large_bodies()
+        if len(body) >= frame_max:
+            parts = content_parts(method_frame, self.number, properties, body, frame_max)
+            self.send_content(*parts, unconfirmed=unconfirmed)
+            return
+        data = encode_content_after(method_frame, self.number, properties, body, frame_max)
         if self.error is not None or self._closing:
             raise self._ended()
-        if self._confirms is not None:
-            self._confirms.expect(unconfirmed)
-        self.connection.send(data)
+        # As in `send_content`: nearly all messages come here.
+        try:
+            if self._confirms is not None:
+                self._confirms.expect(unconfirmed)
+            self.connection.send(data)
+        except BaseException as error:
+            self.connection.interrupted(error)
+            raise
+
+    def send_content(
+        self, *parts: bytes | memoryview, unconfirmed: Unconfirmed | None = None
+    ) -> None:
+        """Queue the parts of an encoded message of this channel; see `publish`."""
+        if self.error is not None or self._closing:
+            raise self._ended()
+        try:
+            if self._confirms is not None:
+                self._confirms.expect(unconfirmed)
+            for part in parts:
+                self.connection.send(part)
+        except BaseException as error:
+            # A sequence number without its message would take the confirm of the next one.
+            self.connection.interrupted(error)
+            raise
 
     @property
     def unsettled_count(self) -> int:
@@ -235,9 +301,15 @@ class Channel(Operations):
         """How many publishes the broker has not confirmed."""
         return 0 if self._confirms is None else len(self._confirms)
 
-    def take_unconfirmed(self) -> list[Unconfirmed]:
-        """Return what is unconfirmed, in the order of publishing, and forget it."""
-        return [] if self._confirms is None else self._confirms.take()
+    @property
+    def oldest_unconfirmed(self) -> int | None:
+        """The number of the first publish that is not confirmed, None if all are."""
+        return None if self._confirms is None else self._confirms.oldest
+
+    @property
+    def unconfirmed(self) -> list[Unconfirmed]:
+        """What the broker has not confirmed, in the order of publishing."""
+        return [] if self._confirms is None else self._confirms.waiting()
 
     # -- consuming ------------------------------------------------------------------------------
 
@@ -251,19 +323,23 @@ class Channel(Operations):
         exclusive: bool = False,
         arguments: dict[str, Any] | None = None,
         on_cancel: Callable[[str], None] | None = None,
+        take: Taker | None = None,
     ) -> None:
         """Have the messages of a queue delivered to `callback`.  Switches greenlets.
 
         Args:
-            callback: gets each message, in the reader greenlet; must not block.
-            consumer_tag: chosen by the caller, new for every consume: reusing one on a channel
-                costs the connection.
-            on_cancel: told the tag when the broker ends the consumer, as it does when the
-                queue is deleted (https://www.rabbitmq.com/docs/consumer-cancel).
+            callback: called with each message, in the reader greenlet; must not block.
+            take: called instead with what is in a valid message, where that costs less.
+            consumer_tag: chosen by the caller, new for every consume: the broker closes the
+                connection if a tag is used twice on a channel.
+            on_cancel: called with the tag when the broker ends the consumer, as when the queue is
+                deleted (https://www.rabbitmq.com/docs/consumer-cancel).
         """
         # Before the answer: deliveries may be in the same read as consume-ok.
         self._consumers[consumer_tag] = callback
         self._beginning.add(consumer_tag)
+        if take is not None:
+            self._takers[consumer_tag] = take
         if on_cancel is not None:
             self._cancelled[consumer_tag] = on_cancel
         if no_ack:
@@ -280,12 +356,12 @@ class Channel(Operations):
                 methods.Basic.ConsumeOk,
             )
         except BaseException:
-            # If the broker has taken it after all, what it delivers would come back for ever.
+            # If the broker has begun it after all, its deliveries would be requeued for ever.
             self.cancel_soon(consumer_tag)
             raise
 
     def cancel(self, consumer_tag: str, timeout: float | None = None) -> None:
-        """End a consumer.  What was delivered to it stays unacknowledged.  Switches greenlets."""
+        """End a consumer; its deliveries stay unacknowledged.  Switches greenlets."""
         self.call(
             methods.Basic.Cancel(consumer_tag=consumer_tag),
             methods.Basic.CancelOk,
@@ -296,11 +372,22 @@ class Channel(Operations):
     def cancel_soon(self, consumer_tag: str) -> None:
         """End a consumer without waiting for the broker.  Never switches greenlets.
 
-        What is still delivered to it goes back to the queue.
+        Later deliveries to it go back to the queue.
         """
         self._forget_consumer(consumer_tag)
-        # A cancel that reaches RabbitMQ before its consume-ok has left crashes the channel with
-        # the whole connection (541, seen with 3.10).  Then it is sent when the consume-ok is here.
+        # A cancel that reaches RabbitMQ before it has sent consume-ok crashes the whole connection
+        # (541, seen with 3.10).  Then the cancel is sent when consume-ok has arrived.
+        if self.error is None and not self._closing and consumer_tag not in self._beginning:
+            method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
+            self.connection.send(encode_method(self.number, method))
+
+    def end_soon(self, consumer_tag: str) -> None:
+        """End a consumer without waiting for the broker.  Never switches greenlets.
+
+        Unlike with `cancel_soon` it still gets what is on its way, until it is cancelled.
+        """
+        self._ending.add(consumer_tag)
+        self._cancelled.pop(consumer_tag, None)
         if self.error is None and not self._closing and consumer_tag not in self._beginning:
             method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
             self.connection.send(encode_method(self.number, method))
@@ -309,9 +396,13 @@ class Channel(Operations):
         self._beginning.discard(consumer_tag)
         if consumer_tag not in self._consumers:
             self.cancel_soon(consumer_tag)
+        elif consumer_tag in self._ending:
+            self.end_soon(consumer_tag)
 
     def _forget_consumer(self, consumer_tag: str) -> Callable[[str], None] | None:
         self._consumers.pop(consumer_tag, None)
+        self._takers.pop(consumer_tag, None)
+        self._ending.discard(consumer_tag)
         return self._cancelled.pop(consumer_tag, None)
 
     def get(self, queue: str, no_ack: bool = False) -> Message[Method] | None:
@@ -327,17 +418,26 @@ class Channel(Operations):
     def ack(self, delivery_tag: int) -> None:
         """Acknowledge a delivery, together with others of this turn of the event loop.
 
-        Never switches greenlets.  On a closed channel the ack is dropped and counted, and the
-        message is delivered again; a delivery that is settled already stays as it is.
+        Never switches greenlets.  Does nothing if the delivery is settled already.  On a closed
+        channel the ack is counted and dropped; the broker delivers the message again.
         """
-        if self._acks.ack(delivery_tag) and not self._ack_scheduled:
-            self._ack_scheduled = True
-            gevent.get_hub().loop.run_callback(self.send_acks)
+        try:
+            if self._acks.ack(delivery_tag):
+                scheduled = self._ack_callback
+                if scheduled is None or not scheduled.pending:
+                    self._ack_callback = gevent.get_hub().loop.run_callback(self.send_acks)
+        except BaseException as error:
+            self.connection.interrupted(error)
+            raise
 
     def nack(self, delivery_tag: int, *, requeue: bool = True) -> None:
-        """Refuse a delivery, back to its queue (`requeue`) or away.  Like `ack`, but at once."""
-        if self._acks.settle(delivery_tag):
-            self._send_verdict(encode_nack(self.number, delivery_tag, False, requeue))
+        """Refuse a delivery: requeue it, or drop it.  Like `ack`, but sent at once."""
+        try:
+            if self._acks.settle(delivery_tag):
+                self._send_verdict(encode_nack(self.number, delivery_tag, False, requeue))
+        except BaseException as error:
+            self.connection.interrupted(error)
+            raise
 
     def _send_verdict(self, data: bytes) -> None:
         if self.error is None and not self._closing:
@@ -346,18 +446,54 @@ class Channel(Operations):
             self.stale_acks += 1
 
     def send_acks(self) -> None:
-        """Send at once the acks that wait for the end of this turn of the event loop."""
-        self._ack_scheduled = False
-        up_to, singly = self._acks.take()
-        acks = [encode_ack(self.number, up_to, True)] if up_to else []
-        acks += [encode_ack(self.number, tag) for tag in singly]
-        if acks:
-            self._send_verdict(b"".join(acks))
+        """Send the collected acks now, before the end of this turn of the event loop."""
+        try:
+            up_to, singly = self._acks.take()
+            acks = [encode_ack(self.number, up_to, True)] if up_to else []
+            acks += [encode_ack(self.number, tag) for tag in singly]
+            if acks:
+                self._send_verdict(b"".join(acks))
+        except BaseException as error:
+            # These acks would be neither kept nor sent.
+            self.connection.interrupted(error)
+            raise
 
     # -- what arrives ---------------------------------------------------------------------------
 
+    def take_delivery(
+        self,
+        names: tuple[str, str, str],
+        delivery_tag: int,
+        redelivered: bool,
+        properties: Properties,
+        body: bytes,
+    ) -> bool:
+        """Take a valid delivery, as `handle_frame` would take its frames.
+
+        Args:
+            names: the consumer tag, the exchange and the routing key.
+
+        Returns:
+            False if that is not possible now; nothing was changed then.
+        """
+        consumer_tag, exchange, routing_key = names
+        take = self._takers.get(consumer_tag)
+        if take is None or self._closing or self._content.method is not None:
+            return False
+        if consumer_tag not in self._unacknowledged:
+            self._acks.delivered(delivery_tag)
+        take(self, exchange, routing_key, delivery_tag, redelivered, properties, body)
+        return True
+
+    def take_confirm(self, sequence: int, multiple: bool) -> bool:
+        """Take a basic.ack from the broker; see `take_delivery`."""
+        if self._confirms is None or self._content.method is not None:
+            return False
+        self._confirms.confirm(sequence, multiple, True)
+        return True
+
     def handle_frame(self, frame_type: int, payload: bytes) -> None:
-        """Take a frame of this channel.  Called by the connection's reader; never blocks.
+        """Handle a frame of this channel.  Called by the connection's reader; never blocks.
 
         Raises:
             FrameError: the broker broke the protocol.
@@ -368,7 +504,9 @@ class Channel(Operations):
                 self._content.begin(method)
             else:
                 if not self._content.idle:
-                    raise FrameError(UNEXPECTED_FRAME, f"{method.name} in the middle of content")
+                    raise FrameError(
+                        ReplyCode.UNEXPECTED_FRAME, f"{method.name} in the middle of content"
+                    )
                 self._handle_method(method)
             return
         if frame_type == FRAME_HEADER:
@@ -376,14 +514,16 @@ class Channel(Operations):
         elif frame_type == FRAME_BODY:
             message = self._content.body(payload)
         else:
-            raise FrameError(UNEXPECTED_FRAME, f"frame type {frame_type} on a channel")
+            raise FrameError(ReplyCode.UNEXPECTED_FRAME, f"frame type {frame_type} on a channel")
         if message is not None:
             self._handle_message(message)
 
     def _handle_message(self, message: Message[Any]) -> None:
         method = message.method
+        if len(message.body) >= LARGE:
+            keep_for_large_bodies()
         if self._closing and not isinstance(method, methods.Basic.Return):
-            # The broker takes what it had sent back into its queue.
+            # The broker requeues what it had delivered.
             return
         if isinstance(method, Deliver):
             if method.consumer_tag not in self._unacknowledged:
@@ -392,7 +532,7 @@ class Channel(Operations):
             if consumer is not None:
                 consumer(message)
             else:
-                # Its consumer was cancelled while the message was under way.
+                # Its consumer was cancelled while the message was on its way.
                 self.nack(method.delivery_tag)
         elif isinstance(method, methods.Basic.Return):
             message_id = message.properties.message_id or ""
@@ -420,16 +560,16 @@ class Channel(Operations):
             self.connection.send(encode_method(self.number, methods.Channel.CloseOk()))
             if not self._closing:
                 self.connection.forget_channel(self)
-            self._end(ChannelClosed(method.reply_code or 0, str(method.reply_text)))
+            self._end(refusal(method))
         elif isinstance(method, methods.Channel.CloseOk) and self._closing:
-            # However late: both sides agree now, and the number is free.
+            # Both sides now agree that the channel is closed, so the number is free.
             self.connection.forget_channel(self)
             self._close_ok.set()
         elif self._closing and self._expected is None:
-            # The answer to something that nobody waits for any more.
+            # The answer to a method whose caller has given up.
             return
         elif isinstance(method, methods.Channel.Flow):
-            # RabbitMQ does not send it; answering is all that the specification asks for.
+            # RabbitMQ does not send it; the specification asks for no more than an answer.
             self.connection.send(encode_method(self.number, methods.Channel.FlowOk(method.active)))
         else:
             self._answer(method, type(method))
@@ -439,7 +579,7 @@ class Channel(Operations):
     def _answer(self, answer: Any, kind: type[Any]) -> None:
         if self._expected is None or kind not in self._expected[0]:
             raise FrameError(
-                COMMAND_INVALID, f"{getattr(answer, 'name', 'get-ok')} was not asked for"
+                ReplyCode.COMMAND_INVALID, f"{getattr(answer, 'name', 'get-ok')} was not asked for"
             )
         _, waiting = self._expected
         self._expected = None
@@ -457,22 +597,27 @@ class Channel(Operations):
             return
         self.send_acks()
         self._closing = True
-        self.connection.send(encode_method(self.number, methods.Channel.Close(200, "", 0, 0)))
+        self.connection.send(
+            encode_method(self.number, methods.Channel.Close(ReplyCode.SUCCESS, "", 0, 0))
+        )
         try:
-            # Without an answer the number stays taken, and what comes for it is dropped.
+            # Without an answer the number stays taken, and its frames are dropped.
             self._close_ok.wait(timeout)
         finally:
             self._end(ConnectionLost("the channel was closed on this side"))
 
     def connection_ended(self, error: AmphoraError) -> None:
-        """Take note that the connection has ended."""
+        """Called when the connection has ended."""
         self._end(error)
 
     def _end(self, error: AmphoraError) -> None:
-        if self.error is not None:
+        """End once.  If it is interrupted, the next call does the rest."""
+        if self._told:
             return
-        self.error = error
+        if self.error is None:
+            self.error = error
         self._consumers.clear()
+        self._takers.clear()
         self._cancelled.clear()
         if self._expected is not None:
             _, waiting = self._expected
@@ -482,3 +627,4 @@ class Channel(Operations):
         self._close_ok.set()
         if self.on_closed is not None:
             self.on_closed(self)
+        self._told = True

@@ -1,8 +1,8 @@
 """Publisher confirms of one channel (https://www.rabbitmq.com/docs/confirms), without I/O.
 
-The broker confirms by sequence number, singly, in any order, or "all up to n".  A message that no
-queue took comes back in front of its confirm; the return carries no number, so it is matched by
-its message id.
+The broker confirms by sequence number, one by one in any order, or "all up to n".  A message that
+no queue took is returned before its confirm.  The return carries no number, so it is matched by its
+message id.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import NamedTuple, Protocol
 
 
 class Returned(NamedTuple):
-    """What the broker said of a message that no queue took."""
+    """The broker's reason for returning a message that no queue took."""
 
     code: int
     text: str
 
 
 class Unconfirmed(Protocol):
-    """A published message, as far as its confirm is concerned."""
+    """A published message that waits for its confirm."""
 
     @property
     def message_id(self) -> str:
@@ -29,7 +29,7 @@ class Unconfirmed(Protocol):
 
 
 class _Untracked:
-    """Stands for a message whose fate nobody asked for."""
+    """Stands for a message whose publisher wants no verdict."""
 
     message_id = ""
 
@@ -56,17 +56,22 @@ class Confirms:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def oldest(self) -> int | None:
+        """The number of the first unconfirmed message, None if there is none."""
+        return next(iter(self._waiting), None)
+
     def expect(self, unconfirmed: Unconfirmed | None) -> None:
         """Give the next sequence number to a message that is being published."""
         self._waiting[self._next] = unconfirmed or _UNTRACKED
         self._next += 1
 
     def returned(self, message_id: str, returned: Returned) -> None:
-        """Remember that a message came back; its confirm follows."""
+        """Remember that a message was returned; its confirm follows."""
         if len(self._returned) < len(self._waiting):
             self._returned[message_id] = returned
         else:
-            # More than were published: the broker makes them up.
+            # More than were published: the broker is at fault.
             self.unexpected += 1
 
     def confirm(self, sequence: int, multiple: bool, accepted: bool) -> None:
@@ -74,14 +79,20 @@ class Confirms:
         if not multiple:
             self._confirm_one(sequence, accepted)
             return
-        # RabbitMQ says "everything so far" with 0 as well.
+        # RabbitMQ also sends 0 for "everything so far".
         last = sequence or self._next - 1
         if last >= self._next:
             self.unexpected += 1
             return
+        waiting = self._waiting
         for number in range(self._lowest, last + 1):
-            if number in self._waiting:
-                self._confirm_one(number, accepted)
+            if self._returned:
+                if number in waiting:
+                    self._confirm_one(number, accepted)
+                continue
+            unconfirmed = waiting.pop(number, None)
+            if unconfirmed is not None:
+                unconfirmed.confirmed(accepted, None)
         self._lowest = max(self._lowest, last + 1)
 
     def _confirm_one(self, sequence: int, accepted: bool) -> None:
@@ -92,9 +103,6 @@ class Confirms:
         returned = self._returned.pop(unconfirmed.message_id, None) if self._returned else None
         unconfirmed.confirmed(accepted, returned)
 
-    def take(self) -> list[Unconfirmed]:
-        """Return what waits, in the order of publishing, and forget it."""
-        waiting = [message for message in self._waiting.values() if message is not _UNTRACKED]
-        self._waiting.clear()
-        self._returned.clear()
-        return waiting
+    def waiting(self) -> list[Unconfirmed]:
+        """Return the unconfirmed messages, in the order of publishing."""
+        return [message for message in self._waiting.values() if message is not _UNTRACKED]

@@ -1,22 +1,23 @@
 """One connection to a broker.
 
 Three greenlets belong to an open connection and end with it.  The reader alone reads: it cuts
-frames, hands them to channels, and never runs anything that can block.  The writer writes what
-the socket does not take at once.  The watcher sends heartbeats and ends a connection that has gone
-silent.
+frames, hands them to channels, and never runs anything that can block.  The writer (`net.writer`)
+writes what the socket does not take at once.  The watcher sends heartbeats and ends a silent
+connection (`net.liveness`).
 
-Everybody appends whole frames to a list.  At the end of the turn of the event loop they are
-written together, by the loop itself, which saves two switches for each burst; what would have to
-wait is left to the writer, and until it is done nobody else writes.
+A connection ends once, in `_end`: the first reason is kept as `error`, the socket is closed, then
+channels and `on_closed` are told.
 
-Whatever ends the connection ends it once, in `_end`: the first reason is kept as `error`, the
-socket is closed, channels are told, then `on_closed`.
+Ctrl-C raises KeyboardInterrupt in whichever greenlet runs, and a program may catch it and go on.
+What it interrupts here may be half done.  So it ends the connection (`interrupted`), and the next
+connection starts from a known state.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -24,29 +25,32 @@ import gevent
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, ConnectionLost, FrameError, printable
+from amphora.net.liveness import Liveness
+from amphora.net.log import Log
+from amphora.net.stream import Stream, connect
+from amphora.net.writer import Writer
+from amphora.transport.burst import take_burst
 from amphora.transport.channel import Channel
 from amphora.transport.endpoint import Endpoint
 from amphora.transport.handshake import shake_hands
-from amphora.transport.stream import Stream, connect
 from amphora.wire.codec import Method, decode_method, encode_method, methods
+from amphora.wire.codes import ReplyCode
 from amphora.wire.framing import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     HEARTBEAT_FRAME,
-    UNEXPECTED_FRAME,
     Frame,
     FrameDecoder,
 )
 
-logger = logging.getLogger("amphora.transport")
+log = Log("amphora.transport")
 
-# The writer writes in pieces, so that the watcher can tell a slow peer from one that has stopped.
-WRITE_SIZE = 256 * 1024
 # Above this many unwritten bytes `congested` asks publishers to wait.
 HIGH_WATER = 4 * 1024 * 1024
 CLOSE_TIMEOUT = 1.0
-COMMAND_INVALID = 503
-# Any byte is a sign of life, but a frame that never ends is none.  In seconds.
+# How many idle channels are kept for the next errand: as many as errands usually run at once.
+SPARE_CHANNELS = 4
+# Seconds within which a started frame must end.
 FRAME_LIMIT = 60.0
 
 
@@ -54,9 +58,11 @@ class Connection:
     """An open connection.  Made by `Connection.open`.
 
     Attributes:
-        name: what RabbitMQ's management pages show, such as "amphora publish".
+        name: the name on RabbitMQ's management pages, such as "amphora publish".
         error: why the connection ended; None while it is open.
         blocked: the broker's reason for not reading publishes, None while it reads them.
+        send: queues whole frames, which are written at the end of this turn of the event loop.
+            Never switches greenlets.  After the end of the connection it drops them.
         on_closed: called once with the connection when it has ended; must not block.
         on_blocked: called with the connection when `blocked` has changed; must not block.
         on_room: called with the connection when it is not congested any more; must not block.
@@ -74,7 +80,7 @@ class Connection:
         self.max_message_size = endpoint.max_message_size
         self.stray_frames = 0
         self._stream = stream
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(in_pieces=True)
         agreement = shake_hands(stream, self._decoder, endpoint, name)
         self.frame_max = agreement.frame_max
         self.channel_max = agreement.channel_max
@@ -82,23 +88,21 @@ class Connection:
         self.server_properties: dict[str, Any] = agreement.server_properties
         self._early_frames = agreement.early_frames
         self._channels: dict[int, Channel] = {}
-        self._outgoing: list[bytes] = []
-        self._unwritten = 0
-        self._was_congested = False
-        self._write_scheduled = False
-        self._run_callback = gevent.get_hub().loop.run_callback
-        # Set for as long as the writer is the one who writes.
-        self._wake_writer = Event()
-        self._written = Event()
+        self._writer = Writer(stream, HIGH_WATER, self._all_written, self.interrupted)
+        self._liveness = Liveness(
+            self.peer, self._writer, FRAME_LIMIT, self.heartbeat, 2 * self.heartbeat or inf
+        )
+        self.send = self._writer.send
         self._closing = False
         self._close_ok = Event()
+        self._spare: list[Channel] = []
+        self._ended = False
         self._closed = Event()
-        # Of which only a part may have come, the latest frame began at `_frame_began`.
-        self._last_read = self._last_write = self._frame_began = monotonic()
         self._greenlets = [
-            gevent.Greenlet(self._run, body) for body in (self._read, self._write, self._watch)
+            gevent.Greenlet(self._run, body) for body in (self._read, self._writer.run, self._watch)
         ]
         for greenlet in self._greenlets:
+            greenlet.rawlink(self._greenlet_ended)
             greenlet.start()
 
     @classmethod
@@ -108,8 +112,8 @@ class Connection:
         Switches greenlets for at most the endpoint's `connect_timeout`.
 
         Raises:
-            ConnectionLost: there is no broker, it does not answer in time, or it hangs up.
-            AuthenticationError: it refuses the login or the vhost.
+            ConnectionLost: there is no broker, or it does not answer in time, or it hangs up.
+            AuthenticationError: the broker refuses the login or the vhost.
         """
         timeout = endpoint.connect_timeout
         started = monotonic()
@@ -134,16 +138,23 @@ class Connection:
             state = "blocked"
         return f"<Connection {self.name!r} to {self.peer} [{state}]>"
 
+    def _greenlet_ended(self, greenlet: gevent.Greenlet[..., None]) -> None:
+        if self.error is None and not self._closing:
+            # Interrupted before its first line.
+            self.interrupted(greenlet.exception or gevent.GreenletExit())
+
     def _run(self, body: Callable[[], None]) -> None:
-        """Run one of the connection's greenlets; whatever ends it ends the connection."""
+        """Run one of the connection's greenlets; its end ends the connection."""
         try:
             body()
         except AmphoraError as error:
             self.fail(error)
-        except Exception as error:
-            # A bug of amphora, or of a callback given to it.
-            logger.exception("%s: unexpected error, the connection is closed", self.name)
+        except Exception as error:  # noqa: BLE001 (a bug, of amphora or of a callback given to it)
+            log.error("%s: unexpected error, the connection is closed", self.name, error=error)
             self.fail(_lost(ConnectionLost(f"internal error: {error!r}"), error))
+        except BaseException as error:
+            self.interrupted(error)
+            raise
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -151,22 +162,25 @@ class Connection:
         receive = self._stream.receive
         channels = self._channels
         decoder = self._decoder
+        frame_max = self.frame_max
+
+        def take(data: bytes, position: int) -> int:
+            return take_burst(data, position, channels, frame_max)
+
         for frame in self._early_frames:
             self._dispatch(frame)
         while True:
             data = receive()
             if not data:
                 raise ConnectionLost(f"{self.peer} closed the connection without a reason")
-            self._last_read = monotonic()
             held = decoder.held_bytes
-            for frame in decoder.feed(data):
+            for frame in decoder.feed(data, take):
                 channel = channels.get(frame[1])
                 if channel is not None:
                     channel.handle_frame(frame[0], frame[2])
                 else:
                     self._dispatch(frame)
-            if not held or decoder.held_bytes != held + len(data):
-                self._frame_began = self._last_read
+            self._liveness.heard(len(data), held, decoder.held_bytes)
 
     def _dispatch(self, frame: Frame) -> None:
         frame_type, number, payload = frame
@@ -175,12 +189,12 @@ class Connection:
             if channel is not None:
                 channel.handle_frame(frame_type, payload)
             else:
-                # Stragglers of a channel that is closed on this side.
+                # A late frame of a channel that is closed on this side.
                 self.stray_frames += 1
         elif frame_type == FRAME_METHOD:
             self._handle_method(decode_method(payload))
         elif frame_type != FRAME_HEARTBEAT:
-            raise FrameError(UNEXPECTED_FRAME, "content on channel 0")
+            raise FrameError(ReplyCode.UNEXPECTED_FRAME, "content on channel 0")
 
     def _handle_method(self, method: Method) -> None:
         if isinstance(method, methods.Connection.Blocked):
@@ -194,123 +208,63 @@ class Connection:
         elif isinstance(method, methods.Connection.CloseOk):
             self._close_ok.set()
         else:
-            raise FrameError(COMMAND_INVALID, f"{method.name} on channel 0")
+            raise FrameError(ReplyCode.COMMAND_INVALID, f"{method.name} on channel 0")
 
     def _set_blocked(self, reason: str | None) -> None:
         if self.blocked == reason:
             return
         self.blocked = reason
         if reason is None:
-            logger.info("%s: %s reads publishes again", self.name, self.peer)
+            log.info("%s: %s reads publishes again", self.name, self.peer)
         else:
-            logger.warning("%s: %s does not read publishes: %s", self.name, self.peer, reason)
+            log.warning("%s: %s does not read publishes: %s", self.name, self.peer, reason)
         if self.on_blocked is not None:
             self.on_blocked(self)
 
     def _flush_and_end(self, error: AmphoraError) -> None:
-        # The reader may not wait for the writer; whoever is last to leave closes the socket.
+        # In another greenlet, because the reader must not wait for the writer.
         gevent.spawn(self._end_after_flush, error)
 
     def _end_after_flush(self, error: AmphoraError) -> None:
-        self._flush(CLOSE_TIMEOUT)
-        self._end(error)
+        try:
+            with gevent.Timeout(CLOSE_TIMEOUT, False):  # type: ignore[arg-type]
+                self._writer.wait()
+        finally:
+            self._end(error)
 
     # -- writing ------------------------------------------------------------------------------
-
-    def send(self, data: bytes) -> None:
-        """Queue whole frames for the end of this turn of the event loop.  Never switches greenlets.
-
-        On a connection that has ended the bytes are dropped; `error` says why.
-        """
-        self._outgoing.append(data)
-        self._unwritten += len(data)
-        if self._unwritten > HIGH_WATER:
-            # Remembered, because it may come and pass while the writer waits for one write.
-            self._was_congested = True
-        if not self._write_scheduled:
-            self._write_scheduled = True
-            self._run_callback(self._write_at_once)
 
     @property
     def congested(self) -> bool:
         """True while so much is unwritten that publishers should wait for `on_room`."""
-        return self._unwritten > HIGH_WATER
+        return self._writer.congested
 
-    def _write_at_once(self) -> None:
-        """Write what the socket takes, in the hub; wake the writer for the rest."""
-        self._write_scheduled = False
-        outgoing = self._outgoing
-        if self._wake_writer.is_set() or not outgoing:
-            return
-        data = b"".join(outgoing)
-        outgoing.clear()
-        sent = self._stream.send_now(data) if len(data) <= WRITE_SIZE else 0
-        if sent:
-            self._unwritten -= sent
-            self._last_write = monotonic()
-        if sent == len(data):
-            self._all_written()
-        else:
-            outgoing.append(data[sent:])
-            self._wake_writer.set()
-
-    def _write(self) -> None:
-        outgoing = self._outgoing
-        while True:
-            self._wake_writer.wait()
-            while outgoing:
-                data = b"".join(outgoing)
-                outgoing.clear()
-                for start in range(0, len(data), WRITE_SIZE):
-                    piece = memoryview(data)[start : start + WRITE_SIZE]
-                    self._stream.send(piece)
-                    self._unwritten -= len(piece)
-                    self._last_write = monotonic()
-            self._wake_writer.clear()
-            self._all_written()
-
-    def _all_written(self) -> None:
-        self._written.set()
-        if self._was_congested:
-            self._was_congested = False
-            if self.on_room is not None:
-                self.on_room(self)
-
-    def _flush(self, timeout: float) -> None:
-        with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
-            while self._unwritten and self.error is None:
-                self._written.clear()
-                self._written.wait()
+    def _all_written(self, was_congested: bool) -> None:
+        if was_congested and self.on_room is not None:
+            self.on_room(self)
 
     # -- signs of life ------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        if not self.heartbeat:
-            return
-        pause = self.heartbeat / 8
+        # Frames that never end are detected without heartbeats too.
+        pause = self.heartbeat / 8 or 1.0
         while True:
             gevent.sleep(pause)
-            if monotonic() - self._last_write >= self.heartbeat / 2 and not self._unwritten:
+            if self._writer.unwritten:
+                self._writer.nudge()
+            elif self._liveness.heartbeat_due():
                 self.send(HEARTBEAT_FRAME)
             if self._overdue():
-                # The hub may have been held by a handler, with what the peer has sent waiting
-                # in the socket: let the reader and the writer do their work before judging.
+                # A handler may have held the hub while the peer's bytes waited in the socket: let
+                # the reader and the writer run before judging.
                 gevent.sleep(min(0.1, pause))
                 overdue = self._overdue()
                 if overdue:
                     raise ConnectionLost(overdue)
 
     def _overdue(self) -> str | None:
-        """Say what the peer should have done long ago; None if there is nothing."""
-        now = monotonic()
-        if now - self._last_read > 2 * self.heartbeat:
-            return f"nothing heard from {self.peer} for {2 * self.heartbeat:g} s"
-        if self._decoder.held_bytes and now - self._frame_began > FRAME_LIMIT:
-            return f"{self.peer} has not finished a frame within {FRAME_LIMIT:g} s"
-        stuck = self._unwritten and now - self._last_write > 2 * self.heartbeat
-        if stuck and not self.blocked:
-            return f"{self.peer} has not read anything for {2 * self.heartbeat:g} s"
-        return None
+        """Return what the peer failed to do in time, None if nothing."""
+        return self._liveness.overdue(self._decoder.held_bytes, must_read=not self.blocked)
 
     # -- channels -----------------------------------------------------------------------------
 
@@ -325,17 +279,56 @@ class Connection:
             AmphoraError: all channels that the broker allows are in use.
         """
         if self.error is not None:
-            raise ConnectionLost(str(self.error)) from self.error
+            raise ConnectionLost.because(self.error)
         for number in range(1, self.channel_max + 1):
             if number not in self._channels:
                 break
         else:
-            # Asking for one more would cost the connection (530), so it is counted here.
+            # Counted here, because the broker would close the connection for one more (530).
             raise AmphoraError(f"all {self.channel_max} channels of {self!r} are in use")
         channel = Channel(self, number)
         self._channels[number] = channel
         channel.call(methods.Channel.Open(), methods.Channel.OpenOk, timeout=timeout)
         return channel
+
+    def spare_channel(self, timeout: float | None = None) -> Channel:
+        """Return a channel that an errand has left idle, or open one.  Switches greenlets.
+
+        Args:
+            timeout: seconds to wait for the broker; the endpoint's method timeout if None.
+
+        Raises:
+            ConnectionLost: the connection has ended, or the broker does not answer.
+            AmphoraError: all channels that the broker allows are in use.
+        """
+        while self._spare:
+            channel = self._spare.pop()
+            if channel.is_spare:
+                return channel
+        return self.channel(timeout)
+
+    @contextmanager
+    def errand(self, timeout: float | None = None) -> Iterator[Channel]:
+        """Lend a channel for a few questions.  Switches greenlets.
+
+        The broker closes a channel when it refuses something, so nothing else may be on it.  If the
+        channel is still open afterwards, it is kept for the next errand.
+
+        Args:
+            timeout: seconds to wait for the channel; the endpoint's method timeout if None.
+
+        Raises:
+            ConnectionLost: the connection has ended, or the broker does not answer.
+            AmphoraError: all channels that the broker allows are in use.
+        """
+        channel = self.spare_channel(timeout)
+        try:
+            yield channel
+        finally:
+            if channel.is_spare and len(self._spare) < SPARE_CHANNELS:
+                self._spare.append(channel)
+            else:
+                channel.close(0)
 
     def forget_channel(self, channel: Channel) -> None:
         """Free a channel's number, once both sides agree that it is closed."""
@@ -344,36 +337,39 @@ class Connection:
     # -- the end ------------------------------------------------------------------------------
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Say goodbye and close.  Switches greenlets for at most `timeout` seconds.
+        """Close in good order.  Switches greenlets for at most `timeout` seconds.
 
-        What was queued is written first.  A broker that does not answer, because it is frozen
-        or has blocked this connection, is not waited for any longer.  Closing twice is fine.
+        Queued frames are written first, and the broker is asked to close.  If it does not answer
+        in time, because it is frozen or has blocked this connection, the socket is closed.
+        Closing twice is fine.
         """
         if self.error is None and not self._closing:
             self._closing = True
             for channel in self._channels.values():
                 channel.send_acks()
             with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
-                self.send(encode_method(0, methods.Connection.Close(200, "goodbye", 0, 0)))
+                self.send(
+                    encode_method(0, methods.Connection.Close(ReplyCode.SUCCESS, "goodbye", 0, 0))
+                )
                 gevent.wait((self._close_ok, self._closed), count=1)
         self._end(ConnectionLost("the connection was closed on this side"))
 
     def wait_closed(self, timeout: float | None = None) -> bool:
-        """Wait until the connection has ended; return False if `timeout` seconds passed first."""
+        """Wait for the end of the connection; return False if `timeout` seconds passed first."""
         return bool(self._closed.wait(timeout))
 
-    def abandon(self) -> None:
-        """Forget the connection in a forked child: the socket belongs to the parent.
+    def forget(self) -> None:
+        """Let go of the connection in a forked child: the socket belongs to the parent.
 
-        Nothing is sent, and the greenlets that came along with the fork end.
+        Sends nothing; the greenlets that were copied by the fork end.
         """
-        self._stream.abandon()
+        self._stream.forget()
         self._end(ConnectionLost("the connection belongs to the parent process"))
 
     def fail(self, error: AmphoraError) -> None:
-        """End the connection because of `error`, telling the broker if it broke the protocol."""
+        """End the connection because of `error`; tell the broker if it broke the protocol."""
         if isinstance(error, FrameError) and not self._closing and self.error is None:
-            logger.error("%s: %s broke the protocol: %s", self.name, self.peer, error)
+            log.error("%s: %s broke the protocol: %s", self.name, self.peer, error)
             self._closing = True
             close = methods.Connection.Close(error.code, printable(error), 0, 0)
             self.send(encode_method(0, close))
@@ -383,18 +379,23 @@ class Connection:
         else:
             self._end(error)
 
+    def interrupted(self, error: BaseException) -> None:
+        """End the connection, because an interruption may have left something half done."""
+        if self.error is None:
+            self._end(_lost(ConnectionLost(f"interrupted by {type(error).__name__}"), error))
+
     def _end(self, error: AmphoraError) -> None:
-        if self.error is not None:
+        """End once.  If it is interrupted, the next call does the rest."""
+        if self._ended:
             return
-        self.error = error
+        if self.error is None:
+            self.error = error
         self._stream.close()
-        self._outgoing.clear()
-        self._unwritten = 0
-        self._written.set()
-        channels = list(self._channels.values())
+        self._writer.close()
+        for channel in list(self._channels.values()):
+            channel.connection_ended(self.error)
         self._channels.clear()
-        for channel in channels:
-            channel.connection_ended(error)
+        self._spare.clear()
         current = gevent.getcurrent()
         for greenlet in self._greenlets:
             if greenlet is not current:
@@ -402,8 +403,9 @@ class Connection:
         self._closed.set()
         if self.on_closed is not None:
             self.on_closed(self)
+        self._ended = True
 
 
-def _lost(lost: ConnectionLost, cause: Exception) -> ConnectionLost:
+def _lost(lost: ConnectionLost, cause: BaseException) -> ConnectionLost:
     lost.__cause__ = cause
     return lost

@@ -6,30 +6,53 @@ The password is kept out of `repr`, of errors and of logs.
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
+from typing import Any, TypedDict
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import gevent.ssl
 
+from amphora.errors import printable
+from amphora.net.address import IN_MEMORY, MEMORY_SCHEME, address
+from amphora.transport.words import is_unicode, utf8_word
 from amphora.wire.content import DEFAULT_MAX_MESSAGE_SIZE
 
 DEFAULT_URL = "amqp://guest:guest@127.0.0.1:5672/"
-# The broker drops a silent client after three of these; RabbitMQ advises 5 to 20 seconds
+# The broker closes a silent connection after three of these; RabbitMQ advises 5 to 20 seconds
 # (https://www.rabbitmq.com/docs/heartbeats).
 DEFAULT_HEARTBEAT = 10.0
 DEFAULT_CONNECT_TIMEOUT = 5.0
 DEFAULT_FRAME_MAX = 131072
 DEFAULT_CHANNEL_MAX = 2047
-# A method that the broker has not answered in this time counts as failed.
-DEFAULT_METHOD_TIMEOUT = 10.0
+# Seconds after which an unanswered method counts as failed.  A node that waits for a dead node does
+# not answer at all.
+DEFAULT_METHOD_TIMEOUT = 5.0
 
-# What stands for the port of a broker in this very process, which has none.
-IN_MEMORY = 0
-
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PORTS = {"amqp": 5672, "amqps": 5671, "memory": IN_MEMORY}
-MEMORY_SCHEME = "memory://"
+# Characters that no host name has, but a URL does.
+_NO_HOST = frozenset("/@?#")
 _NUMBER_OPTIONS = {"heartbeat": "heartbeat", "connection_timeout": "connect_timeout"}
 _FILE_OPTIONS = ("cafile", "certfile", "keyfile")
+
+
+class ConnectionSettings(TypedDict, total=False):
+    """The settings beside the URL; see `endpoint`."""
+
+    amqp_host: str | None
+    amqp_port: int | None
+    amqp_user: str | None
+    amqp_password: str | None
+    amqp_vhost: str | None
+    heartbeat: float | None
+    connect_timeout: float | None
+    max_message_size: int | None
+    ssl_context: gevent.ssl.SSLContext | None
+    insecure_skip_tls_verification: bool
 
 
 @dataclass(frozen=True)
@@ -61,12 +84,19 @@ class Endpoint:
         vhost = "" if self.vhost == "/" else quote(self.vhost, safe="")
         return f"{scheme}://{quote(self.user, safe='')}:***@{hosts}/{vhost}"
 
+    @property
+    def hint(self) -> str:
+        """The end of the error if nothing listens there: how to start a broker.
 
-def address(host: str, port: int) -> str:
-    """Return `host:port` as it is written in a URL, or `memory://name`."""
-    if port == IN_MEMORY:
-        return f"{MEMORY_SCHEME}{host}"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        Empty unless the broker is on this machine and the login is the default one: if a RabbitMQ
+        is down, `amphora broker` would take its port.
+        """
+        host, port = self.hosts[0]
+        anybody = (self.user, self.password, self.vhost) == ("guest", "guest", "/")
+        if len(self.hosts) > 1 or host not in LOOPBACK or self.ssl_context or not anybody:
+            return ""
+        option = "" if port == _PORTS["amqp"] else f" --port {port}"
+        return f"; `amphora broker{option}` starts one here"
 
 
 def endpoint(
@@ -83,43 +113,54 @@ def endpoint(
     ssl_context: gevent.ssl.SSLContext | None = None,
     insecure_skip_tls_verification: bool = False,
 ) -> Endpoint:
-    """Return the endpoint that a URL or single settings describe.
+    """Return the endpoint for a URL or single settings.
 
     Args:
         url: `amqp://user:password@host:port/vhost`, with `amqps` for TLS and several
             `host:port` separated by commas.  Options behind `?` are `heartbeat` and
             `connection_timeout` (seconds), `cafile`, `certfile` and `keyfile`.  A missing or
             empty vhost is `/`; write a slash in a name as `%2f`.  `memory://name` is a broker in
-            this process, made by `amphora.testing.Broker`.  Without any setting, the
-            environment variable `AMQP_URL` counts, else a broker on this machine.
-        amqp_host, amqp_port, amqp_user, amqp_password, amqp_vhost: the same as single
-            settings; they cannot be mixed with `url`.
+            this process, made by `amphora.testing.Broker`.  Without any setting, the URL in the
+            environment variable `AMQP_URL` is used, else a broker on this machine.
+        amqp_host, amqp_port, amqp_user, amqp_password, amqp_vhost: the same as single settings,
+            which cannot be mixed with `url`.  The host may be `host:port`; its port then overrides
+            `amqp_port`, as in amphora 0.1.
         heartbeat: seconds between signs of life; 0 switches them off.
-        connect_timeout: seconds for one host to be reached and logged in to.
-        max_message_size: the largest body to send or take, in bytes, 16 MiB if not given; the
+        connect_timeout: seconds to connect and log in to one host.
+        max_message_size: the largest body to send or accept, in bytes; 16 MiB if not given.  The
             broker's own limit may be lower.
         ssl_context: a `gevent.ssl.SSLContext` instead of the verifying default.
-        insecure_skip_tls_verification: accept any certificate.  Whoever sits between here and
+        insecure_skip_tls_verification: accept any certificate.  Anyone between this machine and
             the broker can then read and change everything.
 
     Raises:
-        ValueError: a setting cannot be understood; the text never has the password.
+        ValueError: a setting is invalid; the text never has the password.
     """
-    settings = {
+    texts = {
         "amqp_host": amqp_host,
-        "amqp_port": amqp_port,
         "amqp_user": amqp_user,
         "amqp_password": amqp_password,
         "amqp_vhost": amqp_vhost,
     }
+    for name, value in ("url", url), *texts.items():
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name} must be a text, not of type {type(value).__name__}")
+        if value is not None and not is_unicode(value):
+            # Later, an error of the encoder would show all of it.
+            raise ValueError(f"{name} has something in it that is not Unicode")
+    if amqp_host is not None and not _NO_HOST.isdisjoint(amqp_host):
+        raise ValueError("amqp_host must be the name of a host; a URL is given as url")
+    if amqp_port is not None:
+        amqp_port = check_count("amqp_port", amqp_port, 65535)
+    settings = {**texts, "amqp_port": amqp_port}
     given = [name for name, value in settings.items() if value is not None]
     if url is not None and given:
         raise ValueError(f"give either url or {', '.join(given)}, not both")
     if url is None and not given:
-        url = os.environ.get("AMQP_URL") or DEFAULT_URL
+        url = url_of_environment() or DEFAULT_URL
     if url is None:
         parsed = Endpoint(
-            hosts=((amqp_host or "127.0.0.1", amqp_port or _PORTS["amqp"]),),
+            hosts=(_host_and_port(amqp_host or "127.0.0.1", amqp_port or _PORTS["amqp"]),),
             user="guest" if amqp_user is None else amqp_user,
             password="guest" if amqp_password is None else amqp_password,
             vhost="/" if amqp_vhost is None else amqp_vhost,
@@ -134,11 +175,7 @@ def endpoint(
     if connect_timeout is not None:
         changes["connect_timeout"] = _seconds("connect_timeout", connect_timeout)
     if max_message_size is not None:
-        if isinstance(max_message_size, bool) or not max_message_size > 0:
-            raise ValueError(
-                f"max_message_size must be a number of bytes, not {max_message_size!r}"
-            )
-        changes["max_message_size"] = max_message_size
+        changes["max_message_size"] = check_count("max_message_size", max_message_size)
     if ssl_context is not None:
         if not isinstance(ssl_context, gevent.ssl.SSLContext):
             raise ValueError("ssl_context must be made by gevent.ssl, not by ssl")
@@ -150,26 +187,77 @@ def endpoint(
     return _replace(parsed, changes)
 
 
+# The names of the settings beside the URL.
+SETTINGS = ConnectionSettings.__optional_keys__
+
+
+def url_of_environment() -> str | None:
+    """Return the value of `AMQP_URL` in the environment, None if it is unset or empty.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return utf8_word(os.environ.get("AMQP_URL", "")) or None
+    except ValueError as error:
+        raise ValueError(f"AMQP_URL cannot be read: {error}") from None
+
+
 def _replace(parsed: Endpoint, changes: dict[str, object]) -> Endpoint:
     values = {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
     return Endpoint(**{**values, **changes})
 
 
 def _tls_context(files: dict[str, str], skip_verification: bool) -> gevent.ssl.SSLContext:
-    # Not create_default_context: without monkey-patching it makes a context of the standard
-    # library, whose sockets would block the hub.  A client context verifies by default.
+    # Not create_default_context: without monkey-patching, its context comes from the standard
+    # library, whose sockets block the hub.  A client context verifies by default.
     context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
     if "cafile" in files:
-        context.load_verify_locations(files["cafile"])
+        with _named("cafile", files["cafile"]):
+            context.load_verify_locations(files["cafile"])
     else:
         context.load_default_certs()
     context.minimum_version = gevent.ssl.TLSVersion.TLSv1_2
     if "certfile" in files:
-        context.load_cert_chain(files["certfile"], files.get("keyfile"))
+        names = [files[option] for option in ("certfile", "keyfile") if option in files]
+        with _named("certfile", " with ".join(names)):
+            context.load_cert_chain(files["certfile"], files.get("keyfile"))
     if skip_verification:
         context.check_hostname = False
         context.verify_mode = gevent.ssl.CERT_NONE
     return context
+
+
+@contextmanager
+def _named(option: str, file: str) -> Iterator[None]:
+    """Name the unusable file in the error: the system and OpenSSL do not."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ValueError(
+            f"the {option} {printable(file)} of the broker's URL cannot be used: {why}"
+        ) from error
+
+
+def check_count(name: str, value: Any, most: int | None = None) -> int:
+    """Return a setting that is a whole number, 1 or more.
+
+    Args:
+        name: the name of the setting.
+        most: its largest value; None for no limit.
+
+    Raises:
+        ValueError: it is not a whole number in this range.
+    """
+    try:
+        number = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = None
+    if number is None or number < 1 or (most is not None and number > most):
+        span = "of at least 1" if most is None else f"from 1 to {most}"
+        raise ValueError(f"{name} must be a whole number {span}, not {printable(repr(value), 50)}")
+    return number
 
 
 def _seconds(name: str, value: float) -> float:
@@ -179,22 +267,32 @@ def _seconds(name: str, value: float) -> float:
 
 
 def _parse_url(url: str) -> tuple[Endpoint, bool, dict[str, str]]:
-    # Errors from here on name the part, never the URL: it may hold a password.
-    scheme, separator, rest = url.partition("://")
+    # Errors from here on name the part of the URL, and never show it: it may hold a password.
+    scheme, separator, rest = url.strip().partition("://")
+    scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
         raise ValueError("the broker's URL must begin with amqp:// or amqps://")
-    parts = urlsplit("//" + rest)
-    if parts.fragment or "#" in rest:
+    if any(unicodedata.category(character) == "Cc" for character in rest):
+        raise ValueError("the broker's URL has a line end or another control character in it")
+    if "#" in rest:
         raise ValueError("a # in the broker's URL must be written as %23")
-    userinfo, at, hostlist = parts.netloc.rpartition("@")
+    # Not by urlsplit, whose errors show the text.
+    before, _, query = rest.partition("?")
+    login_and_hosts, _, path = before.partition("/")
+    if "@" in path or "@" in query:
+        # Otherwise the rest of a password would be taken for a vhost, and shown.
+        raise ValueError(
+            "in the user and password of the broker's URL, / must be written as %2F and ? as %3F;"
+            " behind the host, @ must be written as %40"
+        )
+    userinfo, at, hostlist = login_and_hosts.rpartition("@")
     user, colon, password = userinfo.partition(":")
     hosts = tuple(_parse_host(item, _PORTS[scheme]) for item in hostlist.split(","))
-    path = parts.path[1:]
     if "/" in path:
         raise ValueError("a slash in the name of a vhost must be written as %2f in the URL")
     values: dict[str, object] = {}
     files = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name in _NUMBER_OPTIONS:
             try:
                 values[_NUMBER_OPTIONS[name]] = _seconds(name, float(value))
@@ -204,7 +302,9 @@ def _parse_url(url: str) -> tuple[Endpoint, bool, dict[str, str]]:
             files[name] = value
         else:
             known = ", ".join([*_NUMBER_OPTIONS, *_FILE_OPTIONS])
-            raise ValueError(f"unknown option {name!r} in the broker's URL; known are {known}")
+            raise ValueError(
+                f"unknown option {printable(name, 50)!r} in the broker's URL; known are {known}"
+            )
     parsed = Endpoint(
         hosts=hosts,
         user=unquote(user) if at else "guest",
@@ -212,6 +312,21 @@ def _parse_url(url: str) -> tuple[Endpoint, bool, dict[str, str]]:
         vhost=unquote(path) or "/",
     )
     return _replace(parsed, values), scheme == "amqps", files
+
+
+def _host_and_port(host: str, port: int) -> tuple[str, int]:
+    """Return the host and the port of `host`, `host:port`, `[address]:port` or an address.
+
+    Two colons without brackets mean an IPv6 address without a port.
+    """
+    name, colon, digits = host.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], port
+    if not colon or (":" in name and not name.endswith("]")):
+        return host, port
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65536):
+        raise ValueError(f"the port of amqp_host must be 1 to 65535, not {digits!r:.100}")
+    return name.removeprefix("[").removesuffix("]") or "127.0.0.1", int(digits)
 
 
 def _parse_host(item: str, default_port: int) -> tuple[str, int]:

@@ -10,9 +10,8 @@ The whole of it (specification section 2.2.4), client on the left:
     connection.open     ->
                         <-  connection.open-ok
 
-A broker that does not like the version answers with a protocol header of its own; one that does
-not like the login or the vhost sends connection.close, or nothing, and hangs up.  Nothing here
-knows about time: the caller bounds the whole.
+A broker that refuses the version answers with a protocol header of its own.  One that refuses the
+login or the vhost sends connection.close, or nothing, and hangs up.  The caller limits the time.
 """
 
 from __future__ import annotations
@@ -21,22 +20,18 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost, FrameError, printable
+from amphora.net.stream import Stream
 from amphora.transport.endpoint import Endpoint
-from amphora.transport.stream import Stream
 from amphora.wire.codec import Method, decode_method, encode_method, methods
+from amphora.wire.codes import ReplyCode
 from amphora.wire.framing import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     FRAME_MIN_SIZE,
     PROTOCOL_HEADER,
-    UNEXPECTED_FRAME,
     Frame,
     FrameDecoder,
 )
-
-COMMAND_INVALID = 503
-ACCESS_REFUSED = 403
-NOT_ALLOWED = 530
 
 CLIENT_PROPERTIES: dict[str, Any] = {
     "product": "amphora",
@@ -58,7 +53,7 @@ M = TypeVar("M")
 class Agreement:
     """What both sides agreed on: limits, and seconds between heartbeats (0 for none).
 
-    `early_frames` came in one read with open-ok and are for the connection.
+    `early_frames` arrived together with open-ok, and are for the connection.
     """
 
     frame_max: int
@@ -72,8 +67,8 @@ def shake_hands(stream: Stream, decoder: FrameDecoder, endpoint: Endpoint, name:
     """Log in on a fresh stream and open the vhost.  Switches greenlets.
 
     Args:
-        decoder: fed with what the broker sends; its frame limit is set to what was agreed.
-        name: the connection's name for RabbitMQ's management pages.
+        decoder: decodes what the broker sends; its frame limit is set to the agreed one.
+        name: the connection's name on RabbitMQ's management pages.
 
     Raises:
         ConnectionLost: the peer hangs up, or does not speak AMQP 0-9-1.
@@ -90,7 +85,7 @@ class _Handshake:
         self.endpoint = endpoint
         self.peer = stream.peer
         self.frames: list[Frame] = []
-        # Then a broker that hangs up after the login is going down, and does not refuse it.
+        # If True, a broker that hangs up after the login is shutting down, not refusing it.
         self.refuses_in_words = False
 
     def run(self, name: str) -> Agreement:
@@ -128,13 +123,15 @@ class _Handshake:
         """Return the next method, which must be of the class `expected`."""
         frame_type, number, payload = self.next_frame(expected)
         if frame_type != FRAME_METHOD or number != 0:
-            raise FrameError(UNEXPECTED_FRAME, "a frame of a channel inside the handshake")
+            raise FrameError(
+                ReplyCode.UNEXPECTED_FRAME, "a frame of a channel inside the handshake"
+            )
         method = decode_method(payload)
         if isinstance(method, methods.Connection.Close):
             self.send(methods.Connection.CloseOk())
             raise self.refusal(method)
         if not isinstance(method, expected):
-            raise FrameError(COMMAND_INVALID, f"{method.name} inside the handshake")
+            raise FrameError(ReplyCode.COMMAND_INVALID, f"{method.name} inside the handshake")
         return method
 
     def next_frame(self, expected: type[Any]) -> Frame:
@@ -158,7 +155,7 @@ class _Handshake:
 
     def hung_up(self, expected: type[Any]) -> AmphoraError:
         if expected is methods.Connection.Tune and not self.refuses_in_words:
-            # What brokers do that cannot say 403.
+            # Brokers that cannot send a 403 hang up instead.
             return AuthenticationError(
                 f"{self.peer} hung up after the login of user {self.endpoint.user!r};"
                 " check the user and the password in the URL"
@@ -171,29 +168,35 @@ class _Handshake:
 
     def refusal(self, close: methods.Connection.Close) -> AmphoraError:
         said = f"{close.reply_code} {printable(close.reply_text).rstrip('.')}"
-        if close.reply_code == ACCESS_REFUSED:
+        if close.reply_code == ReplyCode.ACCESS_REFUSED:
             return AuthenticationError(
                 f"{self.peer} refuses the login of user {self.endpoint.user!r}: {said};"
                 " check the user and the password in the URL"
             )
-        if close.reply_code == NOT_ALLOWED:
+        if close.reply_code == ReplyCode.NOT_ALLOWED:
+            no_permission = "refused for user" in said
+            hint = (
+                "; it needs permissions there (rabbitmqctl set_permissions)"
+                if no_permission
+                else ""
+            )
             return AuthenticationError(
                 f"{self.peer} does not let user {self.endpoint.user!r} into the vhost"
-                f" {self.endpoint.vhost!r}: {said}"
+                f" {self.endpoint.vhost!r}: {said}{hint}"
             )
         return ConnectionLost(f"{self.peer} closed the connection: {said}")
 
 
 def agree(tune: methods.Connection.Tune, endpoint: Endpoint) -> Agreement:
-    """Return what the client answers to connection.tune.
+    """Return the client's answer to connection.tune.
 
-    For sizes and counts 0 means "no limit" and the lesser counts; a frame limit under the
-    specification's minimum is not believed.  The client has the last word on heartbeats: 0
-    switches them off, and a broker that proposes none still answers ours.
+    A size or count of 0 means "no limit", and the lesser one counts.  A frame limit below the
+    specification's minimum is raised to it.  The client decides on heartbeats: 0 switches them off,
+    and a broker that proposes none still answers ours.
     """
     frame_max = min(tune.frame_max or endpoint.frame_max, endpoint.frame_max)
     channel_max = min(tune.channel_max or endpoint.channel_max, endpoint.channel_max)
-    # The wire has whole seconds, and 0 means none at all.
+    # On the wire heartbeats are whole seconds, and 0 means none.
     heartbeat = max(round(endpoint.heartbeat), 1) if endpoint.heartbeat else 0
     if tune.heartbeat:
         heartbeat = min(tune.heartbeat, heartbeat)

@@ -1,10 +1,12 @@
 """Keeping one connection alive.
 
-A link has one keeper greenlet, and the keeper alone connects, sets parts up, and waits for the
-connection to end; so no two recoveries can run at once.  A part is something that must be set up
-again on every new connection: entities to declare, a consumer, the publisher.  Parts are set up in
-the order in which they were added.  One that the broker refuses does not keep the others from
-being set up; it is tried again later, with growing pauses.
+A restorable is something that must be set up on every new connection: entities to declare, a
+consumer, the publisher.
+
+A link has one keeper greenlet.  The keeper alone connects, has restorables set up, and waits for
+the connection to end, so two recoveries never run at once.  Each restorable is set up in a greenlet
+of its own: one that waits for a node that is down delays no other.  What cannot be set up is tried
+again, with growing pauses.
 
 Between attempts to connect the pauses grow from 0.1 s to 5 s, each with full jitter, so that the
 thousand clients of a restarted broker do not all come back at once.
@@ -12,42 +14,51 @@ thousand clients of a restarted broker do not all come back at once.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
 from time import monotonic
+from typing import Any
 
 import gevent
 import gevent.ssl
 from gevent.event import Event
 
-from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
+from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
+from amphora.net.address import IN_MEMORY
+from amphora.net.backoff import LONGEST_PAUSE, Backoff
+from amphora.net.deadline import Deadline
+from amphora.net.log import Log
+from amphora.transport.connecting import Host, NoHost, connect_to_one
 from amphora.transport.connection import Connection
-from amphora.transport.deadline import Deadline
-from amphora.transport.endpoint import IN_MEMORY, Endpoint
-from amphora.transport.stream import LOOPBACK
+from amphora.transport.endpoint import LOOPBACK, Endpoint
 
-logger = logging.getLogger("amphora.transport")
+log = Log("amphora.transport")
 
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
-# What lived this long was good: the next pause is short again.
-SETTLED_AFTER = 1.0
+# For this many seconds, a host that has failed is tried after the others.
+FAILED_FOR = 30.0
+# How long a restorable waits for those before it, in seconds.
+AFTER_TIMEOUT = 1.0
 
 
-class Part:
+class Restorable:
     """Something to set up on every new connection of a link.
 
     Attributes:
         ready: True while it is set up.
-        error: why the broker refused it the last time, None if it did not.
+        error: why the broker refused it the last time, if waiting will not help; else None.
+        trouble: why it could not be set up the last time, whatever the reason.
+        after: what to set up before it, waiting `AFTER_TIMEOUT` seconds at most.
     """
 
     ready = False
     error: AmphoraError | None = None
+    trouble: AmphoraError | None = None
+    after: tuple[Restorable, ...] = ()
 
     def restore(self, connection: Connection) -> None:
-        """Set up on a new connection.  Runs in the keeper greenlet and may wait.
+        """Set up on a new connection.  Runs in a greenlet of its own and may wait.
 
         Raises:
             ConnectionLost: the connection ended meanwhile.
@@ -56,48 +67,33 @@ class Part:
         raise NotImplementedError
 
     def lost(self) -> None:
-        """Take note that the connection is gone.  Must not block."""
+        """Called when the connection is gone; must not block."""
         self.ready = False
 
 
-class Backoff:
-    """Growing pauses with full jitter.
+class LinkState(StrEnum):
+    """How far a link or session is in its life."""
 
-    The longest pause is an eighth of the time that has been tried for, within 0.1 s to 5 s: what
-    was away for a short time is found again soon, and what stays away is not pestered.
-    """
-
-    def __init__(self) -> None:
-        self._began: float | None = None
-        self._succeeded: float | None = None
-
-    def succeeded(self) -> None:
-        """Take note that an attempt was good; if that lasts, the next one is made at once."""
-        self._succeeded = monotonic()
-
-    def next(self) -> float:
-        """Return the seconds to wait before the next attempt."""
-        now = monotonic()
-        if self._succeeded is not None and now - self._succeeded > SETTLED_AFTER:
-            self._began = None
-        self._succeeded = None
-        if self._began is None:
-            self._began = now
-            return 0.0
-        limit = min(max((now - self._began) / 8, FIRST_PAUSE), LONGEST_PAUSE)
-        return random.uniform(0, limit)  # noqa: S311 (no secret)
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    # The broker reads no publishes at present.
+    BLOCKED = "blocked"
+    CLOSED = "closed"
 
 
 class Link:
     """A connection that comes back.  Opened by the first `start`.
 
     Args:
-        endpoint: the broker; its hosts are tried in random order.
+        endpoint: the broker; its hosts are tried in random order, those that failed lately last.
         name: the connection's name for RabbitMQ's management pages and for logs.
 
     Attributes:
         connection: the open connection, None while there is none.
         error: why there is no connection; None when there is one or none was asked for.
+        lost_at: when the broker was last lost, or not found, on the monotonic clock.
+        restored_at: when the connection was restored after that.
     """
 
     def __init__(self, endpoint: Endpoint, name: str) -> None:
@@ -105,13 +101,18 @@ class Link:
         self.name = name
         self.connection: Connection | None = None
         self.error: AmphoraError | None = None
-        # What the log says of the connection: nothing is said twice.
+        # What was logged last of the connection, so that nothing is logged twice.
         self._reported: AmphoraError | None = None
         self._watchers: list[Callable[[Link], None]] = []
         self.connects = 0
-        self._parts: dict[Part, Backoff] = {}
-        # Parts to set up on the present connection, and when.
-        self._due: dict[Part, float] = {}
+        self.lost_at = self.restored_at = 0.0
+        self._restorables: dict[Restorable, Backoff] = {}
+        # What to set up on the present connection, and when; and what is being set up.
+        self._due: dict[Restorable, float] = {}
+        self._restorers: dict[Restorable, gevent.Greenlet[..., None]] = {}
+        # The host of the latest connection, and when each failed the last time.
+        self._host = endpoint.hosts[0]
+        self._failed: dict[Host, float] = {}
         self._keeper: gevent.Greenlet[..., None] | None = None
         self._wake = Event()
         self._closed = False
@@ -120,13 +121,24 @@ class Link:
         return f"<Link {self.name!r} [{self.state}]>"
 
     @property
-    def state(self) -> str:
+    def state(self) -> LinkState:
         """One of "idle", "connecting", "connected", "blocked" and "closed"."""
         if self._closed:
-            return "closed"
+            return LinkState.CLOSED
         if self.connection is not None:
-            return "connected" if self.connection.blocked is None else "blocked"
-        return "idle" if self._keeper is None else "connecting"
+            blocked = self.connection.blocked is not None
+            return LinkState.BLOCKED if blocked else LinkState.CONNECTED
+        return LinkState.IDLE if self._keeper is None else LinkState.CONNECTING
+
+    @property
+    def settled(self) -> bool:
+        """True while everything asked for is set up or refused."""
+        if self.connection is None:
+            refused = isinstance(self.error, AuthenticationError)
+            return refused or self._closed or self._keeper is None
+        return all(
+            restorable.ready or restorable.error is not None for restorable in self._restorables
+        )
 
     def start(self) -> None:
         """Begin to connect, if that has not begun yet.  Never switches greenlets.
@@ -137,13 +149,15 @@ class Link:
         if self._closed:
             raise ConnectionLost("the session is closed", executed=None)
         if self._keeper is None:
-            self._keeper = gevent.spawn(self._keep)
+            self._keep_on()
+        elif self._keeper.dead:
+            self._keeper_ended(self._keeper)
 
     def watch(self, watcher: Callable[[Link], None]) -> None:
         """Have `watcher` called with the link at every change; it must not block or raise.
 
-        Changes are: a part became ready or was refused; the connection came, went, was blocked
-        or has room again; an attempt to connect failed.
+        Changes are: a restorable became ready or was refused; the connection opened, ended, was
+        blocked or has room again; an attempt to connect failed.
         """
         self._watchers.append(watcher)
 
@@ -152,7 +166,7 @@ class Link:
         self._watchers.remove(watcher)
 
     def wait_connected(self, timeout: float | None) -> Connection:
-        """Return the open connection, waiting for it.  Switches greenlets.
+        """Wait for the open connection and return it.  Switches greenlets.
 
         Raises:
             ConnectionLost: there was none for `timeout` seconds, or the link is closed.
@@ -164,31 +178,39 @@ class Link:
             refused = isinstance(self.error, AuthenticationError)
             return self._usable() is not None or refused or self._closed
 
-        self._wait_until(ended, timeout)
+        self.wait_until(ended, timeout)
         connection = self._usable()
         if connection is not None:
             return connection
         if isinstance(self.error, AuthenticationError):
-            raise AuthenticationError(str(self.error)) from self.error
+            raise self.error.again()
         if self.error is not None:
-            raise ConnectionLost(str(self.error), executed=False) from self.error
+            raise ConnectionLost.because(self.error, executed=False)
         reason = "the session is closed" if self._closed else f"no connection within {timeout:g} s"
         raise ConnectionLost(reason, executed=False)
 
     def _usable(self) -> Connection | None:
-        """Return the connection; None if it has ended and the keeper has not had its turn yet."""
+        """Return the connection, None if it has ended and the keeper has not noticed yet."""
         connection = self.connection
         return connection if connection is not None and connection.error is None else None
 
-    def wait_ready(self, part: Part, timeout: float | None) -> bool:
-        """Wait until a part is set up or refused; return whether it is set up.
+    def wait_ready(self, restorable: Restorable, timeout: float | None) -> bool:
+        """Wait until a restorable is set up or refused; return whether it is set up.
 
         Switches greenlets.
         """
-        self._wait_until(lambda: part.ready or part.error is not None or self._closed, timeout)
-        return part.ready
+        self.wait_until(
+            lambda: restorable.ready or restorable.error is not None or self._closed, timeout
+        )
+        return restorable.ready
 
-    def _wait_until(self, ended: Callable[[], bool], timeout: float | None) -> None:
+    def wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> None:
+        """Wait until something is true that a change of this link makes true.  Switches greenlets.
+
+        Args:
+            reached: tells whether it is; asked again at every change, see `watch`.
+            timeout: seconds to wait at most; None for ever.
+        """
         deadline = Deadline(timeout)
         changed = Event()
 
@@ -197,32 +219,47 @@ class Link:
 
         self.watch(wake)
         try:
-            while not ended() and changed.wait(deadline.left()):
+            while not reached() and changed.wait(deadline.left()):
                 changed.clear()
         finally:
             self.unwatch(wake)
 
-    def add(self, part: Part) -> None:
-        """Have a part set up now, if there is a connection, and on every later one."""
-        self._parts[part] = Backoff()
-        self.restore_soon(part)
+    def add(self, restorable: Restorable) -> None:
+        """Have a restorable set up now, if there is a connection, and on every later one."""
+        self._restorables[restorable] = Backoff()
+        self.restore_soon(restorable)
 
-    def remove(self, part: Part) -> None:
-        """Set a part up no more.  What it has on the present connection is its own business."""
-        self._parts.pop(part, None)
-        self._due.pop(part, None)
+    def remove(self, restorable: Restorable) -> None:
+        """Set a restorable up no more; what it has on the present connection stays."""
+        self._restorables.pop(restorable, None)
+        self._due.pop(restorable, None)
+        restorable.trouble = None
 
-    def restore_soon(self, part: Part) -> None:
-        """Set a part up again on the present connection, as when the broker closed its channel."""
-        part.ready = False
-        if self.connection is not None and part in self._parts and part not in self._due:
-            self._due[part] = monotonic() + self._parts[part].next()
+    def restore_soon(self, restorable: Restorable) -> None:
+        """Set a restorable up again on the present connection, as after its channel was closed."""
+        restorable.ready = False
+        if (
+            self.connection is not None
+            and restorable in self._restorables
+            and restorable not in self._due
+        ):
+            self._due[restorable] = monotonic() + self._restorables[restorable].next()
             self._wake.set()
 
     def restore_all_soon(self) -> None:
-        """Set all parts up again, as when the broker misses what they had declared."""
-        for part in list(self._parts):
-            self.restore_soon(part)
+        """Set all restorables up again, as when the broker misses what they had declared."""
+        for restorable in list(self._restorables):
+            self.restore_soon(restorable)
+
+    @property
+    def host(self) -> Host:
+        """The host of the present connection, or of the latest."""
+        return self._host
+
+    def leave(self, reason: str) -> None:
+        """End the present connection; with several hosts, the next one is to another host."""
+        if self.connection is not None:
+            self.connection.fail(ConnectionLost(reason))
 
     def close(self, timeout: float = 1.0) -> None:
         """Close the connection for good.  Switches greenlets for at most `timeout` seconds."""
@@ -231,85 +268,119 @@ class Link:
         connection, self.connection = self.connection, None
         if keeper is not None:
             keeper.kill(block=False)
+        self._stop_restoring()
         if connection is not None:
             connection.close(timeout)
-        for part in list(self._parts):
-            part.lost()
+        for restorable in list(self._restorables):
+            restorable.lost()
         self._changed()
 
-    def abandon(self) -> None:
-        """Forget the connection in a forked child; the next `start` makes an own one."""
+    def forget(self) -> None:
+        """Let go of the connection in a forked child; the next `start` opens another."""
         keeper, self._keeper = self._keeper, None
         connection, self.connection = self.connection, None
         if keeper is not None:
             keeper.kill(block=False)
         if connection is not None:
             connection.on_closed = None
-            connection.abandon()
-        self._due.clear()
-        for part in list(self._parts):
-            part.lost()
+            connection.forget()
+        self._stop_restoring()
+        for restorable in list(self._restorables):
+            restorable.lost()
 
     # -- the keeper -----------------------------------------------------------------------------
+
+    def _keep_on(self) -> None:
+        keeper = gevent.Greenlet(self._keep)
+        keeper.rawlink(self._keeper_ended)
+        self._keeper = keeper
+        keeper.start()
+
+    def _keeper_ended(self, keeper: gevent.Greenlet[..., None]) -> None:
+        """Start a new keeper if this one was ended by an exception for another greenlet.
+
+        Ctrl-C raises in whichever greenlet runs, and the program may go on.
+        """
+        if self._keeper is not keeper:
+            return  # closed, or left to the parent of a forked child
+        self._keep_on()
+        error = ConnectionLost(f"interrupted by {type(keeper.exception).__name__}")
+        if self.connection is not None:
+            self.connection.interrupted(keeper.exception or error)
+        self._drop(error)
 
     def _keep(self) -> None:
         backoff = Backoff()
         while True:
             gevent.sleep(backoff.next())
-            connection = None
             try:
                 connection = self._connect()
-                self._restore_all(connection)
-            except Exception as error:  # noqa: BLE001 (the keeper outlives whatever it is)
+            except Exception as error:  # noqa: BLE001 (the keeper outlives any error)
                 if self._keeper is not gevent.getcurrent():
                     return  # closed, or left to the parent of a forked child
-                if connection is not None:
-                    connection.close(0)
                 self._drop(_known(error))
                 if isinstance(error, AuthenticationError):
                     # Trying again will hardly help, and must not look like an attack.
                     gevent.sleep(LONGEST_PAUSE)
                 continue
             backoff.succeeded()
-            logger.info("%s: connected to %s", self.name, connection.peer)
-            self._reported = None
-            # Also when there was nothing to set up: somebody may wait for the connection alone.
-            self._changed()
-            self._stay(connection)
+            try:
+                self._begin(connection)
+                self._stay(connection)
+            except BaseException as error:
+                if self._keeper is gevent.getcurrent():
+                    connection.interrupted(error)
+                elif self._closed and self.connection is connection:
+                    # It came after the link was closed and before the keeper was told.
+                    self.connection = None
+                    connection.interrupted(error)
+                # Otherwise closed, which says goodbye, or left to the parent of a forked child.
+                raise
             self._drop(connection.error or ConnectionLost("the connection ended"))
 
+    def _begin(self, connection: Connection) -> None:
+        log.info("%s: connected to %s", self.name, connection.peer)
+        self.connects += 1
+        if self.error is not None:
+            self.restored_at = monotonic()
+        connection.on_closed = self._wake_keeper
+        connection.on_blocked = self._changed
+        connection.on_room = self._changed
+        self.connection = connection
+        self.error = self._reported = None
+        self._due = dict.fromkeys(self._restorables, monotonic())
+        # Also when there is nothing to set up: a caller may wait for the connection alone.
+        self._changed()
+
     def _connect(self) -> Connection:
-        """Return a connection to one of the hosts; all of them are tried once."""
         hosts = random.sample(self.endpoint.hosts, len(self.endpoint.hosts))
-        failures = []
-        for host, port in hosts:
-            try:
-                connection = Connection.open(self.endpoint, host, port, self.name)
-            except ConnectionLost as error:
-                failures.append(error)
-            else:
-                self.connects += 1
-                if port != IN_MEMORY:
-                    self._warn_of_risks(host)
-                connection.on_closed = self._wake_keeper
-                connection.on_blocked = self._changed
-                connection.on_room = self._changed
-                return connection
-        # In one order, whatever it was tried in: the log tells what is new.
-        raise ConnectionLost("; ".join(sorted(map(str, failures)))) from failures[0]
+        long_ago = monotonic() - FAILED_FOR
+        hosts.sort(key=lambda host: max(self._failed.get(host, long_ago), long_ago))
+        try:
+            host, connection = connect_to_one(self.endpoint, hosts, self.name)
+        except NoHost as error:
+            first = error.failures[0]
+            told = str(error)
+            if not self.connects and isinstance(first.__cause__, ConnectionRefusedError):
+                told += self.endpoint.hint
+            raise ConnectionLost(told) from first
+        self._host = host
+        if host[1] != IN_MEMORY:
+            self._warn_of_risks(host[0])
+        return connection
 
     def _warn_of_risks(self, host: str) -> None:
         endpoint = self.endpoint
         context = endpoint.ssl_context
         if context is not None and context.verify_mode == gevent.ssl.CERT_NONE:
-            logger.warning(
-                "%s: the certificate of %s is not verified; whoever is on the way can read and"
-                " change everything",
+            log.warning(
+                "%s: the certificate of %s is not verified; anyone on the way can read and change"
+                " everything",
                 self.name,
                 host,
             )
         elif context is None and host not in LOOPBACK and self.connects == 1:
-            logger.warning(
+            log.warning(
                 "%s: the password goes to %s without encryption; amqps:// would encrypt",
                 self.name,
                 host,
@@ -322,70 +393,107 @@ class Link:
         for watcher in list(self._watchers):
             watcher(self)
 
-    def _restore_all(self, connection: Connection) -> None:
-        self.connection = connection
-        self.error = None
-        self._due.clear()
-        for part in list(self._parts):
-            if part in self._parts:  # setting up another one took its time
-                self._restore(part, connection)
-
-    def _restore(self, part: Part, connection: Connection) -> None:
-        try:
-            part.restore(connection)
-        except AmphoraError as error:
-            if connection.error is not None:
-                raise ConnectionLost(str(connection.error)) from connection.error
-            if str(error) != str(part.error):
-                logger.error("%s: %r cannot be set up: %s", self.name, part, error)
-            part.error = error
-            self.restore_soon(part)
-        except Exception as error:
-            # A bug, which must not cost the other parts their keeper.
-            logger.exception("%s: %r cannot be set up", self.name, part)
-            part.error = AmphoraError(f"internal error while setting up {part!r}: {error!r}")
-            self.restore_soon(part)
-        else:
-            part.error = None
-            part.ready = True
-            if part in self._parts:
-                self._parts[part].succeeded()
-        self._changed()
-
     def _stay(self, connection: Connection) -> None:
         """Set up what is due until the connection ends."""
         while connection.error is None:
             self._wake.clear()
             now = monotonic()
-            for part in [part for part, due in self._due.items() if due <= now]:
-                if self._due.pop(part, None) is None:
-                    continue  # removed while another one was set up
-                try:
-                    self._restore(part, connection)
-                except ConnectionLost:
-                    return
-            pause = min(self._due.values()) - monotonic() if self._due else None
-            if pause is None or pause > 0:
-                self._wake.wait(pause)
+            # One that is being set up is not begun again before that has ended.
+            free = {
+                restorable: due
+                for restorable, due in self._due.items()
+                if restorable not in self._restorers
+            }
+            for restorable, due in free.items():
+                if due <= now:
+                    self._begin_restoring(restorable, connection)
+            later = [due for due in free.values() if due > now]
+            self._wake.wait(min(later) - monotonic() if later else None)
+
+    def _begin_restoring(self, restorable: Restorable, connection: Connection) -> None:
+        del self._due[restorable]
+        restorer = gevent.Greenlet(self._restore, restorable, connection)
+        restorer.rawlink(partial(self._restorer_ended, restorable))
+        self._restorers[restorable] = restorer
+        restorer.start()
+
+    def _restorer_ended(self, restorable: Restorable, restorer: Any) -> None:
+        mine: Any = self._restorers.get(restorable)
+        if mine is not restorer:
+            return  # its connection has ended
+        del self._restorers[restorable]
+        if not restorer.successful() or isinstance(restorer.value, gevent.GreenletExit):
+            # Ended by an exception for another greenlet, such as ctrl-C.
+            self.restore_soon(restorable)
+        self._wake.set()
+
+    def _restore(self, restorable: Restorable, connection: Connection) -> None:
+        if restorable.after:
+            self.wait_until(
+                lambda: all(other.ready or other.trouble is not None for other in restorable.after),
+                AFTER_TIMEOUT,
+            )
+        if restorable not in self._restorables:
+            return
+        trouble: AmphoraError | None = None
+        try:
+            restorable.restore(connection)
+        except AmphoraError as error:
+            if connection.error is not None:
+                return  # the keeper knows
+            trouble = error
+            if str(error) != str(restorable.trouble):
+                log.error("%s: %s cannot be set up: %s", self.name, restorable, error)
+            restorable.error = error if _is_refusal(error) else None
+        except Exception as error:  # noqa: BLE001 (a bug; the other restorables are set up)
+            log.error("%s: %s cannot be set up", self.name, restorable, error=error)
+            trouble = AmphoraError(f"internal error while setting up {restorable!r}: {error!r}")
+            restorable.error = trouble
+        restorable.trouble = trouble
+        if trouble is not None:
+            self.restore_soon(restorable)
+        else:
+            restorable.error = None
+            restorable.ready = True
+            if restorable in self._restorables:
+                self._restorables[restorable].succeeded()
+        self._changed()
 
     def _drop(self, error: AmphoraError) -> None:
         # One line for each change: a broker that stays away is reported once.
         if self._reported is None or str(self._reported) != str(error):
-            logger.warning(
-                "%s: %s; connecting again", self.name, error, exc_info=_unforeseen(error)
-            )
+            log.warning("%s: %s; connecting again", self.name, error, error=_unforeseen(error))
+        if self.error is None:
+            self.lost_at = monotonic()
         self.error = self._reported = error
+        if self.connection is not None:
+            self._failed[self._host] = monotonic()
         self.connection = None
-        self._due.clear()
-        for part in list(self._parts):
-            # What was refused may be allowed when there is a connection again.
-            part.error = None
-            part.lost()
+        self._stop_restoring()
+        for restorable in list(self._restorables):
+            # What was refused may be allowed on the next connection.
+            restorable.error = restorable.trouble = None
+            restorable.lost()
         self._changed()
+
+    def _stop_restoring(self) -> None:
+        self._due.clear()
+        restorers, self._restorers = self._restorers, {}
+        gevent.killall(list(restorers.values()), block=False)
+
+
+def _is_refusal(error: AmphoraError) -> bool:
+    """Return whether waiting is no use, because the broker's settings must change first.
+
+    A 404 is no refusal: it may be for a queue whose node is down.
+    """
+    if isinstance(error, ChannelClosed):
+        return not error.passing
+    return not isinstance(error, ConnectionLost)
 
 
 def _known(error: Exception) -> AmphoraError:
-    """Return the error, or one of amphora's for one that nobody foresaw."""
+    """Return the error, or an amphora error in place of an unexpected one."""
     if isinstance(error, AmphoraError):
         return error
     lost = ConnectionLost(f"internal error while connecting: {error!r}")
@@ -394,6 +502,8 @@ def _known(error: Exception) -> AmphoraError:
 
 
 def _unforeseen(error: AmphoraError) -> BaseException | None:
-    """Return the cause of an error if it is nothing that the network or a broker can cause."""
+    """Return the cause of an error if neither the network nor a broker can have caused it."""
     cause = error.__cause__
-    return None if isinstance(cause, AmphoraError | OSError | UnicodeError) else cause
+    if isinstance(cause, AmphoraError | OSError | UnicodeError):
+        return None
+    return cause if isinstance(cause, Exception) else None

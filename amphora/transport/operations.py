@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class Operations:
-    """What a channel can be told and answers.  Each switches greenlets.
+    """The methods of a channel that the broker answers.  Each switches greenlets.
 
     Each raises ChannelClosed if the broker refuses, which also ends the channel, and ConnectionLost
     if there is no answer.

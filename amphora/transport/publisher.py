@@ -1,26 +1,36 @@
 """Publishing that does not forget.
 
-A message is held here until the broker has confirmed it.  It is in one of two places: among the
-waiting, because there is no connection, what it needs is not set up, or the broker reads nothing;
-or with the channel, sent and unconfirmed.  When the connection ends, the unconfirmed go back to
-the head of the waiting and are sent again: they may then arrive twice, never not at all.
+A message is held here until the broker has confirmed it.  It is in one of two places.  It waits
+while there is no connection, something that it needs is not set up, or the broker reads nothing.
+Once sent, it is with its channel, unconfirmed.  When the connection ends, unconfirmed messages go
+back to the head of the waiting ones and are sent again: they may arrive twice, but are never lost.
 
-A broker closes a channel for a single message that it does not like, and does not say for which.
-So what was unconfirmed then is sent again one by one, each when the one before is confirmed; if
-the channel is closed again, the message that was alone on it is to blame, and fails.
+A broker closes a channel because of a single message, and does not say which.  So the messages that
+were unconfirmed then are sent again one by one, each after the confirm of the one before.  If the
+channel is closed again, the message that was alone on it is to blame, and fails.
 
-A message for which its sender wants no confirm goes over a second channel, and is settled as soon
-as it is sent.  Of those, only what no queue takes is heard of again.
+A broker also refuses (nacks) a message without closing anything: the queue is full, or the node or
+the leader of the queue is away.  Such a message is sent again after a pause, until it expires.  The
+channel is renewed meanwhile: after the death of a quorum queue's leader, RabbitMQ 3.10 refuses
+everything on an older channel.  A refused message may have arrived all the same: some of several
+queues may have taken it.
+
+A message that its sender wants no confirm for goes over a second channel, and is done as soon as it
+is sent.  The broker returns those that no queue takes, and reports nothing else.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from time import monotonic
+from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from amphora.errors import (
+    AccessRefused,
     AmphoraError,
     AuthenticationError,
     ConnectionLost,
@@ -28,12 +38,21 @@ from amphora.errors import (
     Rejected,
     Unroutable,
 )
+from amphora.net.backoff import share_of
+from amphora.net.deadline import Deadline
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned
 from amphora.transport.connection import Connection
-from amphora.transport.deadline import Deadline
-from amphora.transport.link import Link, Part
+from amphora.transport.link import Link, Restorable
 from amphora.wire.properties import PropertiesTemplate
+
+# Seconds for which a refused message is sent again, if it has no expiry, and the bounds of the
+# growing pauses in between.
+REFUSED_PATIENCE = 5.0
+SHORTEST_REST = 0.05
+LONGEST_REST = 0.5
+# Least seconds between two renewals of the channel.
+RENEW_INTERVAL = 1.0
 
 
 class Outgoing:
@@ -41,32 +60,42 @@ class Outgoing:
 
     Args:
         template: the message's properties.
-        message_id: its id, which no other message has.
-        needs: the parts that must be ready before the message may leave.
-        expires_at: the point on the monotonic clock when the message is worth nothing any more;
-            the broker is told how much is left when it is sent.
-        on_settled: called once with the message when the broker has it for good (`error` is
+        message_id: its unique id.
+        needs: what must be set up before the message may leave.
+        expires_at: when the message becomes worthless, on the monotonic clock; the broker is told
+            the time left when it is sent.
+        on_done: called once with the message when the broker has confirmed it (`error` is
             None) or it failed; must not block.
+        on_failed: called once with the message if it failed; must not block.
+        spread: the message goes to any number of queues.  A refusal by one says nothing of the
+            others, so it counts as a confirm.
+        patience: seconds for which it is sent again after a refusal, if it has no expiry.
 
     Attributes:
         error: why it failed.
-        settled: True when `on_settled` was called or the message was withdrawn.
-        attempts: how often it was sent; an unsettled message that was sent may have arrived.
+        done: True when it was confirmed, failed or withdrawn.
+        attempts: how often it was sent; an unconfirmed message that was sent may have arrived.
     """
 
     __slots__ = (
+        "_event",
         "attempts",
         "body",
         "confirm",
+        "done",
         "error",
         "exchange",
         "expires_at",
         "mandatory",
         "message_id",
         "needs",
-        "on_settled",
+        "on_done",
+        "on_failed",
+        "on_refused",
+        "patience",
+        "refused",
         "routing_key",
-        "settled",
+        "spread",
         "template",
     )
 
@@ -78,11 +107,14 @@ class Outgoing:
         message_id: str,
         body: bytes,
         *,
-        needs: tuple[Part, ...],
-        on_settled: Callable[[Outgoing], None] | None,
+        needs: tuple[Restorable, ...],
+        on_done: Callable[[Outgoing], None] | None = None,
+        on_failed: Callable[[Outgoing], None] | None = None,
         expires_at: float | None = None,
         mandatory: bool = True,
         confirm: bool = True,
+        spread: bool = False,
+        patience: float = REFUSED_PATIENCE,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -90,23 +122,45 @@ class Outgoing:
         self.message_id = message_id
         self.body = body
         self.needs = needs
-        self.on_settled = on_settled
+        self.on_done = on_done
+        self.on_failed = on_failed
         self.expires_at = expires_at
         self.mandatory = mandatory
         self.confirm = confirm
+        self.spread = spread
+        self.patience = patience
+        # When it was first refused, and the callback that sends it again.
+        self.refused: float | None = None
+        self.on_refused: Callable[[Outgoing], None] | None = None
         self.error: AmphoraError | None = None
-        self.settled = False
+        self.done = False
         self.attempts = 0
+        self._event: Event | None = None
+
+    @property
+    def event(self) -> Event:
+        """Set when the message is done."""
+        if self._event is None:
+            self._event = Event()
+            if self.done:
+                self._event.set()
+        return self._event
 
     @property
     def executed(self) -> bool | None:
-        """False while no broker can have the message, None as soon as one may."""
+        """False if no broker can have the message, None if one may."""
         return None if self.attempts else False
 
     def confirmed(self, accepted: bool, returned: Returned | None) -> None:
         """Take the broker's verdict."""
-        if not accepted:
-            self.fail(Rejected("the broker refused the message: the queue is full"))
+        if accepted and returned is None and self._event is None and not self.done:
+            # As in `_finish`: nearly all messages end so.
+            self.done = True
+            self.body = b""
+            if self.on_done is not None:
+                self.on_done(self)
+        elif not accepted and not self.spread:
+            self._refuse()
         elif returned is not None:
             self.fail(
                 Unroutable(
@@ -115,30 +169,55 @@ class Outgoing:
                 )
             )
         else:
-            self._settle()
+            self._finish()
+
+    def _refuse(self) -> None:
+        now = monotonic()
+        if self.refused is None:
+            self.refused = now
+        until = self.expires_at if self.expires_at is not None else self.refused + self.patience
+        if self.on_refused is not None and now < until and not self.done:
+            self.on_refused(self)
+            return
+        self.fail(
+            Rejected(
+                f"the broker refused the message for {now - self.refused:.1f} s: the queue is full,"
+                " or its node is away"
+            )
+        )
 
     def fail(self, error: AmphoraError) -> None:
-        """Settle the message with an error."""
-        if self.settled:
+        """End with an error."""
+        if self.done:
             return
-        if self.attempts > 1:
-            # An earlier attempt may have arrived, whatever became of this one.
+        if self.attempts > 1 or self.refused is not None:
+            # An earlier attempt may have arrived.
             error.executed = None
         self.error = error
-        self._settle()
+        self._finish()
 
-    def _settle(self) -> None:
-        if self.settled:
+    def _finish(self) -> None:
+        if self.done:
             return
-        self.settled = True
-        # Whoever waits for an answer holds on to this message, but needs no body any more.
+        self.done = True
+        # A pending call holds this message until its answer comes, and needs no body any more.
         self.body = b""
-        if self.on_settled is not None:
-            self.on_settled(self)
+        if self._event is not None:
+            self._event.set()
+        if self.error is not None and self.on_failed is not None:
+            self.on_failed(self)
+        if self.on_done is not None:
+            self.on_done(self)
+
+    def withdraw(self) -> None:
+        """End without a verdict and without a callback: the sender has given up."""
+        self.done = True
+        if self._event is not None:
+            self._event.set()
 
 
 class _Suspect:
-    """A message that is alone on its channel, because the broker may close the channel for it."""
+    """A message that is sent alone on its channel, to see if the broker closes the channel."""
 
     def __init__(self, outgoing: Outgoing, on_confirmed: Callable[[Outgoing], None]) -> None:
         self.outgoing = outgoing
@@ -151,12 +230,12 @@ class _Suspect:
         self._on_confirmed(self.outgoing)
 
 
-class Publisher(Part):
+class Publisher(Restorable):
     """Send messages over a link and hold each until it is confirmed.
 
     Attributes:
-        on_returned: each is called with the id of a message that no queue took, if it was sent
-            without a confirm; must not block.
+        on_returned: called with the id of each message that was sent without a confirm and that no
+            queue took; must not block.
     """
 
     def __init__(self, link: Link) -> None:
@@ -164,32 +243,56 @@ class Publisher(Part):
         self._link = link
         self._channel: Channel | None = None
         self._unconfirming: Channel | None = None
-        # Of the two channels, the one that the broker did not close; to be closed by the keeper.
+        # When the broker has closed one of the two channels: the other, for the keeper to close.
         self._left_over: list[Channel] = []
         # Ordered by arrival; a dict, so that a withdrawn message goes without a search.
         self._waiting: dict[Outgoing, None] = {}
-        # What was unconfirmed when the broker closed the channel, and the one that is sent now.
+        # What was unconfirmed when the broker closed the channel, and the message now sent alone.
         self._suspects: dict[Outgoing, None] = {}
         self._alone: Outgoing | None = None
+        # Refused messages, each with the time to send it again; and replaced channels that still
+        # have unconfirmed messages.
+        self._refused: dict[Outgoing, float] = {}
+        self._retiring: list[Channel] = []
+        self._renewed = -RENEW_INTERVAL
+        self._timer: Any = None
 
     def __repr__(self) -> str:
-        return f"<Publisher [{self.unsettled} unsettled]>"
+        return f"<Publisher [{self.unconfirmed} unconfirmed]>"
 
     @property
-    def unsettled(self) -> int:
+    def unconfirmed(self) -> int:
         """How many messages the broker has not confirmed."""
-        sent = 0 if self._channel is None else self._channel.unconfirmed_count
-        return len(self._waiting) + sent
+        sent = sum(channel.unconfirmed_count for channel in self._confirming())
+        return len(self._waiting) + len(self._refused) + sent
+
+    @property
+    def held(self) -> bool:
+        """True while a message would have to wait: there is no room, or no connection."""
+        return self._held()
+
+    def oldest(self) -> object:
+        """Return an object that identifies the message waiting longest, None if none waits."""
+        for channel in self._confirming():
+            number = channel.oldest_unconfirmed
+            if number is not None:
+                return channel, number
+        return next(iter(self._waiting), None)
+
+    def _confirming(self) -> list[Channel]:
+        """Return the channels on which messages may be unconfirmed."""
+        return self._retiring if self._channel is None else [*self._retiring, self._channel]
 
     def publish(self, outgoing: Outgoing) -> None:
-        """Send a message now or as soon as it can be.  Never switches greenlets.
+        """Send a message as soon as possible.  Never switches greenlets.
 
         Raises:
             ConnectionLost: the session is closed.
             ValueError: a name or property cannot be sent.
         """
+        outgoing.on_refused = self._send_again_later
         channel = self._channel
-        # What waits cannot be sent now, or it would have been: nothing is overtaken.
+        # Messages that wait cannot be sent now, or they would have been: none is overtaken.
         if channel is not None and self._can_send(outgoing):
             self._send(outgoing, channel)
             return
@@ -198,14 +301,15 @@ class Publisher(Part):
         self._fail_hopeless((outgoing,))
 
     def withdraw(self, outgoing: Outgoing) -> None:
-        """Forget a message whose sender has given up; if it is unsent, it is never sent."""
-        outgoing.settled = True
+        """Drop a message whose sender has given up; if it is unsent, it is never sent."""
+        outgoing.withdraw()
         self._waiting.pop(outgoing, None)
+        self._refused.pop(outgoing, None)
         if outgoing in self._suspects and outgoing is not self._alone:
             self._acquit(outgoing)
 
     def flush(self) -> None:
-        """Send what can be sent of what waits.  Never switches greenlets."""
+        """Send all waiting messages that can be sent.  Never switches greenlets."""
         if not self._waiting:
             return
         self._fail_hopeless(list(self._waiting))
@@ -213,85 +317,157 @@ class Publisher(Part):
             channel = self._channel
             if channel is None or self._held():
                 return
-            # Settling one message may withdraw another.
+            # The end of one message may withdraw another.
             if outgoing in self._waiting and self._can_send(outgoing):
-                del self._waiting[outgoing]
-                if outgoing.expires_at is not None and outgoing.expires_at <= monotonic():
-                    self._suspects.pop(outgoing, None)
-                    outgoing.fail(
-                        NoResult("it expired before it could be sent", executed=outgoing.executed)
-                    )
-                    continue
                 try:
-                    self._send(outgoing, channel)
-                except ValueError as error:
-                    self._suspects.pop(outgoing, None)
-                    outgoing.fail(Rejected(f"the message cannot be sent: {error}"))
+                    self._send_waiting(outgoing, channel)
+                except BaseException as error:
+                    # It is unknown whether this message was sent.
+                    channel.connection.interrupted(error)
+                    raise
 
-    def wait_settled(self, timeout: float) -> bool:
-        """Wait until the broker has confirmed everything; False if it has not in time.
+    def _send_waiting(self, outgoing: Outgoing, channel: Channel) -> None:
+        if outgoing.done:
+            # It was confirmed late, on its former channel.
+            self._waiting.pop(outgoing, None)
+            return
+        if outgoing.expires_at is not None and outgoing.expires_at <= monotonic():
+            self._suspects.pop(outgoing, None)
+            self._waiting.pop(outgoing, None)
+            outgoing.fail(
+                NoResult("it expired before it could be sent", executed=outgoing.executed)
+            )
+            return
+        try:
+            self._send(outgoing, channel)
+        except ValueError as error:
+            self._suspects.pop(outgoing, None)
+            self._waiting.pop(outgoing, None)
+            outgoing.fail(Rejected(f"the message cannot be sent: {error}"))
+        else:
+            # Only now: after an interruption it is sent again rather than lost.
+            self._waiting.pop(outgoing, None)
+
+    def wait_confirmed(self, timeout: float) -> bool:
+        """Wait until the broker has confirmed everything; return False if time ran out.
 
         Switches greenlets.
         """
         deadline = Deadline(timeout)
-        while self.unsettled:
+        while self.unconfirmed:
             if deadline.passed:
                 return False
             gevent.sleep(0.01)
         return True
 
     def close(self) -> None:
-        """Fail everything that is not confirmed."""
+        """Fail all messages that are not confirmed."""
         self.lost()
-        waiting, self._waiting = self._waiting, {}
+        self._stop_timer()
+        waiting = {**self._waiting, **self._refused}
+        self._waiting, self._refused = {}, {}
         for outgoing in waiting:
             outgoing.fail(ConnectionLost("the session was closed", executed=outgoing.executed))
 
     def forget(self) -> None:
-        """Forget everything, in a forked child: the messages are the parent's."""
+        """Let go of everything in a forked child: the messages are the parent's."""
         self._channel = self._unconfirming = self._alone = None
         self._left_over.clear()
         self._waiting.clear()
+        self._refused.clear()
+        self._retiring.clear()
+        self._stop_timer()
         self._suspects.clear()
 
     def restore(self, connection: Connection) -> None:
         """Open a channel that confirms, and one that does not."""
         while self._left_over:
             self._left_over.pop().close()
-        unconfirming = connection.channel()
-        unconfirming.on_closed = self._channel_closed
+        for retired in [channel for channel in self._retiring if not channel.unconfirmed_count]:
+            self._retiring.remove(retired)
+            retired.close()
+        opened: list[Channel] = []
+        try:
+            opened.append(connection.channel())
+            opened.append(connection.channel())
+            opened[1].confirm_select()
+        except BaseException:
+            for half_made in opened:
+                half_made.close(0)
+            raise
+        unconfirming, channel = opened
+        unconfirming.on_closed = channel.on_closed = self._channel_closed
         unconfirming.on_returned = self._returned
-        channel = connection.channel()
-        channel.confirm_select()
-        channel.on_closed = self._channel_closed
+        before = self._unconfirming
+        if self._channel is not None:
+            # Renewed: the old channel stays open for the confirms that are still to come.
+            self._retiring.append(self._channel)
         self._unconfirming = unconfirming
         self._channel = channel
+        if before is not None:
+            before.on_closed = None
+            before.close()
 
     def lost(self) -> None:
-        """Take the unconfirmed back; they are sent again on the next connection."""
+        """Queue unconfirmed messages again, for the next connection."""
         self._left_over.clear()
-        self._take_back()
+        self._take_back(*self._confirming())
+        self._retiring.clear()
 
-    def _take_back(self) -> list[Outgoing]:
-        """Put the unconfirmed in front of what waits, and return them."""
-        self.ready = False
-        channel, self._channel = self._channel, None
-        self._unconfirming = self._alone = None
-        if channel is None:
-            return []
-        again = []
-        for item in channel.take_unconfirmed():
-            outgoing = item.outgoing if isinstance(item, _Suspect) else item
-            if isinstance(outgoing, Outgoing) and not outgoing.settled:
-                again.append(outgoing)
-        waiting = [outgoing for outgoing in self._waiting if not outgoing.settled]
+    def _take_back(self, *channels: Channel) -> list[Outgoing]:
+        """Put the unconfirmed messages of channels before the waiting ones; return them.
+
+        If it is interrupted it can run again: the channel is dropped when all are back.
+        """
+        again = [outgoing for channel in channels for outgoing in _unconfirmed_on(channel)]
+        waiting = [outgoing for outgoing in self._waiting if not outgoing.done]
         self._waiting = dict.fromkeys((*again, *waiting))
-        self._suspects = {outgoing: None for outgoing in self._suspects if not outgoing.settled}
+        self._suspects = {outgoing: None for outgoing in self._suspects if not outgoing.done}
+        self.ready = False
+        self._channel = self._unconfirming = self._alone = None
         return again
+
+    # -- what was refused -----------------------------------------------------------------------
+
+    def _send_again_later(self, outgoing: Outgoing) -> None:
+        """Send a refused message again, after a growing pause."""
+        now = monotonic()
+        if now - self._renewed >= RENEW_INTERVAL and self._channel is not None:
+            self._renewed = now
+            self._link.restore_soon(self)
+        since = now - (outgoing.refused or now)
+        pause = share_of(since, 4, SHORTEST_REST, LONGEST_REST)
+        self._refused[outgoing] = now + pause * random.uniform(0.5, 1)  # noqa: S311 (no secret)
+        if self._timer is None:
+            self._timer = gevent.get_hub().loop.timer(SHORTEST_REST / 2, SHORTEST_REST / 2)
+            self._timer.start(self._look_at_refused)
+
+    def _look_at_refused(self) -> None:
+        now = monotonic()
+        for outgoing, due in list(self._refused.items()):
+            if due <= now:
+                self._waiting[outgoing] = None
+                self._refused.pop(outgoing, None)
+        if not self._refused:
+            self._stop_timer()
+        self.flush()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
 
     def _channel_closed(self, channel: Channel) -> None:
         ours = (self._channel, self._unconfirming)
-        if channel not in ours or channel.connection.error is not None:
+        if channel.connection.error is not None:
+            return
+        if channel in self._retiring:
+            # A replaced channel, where no single message is to blame.
+            self._retiring.remove(channel)
+            self._waiting.update(dict.fromkeys(_unconfirmed_on(channel)))
+            self.flush()
+            return
+        if channel not in ours:
             return
         for other in ours:
             if other is not None:
@@ -299,17 +475,22 @@ class Publisher(Part):
                 if other is not channel:
                     self._left_over.append(other)
         confirming, alone = channel is self._channel, self._alone
-        again = self._take_back()
+        again = [] if self._channel is None else self._take_back(self._channel)
         if confirming and alone is not None:
             self._blame(alone, channel.error)
         elif confirming:
             self._suspects = dict.fromkeys((*again, *self._suspects))
-        # Also what the messages need: an exchange that is gone is one of the reasons.
+        # With what the messages need: a missing exchange is one of the reasons.
         self._link.restore_all_soon()
 
     def _blame(self, outgoing: Outgoing, error: AmphoraError | None) -> None:
         self._suspects.pop(outgoing, None)
         self._waiting.pop(outgoing, None)
+        if isinstance(error, AccessRefused):
+            refused = error.during("the message was not taken")
+            refused.executed = False
+            outgoing.fail(refused)
+            return
         outgoing.fail(Rejected(f"the message was not taken: {error}"))
 
     def _acquit(self, outgoing: Outgoing) -> None:
@@ -324,20 +505,23 @@ class Publisher(Part):
 
     def _held(self) -> bool:
         channel = self._channel
-        return (
-            channel is None
-            or channel.error is not None
-            or channel.connection.blocked is not None
-            or channel.connection.congested
-        )
+        if channel is None or channel.error is not None:
+            return True
+        connection = channel.connection
+        return connection.blocked is not None or connection.congested
 
     def _can_send(self, outgoing: Outgoing) -> bool:
-        if self._held():
+        channel = self._channel
+        # As `_held`, but inlined for speed.
+        if channel is None or channel.error is not None:
+            return False
+        connection = channel.connection
+        if connection.blocked is not None or connection.congested:
             return False
         if self._suspects and (self._alone is not None or outgoing not in self._suspects):
             return False
-        for part in outgoing.needs:  # noqa: SIM110 (each message comes here; all() costs thrice)
-            if not part.ready:
+        for need in outgoing.needs:  # noqa: SIM110 (each message comes here; all() costs thrice)
+            if not need.ready:
                 return False
         return True
 
@@ -348,11 +532,12 @@ class Publisher(Part):
             expiration = str(left) if left > 0 else "0"
         if not outgoing.confirm and self._unconfirming is not None:
             channel = self._unconfirming
+        template = outgoing.template.again if outgoing.attempts else outgoing.template
         suspect = bool(self._suspects) and outgoing in self._suspects
         channel.publish_encoded(
             outgoing.exchange,
             outgoing.routing_key,
-            outgoing.template.encode(outgoing.message_id, expiration),
+            template.encode(outgoing.message_id, expiration),
             outgoing.body,
             outgoing.mandatory,
             _Suspect(outgoing, self._acquit) if suspect else outgoing,
@@ -364,21 +549,18 @@ class Publisher(Part):
             outgoing.confirmed(True, None)
 
     def _fail_hopeless(self, candidates: Iterable[Outgoing]) -> None:
-        """Fail what cannot be helped by waiting: a refused login, a refused declaration."""
+        """Fail messages that waiting cannot help: the login or a declaration was refused."""
         login = self._link.error
         for outgoing in candidates:
-            errors = [part.error for part in outgoing.needs if part.error is not None]
+            errors = [need.error for need in outgoing.needs if need.error is not None]
             error = login if isinstance(login, AuthenticationError) else next(iter(errors), None)
             if error is not None:
                 self._waiting.pop(outgoing, None)
                 self._suspects.pop(outgoing, None)
-                outgoing.fail(_again(error, outgoing.executed))
+                outgoing.fail(error.again(executed=outgoing.executed))
 
 
-def _again(error: AmphoraError, executed: bool | None) -> AmphoraError:
-    """Return an exception of the same kind: one object raised twice mixes up tracebacks."""
-    kind = AuthenticationError if isinstance(error, AuthenticationError) else AmphoraError
-    again = kind(str(error))
-    again.executed = executed
-    again.__cause__ = error
-    return again
+def _unconfirmed_on(channel: Channel) -> list[Outgoing]:
+    """Return the unconfirmed messages of a channel, in the order of publishing."""
+    items = (item.outgoing if isinstance(item, _Suspect) else item for item in channel.unconfirmed)
+    return [item for item in items if isinstance(item, Outgoing) and not item.done]

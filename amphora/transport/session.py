@@ -1,66 +1,77 @@
 """What clients and servers of a process share: two connections to one broker.
 
-One connection publishes and the other consumes and acknowledges.  They are two because a broker
-that is low on memory stops reading a connection from its first publish on, acks included: on one
-connection the answers that would free its memory could not be acknowledged any more.  Each is
-opened when it is first needed.
+One connection publishes; the other consumes and acknowledges.  A broker that is low on memory stops
+reading a connection that publishes, acks included: with a single connection, the answers that would
+free its memory could no longer be acknowledged.  Each is opened when it is first needed.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
+import sys
+import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar, Unpack
 
 import gevent
 
 from amphora.errors import ConnectionLost
+from amphora.net.deadline import Deadline
+from amphora.net.log import Log
 from amphora.transport.channel import Channel
-from amphora.transport.deadline import Deadline
-from amphora.transport.endpoint import endpoint
-from amphora.transport.link import Link
+from amphora.transport.endpoint import SETTINGS, ConnectionSettings, endpoint
+from amphora.transport.link import Link, LinkState
+from amphora.transport.options import check_options
 from amphora.transport.publisher import Publisher
+from amphora.transport.raw_channel import RawChannel
+from amphora.transport.topology import Binding
+from amphora.transport.vantage import Vantage
 
 T = TypeVar("T")
 
-# How long the end of a program waits for confirms, in seconds.
+# Seconds for which the end of a program waits for confirms.
 EXIT_TIMEOUT = 1.0
 
-logger = logging.getLogger("amphora.transport")
+log = Log("amphora.transport")
 
 
 class SessionUser(Protocol):
-    """What has a state of its own in a session.  Neither method may switch greenlets."""
+    """A client or server that keeps state for a session.  Neither method may switch greenlets."""
 
     def session_closed(self) -> None:
-        """End what waits: the session was closed."""
+        """Called when the session was closed: fail whatever waits."""
 
     def forked(self) -> None:
-        """Forget what is the parent's, in a forked child, before anything is used there."""
+        """Called in a forked child, before anything is used there: let go of the parent's state."""
 
 
 class Session:
-    """The way to one broker.  Connections open when they are needed and come back when lost.
+    """Two connections to one broker, opened when needed and restored when lost.
 
     Args:
-        url: `amqp://user:password@host:port/vhost`; see `amphora.transport.endpoint.endpoint`,
-            which takes all the other settings as well.
+        url: `amqp://user:password@host:port/vhost`; see `amphora.transport.endpoint.endpoint` for
+            this and all other settings.
 
     Raises:
+        TypeError: there is no such setting.
         ValueError: a setting cannot be understood.
     """
 
-    def __init__(self, url: str | None = None, **settings: Any) -> None:
+    def __init__(self, url: str | None = None, **settings: Unpack[ConnectionSettings]) -> None:
+        check_options(type(self), settings, SETTINGS)
         self.endpoint = endpoint(url, **settings)
         self.publishing = Link(self.endpoint, "amphora publish")
         self.consuming = Link(self.endpoint, "amphora consume")
         self.publisher = Publisher(self.publishing)
         self.publishing.add(self.publisher)
-        self.publishing.watch(self._changed)
-        self.consuming.watch(self._changed)
+        # Not bound methods, which would keep the session from being dropped.
+        flush = partial(_flush, self.publisher)
+        self.publishing.watch(flush)
+        self.consuming.watch(flush)
+        self._raw: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._users: weakref.WeakSet[SessionUser] = weakref.WeakSet()
         self._closed = False
         self._hub: Any = None
@@ -75,97 +86,81 @@ class Session:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    @classmethod
-    def of(cls, session: Session | None, url: str | None, settings: dict[str, Any]) -> Session:
-        """Return the given session, or a new one if there is none.
+    def __del__(self) -> None:
+        # A program that uses a raw channel may hold no session.
+        in_use = any(channel.error is None for channel in self.__dict__.get("_raw", ()))
+        dropped(self, None if in_use else self._close_dropped, self)
 
-        Raises:
-            ValueError: a session and settings for one were both given.
-        """
-        if session is None:
-            return cls(url, **settings)
-        if url is not None or settings:
-            raise ValueError("give either a session or the settings of one, not both")
-        return session
+    def _close_dropped(self) -> None:
+        while self.publisher.unconfirmed and not self._closed:
+            self.publisher.wait_confirmed(EXIT_TIMEOUT)
+        self.close()
 
     @property
-    def state(self) -> str:
+    def state(self) -> LinkState:
         """One of "idle", "connecting", "connected", "blocked" and "closed"."""
         if self._closed:
-            return "closed"
+            return LinkState.CLOSED
         states = {self.publishing.state, self.consuming.state}
-        for state in ("connecting", "blocked", "connected"):
+        for state in (LinkState.CONNECTING, LinkState.BLOCKED, LinkState.CONNECTED):
             if state in states:
                 return state
-        return "idle"
+        return LinkState.IDLE
 
-    def claim(self) -> None:
-        """Bind the session to this thread of the operating system, or check that it is.
+    @property
+    def settled(self) -> bool:
+        """True while everything is set up and all messages are confirmed."""
+        return (
+            self.publisher.unconfirmed == 0 and self.publishing.settled and self.consuming.settled
+        )
 
-        Raises:
-            RuntimeError: it is used by another thread, whose event loop has its sockets.
-        """
-        hub = gevent.get_hub()
-        if self._hub is None:
-            self._hub = hub
-        elif self._hub is not hub:
-            raise RuntimeError(
-                f"{self!r} is used by another thread; greenlets of one thread can share a"
-                " session, threads need one each"
-            )
-
-    def channel(self, *, consume: bool = False, timeout: float = 10.0) -> Channel:
+    def channel(self, *, consume: bool = False, timeout: float = 10.0) -> RawChannel:
         """Open a raw channel, for what amphora does not do itself.  Switches greenlets.
 
-        The channel lives as long as its connection and does not come back by itself.
+        The channel ends with its connection and is not restored.
 
         Args:
             consume: open it on the connection that consumes.  Publish nothing there: a broker
-                low on memory would stop reading everybody's acks.
+                low on memory would stop reading the acks of all clients and servers.
             timeout: seconds to wait for a connection.
 
         Raises:
             ConnectionLost: there is no connection to the broker.
             AuthenticationError: the broker refuses the login or the vhost.
         """
-        self.claim()
+        claim(self)
         link = self.consuming if consume else self.publishing
-        return link.wait_connected(timeout).channel()
+        channel = link.wait_connected(timeout).channel()
+        self._raw.add(channel)
+        return RawChannel(channel)
 
     def operate(self, operation: Callable[[Channel], T], timeout: float) -> T:
         """Run an operation on a channel of its own and return what it returns.
 
-        The operation must be one that may be repeated, such as a declaration: if the connection
-        is lost on the way, it runs again on the next one.  It runs on the connection that
-        consumes, which a broker low on memory goes on reading.  Switches greenlets.
+        It must be repeatable, as a declaration is: if the connection is lost, it runs again on the
+        next one.  It runs on the connection that consumes, which a broker reads even when it is
+        low on memory.  Switches greenlets.
 
         Raises:
             ConnectionLost: it could not be done within `timeout` seconds.
             ChannelClosed: the broker refuses it.
             AuthenticationError: the broker refuses the login or the vhost.
         """
-        self.claim()
+        claim(self)
         deadline = Deadline(timeout)
         while True:
             connection = self.consuming.wait_connected(deadline.left())
             try:
-                channel = connection.channel(deadline.left(connection.method_timeout))
-                try:
+                with connection.errand(deadline.left(connection.method_timeout)) as channel:
                     return operation(channel)
-                finally:
-                    channel.close()
             except ConnectionLost:
                 if deadline.passed:
                     raise
 
-    def used_by(self, user: SessionUser) -> None:
-        """Have `user` told of what happens to the session, for as long as it is there."""
-        self._users.add(user)
-
     def close(self, timeout: float = 1.0) -> None:
         """Close both connections.  Switches greenlets for at most about `timeout` seconds.
 
-        What is unconfirmed or pending then fails with ConnectionLost.  Closing twice is fine.
+        Unconfirmed messages and pending calls fail with ConnectionLost.  Closing twice is fine.
         """
         if self._closed:
             return
@@ -176,16 +171,120 @@ class Session:
         gevent.joinall(closing)
         self.publisher.close()
 
-    def _changed(self, _: Link) -> None:
-        self.publisher.flush()
-
     def _forked(self) -> None:
         self._hub = None
         self.publisher.forget()
-        self.publishing.abandon()
-        self.consuming.abandon()
+        self.publishing.forget()
+        self.consuming.forget()
         for user in list(self._users):
             user.forked()
+
+
+# -- for clients and servers ----------------------------------------------------------------------
+
+
+def session_for(
+    session: Session | None, url: str | None, settings: ConnectionSettings, user: type
+) -> Session:
+    """Return the given session, or a new one if there is none.
+
+    Args:
+        user: the class whose constructor was given all that.
+
+    Raises:
+        TypeError: there is no such setting.
+        ValueError: a session and settings for one were both given.
+    """
+    check_options(user, settings, SETTINGS)
+    if session is None:
+        return Session(url, **settings)
+    if url is not None or settings:
+        raise ValueError("give either a session or the settings of one, not both")
+    return session
+
+
+def claim(session: Session) -> None:
+    """Bind the session to this thread of the operating system, or check that it is.
+
+    Raises:
+        RuntimeError: it is used by another thread, whose event loop has its sockets.
+    """
+    hub = gevent.get_hub()
+    if session._hub is None:
+        session._hub = hub
+    elif session._hub is not hub:
+        raise RuntimeError(
+            f"{session!r} is used by another thread; greenlets of one thread can share a"
+            " session, threads need one each"
+        )
+
+
+def register(session: Session, user: SessionUser) -> None:
+    """Have `user` told of what happens to the session, for as long as it is there."""
+    session._users.add(user)
+
+
+def watch(
+    session: Session, binding: Callable[[], Binding], oldest: Callable[[], object]
+) -> list[Vantage]:
+    """Have both connections leave a node that is cut off from the others; see `vantage`.
+
+    Args:
+        binding: returns a binding that is there when all is well.
+        oldest: returns what is waited for longest on the connection that consumes, or None.
+
+    Returns:
+        What watches, to be closed in the end.
+    """
+    watching = {session.publishing: session.publisher.oldest, session.consuming: oldest}
+    vantages = []
+    for link, waited_for in watching.items():
+        vantage = Vantage(link, binding, waited_for)
+        link.add(vantage)
+        vantages.append(vantage)
+    return vantages
+
+
+def all_sessions() -> list[Session]:
+    """Return the sessions of this process."""
+    return list(_sessions)
+
+
+def dropped(what: Any, close: Callable[[], None] | None, session: Session) -> None:
+    """Warn of a client, server or session that was dropped open, and close it.  For `__del__`.
+
+    The ResourceWarning names it, as for files and sockets; Python shows it with `-X dev`.  Nothing
+    happens to one that was never used, or that is dropped by the end of the program.
+
+    Args:
+        close: closes it; called in a greenlet of the session's thread.  None leaves it open.
+    """
+    if sys.is_finalizing():
+        return
+    try:
+        used = what.state not in ("idle", "closed")
+    except AttributeError:
+        return  # its constructor has failed
+    if not used:
+        return
+    if close is not None:
+        # First: the warning may be an error.
+        _run_soon(session, close)
+    warnings.warn(f"unclosed {what!r}; close() ends it", ResourceWarning, 3, source=what)
+
+
+def _run_soon(session: Session, function: Callable[[], None]) -> None:
+    """Run a function in a greenlet of the session's thread, unless that has ended.
+
+    Any thread may ask for it.
+    """
+    loop = None if session._hub is None else session._hub.loop
+    if loop is not None:
+        loop.run_callback_threadsafe(gevent.spawn, function)
+
+
+def _flush(publisher: Publisher, _: Link) -> None:
+    publisher.flush()
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -194,7 +293,7 @@ _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     if not _sessions:
         return
-    # gevent's own fork does this too; after a plain os.fork nothing would run otherwise.
+    # As gevent's own fork does; after a plain os.fork no greenlet would run otherwise.
     gevent.reinit()
     # The sockets are the parent's: two processes on one connection would mix their frames.
     for session in list(_sessions):
@@ -202,14 +301,18 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    """Give the broker a moment for what a program sent last and did not wait for."""
+    """Give the broker a moment to confirm the last messages of a program."""
     for session in list(_sessions):
-        unsettled = session.publisher.unsettled
-        if unsettled and not session._closed and not session.publisher.wait_settled(EXIT_TIMEOUT):
-            logger.warning(
+        unconfirmed = session.publisher.unconfirmed
+        if (
+            unconfirmed
+            and not session._closed
+            and not session.publisher.wait_confirmed(EXIT_TIMEOUT)
+        ):
+            log.warning(
                 "the program ends, and the broker has not confirmed %d messages; close() would"
                 " wait for them",
-                session.publisher.unsettled,
+                session.publisher.unconfirmed,
             )
 
 

@@ -1,13 +1,13 @@
-"""Frame payloads and the methods and headers in them.
+"""Methods as the payloads of frames.
 
 Two kinds of methods:
 
 * The few that carry every call (basic.publish, deliver, ack, nack) and the content header are
   packed and unpacked here with `struct`.  Tests hold them against pamqp byte for byte.
-* All others are pamqp's classes, used from here as `methods.Queue.Declare(...)`.  Which arguments
-  a method has, and of what type, is pamqp's knowledge; the values are read and written by
-  `fields`, because pamqp takes a string that is longer than its frame for a short one, fails in
-  other ways on hostile bytes, and alters some values that it sends.
+* All others are pamqp's classes, used from here as `methods.Queue.Declare(...)`.  pamqp knows which
+  arguments a method has, and of what type.  `fields` reads and writes the values, because pamqp
+  accepts strings that are longer than their frame, fails in unforeseen ways on hostile bytes, and
+  alters some values that it sends.
 
 This is the only file that imports pamqp.
 """
@@ -23,8 +23,21 @@ from pamqp import base
 from pamqp import commands as methods
 
 from amphora.errors import FrameError
+from amphora.wire.codes import (
+    BASIC_ACK,
+    BASIC_DELIVER,
+    BASIC_NACK,
+    BASIC_PUBLISH,
+    ReplyCode,
+)
 from amphora.wire.fields import MISFITS, READERS, WRITERS, FieldReader, encode_shortstr
-from amphora.wire.framing import FRAME_END_BYTE, FRAME_METHOD
+from amphora.wire.framing import (
+    FRAME_END,
+    FRAME_HEAD,
+    FRAME_METHOD,
+    FRAME_OVERHEAD,
+    encode_frame,
+)
 
 __all__ = [
     "Ack",
@@ -43,14 +56,12 @@ __all__ = [
     "unchecked",
 ]
 
-SYNTAX_ERROR = 502
-COMMAND_INVALID = 503
-
 _TAG_AND_BITS = struct.Struct(">QB")
-_METHOD_HEADER = struct.Struct(">BHIHH")
-_ACK_FRAME = struct.Struct(">BHIHHQBB")
-_BASIC_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
-_BASIC_DELIVER = b"\x00\x3c\x00\x3c"
+# A whole frame: its head, the method, delivery tag and bits, and the end octet.
+_ACK_FRAME = struct.Struct(FRAME_HEAD.format + "4sQBB")
+_ACK_SIZE = _ACK_FRAME.size - FRAME_OVERHEAD
+# With the two octets that are reserved.
+_PUBLISH_HEAD = BASIC_PUBLISH + b"\0\0"
 
 
 class Publish:
@@ -122,9 +133,9 @@ F = TypeVar("F", bound=base.Frame)
 
 
 def unchecked(cls: type[F], **arguments: Any) -> F:
-    """Return a method of pamqp with all its arguments, without pamqp's own checks of names.
+    """Return a pamqp method with all its arguments, without pamqp's checks of names.
 
-    They allow less than AMQP does, and a broker says names that its clients have made up.
+    The checks allow less than AMQP does, and a broker repeats any name that a client chooses.
     """
     method = cls.__new__(cls)
     for name, value in arguments.items():
@@ -136,7 +147,7 @@ def unchecked(cls: type[F], **arguments: Any) -> F:
 def encode_publish_payload(exchange: str, routing_key: str, mandatory: bool) -> bytes:
     """Return the payload of a basic.publish method frame."""
     return (
-        _BASIC_PUBLISH
+        _PUBLISH_HEAD
         + encode_shortstr(exchange)
         + encode_shortstr(routing_key)
         + (b"\x01" if mandatory else b"\x00")
@@ -148,7 +159,7 @@ def encode_deliver_payload(
 ) -> bytes:
     """Return the payload of a basic.deliver method frame."""
     return (
-        _BASIC_DELIVER
+        BASIC_DELIVER
         + encode_shortstr(consumer_tag)
         + _TAG_AND_BITS.pack(delivery_tag, redelivered)
         + encode_shortstr(exchange)
@@ -158,7 +169,9 @@ def encode_deliver_payload(
 
 def encode_ack(channel: int, delivery_tag: int, multiple: bool = False) -> bytes:
     """Return a whole basic.ack frame."""
-    return _ACK_FRAME.pack(FRAME_METHOD, channel, 13, 60, 80, delivery_tag, multiple, 0xCE)
+    return _ACK_FRAME.pack(
+        FRAME_METHOD, channel, _ACK_SIZE, BASIC_ACK, delivery_tag, multiple, FRAME_END
+    )
 
 
 def encode_nack(
@@ -166,7 +179,9 @@ def encode_nack(
 ) -> bytes:
     """Return a whole basic.nack frame."""
     bits = multiple | requeue << 1
-    return _ACK_FRAME.pack(FRAME_METHOD, channel, 13, 60, 120, delivery_tag, bits, 0xCE)
+    return _ACK_FRAME.pack(
+        FRAME_METHOD, channel, _ACK_SIZE, BASIC_NACK, delivery_tag, bits, FRAME_END
+    )
 
 
 def encode_method_payload(method: Method) -> bytes:
@@ -223,9 +238,7 @@ def encode_method(channel: int, method: Method) -> bytes:
     Raises:
         ValueError: an argument does not fit its AMQP type; nothing was encoded.
     """
-    payload = encode_method_payload(method)
-    head = struct.pack(">BHI", FRAME_METHOD, channel, len(payload))
-    return head + payload + FRAME_END_BYTE
+    return encode_frame(FRAME_METHOD, channel, encode_method_payload(method))
 
 
 def decode_method(payload: bytes) -> Method:
@@ -234,30 +247,32 @@ def decode_method(payload: bytes) -> Method:
     Raises:
         FrameError: unknown method (503), or arguments that do not fit it (502).
     """
-    if payload.startswith(_BASIC_DELIVER):
+    if payload.startswith(BASIC_DELIVER):
         deliver = _decode_deliver_at_once(payload)
         if deliver is not None:
             return deliver
     decode = _DECODERS.get(payload[:4])
     if decode is None:
-        raise FrameError(COMMAND_INVALID, f"unknown method {payload[:4].hex()}")
+        raise FrameError(ReplyCode.COMMAND_INVALID, f"unknown method {payload[:4].hex()}")
     reader = FieldReader(payload, 4)
     try:
         method = decode(reader)
     except ValueError as error:
-        raise FrameError(SYNTAX_ERROR, f"method {payload[:4].hex()}: {error}") from error
+        raise FrameError(ReplyCode.SYNTAX_ERROR, f"method {payload[:4].hex()}: {error}") from error
     if reader.position != len(payload):
-        raise FrameError(SYNTAX_ERROR, f"method {payload[:4].hex()} is longer than its arguments")
+        raise FrameError(
+            ReplyCode.SYNTAX_ERROR, f"method {payload[:4].hex()} is longer than its arguments"
+        )
     return method
 
 
 def _decode_deliver_at_once(payload: bytes) -> Deliver | None:
-    """Return a basic.deliver that is in order; None otherwise, and the reader will say why."""
+    """Return a valid basic.deliver; None for an invalid one, whose fault the reader finds."""
     try:
         tag = 5 + payload[4]
         delivery_tag, bits = _TAG_AND_BITS.unpack_from(payload, tag)
         names = payload[5:tag], payload[tag + _TAG_AND_BITS.size :]
-        consumer_tag, exchange, routing_key = _decode_names(*names)
+        consumer_tag, exchange, routing_key = decode_names(*names)
     except (IndexError, ValueError, struct.error):
         return None
     return Deliver(consumer_tag, delivery_tag, bool(bits & 1), exchange, routing_key)
@@ -265,7 +280,12 @@ def _decode_deliver_at_once(payload: bytes) -> Deliver | None:
 
 # A consumer's deliveries have the same names again and again.
 @lru_cache(maxsize=1024)
-def _decode_names(tag: bytes, exchange_and_key: bytes) -> tuple[str, str, str]:
+def decode_names(tag: bytes, exchange_and_key: bytes) -> tuple[str, str, str]:
+    """Return the consumer tag, the exchange and the routing key of a basic.deliver.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
     reader = FieldReader(exchange_and_key)
     exchange, routing_key = reader.shortstr(), reader.shortstr()
     if reader.position != len(exchange_and_key):
@@ -325,7 +345,7 @@ def _decode_with(cls: type[base.Frame]) -> Callable[[FieldReader], base.Frame]:
 _DECODERS: dict[bytes, Callable[[FieldReader], Method]] = {
     index.to_bytes(4, "big"): _decode_with(cls) for index, cls in methods.INDEX_MAPPING.items()
 }
-_DECODERS[b"\x00\x3c\x00\x28"] = _decode_publish
-_DECODERS[b"\x00\x3c\x00\x3c"] = _decode_deliver
-_DECODERS[b"\x00\x3c\x00\x50"] = _decode_ack
-_DECODERS[b"\x00\x3c\x00\x78"] = _decode_nack
+_DECODERS[BASIC_PUBLISH] = _decode_publish
+_DECODERS[BASIC_DELIVER] = _decode_deliver
+_DECODERS[BASIC_ACK] = _decode_ack
+_DECODERS[BASIC_NACK] = _decode_nack

@@ -1,47 +1,50 @@
 """Whole messages: a method frame, a header frame and body frames (specification section 4.2.6).
 
-`ContentAssembler` is the state of one channel while content arrives.  It tells two kinds of
-faults apart.  A frame at the wrong place is a `FrameError`, and the connection has to end.  A
-header that cannot be read, or a body that is larger than allowed, is an error of that message
-alone: the body is skipped and the message comes out with its `error` set, so that its receiver
-can refuse it.  Otherwise one poisoned message would end the connection of every consumer that
-gets it, one after the other.
+`ContentAssembler` is the state of one channel while content arrives.  There are two kinds of
+faults.  A frame at the wrong place is a `FrameError`, and ends the connection.  An unreadable
+header, or a body that is larger than allowed, is an error of that message alone: the body is
+skipped and the message has its `error` set, so that the consumer can refuse it.  Otherwise one
+poisoned message would end the connections of all its consumers, one after the other.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from amphora.errors import FrameError, MessageError
+from amphora.wire.codes import BASIC_CLASS, ReplyCode
 from amphora.wire.framing import (
     FRAME_BODY,
     FRAME_END_BYTE,
+    FRAME_HEAD,
     FRAME_HEADER,
     FRAME_METHOD,
     FRAME_OVERHEAD,
-    UNEXPECTED_FRAME,
     encode_frame,
 )
 from amphora.wire.properties import Properties, decode_properties
 
-FRAME_ERROR = 501
-BASIC_CLASS = 60
 # RabbitMQ 4's default for max_message_size.
 DEFAULT_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 
-_FRAME_HEAD = struct.Struct(">BHI")
+# Pieces of a body below so many bytes are not kept singly.
+TINY = 1024
+
 _CONTENT_HEAD = struct.Struct(">HHQ")
+# A header frame up to the properties.
+_HEADER_FRAME_HEAD = struct.Struct(">BHIHHQ")
 
 M = TypeVar("M")
 
 
 class Message(Generic[M]):
-    """One message as it came: the method that carried it, its properties and its body.
+    """One received message: the method that carried it, its properties and its body.
 
-    `header` is the payload of its header frame as it was on the wire, so that a broker can
-    hand it on unchanged.  `error` is set when the message cannot be understood: its properties,
-    which are empty then, or its size, and then `body` is empty too.
+    `header` is the payload of its header frame, so that a broker can hand it on unchanged.  `error`
+    is set if the message cannot be read.  Then the properties are empty and, if the size was at
+    fault, `body` too.
     """
 
     __slots__ = ("body", "error", "header", "method", "properties")
@@ -69,48 +72,54 @@ class ContentAssembler(Generic[M]):
 
     Args:
         max_message_size: the largest body to keep, in bytes.
+
+    Attributes:
+        method: the method of the content that has begun, None if none has.
     """
 
     def __init__(self, max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE) -> None:
         self.max_message_size = max_message_size
-        self._method: M | None = None
+        self.method: M | None = None
         self._message: Message[M] | None = None
         self._missing = 0
         self._keeps_body = True
-        # Joined as it comes: a list of tiny pieces would take many times their size.
-        self._body = bytearray()
+        # Joined when all are there.  Tiny pieces are joined as they arrive: a list of them would
+        # take many times their size.
+        self._pieces: list[bytes | bytearray] = []
 
     @property
     def idle(self) -> bool:
-        """True when no content has begun, so that a method frame may come."""
-        return self._method is None
+        """True when no content has begun, so a method frame may come."""
+        return self.method is None
 
     @property
     def expects_header(self) -> bool:
-        """True when a method with content came, and its header has to follow."""
-        return self._method is not None and self._message is None
+        """True when a method with content has come and its header must follow."""
+        return self.method is not None and self._message is None
 
     def begin(self, method: M) -> None:
-        """Take note that content follows `method`.
+        """Begin a message: content follows `method`.
 
         Raises:
             FrameError: the content before it is not complete.
         """
-        if self._method is not None:
-            raise FrameError(UNEXPECTED_FRAME, "a method frame in the middle of content")
-        self._method = method
+        if self.method is not None:
+            raise FrameError(ReplyCode.UNEXPECTED_FRAME, "a method frame in the middle of content")
+        self.method = method
 
     def header(self, payload: bytes) -> Message[M] | None:
         """Take a header frame; return the message if its body is empty.
 
         Raises:
-            FrameError: no header can stand here, or its fixed part is not there.
+            FrameError: a header is not allowed here, or is too short.
         """
-        method = self._method
+        method = self.method
         if method is None or self._message is not None:
-            raise FrameError(UNEXPECTED_FRAME, "a header frame without a method before it")
+            raise FrameError(
+                ReplyCode.UNEXPECTED_FRAME, "a header frame without a method before it"
+            )
         if len(payload) < 14:
-            raise FrameError(FRAME_ERROR, f"a header frame of {len(payload)} bytes")
+            raise FrameError(ReplyCode.FRAME_ERROR, f"a header frame of {len(payload)} bytes")
         class_id, _, size = _CONTENT_HEAD.unpack_from(payload)
         message: Message[M]
         self._keeps_body = False
@@ -121,7 +130,7 @@ class ContentAssembler(Generic[M]):
                 raise MessageError(
                     f"a body of {size} bytes is larger than the limit of {self.max_message_size}"
                 )
-            # Whoever hands the message on needs its body, whatever is wrong with its properties.
+            # A broker that hands the message on needs the body, even if the properties are bad.
             self._keeps_body = True
             message = Message(method, decode_properties(payload), b"", payload)
         except MessageError as error:
@@ -130,42 +139,51 @@ class ContentAssembler(Generic[M]):
             self._message = message
             self._missing = size
             return None
-        self._method = None
+        self.method = None
         return message
 
     def body(self, payload: bytes) -> Message[M] | None:
         """Take a body frame; return the message if it is now complete.
 
         Raises:
-            FrameError: no body can stand here, or it is longer than its header said.
+            FrameError: a body is not allowed here, or is longer than its header said.
         """
         message = self._message
         if message is None:
-            raise FrameError(UNEXPECTED_FRAME, "a body frame without a header before it")
+            raise FrameError(ReplyCode.UNEXPECTED_FRAME, "a body frame without a header before it")
         self._missing -= len(payload)
         if self._missing < 0:
-            raise FrameError(FRAME_ERROR, "more body than the header announced")
+            raise FrameError(ReplyCode.FRAME_ERROR, "more body than the header announced")
         if not payload:
-            raise FrameError(FRAME_ERROR, "an empty body frame")
+            raise FrameError(ReplyCode.FRAME_ERROR, "an empty body frame")
         if self._keeps_body:
-            if self._missing or self._body:
-                self._body += payload
-            else:
+            if not self._missing and not self._pieces:
                 message.body = payload
+            else:
+                self._keep(payload)
         if self._missing:
             return None
-        if self._body:
-            message.body = bytes(self._body)
-            self._body.clear()
+        if self._pieces:
+            message.body = b"".join(self._pieces)
+            self._pieces.clear()
         self._message = None
-        self._method = None
+        self.method = None
         return message
+
+    def _keep(self, piece: bytes) -> None:
+        pieces = self._pieces
+        if len(piece) >= TINY:
+            pieces.append(piece)
+        elif pieces and isinstance(pieces[-1], bytearray):
+            pieces[-1] += piece
+        else:
+            pieces.append(bytearray(piece))
 
 
 def encode_content(
     channel: int, method_payload: bytes, properties: bytes, body: bytes, max_frame_size: int
 ) -> bytes:
-    """Return a whole message as one run of frames, to be written in one go.
+    """Return a whole message as frames, to be written at once.
 
     Args:
         channel: the channel number.
@@ -177,14 +195,62 @@ def encode_content(
     Raises:
         ValueError: the properties do not fit into one frame, as they must; nothing was encoded.
     """
-    header_size = 12 + len(properties)
-    if header_size + FRAME_OVERHEAD > max_frame_size:
+    method_frame = encode_frame(FRAME_METHOD, channel, method_payload)
+    return encode_content_after(method_frame, channel, properties, body, max_frame_size)
+
+
+def encode_content_after(
+    method_frame: bytes, channel: int, properties: bytes, body: bytes, max_frame_size: int
+) -> bytes:
+    """Return a message as `encode_content` does, of a method frame that is encoded already.
+
+    Raises:
+        ValueError: the properties do not fit into one frame, as they must; nothing was encoded.
+    """
+    size = len(body)
+    header_size = _CONTENT_HEAD.size + len(properties)
+    room = max_frame_size - FRAME_OVERHEAD
+    if not 0 < size <= room or header_size > room:
+        return b"".join(content_parts(method_frame, channel, properties, body, max_frame_size))
+    return b"".join(
+        (
+            method_frame,
+            _HEADER_FRAME_HEAD.pack(FRAME_HEADER, channel, header_size, BASIC_CLASS, 0, size),
+            properties,
+            FRAME_END_BYTE,
+            FRAME_HEAD.pack(FRAME_BODY, channel, size),
+            body,
+            FRAME_END_BYTE,
+        )
+    )
+
+
+def content_parts(
+    method_frame: bytes, channel: int, properties: bytes, body: bytes, max_frame_size: int
+) -> list[bytes | memoryview]:
+    """Return what `encode_content_after` joins; the body is not copied, but shown in parts.
+
+    Raises:
+        ValueError: the properties do not fit into one frame, as they must; nothing was encoded.
+    """
+    header_size = _CONTENT_HEAD.size + len(properties)
+    room = max_frame_size - FRAME_OVERHEAD
+    if header_size > room:
         raise ValueError(
             f"the properties of the message take {header_size} bytes; one frame, and so all"
-            f" properties together, can have {max_frame_size - FRAME_OVERHEAD}"
+            f" properties together, can have {room}"
         )
-    header = content_header(len(body), properties)
-    return content_frames(channel, method_payload, header, body, max_frame_size)
+    size = len(body)
+    head = _HEADER_FRAME_HEAD.pack(FRAME_HEADER, channel, header_size, BASIC_CLASS, 0, size)
+    between = b"".join((method_frame, head, properties, FRAME_END_BYTE))
+    parts: list[bytes | memoryview] = []
+    view = memoryview(body)
+    for start in range(0, size, room):
+        piece = view[start : start + room]
+        parts += (between + FRAME_HEAD.pack(FRAME_BODY, channel, len(piece)), piece)
+        between = FRAME_END_BYTE
+    parts.append(between)
+    return parts
 
 
 def content_header(body_size: int, properties: bytes) -> bytes:
@@ -195,20 +261,16 @@ def content_header(body_size: int, properties: bytes) -> bytes:
 def content_frames(
     channel: int, method_payload: bytes, header: bytes, body: bytes, max_frame_size: int
 ) -> bytes:
-    """Return a message as `encode_content` does, of a whole header that is encoded already."""
-    size = len(body)
+    """Return a message as `encode_content` does, from an encoded header."""
     parts = [
-        _FRAME_HEAD.pack(FRAME_METHOD, channel, len(method_payload)),
-        method_payload,
-        FRAME_END_BYTE,
-        _FRAME_HEAD.pack(FRAME_HEADER, channel, len(header)),
-        header,
-        FRAME_END_BYTE,
+        encode_frame(FRAME_METHOD, channel, method_payload),
+        encode_frame(FRAME_HEADER, channel, header),
     ]
-    room = max_frame_size - FRAME_OVERHEAD
-    if 0 < size <= room:
-        parts += (_FRAME_HEAD.pack(FRAME_BODY, channel, size), body, FRAME_END_BYTE)
-    else:
-        for start in range(0, size, room):
-            parts.append(encode_frame(FRAME_BODY, channel, body[start : start + room]))
+    parts += _body_frames(channel, body, max_frame_size)
     return b"".join(parts)
+
+
+def _body_frames(channel: int, body: bytes, max_frame_size: int) -> Iterator[bytes]:
+    room = max_frame_size - FRAME_OVERHEAD
+    for start in range(0, len(body), room):
+        yield encode_frame(FRAME_BODY, channel, body[start : start + room])

@@ -1,13 +1,13 @@
 """AMQP field values as bytes (specification section 4.2.5, RabbitMQ's errata).
 
-Decoding is strict.  Every length is checked against the bytes that are there before anything is
-taken, tables may nest `MAX_DEPTH` deep and hold `MAX_ELEMENTS` values in all: a few hundred bytes
-from a stranger must not cost a recursion error or a stalled process.  All failures are
-`ValueError`; the callers turn them into an error of the frame or of the message, whichever it is.
+Decoding is strict.  Every length is checked against the bytes left before anything is read.  Tables
+nest at most `MAX_DEPTH` deep and hold at most `MAX_ELEMENTS` values: a few hundred hostile bytes
+must not cause a recursion error or stall the process.  All failures are `ValueError`, which callers
+turn into an error of the frame or of the message.
 
-Encoding gives pamqp's bytes where pamqp's are right.  It is done here because pamqp sends a
-float in single precision, cuts long names of values, and refuses the bytes in a long string that
-it has itself decoded.
+Encoding gives the same bytes as pamqp where pamqp is right.  It is done here because pamqp sends
+floats in single precision, cuts long names of values, and cannot encode some long strings that it
+has decoded.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class FieldReader:
 
     def shortstr(self) -> str:
         """Return a text of up to 255 bytes, which must be UTF-8."""
-        # Written out: there are a dozen of these in the frames of each call.
+        # Inlined for speed: the frames of each call have a dozen of these.
         data = self.data
         start = self.position + 1
         if start > len(data):
@@ -131,7 +131,7 @@ class FieldReader:
             raise ValueError(f"a value overruns its {what}")
 
     def value(self, depth: int) -> Any:
-        """Return one value of a table or an array: a type octet and what it announces."""
+        """Return one value of a table or an array, read by its type octet."""
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             raise ValueError(f"more than {MAX_ELEMENTS} values in a table")
@@ -148,7 +148,7 @@ class FieldReader:
     def decimal(self) -> Decimal:
         """Return a decimal: a scale octet and a signed 32-bit mantissa."""
         scale = self.octet()
-        # From text, because arithmetic would round to the decimal context of the program.
+        # From text, because arithmetic would round to the program's decimal context.
         return Decimal(f"{self._number(_INT32)}e-{scale}")
 
     def boolean(self) -> bool:
@@ -184,7 +184,7 @@ class FieldReader:
         return bytearray(self.take(self.long()))
 
     def void(self) -> None:
-        """Return nothing, and take nothing."""
+        """Return None, which takes no bytes."""
 
 
 _INT32 = struct.Struct(">i")
@@ -227,7 +227,7 @@ def encode_shortstr(text: str) -> bytes:
 
 
 def encode_longstr(text: str) -> bytes:
-    """Return a long string; surrogate escapes become the bytes that they stand for.
+    """Return a long string; surrogate escapes become the original bytes.
 
     Raises:
         ValueError: the text cannot be UTF-8.
@@ -244,13 +244,13 @@ def encode_timestamp(value: datetime) -> bytes:
 
 
 def encode_table(table: Table | None, depth: int = 1) -> bytes:
-    """Return a field table, its values in the order of their names; None is an empty table.
+    """Return a field table, sorted by name; None gives an empty table.
 
-    A whole number goes out in the smallest type that holds it, a float in double precision.
+    A whole number has the smallest type that holds it, a float has double precision.
 
     Raises:
-        ValueError, TypeError, AttributeError, OverflowError, struct.error: something in the
-            table does not fit; the callers say to what it belongs.
+        ValueError, TypeError, AttributeError, OverflowError, struct.error: a value does not fit;
+            callers say where.
     """
     _check_depth(depth)
     parts: list[bytes] = []
@@ -303,7 +303,7 @@ def _encode_int(value: int) -> bytes:
 
 def _encode_decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
-    # A mantissa has ten digits, so a larger exponent cannot fit; nor may it cost gigabytes.
+    # A mantissa has ten digits, so a larger exponent never fits, and could cost gigabytes.
     if not isinstance(exponent, int) or not -255 <= exponent <= 9:
         raise ValueError("a decimal in a table can have 255 places and a mantissa of 32 bits")
     return _DECIMAL.pack(max(-exponent, 0), int(Decimal((sign, digits, max(exponent, 0)))))

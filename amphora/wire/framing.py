@@ -1,16 +1,20 @@
 """The byte stream and the frames in it (AMQP 0-9-1 specification, section 4.2.3).
 
-A frame is `type octet, channel short, size long, payload, end octet 0xCE`.  The size is
-checked against the limit as soon as the seven header bytes are there, before anything is
-kept for the payload, so a peer cannot make us hold more than one frame of the agreed size.
+A frame is `type octet, channel short, size long, payload, end octet 0xCE`.  The size is checked as
+soon as the seven header bytes have arrived, before anything of the payload is kept.  So a peer can
+make this side hold one frame of the agreed size at most.
+
+A body may be cut into frames anywhere.  So a large body frame can be handed on in pieces, as it
+comes, and each piece looks like a frame: kept until it is whole, it would be copied twice more.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from amphora.errors import FrameError
+from amphora.wire.codes import ReplyCode
 
 FRAME_METHOD = 1
 FRAME_HEADER = 2
@@ -28,11 +32,12 @@ INITIAL_FRAME_SIZE = 8192
 
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
-FRAME_ERROR = 501
-UNEXPECTED_FRAME = 505
-
-_HEADER = struct.Struct(">BHI")
+# What stands in front of a payload: frame type, channel number, size of the payload.
+FRAME_HEAD = struct.Struct(">BHI")
 _FRAME_TYPES = frozenset((FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT))
+
+# A body frame with a payload above so many bytes is large.
+LARGE_BODY_FRAME = 16 * 1024
 
 # (frame type, channel number, payload)
 Frame = tuple[int, int, bytes]
@@ -40,7 +45,7 @@ Frame = tuple[int, int, bytes]
 
 def encode_frame(frame_type: int, channel: int, payload: bytes) -> bytes:
     """Return one whole frame as bytes."""
-    return _HEADER.pack(frame_type, channel, len(payload)) + payload + FRAME_END_BYTE
+    return FRAME_HEAD.pack(frame_type, channel, len(payload)) + payload + FRAME_END_BYTE
 
 
 HEARTBEAT_FRAME = encode_frame(FRAME_HEARTBEAT, 0, b"")
@@ -52,28 +57,41 @@ class FrameDecoder:
     Args:
         max_frame_size: the largest whole frame to accept, in bytes; may be changed between
             frames, as tuning does.
+        in_pieces: hand on a large body frame in pieces, as it comes.
     """
 
-    def __init__(self, max_frame_size: int = INITIAL_FRAME_SIZE) -> None:
+    def __init__(
+        self, max_frame_size: int = INITIAL_FRAME_SIZE, *, in_pieces: bool = False
+    ) -> None:
         self.max_frame_size = max_frame_size
+        self._in_pieces = in_pieces
         self._held = bytearray()
-        # How many bytes the first incomplete frame needs; nothing is parsed before that, so
-        # that a stream fed in single bytes costs no more than one fed whole.
+        # How many bytes the first incomplete frame needs.  Nothing is parsed before that, so
+        # feeding single bytes costs no more than feeding the whole.
         self._needed = 7
+        # Of a body frame that is handed on in pieces: its channel, how many bytes of its payload
+        # are still to be handed on, and how many bytes of the frame are not held any more.
+        self._channel = 0
+        self._rest = 0
+        self._passed = 0
 
     @property
     def held_bytes(self) -> int:
-        """The number of bytes of an incomplete frame that are waiting for the rest."""
-        return len(self._held)
+        """How many bytes of an incomplete frame have come."""
+        return self._passed + len(self._held)
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield the frames that `data` completes.
+    def feed(self, data: bytes, take: Callable[[bytes, int], int] | None = None) -> Iterator[Frame]:
+        """Yield the frames that `data` completes, and what it has of large body frames.
 
         The iterator must be used up before the next call.
 
+        Args:
+            take: called with a buffer and where a frame begins in it; may take any number of whole
+                frames, and returns where the next one begins.
+
         Raises:
-            FrameError: the bytes are not a frame or are larger than agreed.  Frames in front
-                of the fault are yielded first; the decoder cannot be used afterwards.
+            FrameError: the bytes are no frame, or one larger than agreed.  Frames before the
+                fault are yielded first; the decoder cannot be used afterwards.
         """
         if self._held:
             self._held += data
@@ -83,18 +101,34 @@ class FrameDecoder:
             self._held.clear()
         position = 0
         available = len(data)
+        if self._rest:
+            piece, position = self._piece(data, 0)
+            if piece:
+                yield FRAME_BODY, self._channel, piece
+            if self._rest:
+                return
         while available - position >= 7:
-            frame_type, channel, size = _HEADER.unpack_from(data, position)
+            if take is not None:
+                position = take(data, position)
+                if available - position < 7:
+                    break
+            frame_type, channel, size = FRAME_HEAD.unpack_from(data, position)
             end = position + 7 + size
             if end >= available:
                 self._check_header(frame_type, channel, size)
+                if self._in_pieces and frame_type == FRAME_BODY and size > LARGE_BODY_FRAME:
+                    self._channel, self._rest, self._passed = channel, size, 7
+                    piece, _ = self._piece(data, position + 7)
+                    if piece:
+                        yield FRAME_BODY, channel, piece
+                    return
                 self._needed = size + FRAME_OVERHEAD
                 self._held += data[position:]
                 return
             if frame_type not in _FRAME_TYPES or size + FRAME_OVERHEAD > self.max_frame_size:
                 self._check_header(frame_type, channel, size)
             if data[end] != FRAME_END:
-                raise FrameError(FRAME_ERROR, f"frame end octet is {data[end]:#04x}, not 0xce")
+                raise _wrong_end(data[end])
             if frame_type == FRAME_HEARTBEAT:
                 self._check_header(frame_type, channel, size)
             yield frame_type, channel, data[position + 7 : end]
@@ -102,14 +136,36 @@ class FrameDecoder:
         self._needed = 7
         self._held += data[position:]
 
+    def _piece(self, data: bytes, position: int) -> tuple[bytes, int]:
+        """Return what there is of a large body frame, and where the next frame begins."""
+        end = position + self._rest
+        if end < len(data):
+            if data[end] != FRAME_END:
+                raise _wrong_end(data[end])
+            self._rest = self._passed = 0
+            return data[position:end], end + 1
+        # The last byte waits for the end octet: a message is whole with it.
+        end = min(len(data), end - 1)
+        self._rest -= end - position
+        self._passed += end - position
+        self._held += data[end:]
+        self._needed = 2 if self._rest == 1 else 1
+        return data[position:end], len(data)
+
     def _check_header(self, frame_type: int, channel: int, size: int) -> None:
         if frame_type not in _FRAME_TYPES:
-            raise FrameError(FRAME_ERROR, f"unknown frame type {frame_type}")
+            raise FrameError(ReplyCode.FRAME_ERROR, f"unknown frame type {frame_type}")
         if size + FRAME_OVERHEAD > self.max_frame_size:
             raise FrameError(
-                FRAME_ERROR,
+                ReplyCode.FRAME_ERROR,
                 f"frame of {size + FRAME_OVERHEAD} bytes is larger than the agreed"
                 f" {self.max_frame_size}",
             )
         if frame_type == FRAME_HEARTBEAT and (channel or size):
-            raise FrameError(FRAME_ERROR, "heartbeat frame with a channel number or a payload")
+            raise FrameError(
+                ReplyCode.FRAME_ERROR, "heartbeat frame with a channel number or a payload"
+            )
+
+
+def _wrong_end(octet: int) -> FrameError:
+    return FrameError(ReplyCode.FRAME_ERROR, f"frame end octet is {octet:#04x}, not 0xce")

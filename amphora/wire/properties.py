@@ -1,13 +1,14 @@
 """The properties of a message, and the content header that carries them (section 4.2.6.1).
 
-Each message has a dozen properties at most, out of fourteen, and in a program the same few again
-and again.  So which ones are there is worked out once for each set of them, and kept as a plan.
+There are fourteen properties, and a program uses the same few sets of them again and again.  How to
+read or write a set is worked out once, and kept as a plan.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from copy import copy
 from datetime import datetime
 from typing import Any
 
@@ -19,19 +20,30 @@ from amphora.wire.fields import (
     FieldReader,
     Table,
     encode_shortstr,
+    encode_table,
 )
 
+# The delivery modes: whether the broker keeps a message when it restarts.
+TRANSIENT = 1
+PERSISTENT = 2
+# The pseudo queue of direct replies: a client that consumes it, and gives it as `reply_to`, needs
+# no queue.  A server sees an address that begins with it
+# (https://www.rabbitmq.com/docs/direct-reply-to).
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+
 _FLAGS = struct.Struct(">H")
+# A time stamp in the headers of a message.
+_STAMP = struct.Struct(">q")
 
 
 class Properties:
     """The properties of a message (specification section 1.8.1); None where one is absent.
 
-    `message_type` is AMQP's `type`, `delivery_mode` 1 is transient and 2 is persistent,
+    `message_type` is AMQP's `type`, `delivery_mode` is `TRANSIENT` or `PERSISTENT`,
     `expiration` is a decimal text in milliseconds.
     """
 
-    # Defaults live on the class, so that a decoded message only stores what it has.
+    # Defaults are on the class, so that a decoded message stores only what it has.
     content_type: str | None = None
     content_encoding: str | None = None
     headers: Table | None = None
@@ -92,8 +104,8 @@ PROPERTY_NAMES = tuple(name for name, _ in _PROPERTY_KINDS)
 _PROPERTY_SET = frozenset(PROPERTY_NAMES)
 
 
-# For the names that a message's properties were set by, in that order: the flags, and what to
-# write.  The same few occur again and again.
+# By the names of a message's properties, in the order in which they were set: the flags, and how to
+# write the values.
 _WritePlan = tuple[bytes, tuple[tuple[str, Callable[[Any], bytes]], ...]]
 _write_plans: dict[tuple[str, ...], _WritePlan] = {}
 _MOST_PLANS = 1000
@@ -134,41 +146,117 @@ def encode_properties(properties: Properties) -> bytes:
 
 
 class PropertiesTemplate:
-    """The properties of messages that differ in their id and their expiration alone.
+    """The properties of messages that differ only in their id, their expiration and a time stamp.
 
-    Encoded once; a message then costs no more than joining a few pieces.  Its id is its
+    They are encoded once; for each message a few pieces are joined.  The id of a message is its
     `message_id` and its `correlation_id`.
 
     Args:
         properties: what the messages have in common.
+        correlated: False for messages without a `correlation_id`.
+        stamp: a header for the time at which a message is sent, in microseconds, and a clock in
+            nanoseconds.
+        repeated: a header that is true in messages that are sent again.
 
     Raises:
         ValueError: a property does not fit its AMQP type.
     """
 
-    __slots__ = ("_back", "_expiring", "_front", "_lasting", "_middle")
+    __slots__ = (
+        "_again",
+        "_back",
+        "_clock",
+        "_common",
+        "_correlated",
+        "_expiring",
+        "_front",
+        "_lasting",
+        "_middle",
+        "_rest",
+        "_stamp",
+        "repeated",
+    )
 
-    def __init__(self, properties: Properties) -> None:
-        common = dict(properties)
-        if not common.keys().isdisjoint(("correlation_id", "expiration", "message_id")):
+    def __init__(
+        self,
+        properties: Properties,
+        *,
+        correlated: bool = True,
+        stamp: tuple[str, Callable[[], int]] | None = None,
+        repeated: str | None = None,
+    ) -> None:
+        self._common = dict(properties)
+        if not self._common.keys().isdisjoint(("correlation_id", "expiration", "message_id")):
             raise ValueError("what differs from message to message is not in a template")
+        self._correlated = correlated
+        self._stamp = stamp
+        self._clock = None if stamp is None else stamp[1]
+        self.repeated = repeated
+        self._middle = self._pieces("correlation_id", "expiration")
+        self._back = self._pieces("message_id", None)
+        self._rest = self._pieces("headers", "correlation_id")
+        self._put_headers()
 
-        def pieces(first: str | None, last: str | None) -> bytes:
-            """Return the encoded properties between two, without the flags in front."""
-            begin = 0 if first is None else PROPERTY_NAMES.index(first) + 1
-            end = None if last is None else PROPERTY_NAMES.index(last)
-            between = {name: common[name] for name in PROPERTY_NAMES[begin:end] if name in common}
-            return encode_properties(Properties(**between))[_FLAGS.size :]
+    def _pieces(self, first: str | None, last: str | None) -> bytes:
+        """Return the encoded properties between two, without the flags."""
+        begin = 0 if first is None else PROPERTY_NAMES.index(first) + 1
+        end = None if last is None else PROPERTY_NAMES.index(last)
+        common = self._common
+        between = {name: common[name] for name in PROPERTY_NAMES[begin:end] if name in common}
+        return encode_properties(Properties(**between))[_FLAGS.size :]
 
-        self._front = pieces(None, "correlation_id")
-        self._middle = pieces("correlation_id", "expiration")
-        self._back = pieces("message_id", None)
-        common |= {"correlation_id": "", "message_id": ""}
-        self._lasting = encode_properties(Properties(**common))[: _FLAGS.size]
-        self._expiring = encode_properties(Properties(**common, expiration=""))[: _FLAGS.size]
+    def _put_headers(self) -> None:
+        """Encode what comes before the time stamp, and the flags."""
+        common = self._common
+        self._again: PropertiesTemplate | None = None
+        if self._stamp is None:
+            self._front = self._pieces(None, "delivery_mode")
+            self._rest = self._pieces("headers", "correlation_id")
+        else:
+            # The stamp is the last header, and its value the last bytes of the table: the rest of
+            # a table is the same in all messages, for those who read it as well.
+            stamp = encode_shortstr(self._stamp[0]) + b"l"
+            try:
+                fields = encode_table(common.get("headers"))[4:] + stamp
+            except MISFITS as error:
+                raise ValueError(f"property headers cannot be sent: {error}") from error
+            size = (len(fields) + _STAMP.size).to_bytes(4)
+            self._front = self._pieces(None, "headers") + size + fields
+            common = common | {"headers": {}}
+        common = common | {"message_id": ""}
+        if self._correlated:
+            common["correlation_id"] = ""
+        self._lasting = _flags_of(common)
+        self._expiring = _flags_of(common | {"expiration": ""})
+
+    def with_headers(self, headers: Table) -> PropertiesTemplate:
+        """Return a template whose messages have these headers besides.
+
+        Raises:
+            ValueError: they do not fit the types of AMQP.
+        """
+        other = copy(self)
+        other._common = self._common | {"headers": (self._common.get("headers") or {}) | headers}
+        other._put_headers()
+        return other
+
+    @property
+    def reply_to(self) -> str | None:
+        """The `reply_to` of the messages."""
+        reply_to: str | None = self._common.get("reply_to")
+        return reply_to
+
+    @property
+    def again(self) -> PropertiesTemplate:
+        """The template for messages that are sent again."""
+        if self.repeated is None:
+            return self
+        if self._again is None:
+            self._again = self.with_headers({self.repeated: True})
+        return self._again
 
     def encode(self, message_id: str, expiration: str | None = None) -> bytes:
-        """Return what `encode_properties` would for one of the messages.
+        """Return the encoded properties of one message, as `encode_properties` would.
 
         Raises:
             ValueError: the id is longer than 255 bytes or cannot be UTF-8.
@@ -178,10 +266,29 @@ class PropertiesTemplate:
             flags, expires = self._lasting, b""
         else:
             flags, expires = self._expiring, encode_shortstr(expiration)
-        return b"".join((flags, self._front, encoded, self._middle, expires, encoded, self._back))
+        correlation = encoded if self._correlated else b""
+        clock = self._clock
+        stamp = b"" if clock is None else _STAMP.pack(clock() // 1000)
+        return b"".join(
+            (
+                flags,
+                self._front,
+                stamp,
+                self._rest,
+                correlation,
+                self._middle,
+                expires,
+                encoded,
+                self._back,
+            )
+        )
 
 
-# Which properties a set of flags announces, so that decoding looks only at those.
+def _flags_of(properties: dict[str, Any]) -> bytes:
+    return _write_plan(tuple(properties))[0]
+
+
+# By the flags, the properties that follow them.
 _ReadPlan = tuple[tuple[str, str], ...]
 _read_plans: dict[int, _ReadPlan] = {}
 
@@ -195,12 +302,57 @@ def _read_plan(flags: int) -> _ReadPlan:
     return plan
 
 
+# Small tables of headers, decoded, by their bytes: most messages have the same.
+_tables: dict[bytes, Table] = {}
+# The same for tables that end with a time stamp, by the bytes before it: the rest of the table, and
+# the name of the stamp.
+_stamped: dict[bytes, tuple[Table, str]] = {}
+_MOST_TABLES = 1000
+_SMALL_TABLE = 100
+_FLAT = (str, int, bool, bytes, type(None))
+
+
+def _table(payload: bytes, start: int, end: int) -> Table:
+    encoded = payload[start:end]
+    known = _tables.get(encoded)
+    if known is not None:
+        # A copy, because the caller may change it.
+        return dict(known)
+    before = encoded[: -_STAMP.size]
+    stamped = _stamped.get(before)
+    if stamped is not None:
+        rest, name = stamped
+        return rest | {name: int.from_bytes(encoded[-_STAMP.size :], signed=True)}
+    table: Table = READERS["table"](FieldReader(payload, start))
+    if len(encoded) <= _SMALL_TABLE and all(type(value) in _FLAT for value in table.values()):
+        _remember(encoded, before, table)
+    return table
+
+
+def _remember(encoded: bytes, before: bytes, table: Table) -> None:
+    """Keep a table that was decoded, for messages with the same."""
+    name = next(reversed(table), "")
+    stamp = encode_shortstr(name) + b"l"
+    if not before[4:].endswith(stamp):
+        if len(_tables) < _MOST_TABLES:
+            _tables[encoded] = dict(table)
+        return
+    fields = before[4 : -len(stamp)]
+    try:
+        # Without its end it is a table as well: so the end is a stamp, and not part of a text.
+        rest = READERS["table"](FieldReader(len(fields).to_bytes(4) + fields))
+    except (ValueError, IndexError):
+        return
+    if len(_stamped) < _MOST_TABLES:
+        _stamped[before] = rest, name
+
+
 def decode_properties(payload: bytes, position: int = 12) -> Properties:
     """Return the properties in the payload of a content header frame.
 
     Raises:
-        MessageError: they cannot be understood.  RabbitMQ relays such headers from any
-            publisher, so this is an error of the message, never of the connection.
+        MessageError: they cannot be read.  RabbitMQ relays such headers from any publisher, so
+            this is an error of the message, not of the connection.
     """
     properties = Properties()
     values = properties.__dict__
@@ -209,7 +361,7 @@ def decode_properties(payload: bytes, position: int = 12) -> Properties:
         flags = payload[position] << 8 | payload[position + 1]
         position += 2
         for name, kind in _read_plans.get(flags) or _read_plan(flags):
-            # As FieldReader does it, but written out: nearly all are of two kinds.
+            # As in FieldReader, but inlined for speed: nearly all are of two kinds.
             if kind == "shortstr":
                 start = position + 1
                 position = start + payload[position]
@@ -219,6 +371,10 @@ def decode_properties(payload: bytes, position: int = 12) -> Properties:
             elif kind == "octet":
                 values[name] = payload[position]
                 position += 1
+            elif kind == "table":
+                end = position + 4 + int.from_bytes(payload[position : position + 4])
+                values[name] = _table(payload, position, end)
+                position = end
             else:
                 reader = FieldReader(payload, position)
                 values[name] = READERS[kind](reader)

@@ -14,6 +14,7 @@ from typing import Any
 # The name, what tables call it, and its module.
 CONTENDERS = {
     "bare": ("bare loop", "bare"),
+    "bare-batched": ("bare loop, answers in batches", "bare_batched"),
     "amphora": ("amphora", "durable"),
     "amphora-transient": ("amphora, durable=False", "transient"),
     "aio-pika": ("aio-pika RPC", "aiopika"),
@@ -23,10 +24,22 @@ CONTENDERS = {
 PEERS = ("aio-pika", "nameko", "pika")
 
 
+def check(name: str) -> str:
+    """Return the name of a contender.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in CONTENDERS:
+        raise ValueError(f"there is no contender {name!r}; there are {', '.join(CONTENDERS)}")
+    return name
+
+
 def load(name: str) -> Any:
     """Return the module of a contender.
 
     Raises:
+        ValueError: there is none of that name.
         ImportError: what it needs is not installed.
     """
-    return importlib.import_module(f"benchmarks.contenders.{CONTENDERS[name][1]}")
+    return importlib.import_module(f"benchmarks.contenders.{CONTENDERS[check(name)][1]}")

@@ -9,13 +9,14 @@ timeouts, no reconnects, no names of functions; the body is whatever it is.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
 from time import monotonic, perf_counter
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
 
@@ -33,7 +34,8 @@ REQUESTS = "benchmark_bare_request"
 RESPONSES = "benchmark_bare_response"
 FRAME_MAX = 131072
 PREFETCH = 1000
-RECEIVE_SIZE = 256 * 1024
+# From 128 KiB on the C library would give the memory of each read back and take it again.
+RECEIVE_SIZE = 64 * 1024
 # Ids have a fixed width, so that they can be written over.
 ID_SIZE = 32
 ID = struct.Struct(f"{ID_SIZE}s")
@@ -59,7 +61,9 @@ class Link:
         )
         self.expect(Connection.Tune)
         self.socket.sendall(encode_method(0, Connection.TuneOk(2047, FRAME_MAX, 0)))
-        self.socket.sendall(encode_method(0, Connection.Open(virtual_host="/")))
+        self.socket.sendall(
+            encode_method(0, Connection.Open(virtual_host=unquote(parts.path[1:]) or "/"))
+        )
         self.expect(Connection.OpenOk)
         self.call(Channel.Open(), Channel.OpenOk)
 
@@ -130,12 +134,20 @@ class Pair:
 
 def serve(url: str, ready: Callable[[], None]) -> None:
     """Offer an echo."""
-    pair = Pair(url)
-    pair.declare(REQUESTS, REQUESTS)
-    pair.consuming.call(Exchange.Declare(exchange=RESPONSES, durable=True), Exchange.DeclareOk)
-    pair.consume(REQUESTS)
+    pair = serving(url, REQUESTS, RESPONSES)
     ready()
     _serve(pair)
+
+
+def serving(url: str, requests: str, responses: str) -> Pair:
+    """Return connections to which requests come."""
+    pair = Pair(url)
+    # With what an earlier run has left: answers to those who are gone would come back.
+    pair.consuming.call(Queue.Delete(queue=requests), Queue.DeleteOk)
+    pair.declare(requests, requests)
+    pair.consuming.call(Exchange.Declare(exchange=responses, durable=True), Exchange.DeclareOk)
+    pair.consume(requests)
+    return pair
 
 
 def _serve(pair: Pair) -> None:
@@ -205,14 +217,16 @@ def _response(
 class Client:
     """Call the echo: as many calls under way at once as there are callers."""
 
-    def __init__(self, url: str) -> None:
-        self._pair = Pair(url)
-        self._name = f"{int(monotonic() * 1e9):0{ID_SIZE}d}"
-        self._pair.declare(RESPONSES, self._name)
-        self._pair.consume(self._name)
+    requests, responses = REQUESTS, RESPONSES
 
-    def callers(self, count: int, seconds: float, body: str) -> list[float]:
-        """Return the latencies of `count` callers' calls."""
+    def __init__(self, url: str) -> None:
+        self.pair = Pair(url)
+        self._name = os.urandom(ID_SIZE // 2).hex()
+        self.pair.declare(self.responses, self._name)
+        self.pair.consume(self._name)
+
+    def packed(self, body: str) -> tuple[bytes, bytes]:
+        """Return the frames of a request, in front of and behind the id in its header."""
         properties = Properties(
             content_type="application/json",
             delivery_mode=2,
@@ -220,8 +234,12 @@ class Client:
             reply_to=self._name,
         )
         data = f'{{"func":"echo","args":["{body}"],"kwargs":{{}}}}'.encode()
-        front, behind = _packed(REQUESTS, REQUESTS, properties, data)
-        pair = self._pair
+        return _packed(self.requests, self.requests, properties, data)
+
+    def callers(self, count: int, seconds: float, body: str) -> list[float]:
+        """Return the latencies of `count` callers' calls."""
+        front, behind = self.packed(body)
+        pair = self.pair
         publishing, consuming = pair.publishing, pair.consuming
         publish, consume = publishing.socket.fileno(), consuming.socket.fileno()
         ids = [b"%0*d" % (ID_SIZE, number) for number in range(count)]

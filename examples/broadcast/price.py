@@ -4,5 +4,7 @@ import sys
 
 from amphora import AmqpRpcClient
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 with AmqpRpcClient("shop") as shop:
     print(shop.call.price(sys.argv[1]))

@@ -1,5 +1,6 @@
 """A shop's server: it keeps the prices that it was asked for in memory.
 
+    echo '{"tea": 3.5, "coffee": 5}' > prices.json
     python examples/broadcast/server.py prices.json
 
 Start some of it, in different terminals.
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from amphora import AmqpRpcFanoutServer, AmqpRpcServer, IgnoreRequest, Session
 
+if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
+    sys.exit(__doc__)
 PRICES = Path(sys.argv[1])  # stands for a database
 cache = {}
 

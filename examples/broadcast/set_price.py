@@ -6,6 +6,8 @@ from pathlib import Path
 
 from amphora import AmqpRpcFanoutClient
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 path, item, price = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 path.write_text(json.dumps({**json.loads(path.read_text()), item: price}))
 

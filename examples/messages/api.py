@@ -1,7 +1,8 @@
 """An API server: it talks to browsers.
 
-    python examples/messages/api.py --port 8001
+    python examples/messages/api.py --port 8001 --others 8002
 
+When it is gone, its pages go on at one of the others.
 Users sign in by name alone, so this is for trying out, not for the open internet.
 """
 
@@ -10,6 +11,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import gevent
 import handlers
@@ -23,6 +25,8 @@ PAGE = Path(__file__).with_name("page.html")
 LONG_POLL = 25.0  # seconds; proxies tend to cut what is silent for longer
 LARGEST_BODY = 64 * 1024
 LONGEST_NAME = 40
+# The ports of the other API servers on this machine.
+others = []
 
 
 class BadRequest(Exception):
@@ -59,7 +63,12 @@ def poll(asked, browser):
         watching.kill()
 
 
-ACTIONS = {"/sign-in": sign_in, "/send": send, "/poll": poll}
+def where_else(asked, browser):
+    """Tell the page where it can go on when this server is gone."""
+    return {"others": others}
+
+
+ACTIONS = {"/sign-in": sign_in, "/send": send, "/poll": poll, "/where-else": where_else}
 
 
 def text_of(asked, name, longest):
@@ -86,18 +95,25 @@ def close_with(browser, page):
 
 def application(environ, start_response):
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+    headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+    headers += welcome(environ.get("HTTP_ORIGIN", ""))
+
+    def respond(status, answer):
+        start_response(status, headers)
+        return [json.dumps(answer).encode()]
+
     if (method, path) == ("GET", "/"):
         start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
         return [PAGE.read_bytes()]
     if method != "POST" or path not in ACTIONS:
-        return respond(start_response, "404 Not Found", {"error": "there is no such page"})
+        return respond("404 Not Found", {"error": "there is no such page"})
     try:
         answer = ACTIONS[path](asked_in(environ), environ["browser"])
     except BadRequest as error:
-        return respond(start_response, "400 Bad Request", {"error": str(error)})
+        return respond("400 Bad Request", {"error": str(error)})
     except AmphoraError as error:
-        return respond(start_response, "503 Service Unavailable", {"error": str(error)})
-    return respond(start_response, "200 OK", answer)
+        return respond("503 Service Unavailable", {"error": str(error)})
+    return respond("200 OK", answer)
 
 
 def asked_in(environ):
@@ -114,9 +130,14 @@ def asked_in(environ):
     return asked
 
 
-def respond(start_response, status, answer):
-    start_response(status, [("Content-Type", "application/json"), ("Cache-Control", "no-store")])
-    return [json.dumps(answer).encode()]
+def welcome(origin):
+    """Return the header that lets a page which came from another API server read the answer."""
+    try:
+        server = urlsplit(origin)
+        known = server.hostname in ("127.0.0.1", "localhost") and server.port in others
+    except ValueError:
+        known = False
+    return [("Access-Control-Allow-Origin", origin)] if known else []
 
 
 class Handler(WSGIHandler):
@@ -129,7 +150,10 @@ class Handler(WSGIHandler):
 def main():
     parser = argparse.ArgumentParser(description="An API server of the messages example.")
     parser.add_argument("--port", type=int, default=8001, help="0 takes any that is free")
-    port = parser.parse_args().port
+    parser.add_argument("--others", type=int, nargs="*", default=[], metavar="PORT")
+    options = parser.parse_args()
+    port = options.port
+    others.extend(options.others)
     http = WSGIServer(("127.0.0.1", port), application, handler_class=Handler, log=None)
     try:
         http.start()

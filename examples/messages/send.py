@@ -7,6 +7,8 @@ import sys
 
 from amphora import AmqpRpcClient
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 username, text = sys.argv[1:]
 with AmqpRpcClient("core") as core:
     if not core.call.send("The command line", username, text):

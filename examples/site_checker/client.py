@@ -4,6 +4,8 @@ import sys
 
 from amphora import AmqpRpcClient
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 client = AmqpRpcClient("sites")
 
 # All of them are checked at the same time.

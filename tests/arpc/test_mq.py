@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from importlib.metadata import entry_points
 from typing import Any
 
 import gevent
@@ -49,7 +51,7 @@ def server(amqp: mq.AMQPOperations, namespace: str, service: Service) -> Iterato
     looping = gevent.spawn(made.loop)
     yield made
     made.stop()
-    looping.get(timeout=5)
+    looping.get(timeout=30)
 
 
 @pytest.fixture
@@ -62,6 +64,15 @@ def caller(amqp: mq.AMQPOperations, namespace: str) -> Iterator[mq.ServiceCaller
 def test_a_method_gets_the_whole_document(server: mq.JSONServer, caller: mq.ServiceCaller) -> None:
     document = {"c": "echo", "x": [1, {"y": None}]}
     assert caller.send_request(document) == document
+
+
+def test_a_method_that_is_async_is_refused(amqp: mq.AMQPOperations, namespace: str) -> None:
+    class Later:
+        async def c_echo(self, req: mq.Document) -> mq.Document:
+            return req
+
+    with pytest.raises(TypeError, match="echo is an async def function"):
+        mq.make_json_server(amqp, namespace, Later())
 
 
 def test_a_request_without_a_name_is_refused_before_it_is_sent(caller: mq.ServiceCaller) -> None:
@@ -139,3 +150,42 @@ def test_connection_parameters_have_py_amqplibs_names() -> None:
     )
     assert repr(amqp) == "<AMQPOperations amqp://me:***@broker.example:5673/%2Fv>"
     assert "secret-word" not in repr(amqp)
+
+
+@pytest.mark.parametrize("key", [None, 5, b"example"])
+def test_the_key_of_a_service_is_a_text(amqp: mq.AMQPOperations, key: Any) -> None:
+    with pytest.raises(ValueError, match="the key of a service must be a text, not"):
+        mq.ServiceCaller(amqp, key)
+
+
+def test_a_command_that_wants_no_replies(
+    amqp: mq.AMQPOperations, server: mq.JSONServer, namespace: str
+) -> None:
+    told: list[Any] = []
+    server.add_command("note", told.append)
+    wait_until(lambda: server.server.ready)
+    for target in (namespace, server.wid):
+        with closing(mq.ServiceCaller(amqp, f"mgt.{target}", want_replies=False)) as caller:
+            for answer in (
+                caller.send_request({"c": "note", "to": target}),
+                *caller.send_to_all({"c": "note", "to": target}),
+            ):
+                assert answer is None
+            with pytest.raises(ValueError, match="a document with the name of a method"):
+                caller.send_request({"to": target})
+    wait_until(lambda: len(told) == 4)
+    assert [each["to"] for each in told] == [namespace, namespace, server.wid, server.wid]
+
+
+def test_a_service_that_wants_no_replies(
+    amqp: mq.AMQPOperations, server: mq.JSONServer, service: Service, namespace: str
+) -> None:
+    with closing(mq.ServiceCaller(amqp, namespace, want_replies=False)) as caller:
+        assert caller.send_request({"c": "echo", "n": 1}) is None
+        assert list(caller.send_to_all({"c": "echo", "n": 2})) == [None]
+    wait_until(lambda: sorted(each["n"] for each in service.seen) == [1, 2])
+
+
+def test_the_command_is_installed_under_the_name_of_the_page_as_well() -> None:
+    scripts = {script.name: script.value for script in entry_points(group="console_scripts")}
+    assert scripts["arpc_msg_sender.py"] == scripts["arpc_msg_sender"] == "amphora.arpc.sender:main"

@@ -140,7 +140,7 @@ class RawClient:
         login = f"\0{self.endpoint.user}\0{self.endpoint.password}"
         self.say(PROTOCOL_HEADER)
         self.hear_method(methods.Connection.Start)
-        properties = {"product": "the tests", "capabilities": capabilities}
+        properties: Any = {"product": "the tests", "capabilities": capabilities}
         start_ok = methods.Connection.StartOk(
             properties, mechanism, login if response is None else response, "en_US"
         )

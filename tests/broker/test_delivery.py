@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from amphora.broker.effects import Delivery
-from amphora.broker.messages import MESSAGE_OVERHEAD
+from amphora.broker.model.effects import Delivery
+from amphora.broker.model.messages import MESSAGE_OVERHEAD
 from tests.broker.world import Client, World, refused
 
 

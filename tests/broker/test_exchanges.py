@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from amphora.broker.limits import Limits
+from amphora.broker.model.limits import Limits
 from tests.broker.world import Client, World, refused
 
 

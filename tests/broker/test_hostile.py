@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 
 from amphora.broker.clients import Client
-from amphora.broker.connection import Connection
-from amphora.broker.handshake import State
-from amphora.broker.limits import ConnectionLimits, Limits
-from amphora.broker.node import Node
+from amphora.broker.model.limits import ConnectionLimits, Limits
+from amphora.broker.protocol.connection import Connection
+from amphora.broker.protocol.handshake import State
+from amphora.broker.protocol.node import Node
 from amphora.testing import Broker
 from amphora.wire.codec import Publish, encode_method, encode_method_payload, methods
 from amphora.wire.content import encode_content
@@ -338,7 +338,7 @@ def test_a_client_that_asks_and_does_not_read_is_not_read_from(broker: Broker) -
         asking = gevent.spawn(lazy.say, get * 2000)
         served = next(client for client in clients_of(broker) if client.connection.running)
         wait_until(lambda: served._halted)
-        assert served._unwritten < 10_000_000
+        assert served._writer.unwritten < 10_000_000
         asking.kill()
     assert works(broker)
 

@@ -21,7 +21,6 @@ from hypothesis.stateful import (
     rule,
 )
 
-from amphora.broker.effects import Delivery
 from tests.broker.world import Client, World
 
 QUEUE = "q"
@@ -58,7 +57,7 @@ class Broker(RuleBasedStateMachine):
         self.held: dict[int, tuple[Client, int, Subscription | None]] = {}
         self.subscriptions: dict[tuple[Client, str], Subscription] = {}
         self.tags = 0
-        self.log: list[tuple[Client, Delivery]] = []
+        self.log: list[tuple[Client, Any]] = []
 
     def settle_log(self) -> None:
         """Check what was delivered since the last time."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from amphora.broker.effects import Confirmed, Delivery, Returned
-from amphora.broker.limits import Limits
+from amphora.broker.model.effects import Confirmed, Delivery, Returned
+from amphora.broker.model.limits import Limits
 from amphora.wire.properties import Properties
 from tests.broker.world import Client, World, refused
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from amphora.broker.channels import QueueState
-from amphora.broker.limits import Limits
+from amphora.broker.model.channel import QueueState
+from amphora.broker.model.limits import Limits
 from tests.broker.world import Client, World, refused
 
 LOCKED = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amphora.broker.channels import QueueState
+from amphora.broker.model.channel import QueueState
 from tests.broker.world import Client, World, refused
 
 REPLIES = "amq.rabbitmq.reply-to"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from amphora.broker.errors import Refusal
-from amphora.broker.logins import log_in
+from amphora.broker.model.errors import Refusal
+from amphora.broker.protocol.handshake import log_in
 from amphora.testing import Broker
 from amphora.wire.codec import encode_method_payload, methods
 from amphora.wire.framing import HEARTBEAT_FRAME
@@ -184,5 +184,4 @@ def test_a_port_that_is_taken_is_an_error(broker: Broker) -> None:
 
 
 def test_the_default_is_to_hear_this_machine_alone(broker: Broker) -> None:
-    assert broker._listener is not None
-    assert broker._listener.getsockname() == ("127.0.0.1", broker.port)
+    assert [each.getsockname() for each in broker._listeners] == [("127.0.0.1", broker.port)]

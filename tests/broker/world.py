@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from amphora.broker.channels import Channel
-from amphora.broker.effects import Confirmed, ConsumerCancelled, Delivery, Effect, Returned
-from amphora.broker.errors import Refusal
-from amphora.broker.limits import Limits
-from amphora.broker.model import VirtualHost
-from amphora.broker.queues import Queue
+from amphora.broker.model.channel import Channel
+from amphora.broker.model.effects import Confirmed, ConsumerCancelled, Delivery, Effect, Returned
+from amphora.broker.model.errors import Refusal
+from amphora.broker.model.limits import Limits
+from amphora.broker.model.queues import Queue
+from amphora.broker.model.virtual_host import VirtualHost
 from amphora.wire.properties import Properties
 
 # 13 September 2020, 12:26:40 UTC.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,25 @@ from tests.support.rpc import MakeServer
 from tests.support.waiting import wait_until
 
 PROGRAMS = Path(__file__).parent / "programs"
+
+# A program that is written in some version.
+TEXT = """
+import os
+from amphora import AmqpRpcServer
+server = AmqpRpcServer(os.environ["SERVICE_NAMESPACE"])
+server.add_function(lambda: {version!r}, "version")
+"""
+
+# How workers are looked after has nothing to do with the kind of broker; that no call is lost has.
+on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+
+# What runs the command where no rich is installed.
+WITHOUT_RICH = """
+import sys
+sys.modules["rich"] = None
+from amphora.cli import main
+main()
+"""
 
 
 @pytest.fixture
@@ -119,6 +139,29 @@ def workers(process: PythonProcess) -> list[int]:
         words = line.partition(" worker ")[2].split()
         if words[1:3] == ["takes", "requests"]:
             found.append(int(words[0]))
-        elif words and words[1] in ("has", "was", "stops:") and int(words[0]) in found:
+        elif (
+            words
+            and words[1] in ("has", "was", "stops:")
+            and words[2] != "not"
+            and int(words[0]) in found
+        ):
             found.remove(int(words[0]))
     return found
+
+
+def wait_for_workers(pool: PythonProcess, count: int, *without: int) -> list[int]:
+    """Wait until `count` workers take requests and none of `without` is among them."""
+
+    def there() -> list[int]:
+        found = workers(pool)
+        return found if len(found) == count and not set(found) & set(without) else []
+
+    return wait_until(there, f"{count} workers in\n{pool.output}", timeout=20)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

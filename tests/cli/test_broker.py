@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
-from amphora import AuthenticationError, Session
+from amphora import AuthenticationError, ChannelClosed, Properties, Session
 from amphora.testing import Broker
+from tests.broker.test_listening import addresses_of_localhost
 from tests.cli.conftest import Amphora
 from tests.support.processes import PythonProcess
 
@@ -55,6 +56,43 @@ def test_a_port_that_is_taken_is_named(amphora_anywhere: Amphora) -> None:
         outcome = amphora_anywhere("broker", "--port", taken.port)
     assert outcome.code == 1
     assert f"cannot listen on 127.0.0.1:{taken.port}: Address already in use" in outcome.err
+
+
+def test_it_hears_all_addresses_of_this_machine_and_of_it_alone() -> None:
+    with PythonProcess(*BROKER) as process:
+        url = url_of(process)
+        assert "127.0.0.1" in url
+        for host in addresses_of_localhost():
+            place = f"[{host}]" if ":" in host else host
+            with Session(url.replace("127.0.0.1", place)) as session:
+                session.channel().close()
+
+
+def test_the_largest_message_can_be_named() -> None:
+    with (
+        PythonProcess(*BROKER, "--max-message-size", "100") as process,
+        Session(url_of(process)) as session,
+    ):
+        channel = session.channel()
+        channel.publish("", "q", Properties(), b"x" * 101)
+        with pytest.raises(ChannelClosed, match="larger than configured max size 100"):
+            channel.queue_declare("q")
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "16MB", "536870913"])
+def test_a_largest_message_that_there_cannot_be_is_wrong_usage(
+    amphora_anywhere: Amphora, size: str
+) -> None:
+    outcome = amphora_anywhere("broker", "--max-message-size", size)
+    assert outcome.code == 2
+    assert "--max-message-size" in outcome.err
+
+
+def test_a_host_that_is_not_here_is_named(amphora_anywhere: Amphora) -> None:
+    outcome = amphora_anywhere("broker", "--host", "192.0.2.7")
+    assert outcome.code == 1
+    assert "cannot listen on 192.0.2.7:5672" in outcome.err
+    assert "--host names another address" in outcome.err
 
 
 def test_a_user_without_a_password_is_wrong_usage(amphora_anywhere: Amphora) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import gevent
 import pytest
 
-from amphora import AmqpRpcFanoutServer
+from amphora import AmqpRpcFanoutServer, IgnoreRequest, Session
 from amphora.cli.call import parse_arguments
 from tests.cli.conftest import Amphora
 from tests.support.brokers import Broker
@@ -88,6 +88,8 @@ def test_arguments_reach_the_function(
         (["math.add", "a=1", "a=2"], "The argument a is given twice"),
         (["math.add", "--timeout", "soon"], "'soon' is not a valid float"),
         (["math.add", "--fanout", "--cast"], "--fanout goes with neither"),
+        (["math.count", "--stream", "--cast"], "--stream goes with neither"),
+        (["math.count", "--stream", "--fanout"], "--stream goes with neither"),
     ],
 )
 def test_wrong_usage_is_explained(
@@ -161,7 +163,7 @@ def test_a_routing_key_leads_to_the_queue_of_the_key(
     make_client().create_new_request_queue("Alice", x_expires=60)
     receiving = server.receive_from_queue("Alice", max_calls=1, block=False)
     assert amphora("call", f"{namespace}.say", "hi", "--routing-key", "Alice").out == "hi\n"
-    assert receiving.wait(5) == 1
+    assert receiving.wait(30) == 1
     make_client().remove_request_queue("Alice")
 
 
@@ -189,6 +191,39 @@ def test_all_servers_of_a_fanout_namespace_answer(
         assert "call it with --fanout" in outcome.err
     outcome = amphora("call", f"{namespace}.who", "--fanout")
     assert (outcome.code, outcome.out) == (6, "")
+
+
+def test_servers_that_all_ignore_a_request_have_all_answered(
+    amphora: Amphora, url: str, namespace: str
+) -> None:
+    def ignore() -> None:
+        raise IgnoreRequest
+
+    with AmqpRpcFanoutServer(namespace, url=url) as server:
+        server.add_function(ignore, "f")
+        server.serve()
+        wait_until(lambda: server.ready)
+        assert amphora("call", f"{namespace}.f", "--fanout", "--json") == (0, "", "")
+
+
+def test_a_fanout_server_that_goes_without_an_answer_is_told(
+    amphora: Amphora, url: str, namespace: str
+) -> None:
+    session = Session(url)
+
+    def go() -> None:
+        gevent.sleep(0.5)  # it is counted meanwhile
+        gevent.spawn(session.close).join()
+
+    with AmqpRpcFanoutServer(namespace, session=session) as server:
+        server.add_function(go)
+        server.serve()
+        wait_until(lambda: server.ready)
+        outcome = amphora("call", f"{namespace}.go", "--fanout")
+        assert outcome.code == 5
+        assert f"1 of 1 workers of {namespace} did not answer and are gone" in outcome.err
+        outcome = amphora("call", f"{namespace}.go", "--fanout")
+        assert outcome == (6, "", f"amphora: error: no worker of {namespace} is there\n")
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -292,3 +327,28 @@ def test_a_key_without_a_queue_is_an_error_that_tells_how_to_make_one(
     outcome = amphora("call", f"{namespace}.add", 1, 2, "--routing-key", "Bob")
     assert (outcome.code, outcome.out) == (6, "")
     assert f"amphora queue create {namespace} Bob" in outcome.err
+
+
+# -- what a function says when it raises ----------------------------------------------------------
+
+
+def missing() -> None:
+    open("/no/such/file")  # noqa: SIM115 (it is not there)
+
+
+def long() -> None:
+    raise RuntimeError("x" * 5000)
+
+
+def test_what_an_exception_says_is_printed(
+    make_server: MakeServer, amphora: Amphora, namespace: str
+) -> None:
+    make_server(missing, long, tracebacks=False)
+    text = "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"
+    done = amphora("call", f"{namespace}.missing")
+    assert (done.code, done.err) == (1, f"amphora: error: the function raised {text}\n")
+    done = amphora("call", f"{namespace}.missing", "--json")
+    assert done.json["error"]["message"] == f"the function raised {text}"
+    # People get a line, programs all of it.
+    assert len(amphora("call", f"{namespace}.long").err) < 1100
+    assert "x" * 5000 in amphora("call", f"{namespace}.long", "--json").json["error"]["message"]

@@ -9,7 +9,7 @@ import pytest
 from gevent import subprocess
 
 from amphora.cli.failures import Exit
-from amphora.rpc.naming import request_queue
+from amphora.rpc.contract.naming import request_queue
 from amphora.transport.endpoint import endpoint
 from tests.support.brokers import Broker
 from tests.support.processes import PythonProcess

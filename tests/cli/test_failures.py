@@ -16,6 +16,7 @@ from amphora.errors import (
     ChannelClosed,
     ConnectionLost,
     NoResult,
+    NoServer,
     Overloaded,
     RemoteException,
     WrongRequest,
@@ -138,6 +139,7 @@ def test_an_error_of_amphora_itself_is_told_from_others(
         (Overloaded("too much"), Exit.FAILED),
         (ConnectionLost("gone"), Exit.NO_BROKER),
         (NoResult("late"), Exit.NO_ANSWER),
+        (NoServer("nobody"), Exit.NOBODY),
         (WrongRequest("what?"), Exit.REFUSED),
         (ChannelClosed(403, "ACCESS_REFUSED"), Exit.NOT_ALLOWED),
         (ChannelClosed(404, "NOT_FOUND"), Exit.NOBODY),
@@ -193,6 +195,8 @@ def test_a_reader_that_has_seen_enough_is_no_reason_to_complain() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.close()
     with process.stderr:
         assert process.stderr.read() == b""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import os
 import socket
+from collections.abc import Iterator
 
 import gevent
 import pytest
 
+from amphora import AmqpRpcServer, Session
+from amphora.cli.managing import worker_row
+from amphora.rpc.server.requests import ROOM_FOR
 from tests.cli.conftest import Amphora
 from tests.support.brokers import Broker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
@@ -17,13 +21,13 @@ from tests.support.waiting import wait_until
 
 def test_ping_shows_all_workers(amphora: Amphora, make_server: MakeServer, namespace: str) -> None:
     ids = sorted(make_server(add).worker_id for _ in range(3))
-    lines = amphora("ping", namespace).out.splitlines()
+    lines = amphora("ping", namespace, "--timeout", 30).out.splitlines()
     here = [socket.gethostname(), str(os.getpid())]
     assert [line.split() for line in lines] == [
         ["worker", "host", "pid"],
         *([worker, *here] for worker in ids),
     ]
-    answers = amphora("ping", namespace, "--json").json_lines
+    answers = amphora("ping", namespace, "--timeout", 30, "--json").json_lines
     assert sorted(answer["worker"] for answer in answers) == ids
     for answer in answers:
         assert answer["result"] == {
@@ -35,7 +39,7 @@ def test_ping_shows_all_workers(amphora: Amphora, make_server: MakeServer, names
 
 def test_one_worker_can_be_asked(amphora: Amphora, make_server: MakeServer, namespace: str) -> None:
     one, _ = make_server(add), make_server(add)
-    answer = amphora("ping", namespace, "--worker", one.worker_id, "--json").json
+    answer = amphora("ping", namespace, "--timeout", 30, "--worker", one.worker_id, "--json").json
     assert answer["worker"] == one.worker_id
 
 
@@ -46,15 +50,23 @@ def test_stats_show_workers_and_functions(
     client = make_client()
     for number in range(3):
         client.call.add(number, 1)
+    gevent.sleep(2 * ROOM_FOR)
     result = client.defer.add(1, "one")
     result.wait()
-    workers, functions = amphora("stats", namespace).out.split("\n\n")
+    shown = amphora("stats", namespace, "--timeout", 30).out
+    workers, waits, functions = shown.split("\n\n")
     assert workers.split("\n")[1].split()[0] == server.worker_id
     assert " 0/7 " in workers
+    name, known, unknown, *_ = waits.split("\n")[1].split()
+    assert (name, int(known) + int(unknown)) == (server.worker_id, 4)
+    # Only before the last one the server certainly had room.
+    assert int(known) >= 1
     name, function, calls, errors, *_ = functions.split("\n")[1].split()
     assert (name, function, calls, errors) == (server.worker_id, "add", "4", "1")
-    told = amphora("stats", namespace, "--json").json["result"]
+    told = amphora("stats", namespace, "--timeout", 30, "--json").json["result"]
     assert (told["processed"], told["exceptions"]) == (3, 1)
+    assert (told["cancelled"], told["expired"]) == (0, 0)
+    assert told["queue_wait"]["p50"] == 0.0
     assert told["functions"]["add"]["count"] == 4
 
 
@@ -67,22 +79,52 @@ def test_stats_of_workers_that_were_never_called_have_one_table(
     assert len(outcome.out.splitlines()) == 2
 
 
+def test_older_workers_do_not_tell_what_was_cancelled() -> None:
+    numbers = {"processed": 2, "exceptions": 1, "uptime": 5.0, "wait_times": []}
+    about = {"wid": "math-1", "host": "web1", "pid": 7, "in_flight": 0, "concurrency": 100}
+    row = worker_row({**about, **numbers})
+    assert row == ("math-1", "web1", 7, "5 s", "0/100", 3, 1, "-", "-", "-")
+
+
 def test_describe_shows_the_same_offers_once(
     amphora: Amphora, make_server: MakeServer, namespace: str
 ) -> None:
     alike = sorted(make_server(add).worker_id for _ in range(2))
     other = make_server(add, gevent.sleep).worker_id
-    shown = amphora("describe", namespace).out
+    shown = amphora("describe", namespace, "--timeout", 30).out
     assert shown.count("add(a: ") == 2
     assert shown.count("Return a + b: the function that most tests call.") == 2
     assert f"({', '.join(alike)})" in shown
     assert f"({other})" in shown
-    lines = amphora("describe", namespace, "--json").json_lines
+    lines = amphora("describe", namespace, "--timeout", 30, "--json").json_lines
     assert {line["worker"]: len(line["result"]["functions"]) for line in lines} == {
         alike[0]: 1,
         alike[1]: 1,
         other: 2,
     }
+
+
+def test_describe_tells_on_what_terms_functions_are_offered(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    def count(after: int) -> Iterator[int]:
+        yield after
+
+    server = make_server(add, count)
+    server.add_function(count, "again", resumable=True, idempotent=True)
+    described = amphora("describe", namespace, "--timeout", 30, "--json").json["result"]
+    terms = {
+        function["name"]: function.keys() & {"stream", "resumable", "idempotent"}
+        for function in described["functions"]
+    }
+    assert terms == {
+        "add": set(),
+        "count": {"stream"},
+        "again": {"stream", "resumable", "idempotent"},
+    }
+    shown = amphora("describe", namespace, "--timeout", 30).out
+    told = [line.partition("  (")[2] for line in shown.splitlines() if " -> " in line]
+    assert told == ["", "a stream)", "a stream, goes on at another worker, safe to repeat)"]
 
 
 def test_kill_stops_workers_warmly(
@@ -105,6 +147,29 @@ def test_kill_stops_workers_warmly(
     assert outcome.err == f"amphora: error: no worker of {namespace} is there\n"
 
 
+@pytest.mark.parametrize("command", ["ping", "stats", "describe"])
+def test_a_worker_that_comes_while_it_is_asked_is_asked_again(
+    amphora: Amphora, make_server: MakeServer, namespace: str, command: str
+) -> None:
+    first, leaving = make_server(add), make_server(add)
+    # It is there, and takes nothing any more: so is a worker in its last moments.
+    leaving._worker.management.consumer.stop()
+    asked = first._worker.management._executor._statistics
+
+    def replace() -> None:
+        wait_until(lambda: asked.processed)
+        coming.append(make_server(add))
+        leaving.stop()
+
+    coming: list[AmqpRpcServer] = []
+    replacing = gevent.spawn(replace)
+    outcome = amphora(command, namespace, "--json")
+    replacing.get()
+    assert outcome.code == 0, outcome
+    answered = {line["worker"] for line in outcome.json_lines}
+    assert answered == {first.worker_id, coming[0].worker_id}
+
+
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
 def test_on_a_terminal_kill_asks_before_it_stops_all(
     amphora: Amphora,
@@ -120,7 +185,7 @@ def test_on_a_terminal_kill_asks_before_it_stops_all(
     monkeypatch.setattr("sys.stdin", keyboard)
     outcome = amphora("kill", namespace)
     assert outcome.code == code
-    assert f"Stop 1 worker of {namespace}? [y/N]: " in outcome.err
+    assert f"Stop 1 worker of {namespace}? [y/N]:" in outcome.err
     if code:
         assert "nothing was stopped" in outcome.err
         assert server.state == "serving"
@@ -128,18 +193,37 @@ def test_on_a_terminal_kill_asks_before_it_stops_all(
         wait_until(lambda: server.state == "stopped")
 
 
+def test_kill_asks_as_well_when_its_workers_are_away_for_a_moment(
+    amphora: Amphora,
+    make_server: MakeServer,
+    url: str,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = Session(url)
+    server = make_server(session=session, management={"kill"})
+    wait_until(lambda: server.ready)
+    session.close()
+    keyboard = io.StringIO("n\n")
+    monkeypatch.setattr(keyboard, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", keyboard)
+    outcome = amphora("kill", namespace)
+    assert outcome.code == 1
+    assert f"Stop all workers of {namespace}? [y/N]:" in outcome.err
+
+
 def test_eval_evaluates_in_each_worker(
     amphora: Amphora, make_server: MakeServer, namespace: str
 ) -> None:
     ids = sorted(make_server(management={"eval"}).worker_id for _ in range(2))
-    lines = amphora("eval", namespace, "server.worker_id").out.splitlines()
+    lines = amphora("eval", namespace, "--timeout", 30, "server.worker_id").out.splitlines()
     assert [line.split() for line in lines[1:]] == [[it, it] for it in ids]
-    outcome = amphora("eval", namespace, "1/0", "--worker", ids[0])
+    outcome = amphora("eval", namespace, "--timeout", 30, "1/0", "--worker", ids[0])
     assert outcome.code == 1
     assert outcome.err == (
         f"amphora: error: {ids[0]}: the function raised ZeroDivisionError: division by zero\n"
     )
-    answer = amphora("eval", namespace, "1/0", "--worker", ids[0], "--json").json
+    answer = amphora("eval", namespace, "--timeout", 30, "1/0", "--worker", ids[0], "--json").json
     assert (answer["worker"], answer["error"]["remote_type"]) == (ids[0], "ZeroDivisionError")
 
 
@@ -158,9 +242,9 @@ def test_ask_sends_commands_of_ones_own(
 ) -> None:
     server = make_server()
     server.add_command(lambda *args: list(args), "echo")
-    line = amphora("ask", namespace, "echo", "1", "two").out.splitlines()[1]
+    line = amphora("ask", namespace, "--timeout", 30, "echo", "1", "two").out.splitlines()[1]
     assert line.split() == [server.worker_id, '[1,"two"]']
-    outcome = amphora("ask", namespace, "nope")
+    outcome = amphora("ask", namespace, "--timeout", 30, "nope")
     assert outcome.code == 7
     assert f"{server.worker_id}: the management of {namespace} has no" in outcome.err
 
@@ -205,5 +289,5 @@ def test_what_workers_answer_cannot_steer_the_terminal(
     server = make_server()
     server.add_command(lambda: "\x1b[2J[red]gone", "evil")
     server.functions.add(lambda: None, "f\x1b[2J")
-    assert "\\x1b[2J[red]gone" in amphora("ask", namespace, "evil").out
-    assert "\x1b" not in amphora("describe", namespace).out
+    assert "\\x1b[2J[red]gone" in amphora("ask", namespace, "--timeout", 30, "evil").out
+    assert "\x1b" not in amphora("describe", namespace, "--timeout", 30).out

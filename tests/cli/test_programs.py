@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from amphora.cli.programs import CannotLoad, load_server, parse_target
-from amphora.cli.sources import Sources
+from amphora.cli.serving.interpreter import current_directory, python_command
+from amphora.cli.serving.programs import CannotLoad, load_server, parse_target
+from amphora.cli.serving.sources import Sources
+from tests.support.processes import ROOT
 
 SERVER = "from amphora import AmqpRpcServer\nserver = AmqpRpcServer('math')\n"
 
@@ -109,6 +112,12 @@ def test_a_worker_of_arpcs_is_a_server(here: Path) -> None:
         ("def (", "prog", r"prog cannot be imported\n.*prog.py\", line 1\n(.*\n)*SyntaxError"),
         ("1/0", "prog", r"prog cannot be imported\nTraceback .*\n  File \".*prog.py\", line 1"),
         ("def server():\n  1/0", "prog", r"prog\(\) raised\nTraceback .*\n  File \".*prog.py\""),
+        (
+            "raise SystemExit(3)",
+            "prog",
+            r"prog cannot be imported: it exits with 3\. ",
+        ),
+        ("def server(): exit('x')", "prog", r"prog\(\) exits with 'x'\. What the program does as"),
         ("def server(x): pass", "prog", r"prog\(\) raised\n(.*\n)*TypeError: .*argument: 'x'"),
     ],
 )
@@ -177,3 +186,97 @@ def test_a_program_that_lies_elsewhere_is_watched_where_it_lies(
     for sources, changed in ((package, name), (module, single)):
         assert sources.changed() == []
         assert sources.changed() == [changed]
+
+
+def test_linked_directories_are_looked_at_once(tmp_path: Path) -> None:
+    name = touch(tmp_path / "elsewhere" / "shared.py")
+    here = tmp_path / "here"
+    touch(here / "a.py")
+    (here / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(here)
+    (here / "itself").symlink_to(here)
+    (here / "nowhere").symlink_to(here / "missing")
+    sources = Sources(str(here), "a")
+    touch(Path(name), "1")
+    assert sources.changed() == []
+    assert sources.changed() == [str(here / "linked" / "shared.py")]
+
+
+def test_a_link_that_leads_elsewhere_is_a_change(tmp_path: Path) -> None:
+    for release in ("one", "two"):
+        touch(tmp_path / release / "a.py", release * len(release))
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    sources = Sources(str(current), "a")
+    current.unlink()
+    current.symlink_to("two")
+    os.utime(tmp_path / "two" / "a.py", (1, 1))
+    assert sources.changed() == []
+    assert sources.changed() == [str(current / "a.py")]
+
+
+def test_in_a_directory_that_is_too_big_the_program_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("amphora.cli.serving.sources.MOST_DIRECTORIES", 10)
+    for number in range(30):
+        touch(tmp_path / f"folder{number:02}" / "b.py")
+    names = [touch(tmp_path / "z.py"), touch(tmp_path / "shop" / "workers.py")]
+    single, package = Sources(str(tmp_path), "z"), Sources(str(tmp_path), "shop.workers")
+    assert caplog.text.count("too many directories") == 2
+    for name in names:
+        touch(Path(name), "1")
+    for sources, name in ((single, names[0]), (package, names[1])):
+        assert sources.changed() == []
+        assert name in sources.changed()
+    assert caplog.text.count("too many directories") == 2
+
+
+def test_the_whole_system_is_looked_at_in_bounded_time() -> None:
+    sources = Sources("/", "no_such_program")
+    assert sources.changed() == []
+
+
+# -- its python -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["-I"], ["-I", "-u"]),
+        (["-E", "-s"], ["-E", "-s", "-u"]),
+        (["-O", "-B"], ["-O", "-B"]),
+        (["-X", "importtime", "-X", "pycache_prefix=/x"], ["importtime", "pycache_prefix=/x"]),
+        (["-W", "error::UserWarning"], ["-Werror::UserWarning"]),
+    ],
+)
+def test_a_workers_python_has_the_flags_of_this_one(
+    tmp_path: Path, flags: list[str], expected: list[str]
+) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from amphora.cli.serving.interpreter import python_command\n"
+        f"print(*python_command({str(tmp_path)!r}, False))"
+    )
+    words = subprocess.check_output(
+        [sys.executable, *flags, "-c", code], cwd=tmp_path, text=True, stderr=subprocess.DEVNULL
+    ).split()
+    assert words[0] == sys.executable
+    assert words[-2:] == ["-m", "amphora"]
+    assert set(expected) <= set(words)
+    # Not even a queue.py of the program's is taken for Python's own.
+    assert "-P" in words
+
+
+def test_an_interpreter_below_the_directory_is_named_by_the_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one").mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    monkeypatch.chdir(current)
+    monkeypatch.setenv("PWD", str(current))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "one" / "venv" / "bin" / "python"))
+    directory = current_directory()
+    assert directory == str(current)
+    assert python_command(directory, False)[0] == str(current / "venv" / "bin" / "python")

@@ -111,11 +111,26 @@ def test_an_empty_queue_is_removed(
     assert outcome == (6, "", f"amphora: error: {namespace} has no queue for 'Alice'\n")
 
 
+def test_an_empty_quorum_queue_is_removed(
+    amphora: Amphora, make_client: MakeClient, broker: Broker, queue: str, namespace: str
+) -> None:
+    make_client(queue_type="quorum").create_new_request_queue("Alice")
+    assert amphora("queue", "remove", namespace, "Alice") == (0, "", "")
+    assert not broker.queue_exists(queue)
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 def test_requests_are_not_removed_by_mistake(
-    amphora: Amphora, make_server: MakeServer, broker: Broker, queue: str, namespace: str
+    amphora: Amphora,
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    queue: str,
+    namespace: str,
+    queue_type: str,
 ) -> None:
     make_server(add)
-    amphora("queue", "create", namespace, "Alice")
+    make_client(queue_type=queue_type).create_new_request_queue("Alice")
     amphora("call", f"{namespace}.add", 1, 2, "--cast", "--routing-key", "Alice")
     outcome = amphora("queue", "remove", namespace, "Alice")
     assert (outcome.code, outcome.out) == (7, "")

@@ -14,8 +14,9 @@ from gevent import subprocess
 from gevent.fileobject import FileObject
 
 from amphora import AmphoraError
+from amphora.cli.page import Table
 from amphora.cli.top import Sample, frame, render, watch
-from tests.cli.conftest import Amphora
+from tests.cli.conftest import WITHOUT_RICH, Amphora
 from tests.support.processes import ROOT
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
@@ -55,6 +56,18 @@ def test_rates_are_differences_over_the_workers_own_clock() -> None:
     }
     assert shown["functions"][1]["calls_per_second"] == 0
     assert (shown["waiting"], shown["silent"]) == (7, 0)
+
+
+def test_the_time_in_the_queue_is_shown_where_workers_tell_it() -> None:
+    wait = {"known": 7, "unknown": 3, "p50": 0.1, "p95": 0.25, "p99": 0.3}
+    new = {**stats(1, add=1), "cancelled": 2, "expired": 1, "queue_wait": wait}
+    shown = frame("math", Sample(), Sample({"new": new, "old": stats(1, add=1)}))
+    told, untold = shown["workers"]
+    assert (told["queue_wait"], told["cancelled"], told["expired"]) == (wait, 2, 1)
+    assert (untold["queue_wait"], untold["cancelled"], untold["expired"]) == (None, None, None)
+    by_worker = next(part for part in render(shown) if isinstance(part, Table))
+    column = by_worker.columns.index(">waited")
+    assert [row[column] for row in by_worker.rows] == ["250 ms", "-"]
 
 
 def test_a_new_worker_began_from_nothing() -> None:
@@ -134,6 +147,8 @@ def test_programs_get_frame_after_frame(url: str, make_server: MakeServer, names
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
     with process.stdout, process.stderr:
         lines = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
@@ -143,13 +158,15 @@ def test_programs_get_frame_after_frame(url: str, make_server: MakeServer, names
 
 
 @pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize("rich", [True, False], ids=["rich", "plain"])
 def test_on_a_terminal_the_table_is_live_until_ctrl_c(
-    url: str, make_server: MakeServer, make_client: MakeClient, namespace: str
+    url: str, make_server: MakeServer, make_client: MakeClient, namespace: str, rich: bool
 ) -> None:
     make_server(add)
+    how = ["-m", "amphora"] if rich else ["-c", WITHOUT_RICH]
     screen, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "amphora", "top", namespace, "--interval", "0.1"],
+        [sys.executable, "-W", "error", *how, "top", namespace, "--interval", "0.1"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "AMQP_URL": url, "TERM": "xterm"},
         stdin=terminal,
         stdout=terminal,
@@ -180,8 +197,12 @@ def test_on_a_terminal_the_table_is_live_until_ctrl_c(
         process.wait()
         reading.kill()
     text = "".join(shown)
+    assert "Traceback" not in text
+    if not rich:
+        assert text.startswith("\x1b[2J\x1b[1;1H")  # cleared
+        assert "\x1b" not in text.replace("\x1b[2J\x1b[1;1H", "")
+        return
     # The screen from before comes back, and the cursor.
     assert text.startswith("\x1b[?1049h")
     assert "\x1b[?1049l" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
-    assert "Traceback" not in text

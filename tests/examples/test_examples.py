@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from gevent import subprocess
 
+import amphora
 from tests.support.brokers import Broker
 from tests.support.processes import ROOT, PythonProcess
 from tests.support.waiting import wait_until
@@ -65,11 +69,59 @@ def test_the_math_server_ends_with_status_0_on_ctrl_c_and_sigterm(
         assert server.wait() == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "broadcast/price.py",
+        "broadcast/server.py",
+        "broadcast/set_price.py",
+        "chain/service.py",
+        "messages/send.py",
+        "orders/order.py",
+        "orders/postgres_server.py",
+        "orders/server.py",
+        "site_checker/as_they_come.py",
+        "site_checker/client.py",
+    ],
+)
+def test_a_program_that_needs_arguments_says_which(name: str) -> None:
+    with PythonProcess(EXAMPLES / name) as program:
+        assert program.wait() == 1
+    assert f"python examples/{name} " in program.output
+    assert "Traceback" not in program.output
+
+
+def test_the_tutorial_makes_the_prices_that_its_servers_read(tmp_path: Path) -> None:
+    tutorial = (ROOT / "docs" / "tutorial.rst").read_text(encoding="utf-8")
+    (made,) = re.findall(r"^    \$ (echo .* > prices\.json)$", tutorial, re.MULTILINE)
+    subprocess.run(made, shell=True, cwd=tmp_path, check=True)
+    assert json.loads((tmp_path / "prices.json").read_text())["tea"] == 3.5
+    assert tutorial.index(made) < tutorial.index("server.py prices.json")
+
+
 @pytest.mark.parametrize("name", ["server.py", "client.py"])
 def test_the_readme_shows_the_math_example(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     program = (EXAMPLES / "math" / name).read_text(encoding="utf-8")
     assert f"```python\n# {name}\n{program}```\n" in readme
+
+
+def test_nothing_tells_to_install_amphora_by_name_before_it_is_released() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.rst")):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            told = re.match(r"^\s+(RUN |\$ )?(\S*/)?pip3? install .*\bamphora\b", line)
+            assert not told or "/amphora" in line, f"{page}: {line}"
+
+
+def test_the_documentation_names_errors_as_tracebacks_do() -> None:
+    shown = set()
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.rst")):
+        text = page.read_text(encoding="utf-8")
+        shown |= set(re.findall(r"^ +(amphora(?:\.\w+)+): ", text, re.MULTILINE))
+    assert shown
+    for name in shown:
+        error = getattr(amphora, name.rpartition(".")[2])
+        assert name == f"{error.__module__}.{error.__qualname__}"
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
@@ -84,7 +136,7 @@ def test_every_link_to_a_file_leads_to_one(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_demo_is_the_command_of_that_name() -> None:
-    programs = [["-m", "amphora", "demo"], [EXAMPLES / "demo.py"]]
+    programs: list[list[str | Path]] = [["-m", "amphora", "demo"], [EXAMPLES / "demo.py"]]
     with ExitStack() as running:
         demos = [
             running.enter_context(PythonProcess(*program, env={"AMQP_URL": ""}))

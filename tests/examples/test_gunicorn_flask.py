@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -43,7 +44,7 @@ class Gunicorn:
             raise
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.process.__exit__(*error)
 
     def ask_for(self, item: str) -> Answer:
@@ -79,7 +80,7 @@ def test_every_worker_gets_its_own_answers(
     url: str, tmp_path: Path, application: str, options: list[str]
 ) -> None:
     with Gunicorn(url, tmp_path, application, *options) as gunicorn:
-        answered = set()
+        answered: set[Any] = set()
         with gevent.Timeout(30):
             # The kernel decides who takes a connection.
             while answered != gunicorn.workers():

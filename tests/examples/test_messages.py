@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +14,7 @@ from typing import Any
 import gevent
 import pytest
 
-from amphora.rpc import naming
+from amphora.rpc.contract import naming
 from tests.support.brokers import Broker
 from tests.support.browser import Browser
 from tests.support.http import Answer, ask
@@ -205,6 +207,29 @@ def test_a_page_that_is_loaded_again_is_still_signed_in(
     page.close()
 
 
+@pytest.mark.slow
+def test_a_page_goes_on_at_the_other_server_when_its_own_is_killed(
+    browser: Browser, url: str, alice: str, bob: str
+) -> None:
+    with everything(url) as (program, (here, there)):
+        hers, his = browser.open(here.url), browser.open(there.url)
+        for page, name in ((hers, alice), (his, bob)):
+            page.type("#name", f"{name}\n")
+            page.wait_for_text("#messages", f"Hello, {name}!")
+        hers.wait_for_text("#state", f"on API server 127.0.0.1:{here.port}")
+        os.kill(api_process(program, here), signal.SIGKILL)
+        hers.wait_for_text("#state", f"on API server 127.0.0.1:{there.port}")
+        his.type("#to", alice)
+        his.type("#text", "Are you still there?\n")
+        hers.wait_for_text("#messages", "Are you still there?")
+        hers.type("#text", "I noticed nothing.\n")
+        his.wait_for_text("#messages", "I noticed nothing.")
+        assert hers.text("#messages").count(f"Hello, {alice}!") == 1
+        assert hers.text("#messages .failed") == ""
+        for page in (hers, his):
+            page.close()
+
+
 # -- as the page does it ------------------------------------------------------------------------
 
 
@@ -297,14 +322,25 @@ def test_other_paths_are_not_found(apis: tuple[Api, Api]) -> None:
 # -- as a person starts it ----------------------------------------------------------------------
 
 
-def test_one_command_starts_all_of_it_and_ends_all_of_it(url: str, alice: str) -> None:
-    ports = free_ports(2)
-    with PythonProcess(
-        PROGRAM / "run.py", *map(str, ports), ready="Core serves", env={"AMQP_URL": url}
-    ) as program:
-        here, there = (Api(program, port) for port in ports)
-        for api in (here, there):
+@contextmanager
+def everything(url: str) -> Iterator[tuple[PythonProcess, tuple[Api, Api]]]:
+    """Run `run.py`, and its two API servers."""
+    one, other = free_ports(2)
+    arguments = PROGRAM / "run.py", str(one), str(other)
+    with PythonProcess(*arguments, ready="Core serves", env={"AMQP_URL": url}) as program:
+        apis = Api(program, one), Api(program, other)
+        for api in apis:
             program.wait_for(api.url.rstrip("/"))
+        yield program, apis
+
+
+def api_process(program: PythonProcess, api: Api) -> int:
+    """Return the id of an API server's process, as `run.py` tells it."""
+    return int(program.wait_for(f"on port {api.port}: kill -9").split()[-1])
+
+
+def test_one_command_starts_all_of_it_and_ends_all_of_it(url: str, alice: str) -> None:
+    with everything(url) as (program, (here, there)):
         here.sign_in(alice)
         greeting = there.poll(alice)
         sending = PythonProcess(PROGRAM / "send.py", alice, "from afar", env={"AMQP_URL": url})
@@ -313,9 +349,30 @@ def test_one_command_starts_all_of_it_and_ends_all_of_it(url: str, alice: str) -
         assert there.poll(alice, seen=greeting["id"])["text"] == "from afar"
         program.terminate()
         assert program.wait() == 0
-        for port in ports:
+        for api in (here, there):
             with pytest.raises(ConnectionRefusedError):
-                ask(port, "/")
+                ask(api.port, "/")
+
+
+def test_it_goes_on_as_long_as_an_api_server_is_there(url: str, alice: str) -> None:
+    with everything(url) as (program, (here, there)):
+        here.sign_in(alice)
+        in_hand = here.poll(alice)
+        os.kill(api_process(program, here), signal.SIGKILL)
+        assert there.poll(alice) == in_hand
+        program.wait_for(f"The API server on port {here.port} has ended; on with {there.port}.")
+        assert there.send(alice, "still here") == {"known": True}
+        os.kill(api_process(program, there), signal.SIGTERM)
+        assert program.wait() == 0
+
+
+def test_it_ends_when_a_part_cannot_run(url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (free,) = free_ports(1)
+        arguments = PROGRAM / "run.py", str(free), str(taken.getsockname()[1])
+        with PythonProcess(*arguments, env={"AMQP_URL": url}) as program:
+            program.wait_for("cannot listen on port")
+            program.wait()
 
 
 def test_without_a_broker_it_says_so() -> None:

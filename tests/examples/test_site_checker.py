@@ -49,7 +49,7 @@ def sites() -> Iterator[Sites]:
     application = Sites(0)
     server = WSGIServer(("127.0.0.1", 0), application, log=None)
     server.start()
-    application.port = server.server_port
+    application.port = int(server.server_port or 0)
     yield application
     server.stop(timeout=0)
 

@@ -15,12 +15,17 @@ import pytest
 from amphora import testing
 from tests.conftest import failed_key
 from tests.faults import WHOLE
+from tests.faults.partitions import DivisibleCluster
 from tests.faults.rig import Rig
+from tests.support.cluster import Cluster
 from tests.support.rabbitmq import RabbitNode
 
 # Where to write the books as JSON; `tests.faults.table` makes the documentation's table.
 REPORT = os.environ.get("AMPHORA_FAULTS_REPORT") or None
 SEED = os.environ.get("AMPHORA_FAULTS_SEED") or None
+
+# Seconds after which the nodes of a network that is cut know it.
+TICK = 8
 
 books: list[dict[str, Any]] = []
 
@@ -69,6 +74,31 @@ def rig(
 ) -> Iterator[Rig]:
     """A rig on RabbitMQ."""
     yield from keep_books(request, Rig(node, tmp_path, namespace, seed), rabbit_version)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three nodes of RabbitMQ that are one cluster, which the case may harm for good."""
+    with Cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def divisible() -> Iterator[DivisibleCluster]:
+    """A cluster whose network can be cut, with nodes that soon know it."""
+    with DivisibleCluster(tick=TICK) as made:
+        yield made
+
+
+@pytest.fixture
+def cluster_rig(
+    request: pytest.FixtureRequest, tmp_path: Path, namespace: str, seed: int
+) -> Iterator[Rig]:
+    """A rig on a cluster, the one of the fixture that the case names."""
+    name = "divisible" if "divisible" in request.fixturenames else "cluster"
+    cluster = request.getfixturevalue(name)
+    version = f"three of RabbitMQ {cluster.version}"
+    yield from keep_books(request, Rig(cluster, tmp_path, namespace, seed), version)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -23,6 +24,8 @@ HUNG_AFTER = 8.0
 GRACE = 1.0
 # How long the first answer may take when the broker is back.
 RECOVERY = 2.0
+# How the outcome of a call begins that ended with what is no error of amphora's.
+UNEXPECTED = "unexpected "
 # Below this nobody feels a difference, and a busy machine makes some; in seconds.
 IMPERCEPTIBLE = 0.1
 
@@ -117,6 +120,12 @@ class Ledger:
         return [i for i in said if i not in self.executions]
 
     @property
+    def untrue(self) -> list[str]:
+        """Calls of which it was said that they were not executed, and they were."""
+        said = [i for i, end in self.ended.items() if end.executed is False]
+        return [i for i in said if i in self.executions]
+
+    @property
     def duplicated(self) -> int:
         """How many executions there were besides the first of each call."""
         return sum(len(times) - 1 for times in self.executions.values())
@@ -142,6 +151,25 @@ class Ledger:
             next((at - back for at in answered if at >= back), float("inf"))
             for back, _ in self.back
         ]
+
+    def silences(self) -> dict[str, float]:
+        """Return, for each client, the longest time without an answer to it, in seconds.
+
+        It is counted from the first answer to the end of the last call, so a client that never gets
+        an answer again is silent until then.  Clients that were killed are left out.
+        """
+        answers: dict[str, list[float]] = {}
+        ends: dict[str, float] = {}
+        for call_id, end in self.ended.items():
+            if self.heard_of(call_id):
+                client = call_id.rpartition("-")[0]
+                ends[client] = max(end.at, ends.get(client, 0.0))
+                if end.outcome == "ok":
+                    answers.setdefault(client, []).append(end.at)
+        return {
+            client: longest_pause([*answers[client], last]) if client in answers else float("inf")
+            for client, last in ends.items()
+        }
 
     def typical(self, begin: float, end: float) -> float | None:
         """Return the median of the seconds that good calls took which began within a time."""
@@ -173,7 +201,9 @@ class Allowed:
     Attributes:
         duplicates: how many executions there may be besides the first of each call.
         errors: the classes of the errors that calls may end with.
+        failures: the share of the calls that may end with an error of any other class.
         recovery: the seconds to the first answer when the broker is back; None does not look.
+        silence: the seconds that a client may be without an answer; None does not look.
         remains: whether something may be left behind.
         noise: whether tracebacks may be printed, as of handlers that raise.
         slower: whether calls may stay slower than before.
@@ -182,7 +212,9 @@ class Allowed:
 
     duplicates: int = 0
     errors: tuple[str, ...] = ()
+    failures: float = 0.0
     recovery: float | None = RECOVERY
+    silence: float | None = None
     remains: bool = False
     noise: bool = False
     slower: bool = False
@@ -206,13 +238,15 @@ def _broken(ledger: Ledger, allowed: Allowed) -> Iterator[tuple[int, str]]:
         yield 2, f"{call_id} got a wrong answer"
     for call_id in ledger.lost[:5]:
         yield 3, f"{call_id} is lost"
-    for outcome, count in ledger.errors.items():
-        if outcome not in allowed.errors:
+    errors = {name: count for name, count in ledger.errors.items() if name not in allowed.errors}
+    too_many = sum(errors.values()) > allowed.failures * len(ledger.begun)
+    for outcome, count in errors.items():
+        if too_many or outcome.startswith(UNEXPECTED):
             one = ledger.ended[ledger.of(outcome)[0]]
             yield 3, f"{count} calls ended with {outcome}, such as: {one.text}"
-    for call_id, end in ledger.ended.items():
-        if end.executed is False and call_id in ledger.executions:
-            yield 4, f"{call_id} was executed, and {end.outcome} says that it was not"
+    for call_id in ledger.untrue[:5]:
+        end = ledger.ended[call_id]
+        yield 4, f"{call_id} was executed, and {end.outcome} says that it was not: {end.text}"
     if ledger.duplicated > allowed.duplicates:
         yield 5, f"{ledger.duplicated} executions too many, and {allowed.duplicates} are allowed"
     for told in ledger.told:
@@ -232,6 +266,10 @@ def _broken(ledger: Ledger, allowed: Allowed) -> Iterator[tuple[int, str]]:
             limit = max(allowed.recovery, min(away / 8, 5.0) + 1.0)
             if took > limit:
                 yield 8, f"the first answer took {took:.1f} s after {away:.1f} s without a broker"
+    if allowed.silence is not None:
+        for client, silence in ledger.silences().items():
+            if silence > allowed.silence:
+                yield 8, f"{client} had no answer for {silence:.1f} s"
     if not allowed.noise:
         for line in ledger.noise[:5]:
             yield 9, f"printed: {line}"
@@ -248,6 +286,12 @@ def _slower(ledger: Ledger, allowed: Allowed) -> Iterator[tuple[int, str]]:
         ledger.figures["ms after"] = round(after * 1000, 1)
         if after > max(2 * before, IMPERCEPTIBLE):
             yield 10, f"calls take {after * 1000:.0f} ms and took {before * 1000:.0f} ms before"
+
+
+def longest_pause(times: list[float]) -> float:
+    """Return the longest time between one of several times and the next."""
+    ordered = sorted(times)
+    return max((after - before for before, after in pairwise(ordered)), default=0.0)
 
 
 def _lines(path: Path) -> list[str]:

@@ -27,8 +27,10 @@ from typing import Any
 import gevent
 
 from amphora import AmphoraError, AmqpRpcClient, AmqpRpcServer, testing
+from amphora.rpc.functions.terms import Ack
 from tests.faults.ledger import HUNG_AFTER, Allowed, Ended, Ledger, answer_to, broken_promises
 from tests.faults.proxy import Proxy
+from tests.support.cluster import Cluster
 from tests.support.processes import PythonProcess
 from tests.support.rabbitmq import RabbitNode
 
@@ -59,15 +61,24 @@ class Rig:
         folder: for the files of this case.
         namespace: of this case alone.
         seed: of everything that is left to chance.
+
+    Attributes:
+        ack: when the requests of the handler `work` are acknowledged.  With "early" it runs at
+            most once, and calls may end with ServerLost; clients then have `liveness`.
     """
 
     def __init__(
-        self, broker: RabbitNode | testing.Broker, folder: Path, namespace: str, seed: int
+        self,
+        broker: RabbitNode | Cluster | testing.Broker,
+        folder: Path,
+        namespace: str,
+        seed: int,
     ) -> None:
         self.broker = broker
         self.namespace = namespace
         self.random = random.Random(seed)
         self.seed = seed
+        self.ack: Ack = "done"
         self.ledger = Ledger()
         self.servers: list[PythonProcess] = []
         self.clients: list[PythonProcess] = []
@@ -108,6 +119,7 @@ class Rig:
 
     def proxy(self) -> Proxy:
         """Return a new proxy in front of the broker."""
+        assert not isinstance(self.broker, Cluster)
         assert self.broker.port is not None
         return self._stack.enter_context(Proxy(self.broker.port))
 
@@ -124,6 +136,7 @@ class Rig:
                 "namespace": self.namespace,
                 "url": url or self.broker.url,
                 "executions": str(path),
+                "ack": self.ack,
                 "server": settings,
             }
             started.append(self._start("server", asked))
@@ -147,6 +160,7 @@ class Rig:
         kind: str = "call",
         linger: bool = False,
         expires: float | None = None,
+        liveness: float | None = None,
         **settings: Any,
     ) -> PythonProcess:
         """Start a client that makes `calls` calls, or goes on until `settle` if that is None.
@@ -160,6 +174,7 @@ class Rig:
             kind: "call" or "cast".
             linger: keep the client open when all calls are made, until `settle`.
             expires: seconds that the response queue is kept without its client.
+            liveness: the option of the calls; a second where `work` runs at most once.
             settings: those of AmqpRpcClient.
         """
         self.ledger.timeout = timeout
@@ -182,6 +197,7 @@ class Rig:
             "kind": kind,
             "linger": linger,
             "expires": expires,
+            "liveness": 1.0 if liveness is None and self.ack == "early" else liveness,
             "client": {"heartbeat": HEARTBEAT, **settings},
         }
         client = self._start("client", asked)
@@ -215,7 +231,8 @@ class Rig:
                 gevent.sleep(pause)
             return [answer_to(call_id), ""]
 
-        for function in (work, *functions):
+        server.add_function(work, ack=self.ack)
+        for function in functions:
             server.add_function(function)
         server.serve()
         self._servers_here.append(server)
@@ -274,6 +291,13 @@ class Rig:
         client.kill()
 
     # -- what happens to them ---------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The port of the broker, which is one node."""
+        assert not isinstance(self.broker, Cluster)
+        assert self.broker.port is not None
+        return self.broker.port
 
     def fault(self, what: str) -> None:
         """Write down that a fault is being injected."""
@@ -335,6 +359,11 @@ class Rig:
             allowed: the fields of `Allowed`.
         """
         ledger = self.ledger
+        if self.ack == "early":
+            allowed["duplicates"] = 0
+            allowed["errors"] = (*allowed.get("errors", ()), "ServerLost")
+            # Their clients are told who begins, so that what has piled up takes longer.
+            allowed["slower"] = True
         endless = [client for client in self._endless if client.returncode is None]
         if endless and ledger.back:
             # The ledger asks when the first answer came after the last outage.
@@ -365,6 +394,10 @@ class Rig:
         self._stack.close()
         ledger.remains += self._remains()
         self.settled = True
+        if isinstance(self.broker, Cluster):
+            silences = sorted(ledger.silences().values(), reverse=True)
+            ledger.figures["s without an answer"] = " / ".join(f"{s:.1f}" for s in silences)
+            ledger.figures["untrue"] = len(ledger.untrue)
         broken = broken_promises(ledger, Allowed(**allowed))
         assert ledger.faults, "no fault was injected"
         assert not broken, "\n".join(["promises were broken:", *broken])
@@ -404,26 +437,31 @@ class Rig:
         connections = self.connections()
         found = [f"{connections} connections at the broker"] if connections else []
         for queue, (messages, consumers) in self.queues().items():
-            if messages:
+            # A client whose node went leaves the queue that it had there, which expires.
+            expires = isinstance(self.broker, Cluster) and queue.endswith("_response")
+            if messages and not expires:
                 found.append(f"{messages} messages in {queue}")
             if consumers:
                 found.append(f"{consumers} consumers of {queue}")
-            if queue.endswith("_response"):
+            if queue.endswith("_response") and not expires:
                 found.append(f"the queue {queue}")
         return found
 
     def connections(self) -> int:
         """Return how many connections the broker has."""
-        return sum(local == self.broker.port for local in established_ports())
+        broker = self.broker
+        ports = broker.ports if isinstance(broker, Cluster) else {broker.port}
+        return sum(local in ports for local in established_ports())
 
     def queues(self) -> dict[str, tuple[int, int]]:
         """Return the messages and the consumers of each queue of the case."""
-        if isinstance(self.broker, RabbitNode):
+        if not isinstance(self.broker, testing.Broker):
             columns = ("name", "messages", "consumers")
             listed = self.broker.ctl("list_queues", "--no-table-headers", *columns)
             rows = [line.split("\t") for line in listed.splitlines() if "\t" in line]
             return {
-                name: (int(messages), int(consumers))
+                # Of a queue whose node is down, nothing is known.
+                name: (int(messages or 0), int(consumers or 0))
                 for name, messages, consumers in rows
                 if self.namespace in name
             }

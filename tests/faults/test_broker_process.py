@@ -57,7 +57,7 @@ def test_what_a_killed_broker_has_confirmed_is_executed(
         for client in rig.clients:
             client.terminate()
             client.wait(60.0)
-        # What was confirmed is still in the queue, or in work.
+        # What was confirmed is still in the queue, or in progress.
         wait_until(lambda: not rig.queues()[rig.request_queue][0], "no requests", 60.0)
     rig.settle(duplicates=whole(3, 1) * IN_FLIGHT)
 

@@ -187,7 +187,7 @@ def test_what_is_refused_after_a_reconnect_costs_the_rest_nothing(rig: Rig) -> N
             )
             proxy.listen()
         assert client.call.abs(-2) == 2
-        part = server._parts[-1]
+        part = server._worker.intake.consumer
         wait_until(lambda: part.error is not None)
         assert "x-max-priority" in str(part.error)
         before = proxy.up.passed
@@ -299,7 +299,7 @@ def test_of_several_hosts_the_one_that_works_is_found(rig: Rig) -> None:
         closed.bind(("127.0.0.1", 0))
         hosts = ",".join(
             f"127.0.0.1:{port}"
-            for port in (silent.getsockname()[1], closed.getsockname()[1], rig.broker.port)
+            for port in (silent.getsockname()[1], closed.getsockname()[1], rig.port)
         )
         for _ in range(5):
             client = rig.client_here(url=f"amqp://{hosts}/", connect_timeout=0.5)

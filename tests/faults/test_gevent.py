@@ -95,7 +95,7 @@ def test_callers_that_are_killed_anywhere_leave_client_and_connection_whole(rig:
     rig.fault(f"{kills} callers are killed at random")
 
     def caller(call_id: str) -> None:
-        with gevent.Timeout(rig.random.uniform(0.0, 0.02), False):
+        with gevent.Timeout(rig.random.uniform(0.0, 0.02), False):  # type: ignore[arg-type]
             client.call.work(call_id, 0.005)
 
     rig.ledger.forsaken.append("killed")
@@ -228,7 +228,7 @@ def test_a_slow_resolver_holds_nobody_up(rig: Rig, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(resolver, "getaddrinfo", slow)
     rig.fault("a resolver that takes its time")
-    late = rig.client_here(url=f"amqp://localhost:{rig.broker.port}/")
+    late = rig.client_here(url=f"amqp://localhost:{rig.port}/")
     pending = rig.many_here(late, 1)
     for _ in range(20):
         assert rig.one_here(client).outcome == "ok"

@@ -12,6 +12,7 @@ import gevent
 import gevent.ssl as ssl
 import pytest
 from gevent import socket
+from gevent.event import Event
 from gevent.server import StreamServer
 
 import amphora
@@ -110,7 +111,7 @@ class TlsFront:
 
     @property
     def port(self) -> int:
-        return int(self.server.server_port)
+        return int(self.server.server_port or 0)
 
     def close(self) -> None:
         self.server.stop(timeout=1)
@@ -149,8 +150,7 @@ def front(rig: Rig) -> Iterator[Callable[..., TlsFront]]:
     def make(
         certificate: Certificate, change: Callable[[ssl.SSLContext], None] = lambda context: None
     ) -> TlsFront:
-        assert rig.broker.port is not None
-        made.append(TlsFront(rig.broker.port, certificate, change))
+        made.append(TlsFront(rig.port, certificate, change))
         return made[-1]
 
     yield make
@@ -356,6 +356,13 @@ def test_the_documented_permissions_are_enough_and_no_more(rig: Rig, node: Rabbi
         receiving = server.receive_from_queue("alice", block=False)
         assert rig.one_here(client, routing_key="alice").outcome == "ok"
         receiving.stop()
+        # The client may tell the server that a call is cancelled.
+        server.add_function(Event().wait, name="hold", cancellable=True)
+        held = client.defer.hold()
+        wait_until(lambda: server.running == 1)
+        held.cancel()
+        wait_until(lambda: server.running == 0)
+        assert server.statistics.cancelled == 1
         # Requests that come back are counted on the broker.
         pending = rig.many_here(client, 1, 1.0)
         wait_until(lambda: server.running == 1)
@@ -368,6 +375,15 @@ def test_the_documented_permissions_are_enough_and_no_more(rig: Rig, node: Rabbi
             channel = session.channel()
             with pytest.raises(amphora.ChannelClosed, match="403"):
                 channel.queue_declare("rpc_other_request")
+        # What a client may not touch of the control exchange.
+        with amphora.Session(urls["client"]) as session:
+            control = f"rpc_{rig.namespace}_control"
+            for touch in (
+                lambda channel: channel.exchange_delete(control),
+                lambda channel: channel.queue_declare(f"rpc_{rig.namespace}_mine_control"),
+            ):
+                with pytest.raises(amphora.AccessRefused):
+                    touch(session.channel())
         rig.settle(duplicates=1)
     finally:
         for role in urls:

@@ -12,6 +12,7 @@ import pytest
 
 import amphora
 from tests.faults import whole
+from tests.faults.ledger import Ledger
 from tests.faults.proxy import EAT, PASS
 from tests.faults.rig import CALLERS, Rig
 from tests.support.rabbitmq import RabbitNode
@@ -29,6 +30,11 @@ def eat_acks(name: tuple[int, int] | None) -> str:
 @pytest.mark.time_limit(120)
 @pytest.mark.parametrize("kind", ["call", "cast"])
 def test_requests_whose_confirms_are_lost_are_sent_again(rig: Rig, kind: str) -> None:
+    assert requests_whose_confirms_are_lost(rig, kind).duplicated
+
+
+def requests_whose_confirms_are_lost(rig: Rig, kind: str) -> Ledger:
+    """Have many requests sent again that have arrived; return the ledger."""
     proxy = rig.proxy()
     rig.serve()
     # Only for connections to come.
@@ -39,8 +45,7 @@ def test_requests_whose_confirms_are_lost_are_sent_again(rig: Rig, kind: str) ->
         proxy.heal()
         proxy.reset()
     rig.wait_for_answers(whole(2_000, 300))
-    ledger = rig.settle(duplicates=2_000 if kind == "call" else 2 * CALLERS)
-    assert ledger.duplicated
+    return rig.settle(duplicates=2_000 if kind == "call" else 2 * CALLERS)
 
 
 @pytest.mark.case("B-51", short=True)

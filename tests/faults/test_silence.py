@@ -19,7 +19,7 @@ DETECTION = 2 * HEARTBEAT + 1
 BUSY = 2.0
 # The broker gives a client up after this.
 BROKERS_DETECTION = 3 * HEARTBEAT
-# A fault may cost the executions that were in work and the requests that were not confirmed.
+# A fault may cost the executions that were in progress and the requests that were not confirmed.
 IN_FLIGHT = 2 * PREFETCH + CALLERS
 
 

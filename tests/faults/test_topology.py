@@ -9,7 +9,7 @@ from time import monotonic
 import gevent
 import pytest
 
-import amphora.rpc.client
+import amphora.rpc.client.response_queue
 from amphora.transport.channel import Channel
 from amphora.wire.properties import Properties
 from tests.faults import whole
@@ -104,7 +104,7 @@ def test_a_queue_of_other_settings_is_an_error_that_names_it_and_harms_nobody_el
         other = amphora.AmqpRpcServer(f"{rig.namespace}-other", session=session)
         other.add_function(abs)
         other.serve()
-        part = server._parts[-1]
+        part = server._worker.intake.consumer
         wait_until(lambda: part.error is not None)
         for words in (rig.request_queue, "x-max-priority", "406"):
             assert words in str(part.error)
@@ -126,7 +126,7 @@ def test_a_queue_of_other_settings_is_an_error_that_names_it_and_harms_nobody_el
 def test_calls_of_a_client_that_was_away_longer_than_its_queue_is_kept_are_told(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(amphora.rpc.client, "RESPONSE_QUEUE_EXPIRES_MS", 1_500)
+    monkeypatch.setattr(amphora.rpc.client.response_queue, "EXPIRES", 1.5)
     proxy = rig.proxy()
     server = rig.server_here()
     client = rig.client_here(url=proxy.url)
@@ -219,7 +219,7 @@ def test_an_exchange_that_is_deleted_costs_no_connection_and_no_hot_loop(
 def test_callers_of_purged_requests_get_no_result(rig: Rig) -> None:
     client = rig.client_here(timeout=3.0)
     pending = rig.many_here(client, PENDING)
-    wait_until(lambda: not client.session.publisher.unsettled and client.pending == PENDING)
+    wait_until(lambda: not client.session.publisher.unconfirmed and client.pending == PENDING)
     rig.fault("the request queue is purged")
     on_a_channel(rig, lambda channel: channel.queue_purge(rig.request_queue))
     rig.server_here()

@@ -83,7 +83,7 @@ def make_client(url: str, namespace: str) -> Iterator[MakeClient]:
     """Make clients of the test's namespace.  They are closed at the end of the test."""
     with ExitStack() as made:
 
-        def make(kind: type[AmqpRpcClient] = AmqpRpcClient, **settings: Any) -> Any:
+        def make(kind: type[Any] = AmqpRpcClient, **settings: Any) -> Any:
             settings.setdefault("url", None if "session" in settings else url)
             settings.setdefault("timeout", CALL_TIMEOUT)
             return made.enter_context(kind(namespace, **settings))

@@ -19,7 +19,7 @@ from amphora import (
     WrongResult,
 )
 from tests.support.brokers import Broker, ManagedBroker
-from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
 
@@ -289,7 +289,7 @@ def test_an_exception_with_strange_arguments_is_answered(
         raise OddError
 
     with pytest.raises(RemoteException, match="OddError"):
-        make_client().call(timeout=5).fail()
+        make_client().call(timeout=30).fail()
 
 
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
@@ -450,8 +450,8 @@ def test_a_name_that_cannot_be_sent_is_told_in_text_that_can_be_printed(
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
 @pytest.mark.parametrize(
     "value",
-    [Unsendable(), "\ud800", {"a": [object()]}, {1j: 2}, (n for n in range(3)), "x" * 17_000_000],
-    ids=["object", "surrogate", "nested", "key", "generator", "huge"],
+    [Unsendable(), "\ud800", {"a": [object()]}, {1j: 2}, "x" * 17_000_000],
+    ids=["object", "surrogate", "nested", "key", "huge"],
 )
 def test_a_result_that_cannot_be_sent_is_an_error_at_once(
     make_server: MakeServer, make_client: MakeClient, serializer: str, value: Any
@@ -515,27 +515,6 @@ def test_a_result_that_holds_itself_is_an_error(
 # -- no result ------------------------------------------------------------------------------------
 
 
-def test_no_result_says_that_the_request_waits_or_runs(
-    make_server: MakeServer, make_client: MakeClient
-) -> None:
-    client = make_client()
-    with pytest.raises(NoResult) as caught:
-        client.call(timeout=0.2).hold()
-    expected = "within 0.2 s: the request is in the queue or running"
-    assert str(caught.value).endswith(expected)
-    assert caught.value.executed is None
-
-    gate = Gate()
-    make_server(gate.hold)
-    result = client.defer(timeout=1).hold()
-    wait_until(lambda: gate.entered or result.ready())
-    with pytest.raises(NoResult) as caught:
-        result.get()
-    assert "the request is in the queue or running" in str(caught.value)
-    assert caught.value.executed is None
-    gate.open()
-
-
 def test_no_result_says_that_there_is_no_broker(namespace: str, closed_port: int) -> None:
     with AmqpRpcClient(namespace, amqp_port=closed_port) as client:
         first = client.defer.add(1, 2)
@@ -546,7 +525,7 @@ def test_no_result_says_that_there_is_no_broker(namespace: str, closed_port: int
         assert str(caught.value) == (
             f"no result of {namespace}.add within 0.2 s: the request was not sent;"
             f" no connection to 127.0.0.1:{closed_port}: Connection refused;"
-            " `amphora broker` starts one here"
+            f" `amphora broker --port {closed_port}` starts one here"
         )
         assert caught.value.executed is False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -16,13 +17,16 @@ from amphora import (
     AmqpRpcFanoutClient,
     AmqpRpcFanoutServer,
     AmqpRpcServer,
+    Gathered,
     IgnoreRequest,
     NoResult,
     RemoteException,
     Reply,
     Unroutable,
 )
+from amphora.rpc.client.management import ManagementClient
 from tests.support.brokers import Broker, ManagedBroker
+from tests.support.recorder import Recorder
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
 from tests.support.waiting import wait_until
 
@@ -133,6 +137,21 @@ def test_without_any_server_a_request_is_unroutable(client: AmqpRpcFanoutClient)
         client.cast(wait_publish=True).f()
 
 
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_for_many_requests_without_a_server_the_broker_is_asked_once(
+    make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    with Recorder(broker.port) as recorder:
+        client = make_client(kind=AmqpRpcFanoutClient, url=recorder.url)
+        results = [client.defer.f() for _ in range(100)]
+        for result in results:
+            with pytest.raises(Unroutable, match="no server is there"):
+                result.get()
+    # RabbitMQ 4 leaves nothing open, and is not asked.
+    looks = [question for question in recorder.questions if "rollcall" in question.about]
+    assert len(looks) <= 1, looks
+
+
 def test_a_stopped_server_leaves_no_queue_behind(
     start: Start, client: AmqpRpcFanoutClient, broker: Broker, namespace: str
 ) -> None:
@@ -179,8 +198,9 @@ def test_there_are_no_routing_keys(client: AmqpRpcFanoutClient, way: str) -> Non
 
 
 def test_there_are_no_request_queues_for_keys(client: AmqpRpcFanoutClient) -> None:
-    with pytest.raises(TypeError, match="every server gets every request"):
-        client.create_new_request_queue("Alice")
+    for method in ("create_new_request_queue", "remove_request_queue"):
+        with pytest.raises(AttributeError, match="every server gets every request"):
+            getattr(client, method)
 
 
 def test_an_ordinary_client_is_told_that_the_namespace_is_not_its_kind(
@@ -204,6 +224,16 @@ def test_gather_returns_the_answers_of_all_servers(
     assert sorted(client.gather(timeout=LONG).f().values()) == [0, 1, 2]
     assert sorted(client.gather.f().values()) == [0, 1, 2]
     assert client.pending == 0
+
+
+def test_a_gather_with_all_answers_is_complete_and_ends_at_once(
+    start: Start, client: AmqpRpcFanoutClient
+) -> None:
+    servers = [start(f=returns(number)) for number in range(3)]
+    assert whole(client.gather(timeout=LONG).f(), servers)
+    began = monotonic()
+    assert all(whole(client.gather(timeout=LONG).f(), servers) for _ in range(20))
+    assert monotonic() - began < 10, "it waits although nobody is missing"
 
 
 def test_replies_come_as_they_arrive(start: Start, client: AmqpRpcFanoutClient) -> None:
@@ -245,7 +275,9 @@ def test_servers_that_ignore_are_not_waited_for_and_do_not_appear(
 def test_without_servers_there_are_no_answers_at_once(
     start: Start, client: AmqpRpcFanoutClient
 ) -> None:
-    assert list(client.gather(timeout=LONG).f()) == []
+    gathered = client.gather(timeout=LONG).f()
+    assert list(gathered) == []
+    assert gathered.complete
     start(f=returns(1)).stop()
     assert client.gather(timeout=LONG).f().values() == []
 
@@ -260,7 +292,9 @@ def test_a_server_that_is_gone_without_a_word_is_not_waited_for(
     assert answers(list(client.gather(timeout=LONG).f())) == {left.worker_id: "there"}
     left.stop()
     # Its queue is still there, and nobody else.
-    assert list(client.gather(timeout=LONG).f()) == []
+    gathered = client.gather(timeout=LONG).f()
+    assert list(gathered) == []
+    assert (gathered.complete, gathered.expected, gathered.timed_out) == (False, 0, False)
 
 
 def test_gather_does_not_end_before_all_have_answered(
@@ -285,7 +319,7 @@ def test_at_the_timeout_gather_ends_with_what_has_come(
     gate = Gate()
     quick = start(f=returns(1))
     start(f=gate.hold)
-    assert answers(list(client.gather(timeout=0.3).f())) == {quick.worker_id: 1}
+    assert answers(list(client.gather(timeout=1.5).f())) == {quick.worker_id: 1}
     gate.open()
     assert client.pending == 0
 
@@ -312,6 +346,7 @@ def test_a_server_that_has_answered_and_left_does_not_stand_for_another(
     leaving: list[gevent.Greenlet] = []
 
     def start_leaver() -> AmqpRpcServer:
+        server: AmqpRpcServer
         server = start(leave=lambda *_: leaving.append(gevent.spawn(server.stop)))
         return server
 
@@ -449,6 +484,105 @@ def test_a_gather_begun_while_the_broker_is_away_is_answered_when_it_is_back(
     assert answers(list(client.gather(timeout=LONG).f())) == {server.worker_id: 1}
 
 
+# -- gather while connections are lost ------------------------------------------------------------
+
+
+def slowly(value: Any, seconds: float = 0.4) -> Callable[..., Any]:
+    """Return a function that is still running when connections are lost."""
+
+    def run(*args: Any) -> Any:
+        gevent.sleep(seconds)
+        return value
+
+    return run
+
+
+def whole(gathered: Gathered, servers: list[AmqpRpcServer]) -> bool:
+    """Return whether a gather brings the answers of these servers, and says so."""
+    ids = {reply.worker for reply in gathered}
+    return ids == {server.worker_id for server in servers} and gathered.complete
+
+
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.03, 0.2, 0.4])
+def test_a_gather_goes_on_when_the_broker_closes_all_connections(
+    make_client: MakeClient, start: Start, managed_broker: ManagedBroker, after: float
+) -> None:
+    client = make_client(kind=AmqpRpcFanoutClient)
+    servers = [start(f=slowly(1)) for _ in range(3)]
+    assert whole(client.gather(timeout=LONG).f(), servers)
+    gathered = client.gather(timeout=LONG).f()
+    gathering = gevent.spawn(whole, gathered, servers)
+    gathering.join(timeout=after)
+    managed_broker.close_all_connections()
+    assert gathering.get(), gathered
+
+
+def test_a_gather_begun_while_all_connect_again_waits_for_them(
+    make_client: MakeClient, start: Start, managed_broker: ManagedBroker
+) -> None:
+    client = make_client(kind=AmqpRpcFanoutClient)
+    servers = [start(f=returns(1)) for _ in range(3)]
+    assert whole(client.gather(timeout=LONG).f(), servers)
+    managed_broker.close_all_connections()
+    gathered = [client.gather(timeout=LONG).f() for _ in range(2)]
+    assert all(whole(each, servers) for each in gathered)
+
+
+def test_a_server_alone_that_loses_its_connection_is_waited_for(
+    start: Start, client: AmqpRpcFanoutClient, make_session: MakeSession
+) -> None:
+    sessions = [make_session() for _ in range(2)]
+    servers = [start({"session": session}, f=slowly(1)) for session in sessions]
+    for session in sessions:
+        gathered = client.gather(timeout=LONG).f()
+        gathering = gevent.spawn(whole, gathered, servers)
+        gathering.join(timeout=0.1)
+        assert session.consuming.connection is not None
+        session.consuming.connection.close()
+        assert gathering.get(), gathered
+
+
+def test_commands_go_on_when_the_broker_closes_all_connections(
+    make_server: MakeServer, url: str, managed_broker: ManagedBroker
+) -> None:
+    servers = [make_server(serve=False) for _ in range(2)]
+    for server in servers:
+        server.add_command(slowly("done"), "slow")
+        server.serve()
+    wait_until(lambda: all(server.ready for server in servers))
+    with ManagementClient(url=url) as management:
+        gathered = management.ask(servers[0].namespace, "slow", timeout=LONG)
+        gathering = gevent.spawn(whole, gathered, servers)
+        gathering.join(timeout=0.2)
+        managed_broker.close_all_connections()
+        assert gathering.get(), gathered
+
+
+def test_a_gather_says_how_many_are_missing(
+    start: Start, client: AmqpRpcFanoutClient, make_session: MakeSession
+) -> None:
+    gate, session = Gate(), make_session()
+    left = start(f=returns(1))
+    start({"session": session}, f=gate.hold)
+    late = client.gather(timeout=0.5).f()
+    assert len(list(late)) == 1
+    assert (late.timed_out, late.complete, late.missing) == (True, False, 1)
+    gathered = client.gather(timeout=LONG).f()
+    iterator = iter(gathered)
+    assert next(iterator).worker == left.worker_id
+    assert not gathered.complete
+    rest = gevent.spawn(list, iterator)
+    wait_until(lambda: gathered.missing == 1)
+    session.close()
+    assert rest.get() == []
+    assert (gathered.timed_out, gathered.complete) == (False, False)
+    assert (gathered.expected, gathered.missing) == (2, 1)
+    gate.open()
+    again = client.gather(timeout=LONG).f()
+    assert len(list(again)) == 1
+    assert (again.complete, again.expected, again.missing) == (True, 1, 0)
+
+
 # -- ignoring in ordinary servers -----------------------------------------------------------------
 
 
@@ -471,7 +605,7 @@ def test_a_request_that_nobody_wants_does_not_run_in_circles(
     deliveries = 0
     server = make_server()
 
-    @server.add_function(name="f")
+    @server.add_function(name="f")  # type: ignore[call-overload]
     def ignore() -> None:
         nonlocal deliveries
         deliveries += 1

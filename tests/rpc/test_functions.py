@@ -186,5 +186,5 @@ def test_a_namespace_that_cannot_name_a_queue_is_refused(namespace: Any) -> None
 
 @pytest.mark.parametrize("concurrency", [0, -1, 65536, True])
 def test_an_impossible_concurrency_is_refused(namespace: str, concurrency: int) -> None:
-    with pytest.raises(ValueError, match="concurrency must be 1 to 65535"):
+    with pytest.raises(ValueError, match="concurrency must be a whole number from 1 to 65535"):
         AmqpRpcServer(namespace, concurrency=concurrency)

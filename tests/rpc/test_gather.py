@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 import gevent
 import pytest
 
-from amphora.rpc.gather import Gathered
+from amphora.errors import NoResult
+from amphora.rpc.client.gather import Gathered, PendingGather
+from amphora.rpc.client.pending import Pending
 from amphora.transport.publisher import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 
@@ -21,23 +22,29 @@ class Room:
     def __init__(self, there: int) -> None:
         self.there = there
         template = PropertiesTemplate(Properties())
-        self.outgoing = Outgoing("", "", template, "1", b"", needs=(), on_settled=None)
+        self.outgoing = Outgoing("", "", template, "1", b"", needs=(), on_done=None)
         # Those of `there` who have left since they were counted.
         self.left: set[str] = set()
-        roll_call: Any = self
-        self.gathered = Gathered(lambda _: None, "f", TIMEOUT, self.outgoing, roll_call)
+        self.request = PendingGather(self, "f", TIMEOUT, self.outgoing, self)  # type: ignore[arg-type]
+        self.gathered = Gathered(self.request)
         self.asked_when_sent: list[bool] = []
 
     def send(self) -> None:
         """Have the broker confirm the request."""
         self.outgoing.confirmed(True, None)
 
+    def discard(self, pending: Pending) -> None:
+        pass
+
     def count(self) -> int:
-        self.asked_when_sent.append(self.outgoing.settled)
+        self.asked_when_sent.append(self.outgoing.done)
         return self.there
 
-    def gone(self, workers: Collection[str]) -> int:
-        return len(self.left.intersection(workers))
+    def gone(self, workers: Collection[str]) -> frozenset[str]:
+        return frozenset(self.left.intersection(workers))
+
+    def back_at(self) -> float:
+        return 0.0
 
 
 @pytest.fixture
@@ -63,7 +70,7 @@ def test_it_does_not_end_before_its_request_was_sent(
     assert not gathering.ready()
     room.there = 1
     room.send()
-    room.gathered.answered("first", 1, None)
+    room.request.answered("first", 1, None)
     assert gathering.get(timeout=TIMEOUT) == ["first"]
     assert all(room.asked_when_sent)
 
@@ -74,9 +81,11 @@ def test_it_ends_when_all_have_answered_or_ignored(
     room = Room(there=2)
     room.send()
     gathering = gather(room)
-    room.gathered.ignored("first")
-    room.gathered.answered("second", 1, None)
+    room.request.ignored("first")
+    room.request.answered("second", 1, None)
     assert gathering.get(timeout=TIMEOUT) == ["second"]
+    assert room.gathered.complete
+    assert (room.gathered.expected, room.gathered.missing) == (2, 0)
 
 
 def test_it_does_not_wait_for_a_server_that_goes(
@@ -85,11 +94,14 @@ def test_it_does_not_wait_for_a_server_that_goes(
     room = Room(there=2)
     room.send()
     gathering = gather(room)
-    room.gathered.answered("first", 1, None)
+    room.request.answered("first", 1, None)
     while not room.asked_when_sent:
         gevent.sleep(0.001)
     room.there = 1
     assert gathering.get(timeout=TIMEOUT) == ["first"]
+    assert not room.gathered.complete
+    assert (room.gathered.expected, room.gathered.missing) == (2, 1)
+    assert not room.gathered.timed_out
 
 
 def test_an_answer_of_a_late_server_is_not_taken_for_that_of_another(
@@ -98,14 +110,14 @@ def test_an_answer_of_a_late_server_is_not_taken_for_that_of_another(
     room = Room(there=2)
     room.send()
     gathering = gather(room)
-    room.gathered.answered("first", 1, None)
+    room.request.answered("first", 1, None)
     while not room.asked_when_sent:
         gevent.sleep(0.001)
     room.there = 3
-    room.gathered.answered("late", 2, None)
+    room.request.answered("late", 2, None)
     gathering.join(timeout=0.2)  # long enough for several counts
     assert not gathering.ready()
-    room.gathered.answered("second", 3, None)
+    room.request.answered("second", 3, None)
     assert gathering.get(timeout=TIMEOUT) == ["first", "late", "second"]
 
 
@@ -116,10 +128,21 @@ def test_who_has_answered_and_left_does_not_stand_for_one_who_is_there(
     room.send()
     # Two of three have answered and are gone before anybody was counted.
     room.left = {"first", "second"}
-    room.gathered.answered("first", 1, None)
-    room.gathered.answered("second", 2, None)
+    room.request.answered("first", 1, None)
+    room.request.answered("second", 2, None)
     gathering = gather(room)
     gathering.join(timeout=0.2)  # long enough for several counts
     assert not gathering.ready()
-    room.gathered.answered("third", 3, None)
+    room.request.answered("third", 3, None)
     assert gathering.get(timeout=TIMEOUT) == ["first", "second", "third"]
+
+
+def test_one_that_had_ended_before_anybody_looked_knows_whether_it_is_complete() -> None:
+    for there, complete in ((1, True), (2, False)):
+        room = Room(there)
+        room.send()
+        room.request.answered("first", 1, None)
+        room.request.fail(NoResult("late"))
+        assert [reply.worker for reply in room.gathered] == ["first"]
+        assert room.gathered.timed_out
+        assert room.gathered.complete is complete

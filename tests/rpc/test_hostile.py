@@ -19,7 +19,7 @@ from amphora import (
     Unroutable,
     testing,
 )
-from amphora.rpc import naming
+from amphora.rpc.contract import naming
 from amphora.transport.channel import Channel
 from amphora.wire.codec import encode_publish_payload
 from amphora.wire.content import encode_content
@@ -202,13 +202,15 @@ def test_requests_and_answers_carry_nothing_that_a_caller_can_forge(
         answer = stranger.receive()
     for properties in (request.properties, answer.properties):
         assert properties.user_id is None
-        assert properties.headers is None
         assert properties.priority is None
         assert properties.cluster_id is None
+    # Amphora's own alone.
+    assert (request.properties.headers or {}).keys() == {"x-amphora-takes", "x-amphora-sent"}
+    assert answer.properties.headers is None
     assert json.loads(answer.body) == {"result": 3}
-    for option in ("priority", "headers", "expiration", "user_id", "reply_to", "exchange"):
+    for option in ("priority", "expiration", "user_id", "reply_to", "exchange"):
         with pytest.raises(TypeError, match=option):
-            client.call(**{option: "x"})
+            client.call(**{option: "x"})  # type: ignore[arg-type]
 
 
 def test_nobody_chooses_the_name_of_a_client_or_of_its_queue(
@@ -249,7 +251,7 @@ def test_calls_that_are_never_answered_leave_nothing_behind(
         with pytest.raises(NoResult):
             result.get()
     assert client.pending == 0
-    wait_until(lambda: client.session.publisher.unsettled == 0)
+    wait_until(lambda: client.session.publisher.unconfirmed == 0)
     gate.open()
     assert client.call.hold("next") == "next"
 

@@ -281,7 +281,7 @@ def test_requests_that_share_one_id_are_all_answered(
     [
         lambda: msgspec.json.decode(b"{"),
         lambda: b"\xff".decode(),
-        lambda: {}["missing"],
+        lambda: dict[str, int]()["missing"],
         lambda: Properties(headers={"a": object()}),
     ],
     ids=["decode", "utf-8", "key", "none"],

@@ -130,7 +130,7 @@ def test_a_worker_whose_handlers_are_all_busy_answers_all_the_same(
     [stats] = management.ask(namespace, "stats").values()
     assert stats["in_flight"] == 2
     gate.open()
-    gevent.joinall(results)
+    gevent.wait(results)
 
 
 @pytest.mark.parametrize("command", ["kill", "eval"])
@@ -160,14 +160,14 @@ def test_kill_stops_a_worker_warmly(
     gate = Gate()
     server = make_server(gate.hold, management={"kill"})
     ready([server], management)
-    result = make_client().defer.hold("in work")
+    result = make_client().defer.hold("in progress")
     wait_until(lambda: gate.entered)
     with caplog.at_level(logging.WARNING, "amphora.audit"):
         [answer] = management.ask(namespace, "kill").values()
     assert answer["stopping"] is True
     wait_until(lambda: server.state == "stopping")
     gate.open()
-    assert result.get() == "in work"
+    assert result.get() == "in progress"
     wait_until(lambda: server.state == "stopped")
     assert f"{server.worker_id}: kill" in caplog.text
 
@@ -175,20 +175,22 @@ def test_kill_stops_a_worker_warmly(
 def test_eval_is_logged_and_answers_with_the_value(
     make_server: MakeServer,
     management: ManagementClient,
+    url: str,
     namespace: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = make_server(add, management={"eval"})
     ready([server], management)
     with caplog.at_level(logging.WARNING, "amphora.audit"):
-        assert management.ask(namespace, "eval", "server.concurrency + 1").values() == [101]
+        with ManagementClient(url=url, identify=True) as named:
+            assert named.ask(namespace, "eval", "server.concurrency + 1").values() == [101]
         [reply] = management.ask(namespace, "eval", "1 / 0\n")
     assert isinstance(reply.error, RemoteException)
     assert reply.error.error_type == "ZeroDivisionError"
     lines = [record.getMessage() for record in caplog.records if record.name == "amphora.audit"]
     assert lines == [
-        f"{server.worker_id}: eval 'server.concurrency + 1'",
-        f"{server.worker_id}: eval '1 / 0\\n'",
+        f"{server.worker_id}: eval by guest: 'server.concurrency + 1'",
+        f"{server.worker_id}: eval by a client that does not say who it is: '1 / 0\\n'",
     ]
 
 
@@ -260,3 +262,50 @@ def test_a_worker_that_was_disconnected_answers_again(
     wait_until(lambda: server.session.consuming.connects == 2)
     ready([server], management)
     assert [reply.worker for reply in management.ask(namespace, "ping")] == [server.worker_id]
+
+
+def test_a_command_can_want_no_answer(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    told: list[str] = []
+    servers = [make_server(add, serve=False) for _ in range(2)]
+    for server in servers:
+        server.add_command(told.append, "note")
+        server.serve()
+    ready(servers, management)
+    assert management.tell(namespace, "note", "all") is None  # type: ignore[func-returns-value]
+    wait_until(lambda: told == ["all", "all"])
+    management.tell(namespace, "note", "one", worker=servers[0].worker_id)
+    wait_until(lambda: told == ["all", "all", "one"])
+    assert management.pending == 0
+    assert management.unexpected_responses == 0
+
+
+def test_a_command_without_an_answer_may_be_for_nobody(
+    management: ManagementClient, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "amphora"):
+        management.tell(namespace, "note")
+        assert list(management.ask(namespace, "note")) == []
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("way", ["call", "defer", "cast"])
+def test_a_management_client_calls_no_functions(
+    make_server: MakeServer, management: ManagementClient, way: str
+) -> None:
+    make_server(add)
+    with pytest.raises(AttributeError, match=r"write ask\(namespace, command\)"):
+        getattr(management, way)
+    assert management.pending == 0
+
+
+def test_a_management_client_has_no_request_queues(
+    broker: Broker, management: ManagementClient
+) -> None:
+    for method in ("create_new_request_queue", "remove_request_queue"):
+        with pytest.raises(AttributeError, match="has no request queues"):
+            getattr(management, method)
+    with pytest.raises(AttributeError, match="calls no functions"):
+        management.tune_function  # type: ignore[attr-defined]  # noqa: B018
+    assert not broker.queue_exists("rpc_mgt_queue_oops")

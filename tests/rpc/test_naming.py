@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp import commands
 
-from amphora.rpc import naming
+from amphora.rpc.contract import naming
 from tests.support.brokers import Broker
 from tests.support.rpc import MakeClient, MakeServer
 
@@ -185,6 +185,41 @@ def test_a_namespace_that_could_be_taken_for_something_else_is_refused(namespace
 @pytest.mark.parametrize("namespace", ["a", "math", "a.b:c-d_e", "queue", "queues_", "a" * 100])
 def test_a_plain_namespace_is_taken(namespace: str) -> None:
     assert naming.check_namespace(namespace) == namespace
+
+
+@given(namespaces)
+def test_a_worker_s_id_is_its_namespace_and_a_number_and_no_two_are_equal(namespace: str) -> None:
+    one, other = naming.new_worker_id(namespace), naming.new_worker_id(namespace)
+    assert one != other
+    of, _, number = one.rpartition("-")
+    assert of == namespace
+    assert naming.is_worker_number(number)
+
+
+@given(st.one_of(st.text(max_size=12), st.sampled_from(["", "0123456789", "012345678g"])))
+def test_a_worker_s_number_is_ten_hex_digits(text: str) -> None:
+    assert naming.is_worker_number(text) == bool(re.fullmatch(r"[0-9a-f]{10}", text))
+
+
+def test_ids_that_nobody_can_guess_are_long_and_differ() -> None:
+    ids = {naming.new_id() for _ in range(100)}
+    assert len(ids) == 100
+    assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in ids)
+    assert all(naming.check_client_id(each) == each for each in ids)
+
+
+@pytest.mark.parametrize("uuid", ["", "a b", "é", "a\n", "a" * 101, "queue_", "queue_1", None, 7])
+def test_a_client_s_own_id_may_not_be_taken_for_something_else(uuid: object) -> None:
+    with pytest.raises(ValueError, match="the uuid"):
+        naming.check_client_id(uuid)  # type: ignore[arg-type]
+
+
+def test_only_known_types_of_queues_have_arguments() -> None:
+    assert naming.queue_arguments("classic") == {"x-queue-type": "classic"}
+    assert naming.queue_arguments("quorum")["x-queue-type"] == "quorum"
+    for queue_type in ("stream", "", None):
+        with pytest.raises(ValueError, match="queue_type must be one of"):
+            naming.queue_arguments(queue_type)  # type: ignore[arg-type]
 
 
 def test_hostile_labels_and_keys_work_on_the_broker_and_reach_only_their_own(

@@ -66,7 +66,7 @@ def test_a_server_made_before_the_fork_serves_in_each_child(
     release = tmp_path / "release"
     program = run_program("preforking")
     results = [make_client().defer.wait_for_file(str(release)) for _ in range(2)]
-    # Each has one request in work, and neither takes a second one.
+    # Each has one request in progress, and neither takes a second one.
     wait_until(lambda: len([line for line in program.lines if line.startswith("holding")]) == 2)
     assert len(set(program.lines)) == 2
     release.touch()

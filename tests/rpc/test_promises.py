@@ -125,7 +125,10 @@ def test_closing_and_stopping_end_though_the_broker_is_frozen(
     result = client.defer.hold()
     wait_until(lambda: gate.entered)
     managed_broker.freeze()
-    ending = [gevent.spawn(client.close), gevent.spawn(server.stop, timeout=0)]
+    ending: list[gevent.Greenlet] = [
+        gevent.spawn(client.close),
+        gevent.spawn(server.stop, timeout=0),
+    ]
     with gevent.Timeout(20):
         gevent.joinall(ending, raise_error=True)
     assert (client.state, server.state) == ("closed", "stopped")
@@ -245,7 +248,7 @@ def test_what_waits_for_a_confirm_is_sent_again_and_answered_once(
             results.append(client.defer.add(len(results), 0))
             gevent.sleep(0.005)
         closing.get()
-    gevent.joinall(results)
+    gevent.wait(results)
     assert all(result.successful() for result in results)
     assert client.pending == 0
     assert server.processed >= len(results)

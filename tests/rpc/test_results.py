@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
+from typing import Any
 
 import gevent
 import pytest
+from gevent.event import AsyncResult
 from gevent.pool import Pool
 
-from amphora import AmqpRpcClient, NoResult, Result, WrongRequest
+import amphora
+from amphora import AmqpRpcClient, ConnectionLost, NoResult, Result, WrongRequest
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
@@ -21,7 +25,7 @@ def test_gevent_waits_for_results(make_server: MakeServer, make_client: MakeClie
     make_server(add)
     client = make_client()
     results = [client.defer.add(n, 1) for n in range(10)]
-    done = gevent.wait(results, timeout=5)
+    done = gevent.wait(results, timeout=30)
     assert sorted(result.get() for result in done) == list(range(1, 11))
 
 
@@ -36,7 +40,7 @@ def test_gevent_iterates_over_results_in_the_order_of_their_coming(
     results = [client.defer(function_name=name)(name) for name in "abc"]
     arrived = []
     gates["c"].open()
-    for result in gevent.iwait(results, timeout=5):
+    for result in gevent.iwait(results, timeout=30):
         arrived.append(result.get())
         gates["a" if len(arrived) == 2 else "b"].open()
     assert arrived == ["c", "b", "a"]
@@ -47,8 +51,8 @@ def test_gevent_joins_results_beside_greenlets(
 ) -> None:
     make_server(add)
     client = make_client()
-    results = [client.defer.add(1, 2), gevent.spawn(client.call.add, 3, 4)]
-    gevent.joinall(results, timeout=5)
+    results: list[Any] = [client.defer.add(1, 2), gevent.spawn(client.call.add, 3, 4)]
+    gevent.joinall(results, timeout=30)
     assert [result.get() for result in results] == [3, 7]
 
 
@@ -57,7 +61,7 @@ def test_a_result_raises_what_went_wrong_each_time_it_is_asked(
 ) -> None:
     make_server()
     result = make_client().defer.unknown()
-    result.wait(timeout=5)
+    result.wait(timeout=30)
     assert result.ready()
     assert not result.successful()
     assert isinstance(result.exception, WrongRequest)
@@ -80,7 +84,7 @@ def test_get_with_a_timeout_raises_gevents_timeout_and_can_be_repeated(
         result.get(block=False)
     assert result.wait(timeout=0.01) is None
     gate.open()
-    assert result.get(timeout=5) == "x"
+    assert result.get(timeout=30) == "x"
 
 
 def test_many_greenlets_wait_for_one_result(
@@ -92,7 +96,7 @@ def test_many_greenlets_wait_for_one_result(
     waiting = [gevent.spawn(result.get) for _ in range(10)]
     wait_until(lambda: gate.entered)
     gate.open()
-    gevent.joinall(waiting, timeout=5)
+    gevent.joinall(waiting, timeout=30)
     assert [greenlet.value for greenlet in waiting] == ["x"] * 10
 
 
@@ -160,7 +164,7 @@ def test_a_callers_own_timeout_passes_through_and_frees_the_call(
     with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.05) as own:
         client.call.hold(1)
     assert caught.value is own
-    with gevent.Timeout(0.05, False):
+    with gevent.Timeout(0.05, False):  # type: ignore[arg-type]
         client.call.hold(2)
     assert client.pending == 0
     gate.open()
@@ -179,8 +183,10 @@ def test_a_dropped_result_is_forgotten_at_once(
     assert client.pending == 2
     results.clear()
     assert client.pending == 0
+    client.defer(wait_publish=True).hold(5)
+    assert client.pending == 0
     gate.open()
-    wait_until(lambda: client.unexpected_responses == 5)
+    wait_until(lambda: client.unexpected_responses == 6)
 
 
 def test_a_result_that_somebody_waits_for_is_not_dropped(
@@ -193,7 +199,79 @@ def test_a_result_that_somebody_waits_for_is_not_dropped(
     wait_until(lambda: gate.entered)
     gc.collect()
     gate.open()
-    assert waiting.get(timeout=5) == "x"
+    assert waiting.get(timeout=30) == "x"
+
+
+def test_a_callback_runs_although_nobody_holds_the_result(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    client = make_client()
+    called: list[Result] = []
+    client.defer.hold("x").rawlink(called.append)
+    # In a circle: it is dropped by the garbage collection.
+    circle = client.defer.hold("y")
+    circle.rawlink(partial(lambda circle, _: called.append(circle), circle))
+    del circle
+    chained: AsyncResult[str] = AsyncResult()
+    client.defer.hold("z").rawlink(chained)
+    wait_until(lambda: len(gate.entered) == 3)
+    gc.collect()
+    assert client.pending == 3
+    gate.open()
+    assert chained.get(timeout=30) == "z"
+    wait_until(lambda: len(called) == 2)
+    assert sorted(str(result.get()) for result in called) == ["x", "y"]
+    assert client.pending == 0
+
+
+def test_a_callback_is_told_of_a_call_that_fails_although_nobody_holds_the_result(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(Gate().hold)
+    client = make_client()
+    called: list[Result] = []
+    client.defer(timeout=0.2).hold("late").rawlink(called.append)
+    client.defer(timeout=20).hold("closed").rawlink(called.append)
+    wait_until(lambda: len(called) == 1)
+    client.close()
+    wait_until(lambda: len(called) == 2)
+    assert [type(result.exception) for result in called] == [NoResult, ConnectionLost]
+
+
+def test_a_callback_that_is_taken_back_keeps_no_result(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    client = make_client()
+    called: list[Result] = []
+    result = client.defer.hold("x")
+    result.rawlink(called.append)
+    result.unlink(called.append)
+    assert gevent.wait([result], timeout=0.01) == []
+    del result
+    assert client.pending == 0
+    gate.open()
+    wait_until(lambda: client.unexpected_responses == 1)
+    assert called == []
+
+
+def test_a_result_that_only_an_iteration_holds_arrives(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    client = make_client()
+    ways: tuple[Any, ...] = (gevent.iwait, amphora.iwait, gevent.wait, amphora.wait)
+    waiting = [gevent.spawn(lambda way=way: list(way([client.defer.hold(1)]))) for way in ways]  # type: ignore[call-overload]
+    wait_until(lambda: len(gate.entered) == len(ways))
+    gc.collect()
+    gate.open()
+    for each in waiting:
+        (result,) = each.get(timeout=30)
+        assert result.get() == 1
 
 
 def test_nothing_but_its_holder_keeps_a_finished_result(
@@ -218,7 +296,7 @@ def test_a_call_given_up_before_it_left_is_never_sent(
     gate.open()
     with AmqpRpcClient(namespace, url=managed_broker.url) as client:
         killed = gevent.spawn(client.call.hold, "killed")
-        with gevent.Timeout(0.05, False):
+        with gevent.Timeout(0.05, False):  # type: ignore[arg-type]
             client.call.hold("timed out")
         with pytest.raises(NoResult, match="the request was not sent") as caught:
             client.call(timeout=0.05).hold("expired")

@@ -44,7 +44,7 @@ def test_serving_without_nowait_blocks_until_the_server_is_stopped(
     assert make_client().call.add(1, 2) == 3
     assert not serving.ready()
     server.stop()
-    serving.get(timeout=5)
+    serving.get(timeout=30)
 
 
 def test_serving_without_nowait_ends_with_the_session(
@@ -56,7 +56,7 @@ def test_serving_without_nowait_ends_with_the_session(
     assert make_client().call.add(1, 2) == 3
     session.close()
     with pytest.raises(ConnectionLost, match="was closed"):
-        serving.get(timeout=5)
+        serving.get(timeout=30)
     assert server.state == "stopped"
 
 
@@ -67,7 +67,7 @@ def test_a_server_that_serves_can_be_waited_for(
     waiting = gevent.spawn(server.serve, nowait=False)
     assert make_client().call.add(1, 2) == 3
     server.stop()
-    waiting.get(timeout=5)
+    waiting.get(timeout=30)
 
 
 def test_a_stopped_server_cannot_serve_again(make_server: MakeServer) -> None:
@@ -101,7 +101,7 @@ def test_a_hundred_requests_are_handled_at_once_by_default(
     results = [client.defer.hold(n) for n in range(150)]
     wait_until(lambda: len(gate.entered) == 100)
     gate.open()
-    gevent.joinall(results)
+    gevent.wait(results)
     assert gate.most_inside == 100
 
 
@@ -170,9 +170,9 @@ def test_stop_waits_for_running_handlers_and_sends_their_answers(
     stopping = gevent.spawn(server.stop)
     wait_until(lambda: server.state == "stopping")
     gate.open()
-    stopping.get(timeout=5)
+    stopping.get(timeout=30)
     assert server.state == "stopped"
-    assert [result.get(timeout=5) for result in results] == [0, 1, 2, 3, 4]
+    assert [result.get(timeout=30) for result in results] == [0, 1, 2, 3, 4]
 
 
 def test_a_server_that_prepares_to_stop_finishes_what_it_has_and_takes_nothing_new(
@@ -255,7 +255,7 @@ def test_stopping_twice_and_from_two_greenlets_is_fine(
     stopping = [gevent.spawn(server.stop) for _ in range(3)]
     wait_until(lambda: server.state == "stopping")
     gate.open()
-    gevent.joinall(stopping, timeout=5, raise_error=True)
+    gevent.joinall(stopping, timeout=30, raise_error=True)
     assert all(greenlet.successful() for greenlet in stopping)
     server.stop()
     assert result.get() == "held"
@@ -271,7 +271,7 @@ def test_a_second_stop_can_shorten_the_first(
     patient = gevent.spawn(server.stop)
     wait_until(lambda: server.state == "stopping")
     server.stop(timeout=0.05)
-    patient.get(timeout=5)
+    patient.get(timeout=30)
     assert server.state == "stopped"
     assert not result.ready()
 
@@ -326,7 +326,7 @@ def test_a_handler_can_stop_its_server_and_is_answered_first(
 
     serving = gevent.spawn(server.serve, nowait=False)
     assert make_client().call.end() == "ending"
-    serving.get(timeout=5)
+    serving.get(timeout=30)
     assert server.state == "stopped"
 
 
@@ -392,3 +392,58 @@ def test_a_server_without_a_broker_is_not_ready(namespace: str, closed_port: int
     wait_until(lambda: server.session.consuming.error)
     assert not server.ready
     server.stop()
+
+
+# -- a queue that somebody else has for himself ---------------------------------------------------
+
+
+@pytest.mark.parametrize("nowait", [True, False])
+def test_a_queue_in_exclusive_use_is_told_once_and_served_when_it_is_free(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    namespace: str,
+    nowait: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def said() -> list[str]:
+        lines = [record.getMessage() for record in caplog.records]
+        return [line for line in lines if "in exclusive use" in line]
+
+    first = make_server(add)
+    wait_until(lambda: first.ready)
+    first.stop()
+    server = make_server(add, serve=False)
+    with broker.channel() as stranger:
+        stranger.consume(request_queue(namespace), lambda message: None, "mine", exclusive=True)
+        refused: list[Any] = []
+        # Told of each attempt to set the consumer up.
+        server.session.consuming.watch(lambda link: refused.append(link) if said() else None)
+        serving = gevent.spawn(server.serve, nowait=nowait)
+        wait_until(lambda: len(refused) >= 3)
+        assert not server.ready
+        assert len(said()) == 1
+    assert make_client().call.add(1, 2) == 3
+    assert len(said()) == 1
+    server.stop()
+    serving.get(timeout=30)
+
+
+def test_a_key_s_queue_in_exclusive_use_is_told_once(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = make_client()
+    client.create_new_request_queue("Ann")
+    server = make_server(add)
+    with broker.channel() as stranger:
+        queue = f"rpc_{namespace}_queue_Ann"
+        stranger.consume(queue, lambda message: None, "mine", exclusive=True)
+        receiving = server.receive_from_queue("Ann", max_calls=1, block=False)
+        wait_until(lambda: receiving._receiver.pause >= 0.8)
+    assert client.call(routing_key="Ann").add(1, 2) == 3
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "in exclusive use" in line]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import secrets
 import weakref
 from typing import Any
@@ -13,15 +14,19 @@ import pytest
 
 from amphora import (
     AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
     AmqpRpcServer,
     AuthenticationError,
     ChannelClosed,
     ConnectionLost,
+    ManagementClient,
     Session,
     testing,
 )
+from amphora.arpc import mq
 from amphora.transport.connection import Connection
-from amphora.transport.link import Part
+from amphora.transport.link import Restorable
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
@@ -68,11 +73,12 @@ def test_nothing_connects_before_it_is_used(
     for _ in range(10):
         gevent.sleep(0)
     assert broker.connections_from_here() == 0
-    assert session.state == client.state == server.state == "idle"
+    assert {str(each.state) for each in (session, client, server)} == {"idle"}
     server.serve()
     assert client.call.add(1, 2) == 3
     assert broker.connections_from_here() == 2
-    assert session.state == client.state == "connected"
+    states: list[str] = [session.state, client.state]
+    assert states == ["connected", "connected"]
 
 
 def test_clients_that_come_and_go_leave_nothing_on_their_session(
@@ -119,7 +125,7 @@ def test_calls_that_are_pending_when_the_session_is_closed_fail_at_once(
     wait_until(lambda: gate.entered)
     session.close()
     with pytest.raises(ConnectionLost, match="closed"):
-        result.get(timeout=5)
+        result.get(timeout=30)
     client.close()
     gate.open()
 
@@ -137,7 +143,7 @@ def test_a_broker_can_be_given_by_single_settings(
         "amqp_port": parts.port,
         "amqp_user": parts.username,
         "amqp_password": parts.password,
-        "amqp_vhost": "/",
+        "amqp_vhost": broker.endpoint.vhost,
     }
     with AmqpRpcClient(namespace, **settings) as client:
         assert client.call.add(1, 2) == 3
@@ -184,8 +190,56 @@ def test_a_session_and_its_settings_are_not_given_together(namespace: str, kind:
 
 @pytest.mark.parametrize("kind", [AmqpRpcClient, AmqpRpcServer, Session])
 def test_an_unknown_setting_is_named(namespace: str, kind: Any) -> None:
-    with pytest.raises(TypeError, match="amqp_hots"):
+    with pytest.raises(TypeError) as caught:
         kind(namespace if kind is not Session else None, amqp_hots="localhost")
+    assert f"{kind.__name__} has no option 'amqp_hots'; it has amqp_host, " in str(caught.value)
+    assert str(caught.value).endswith("; did you mean 'amqp_host'?")
+
+
+class Shop(AmqpRpcServer):
+    def __init__(self, namespace: str, *, colour: str = "", **settings: Any) -> None:
+        super().__init__(namespace, **settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "option", "meant"),
+    [
+        (AmqpRpcServer, "AmqpRpcServer", "concurency", "concurrency"),
+        (AmqpRpcClient, "AmqpRpcClient", "tmeout", "timeout"),
+        (AmqpRpcFanoutClient, "AmqpRpcFanoutClient", "serialiser", "serializer"),
+        (AmqpRpcFanoutServer, "AmqpRpcFanoutServer", "traceback", "tracebacks"),
+        (Shop, "Shop", "color", "colour"),
+        (lambda _, **given: ManagementClient(**given), "ManagementClient", "time_out", "timeout"),
+        (lambda _, **given: Session(**given), "Session", "heartbeet", "heartbeat"),
+        (lambda _, **given: mq.AMQPOperations(**given), "AMQPOperations", "user_id", "userid"),
+    ],
+)
+def test_a_misspelt_setting_is_told_with_the_class_and_what_was_meant(
+    namespace: str, make: Any, name: str, option: str, meant: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        make(namespace, **{option: 3})
+    assert str(caught.value).startswith(f"{name} has no option '{option}'; it has ")
+    assert str(caught.value).endswith(f"; did you mean '{meant}'?")
+
+
+def test_a_misspelt_setting_is_told_beside_a_session(namespace: str) -> None:
+    with Session() as session, pytest.raises(TypeError, match="did you mean 'timeout'"):
+        AmqpRpcClient(namespace, session=session, tmeout=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("value", [1.5, "3", True, 0, float("nan"), None, [1]])
+def test_a_number_of_things_is_a_whole_number(namespace: str, value: Any) -> None:
+    for kind, name in (
+        (AmqpRpcServer, "concurrency"),
+        (AmqpRpcServer, "max_attempts"),
+        (AmqpRpcClient, "max_pending"),
+        (AmqpRpcClient, "max_message_size"),
+    ):
+        if value is None and name == "max_message_size":
+            continue
+        with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+            kind(namespace, **{name: value})
 
 
 def test_the_next_of_several_hosts_is_tried(
@@ -223,7 +277,7 @@ def test_a_refused_login_is_told_at_once_and_without_the_password(
 
 
 def test_a_missing_vhost_is_told_at_once(make_client: MakeClient, broker: Broker) -> None:
-    client = make_client(url=broker.url.replace("%2F", "no%2Fwhere"))
+    client = make_client(url=broker.url_of("no/where"))
     with pytest.raises(AuthenticationError, match="vhost 'no/where'"):
         client.call.add(1, 2)
 
@@ -231,7 +285,7 @@ def test_a_missing_vhost_is_told_at_once(make_client: MakeClient, broker: Broker
 def test_an_old_refusal_is_not_said_of_a_connection_that_is_being_set_up() -> None:
     told = []
 
-    class Furniture(Part):
+    class Furniture(Restorable):
         def restore(self, connection: Connection) -> None:
             told.append((session.publishing.state, session.publishing.error))
 
@@ -246,6 +300,14 @@ def test_an_old_refusal_is_not_said_of_a_connection_that_is_being_set_up() -> No
     assert told == [("connected", None)] * 2
 
 
+def test_no_other_broker_is_proposed_instead_of_one_that_went_away() -> None:
+    with testing.Broker() as broker, Session(broker.url) as session:
+        session.channel()
+        broker.close()
+        wait_until(lambda: "refused" in str(session.publishing.error))
+        assert "amphora broker" not in str(session.publishing.error)
+
+
 # -- raw channels ---------------------------------------------------------------------------------
 
 
@@ -256,6 +318,7 @@ def test_a_raw_channel_does_what_amphora_does_not(make_session: MakeSession) -> 
     assert queue
     channel.publish("", queue, Properties(headers={"colour": "red"}, priority=3), b"hello")
     message = wait_until(lambda: channel.get(queue, no_ack=True))
+    assert message is not None
     assert (message.body, message.properties.headers) == (b"hello", {"colour": "red"})
     assert channel.get(queue) is None
 
@@ -268,7 +331,8 @@ def test_a_raw_channel_is_on_one_of_the_sessions_connections(
     channels = [session.channel(consume=consume) for _ in range(3)]
     assert broker.connections_from_here() == 1
     link = session.consuming if consume else session.publishing
-    assert {channel.connection for channel in channels} == {link.connection}
+    assert link.connection is not None
+    assert all(link.connection.name in repr(channel) for channel in channels)
 
 
 def test_what_the_broker_refuses_on_a_raw_channel_hurts_nobody_else(
@@ -308,3 +372,18 @@ def test_a_raw_channel_needs_a_broker(closed_port: int) -> None:
         ),
     ):
         session.channel(timeout=0.2)
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_a_session_that_is_closed_at_any_moment_of_connecting_leaves_nothing(
+    make_session: MakeSession, broker: Broker
+) -> None:
+    for _ in range(300):
+        session = make_session()
+        session.consuming.start()
+        # Somewhere in the handshake, or a turn of the event loop before or behind its end.
+        gevent.sleep(random.uniform(0, 0.004))
+        for _ in range(random.randrange(6)):
+            gevent.sleep(0)
+        session.close()
+    wait_until(lambda: broker.connections_from_here() == 0)

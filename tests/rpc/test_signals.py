@@ -69,6 +69,39 @@ def test_a_second_signal_gives_running_handlers_up_to_another_server(
     assert result.get() == other.pid
 
 
+def test_a_second_signal_ends_a_server_whose_handler_never_gives_way(
+    run_program: RunProgram, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    server = run_program("server")
+    result = make_client().defer.hold_processor_until_file(str(release))
+    server.wait_for("holding the processor")
+    server.terminate()
+    server.wait_for("a handler does not give way; another signal ends it")
+    server.terminate()
+    # As the shell says it: 128 + the number of the signal.
+    assert server.wait(30) == 128 + signal.SIGTERM
+    release.touch()
+    other = run_program("server")
+    assert result.get() == other.pid
+
+
+def test_children_that_a_program_forks_while_it_serves_have_the_signals_of_the_program(
+    run_program: RunProgram, make_client: MakeClient
+) -> None:
+    run_program("server")
+    client = make_client()
+    child = client.call.fork()
+    assert client.call.end_child(child) == -signal.SIGTERM
+
+
+def test_signals_reach_all_servers_of_a_program(run_program: RunProgram) -> None:
+    program = run_program("two_servers", ready="both serve")
+    program.terminate()
+    assert program.wait(30) == 0
+    assert program.lines == ["both serve", "one has stopped", "both have stopped"]
+
+
 def test_a_signal_stops_a_server_that_was_prepared_to_stop(
     run_program: RunProgram, make_client: MakeClient, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from gevent import socket
 from gevent.server import StreamServer
 
 from amphora import AmqpRpcClient, NoResult
+from amphora.transport.endpoint import endpoint
 from tests.support.brokers import Broker
 from tests.support.rpc import MakeServer, add
 from tests.support.tls import TlsProxy
@@ -50,7 +51,7 @@ def make_proxy(broker: Broker, authority: trustme.CA) -> Iterator[MakeProxy]:
             context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_SERVER)
             (certificate or authority.issue_cert("127.0.0.1")).configure_cert(context)
             configure(context)
-            return made.enter_context(TlsProxy(broker.port, context))
+            return made.enter_context(TlsProxy(broker.url, context))
 
         yield make
 
@@ -79,8 +80,7 @@ def test_a_broker_whose_certificate_verifies_is_used(
         # TLS has records of 16 kB.
         for size in (*range(16_384 - 60, 16_384 + 60, 7), 3 * 16_384, 2_000_000):
             assert len(client.call.echo("x" * size)) == size
-        where = f"amqps://guest:***@127.0.0.1:{proxy.port}/"
-        assert repr(client.session) == f"<Session {where} [connected]>"
+        assert repr(client.session) == f"<Session {endpoint(proxy.url)} [connected]>"
     assert proxy.handshakes == 2
     assert proxy.refused == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -10,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 import msgspec
+import pydantic
 import pytest
 
 from amphora import RemoteException, WrongRequest
@@ -84,11 +87,8 @@ class Handlers:
     def mixed(self, plain, day: date, anything: Any, *, key: int = 3) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
         return repr((plain, day, anything, key))
 
-    def opaque(self, value: Opaque) -> str:
+    def unmeetable(self, value: Opaque | None = None) -> str:
         return repr(value)
-
-    def unknown(self, value: Missing, day: date) -> str:  # type: ignore[name-defined]  # noqa: F821
-        return repr((value, day))
 
 
 class Callable:
@@ -154,8 +154,7 @@ HANDLERS = [
             {},
             repr(("2026-01-02", date(2026, 1, 2), "2026-01-02", 3)),
         ),
-        # A hint that cannot be evaluated checks nothing.
-        ("unknown", [1, "2026-01-02"], {}, repr((1, "2026-01-02"))),
+        ("unmeetable", [None], {}, repr(None)),
     ],
 )
 def test_arguments_become_what_the_hints_say(
@@ -202,7 +201,7 @@ def test_the_hints_of_an_object_that_can_be_called_count(
         ("structs", [{"id": "no id", "price": "1"}, {"depth": 1}], "order"),
         ("structs", [{"id": str(IDENTITY), "price": "1"}, {}], "settings"),
         ("many", [1, "2"], "numbers"),
-        ("opaque", ["text"], "value"),
+        ("unmeetable", ["text"], "value"),
     ],
 )
 def test_an_argument_that_does_not_fit_its_hint_is_named(
@@ -278,3 +277,93 @@ def test_deep_nesting_is_an_error_and_no_crash(
     while value:  # taken apart step by step: freeing it at once would be deep as well
         value = value.popitem()[1]
     assert client.call.deep({}) == 0
+
+
+def test_a_warning_of_a_hint_points_at_the_line_that_adds_the_function(
+    make_server: MakeServer,
+) -> None:
+    server = make_server(serve=False)
+
+    def report(account: Missing) -> None:  # type: ignore[name-defined]  # noqa: F821
+        pass
+
+    class Service:
+        def c_report(self, account: Missing) -> None:  # type: ignore[name-defined]  # noqa: F821
+            pass
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        server.add_function(report)
+        server.add_function("other")(report)
+        server.add_service(Service(), name="service")
+        server.add_command(report)
+    first = caught[0].lineno
+    assert [warning.lineno for warning in caught] == [first, first + 1, first + 2, first + 3]
+    assert {warning.filename for warning in caught} == {__file__}
+    assert "report: the argument 'account' is not checked" in str(caught[0].message)
+
+
+def test_a_function_that_nobody_could_call_is_refused_when_it_is_added(
+    make_server: MakeServer,
+) -> None:
+    server = make_server(serve=False)
+
+    def work(opaque: Opaque) -> None:
+        pass
+
+    with pytest.raises(TypeError, match=r"work: the argument 'opaque' .* Opaque: "):
+        server.add_function(work)
+    assert not list(server.functions)
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack"])
+def test_keys_and_models_arrive_as_the_client_had_them(
+    make_server: MakeServer, make_client: MakeClient, serializer: str
+) -> None:
+    server = make_server()
+
+    @server.add_function
+    def keys(table: dict[int, str]) -> list[Any]:
+        return [[type(key).__name__, key, value] for key, value in table.items()]
+
+    @server.add_function
+    def model(model: Model) -> Model:
+        return Model(born=model.born + timedelta(days=1), data=model.data)
+
+    client = make_client(serializer=serializer)
+    assert client.call.keys({1: "a", 2: "b"}) == [["int", 1, "a"], ["int", 2, "b"]]
+    answer = client.call.model(Model(born=date(2026, 1, 2), data=b"text"))
+    assert answer == {"born": "2026-01-03", "data": "text"}
+    with pytest.raises(WrongRequest, match=r"argument 'model': .* at `born`"):
+        client.call.model({"born": "yesterday"})
+    with pytest.raises(WrongRequest, match="cannot be sent"):
+        client.call.model(Model(born=date(2026, 1, 2), data=b"\xff"))
+
+
+class Model(pydantic.BaseModel):
+    born: date
+    data: bytes = b""
+
+
+def test_a_wrong_argument_behind_a_decorator_is_a_wrong_request(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    def with_connection(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(Opaque(), *args, **kwargs)
+
+        return wrapper
+
+    server = make_server()
+
+    @server.add_function
+    @with_connection
+    def find(connection: Opaque, day: date) -> str:
+        return f"{type(connection).__name__} {day!r}"
+
+    client = make_client()
+    assert client.call.find("2026-01-02") == f"Opaque {date(2026, 1, 2)!r}"
+    for args in (["no date"], [], [1, 2]):
+        with pytest.raises(WrongRequest, match=r"^find: "):
+            client.call.find(*args)

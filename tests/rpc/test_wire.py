@@ -10,7 +10,7 @@ import pytest
 
 from amphora import ChannelClosed, RemoteException, WrongRequest, WrongResult
 from tests.support.brokers import Broker
-from tests.support.raw import JSON_TYPE, RawClient, RawServer
+from tests.support.raw import CLASSIC, JSON_TYPE, RawClient, RawServer
 from tests.support.rpc import MakeClient, MakeServer, RunProgram, add
 from tests.support.waiting import wait_until
 
@@ -281,12 +281,13 @@ def test_exchanges_and_queues_have_their_names_and_properties(
     with broker.channel() as channel:
         channel.exchange_declare(f"rpc_{namespace}_request", "direct", durable=True)
         channel.exchange_declare(f"rpc_{namespace}_response", "direct", durable=True)
-        channel.queue_declare(f"rpc_{namespace}_request", durable=True)
-        channel.queue_declare(responses, durable=True, arguments={"x-expires": 300_000})
+        channel.queue_declare(f"rpc_{namespace}_request", durable=True, arguments=CLASSIC)
+        arguments = {**CLASSIC, "x-expires": 300_000}
+        channel.queue_declare(responses, durable=True, arguments=arguments)
     others: list[dict[str, Any]] = [
-        {"arguments": {"x-expires": 300_001}},
-        {"arguments": {}},
-        {"arguments": {"x-expires": 300_000}, "durable": False},
+        {"arguments": {**CLASSIC, "x-expires": 300_001}},
+        {"arguments": CLASSIC},
+        {"arguments": arguments, "durable": False},
     ]
     for other in others:
         with broker.channel() as channel, pytest.raises(ChannelClosed, match="406"):

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote, urlsplit
 
 from amphora import testing
 from amphora.errors import ChannelClosed
@@ -27,15 +28,21 @@ class Broker:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.host, self.port = endpoint(url).hosts[0]
+        self.endpoint = endpoint(url)
+        self.host, self.port = self.endpoint.hosts[0]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} port {self.port}>"
 
+    def url_of(self, vhost: str) -> str:
+        """Return the URL of another virtual host of the broker."""
+        parts = urlsplit(self.url)
+        return parts._replace(path=f"/{quote(vhost, safe='')}").geturl()
+
     @contextmanager
     def channel(self) -> Iterator[Channel]:
         """Open a raw channel, and close it with its connection afterwards."""
-        connection = Connection.open(endpoint(self.url), self.host, self.port, "the tests' own")
+        connection = Connection.open(self.endpoint, self.host, self.port, "the tests' own")
         try:
             yield connection.channel()
         finally:
@@ -62,7 +69,7 @@ class Broker:
         """Delete what the servers and clients of a namespace leave behind on purpose."""
         with self.channel() as channel:
             channel.queue_delete(f"rpc_{namespace}_request")
-            for kind in ("request", "response", "created"):
+            for kind in ("request", "response", "created", "control"):
                 channel.exchange_delete(f"rpc_{namespace}_{kind}")
 
     def connections_from_here(self) -> int:
@@ -186,7 +193,7 @@ class EmbeddedBroker(ManagedBroker):
         self._broker.alarm(on)
 
     def add_user(self, name: str, password: str) -> None:
-        self._broker.node.users[name] = password
+        self._broker.node.users[name] = password  # type: ignore[index]
 
 
 def peer_port(descriptor: int) -> int | None:

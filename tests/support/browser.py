@@ -159,18 +159,23 @@ class Tab:
 
     def text(self, selector: str) -> str:
         """Return the text of an element as it is shown; "" if there is no such element."""
-        script = "return document.querySelector(arguments[0])?.innerText ?? ''"
-        return str(self._tell("POST", "/execute/sync", {"script": script, "args": [selector]}))
+        return str(
+            self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+        )
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run a script in the page, and return what it returns."""
+        return self._tell("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def wait_for_text(self, selector: str, text: str, timeout: float = 10.0) -> None:
         """Wait until an element shows a text."""
+        last = ""
 
         def shown() -> bool:
             nonlocal last
             last = self.text(selector)
             return text in last
 
-        last = ""
         try:
             wait_until(shown, timeout=timeout)
         except TimeoutError:

@@ -68,11 +68,11 @@ class Crashes:
     def __enter__(self) -> Self:
         self._hub = gevent.get_hub()
         self._print = self._hub.print_exception
-        self._hub.print_exception = self._note
+        self._hub.print_exception = self._note  # type: ignore[method-assign,assignment]
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._hub.print_exception = self._print
+        self._hub.print_exception = self._print  # type: ignore[method-assign]
 
     def _note(
         self,
@@ -82,7 +82,9 @@ class Crashes:
         trace: TracebackType | None,
     ) -> None:
         self._print(context, kind, error, trace)
-        if not issubclass(kind, AmphoraError) and runs_amphora(trace):
+        # An interruption goes on to the main greenlet, so it is not unseen.
+        seen = issubclass(kind, AmphoraError | KeyboardInterrupt)
+        if not seen and runs_amphora(trace):
             self.found.append(f"{context!r} died of {kind.__name__}: {error}")
 
 
@@ -108,7 +110,8 @@ def running_greenlets() -> list[greenlet]:
 
 def subclasses(kind: type) -> list[type]:
     """Return the classes that inherit from `kind`, near and far."""
-    return [each for child in kind.__subclasses__() for each in (child, *subclasses(child))]
+    children: list[type] = kind.__subclasses__()
+    return [each for child in children for each in (child, *subclasses(child))]
 
 
 def thread_of(start: greenlet) -> greenlet:

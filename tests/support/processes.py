@@ -40,7 +40,7 @@ class PythonProcess:
         self,
         *arguments: str | Path,
         ready: str | None = None,
-        timeout: float = 20.0,
+        timeout: float = 40.0,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
@@ -107,7 +107,7 @@ class PythonProcess:
         """Its exit status, or None while it runs."""
         return self._process.poll()
 
-    def wait_for(self, text: str, timeout: float = 10.0) -> str:
+    def wait_for(self, text: str, timeout: float = 40.0) -> str:
         """Return the first line that contains `text`, waiting at most `timeout` seconds for it.
 
         Raises ProcessError when the program ends without one, or the time is over.
@@ -147,7 +147,7 @@ class PythonProcess:
         self.signal(signal.SIGKILL)
         self._process.wait()
 
-    def wait(self, timeout: float = 10.0) -> int:
+    def wait(self, timeout: float = 40.0) -> int:
         """Return its exit status, waiting at most `timeout` seconds; its output is then complete.
 
         Raises ProcessError when it still runs then.
@@ -160,6 +160,7 @@ class PythonProcess:
         return status
 
     def _read(self) -> None:
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.append(line.rstrip("\n"))
             self._news.set()
@@ -174,4 +175,5 @@ class PythonProcess:
             pass
         self._process.wait()
         self._reader.join()
+        assert self._process.stdout is not None
         self._process.stdout.close()

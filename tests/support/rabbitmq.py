@@ -10,6 +10,11 @@ closes, be it by `close()` or because the test process was killed, it kills what
 groups and removes the folder. So there is one way out, and every ending takes it.
 
 Everything that waits does so as gevent does, and leaves the other greenlets running.
+
+AMPHORA_TEST_RABBITMQ names another RabbitMQ than the machine's own: a start script, or a folder
+with a whole system in it, such as debootstrap makes. The node then runs inside of that folder,
+which only root can have done. AMPHORA_TEST_RABBITMQ_CONFIG names a file with more lines for
+rabbitmq.conf.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import shutil
 import signal
 import socket
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,6 +42,14 @@ SERVER_PATHS = (
     Path("/opt/homebrew/sbin/rabbitmq-server"),
     Path("/usr/local/sbin/rabbitmq-server"),
 )
+# The same inside of a folder that AMPHORA_TEST_RABBITMQ names.
+SERVER_IN_ROOT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+CHOSEN = os.environ.get("AMPHORA_TEST_RABBITMQ") or None
+MORE_CONFIG = os.environ.get("AMPHORA_TEST_RABBITMQ_CONFIG") or None
+# Whether a queue that names no type is a quorum queue on the nodes that the tests start.
+QUORUM_BY_DEFAULT = MORE_CONFIG is not None and "default_queue_type = quorum" in Path(
+    MORE_CONFIG
+).read_text(encoding="utf-8")
 NOT_INSTALLED = (
     "RabbitMQ is not installed, so there is no broker to test with: install rabbitmq-server "
     "(`make test` does so as root on Debian and Ubuntu), or set AMPHORA_TEST_URL to the URL of a "
@@ -46,6 +60,7 @@ NOT_INSTALLED = (
 # that keeps dialling a stopped node can be given the node's own port, and connect to itself.
 PORTS = range(20000, 32000)
 
+ON_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = 1
 
@@ -76,37 +91,110 @@ class RabbitNotInstalled(RabbitError):
     """There is no RabbitMQ on this machine."""
 
 
-def find_server() -> Path:
-    """Return the path of RabbitMQ's start script.
+@dataclass(frozen=True)
+class Installation:
+    """A RabbitMQ of this machine.
+
+    Attributes:
+        server: its start script, as its processes see it.
+        root: the folder that its processes take for the whole file system; None for none.
+    """
+
+    server: Path
+    root: Path | None = None
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        """Return the command that runs a program; a script of RabbitMQ is named without a path."""
+        script = self.server.with_name(program)
+        if program.startswith("rabbitmq"):
+            program = str(script)
+        if self.root is None:
+            return [program, *arguments]
+        # The mount is the process's own, and ends with it.
+        return ["unshare", "--mount-proc", f"--root={self.root}", "--wd=/", program, *arguments]
+
+    def make_folder(self, prefix: str) -> Path:
+        """Make a folder of a new name where the processes can see it."""
+        parent = None if self.root is None else self.root / "tmp"
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+
+    def inside(self, path: Path) -> Path:
+        """Return what the processes call a path."""
+        return path if self.root is None else "/" / path.relative_to(self.root)
+
+
+def find_installation() -> Installation:
+    """Return the RabbitMQ to test with.
 
     Raises RabbitNotInstalled.
     """
+    if CHOSEN is not None:
+        return chosen_installation(Path(CHOSEN).resolve())
     for path in SERVER_PATHS:
         if path.exists():
-            return path
+            return Installation(path)
     found = shutil.which("rabbitmq-server")
     if found is None:
         raise RabbitNotInstalled(NOT_INSTALLED)
-    return Path(found)
+    return Installation(Path(found))
+
+
+def chosen_installation(path: Path) -> Installation:
+    """Return the RabbitMQ that AMPHORA_TEST_RABBITMQ names.
+
+    Raises RabbitNotInstalled.
+    """
+    if path.is_file():
+        return Installation(path)
+    # What stands there is a link, and leads out of the folder when it is followed from outside.
+    if not (path / SERVER_IN_ROOT.relative_to("/")).is_symlink():
+        raise RabbitNotInstalled(
+            f"AMPHORA_TEST_RABBITMQ names {path}, which is neither a script rabbitmq-server nor a "
+            f"folder with a system in which there is {SERVER_IN_ROOT}."
+        )
+    if os.geteuid() != 0:
+        raise RabbitNotInstalled(
+            f"AMPHORA_TEST_RABBITMQ names the folder {path}, and only root can run a system that "
+            "is in a folder: name a script rabbitmq-server instead."
+        )
+    return Installation(SERVER_IN_ROOT, path)
 
 
 class RabbitNode:
     """One private node, used as a context manager or by `start()` and `close()`.
 
-    `config` holds more lines for its rabbitmq.conf.
+    Args:
+        config: more lines for its rabbitmq.conf.
+        name: what it is called; made up if not given.
+        erlang: more options for the Erlang machine.
+        cookie: what nodes that are one cluster have in common; made up if not given.
+        epmd_port: where the nodes of its cluster find one another; an epmd of its own if not given.
+
+    Attributes:
+        port: where it takes connections.
+        distribution_port: where it takes those of other nodes.
     """
 
-    def __init__(self, config: str = "") -> None:
-        self._server = find_server()
-        self._ctl = self._server.with_name("rabbitmqctl")
+    def __init__(
+        self,
+        config: str = "",
+        *,
+        name: str | None = None,
+        erlang: str = "",
+        cookie: str | None = None,
+        epmd_port: int | None = None,
+    ) -> None:
+        self._installation = find_installation()
         claims = claim_ports(3)
-        self.port, epmd_port, distribution_port = claims
-        self.name = f"amphora-{secrets.token_hex(4)}@localhost"
-        self.folder = Path(tempfile.mkdtemp(prefix="amphora-rabbit-"))
-        self._write("rabbitmq.conf", CONFIG.format(port=self.port, more=config))
+        self.port, self.distribution_port, own_epmd_port = claims
+        self.name = name or make_name()
+        self.folder = self._installation.make_folder("amphora-rabbit-")
+        self.cookie = cookie or secrets.token_hex(16)
+        self.epmd_port = epmd_port or own_epmd_port
+        self._write("rabbitmq.conf", CONFIG.format(port=self.port, more=config + more_config()))
         self._write("enabled_plugins", "[].\n")
-        self._write(".erlang.cookie", secrets.token_hex(16)).chmod(0o400)
-        self._environment = self._make_environment(epmd_port, distribution_port)
+        self._write(".erlang.cookie", self.cookie).chmod(0o400)
+        self._environment = self._make_environment(erlang)
         self._watchdog = subprocess.Popen(
             ["/bin/sh", "-c", WATCHDOG, "watchdog", str(self.folder)],
             stdin=subprocess.PIPE,
@@ -116,7 +204,9 @@ class RabbitNode:
         )
         for claim in claims.values():
             claim.close()
-        self._epmd = self._spawn("epmd", "epmd", "-port", str(epmd_port), "-address", "127.0.0.1")
+        self._epmd: subprocess.Popen | None = None
+        if epmd_port is None:
+            self._epmd = self._spawn("epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1")
         self._beam: subprocess.Popen | None = None
 
     def __enter__(self) -> Self:
@@ -167,13 +257,22 @@ class RabbitNode:
         paths = (self.folder / "rabbit.log", self.folder / "rabbitmq-server.out")
         return "".join(path.read_text(errors="replace") for path in paths if path.exists())
 
+    @property
+    def home(self) -> Path:
+        """What the node calls its folder."""
+        return self._installation.inside(self.folder)
+
     def start(self, timeout: float = 60.0) -> None:
         """Start the node, and wait until it takes connections."""
+        self.launch()
+        self.wait_ready(timeout)
+
+    def launch(self) -> None:
+        """Start the node, and do not wait for it."""
         if self.running:
             raise RabbitError(f"{self.name} is already running")
         # -noinput, because a machine that may read its input would start a shell on it.
-        self._beam = self._spawn("rabbitmq-server", str(self._server), "-noinput")
-        self.wait_ready(timeout)
+        self._beam = self._spawn("rabbitmq-server", "-noinput")
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until the node answers a client's first bytes, at most `timeout` seconds.
@@ -222,8 +321,12 @@ class RabbitNode:
         """Stop and start the node on the same ports; with `wipe` it comes back empty."""
         self.stop()
         if wipe:
-            shutil.rmtree(self.folder / "data")
+            self.wipe()
         self.start()
+
+    def wipe(self) -> None:
+        """Remove all that a node which is not running has kept."""
+        shutil.rmtree(self.folder / "data")
 
     def recover(self) -> None:
         """Make the node ready, whatever was done to it: stopped, killed or frozen."""
@@ -238,7 +341,7 @@ class RabbitNode:
 
         Raises RabbitError with its complaint when it fails or takes longer than `timeout` seconds.
         """
-        command = [str(self._ctl), "--silent", *arguments]
+        command = self._installation.command("rabbitmqctl", "--silent", *arguments)
         shown = f"rabbitmqctl {' '.join(arguments)}"
         try:
             done = subprocess.run(
@@ -261,27 +364,29 @@ class RabbitNode:
         """End the node and its epmd, and remove its folder. Closing twice does nothing."""
         if self.running:
             self.kill()
-        if self._epmd.poll() is None:
+        if self._epmd is not None and self._epmd.poll() is None:
             self._epmd.kill()
             self._epmd.wait()
         if self._watchdog.stdin is not None and not self._watchdog.stdin.closed:
             self._watchdog.stdin.close()
             self._watchdog.wait()
 
-    def _make_environment(self, epmd_port: int, distribution_port: int) -> dict[str, str]:
+    def _make_environment(self, erlang: str) -> dict[str, str]:
         # RABBITMQ_* of the system's node, if the shell has any, would lead into its settings.
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith("RABBITMQ_")
         }
-        folder = self.folder
+        folder = self.home
         return {
             **inherited,
             "HOME": str(folder),
-            "ERL_EPMD_PORT": str(epmd_port),
+            # Of another system in a folder, this one's language may be unknown.
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
             "RABBITMQ_CTL_DIST_PORT_MIN": str(PORTS.start),
             "RABBITMQ_CTL_DIST_PORT_MAX": str(PORTS.stop),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "no-rabbitmq-env.conf"),
@@ -293,7 +398,7 @@ class RabbitNode:
             "RABBITMQ_LOG_BASE": str(folder),
             "RABBITMQ_LOGS": str(folder / "rabbit.log"),
             "RABBITMQ_ALLOW_INPUT": "true",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{ON_LOOPBACK} {erlang}",
         }
 
     def _write(self, name: str, text: str) -> Path:
@@ -301,10 +406,10 @@ class RabbitNode:
         path.write_text(text)
         return path
 
-    def _spawn(self, name: str, *command: str) -> subprocess.Popen:
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen:
         with (self.folder / f"{name}.out").open("ab") as output:
             process = subprocess.Popen(
-                command,
+                self._installation.command(name, *arguments),
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -333,6 +438,16 @@ class RabbitNode:
 
     def _log_tail(self) -> str:
         return "\n".join(self.log.splitlines()[-30:])
+
+
+def make_name() -> str:
+    """Return a name for a node that no other has."""
+    return f"amphora-{secrets.token_hex(4)}@localhost"
+
+
+def more_config() -> str:
+    """Return the lines of the file that AMPHORA_TEST_RABBITMQ_CONFIG names."""
+    return "" if MORE_CONFIG is None else "\n" + Path(MORE_CONFIG).read_text()
 
 
 class ExternalBroker:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from gevent.queue import Queue
 
@@ -19,10 +19,16 @@ from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 
 JSON_TYPE = "application/json"
+# The type that a virtual host may have another default for.
+CLASSIC = {"x-queue-type": "classic"}
 
 
 class RawPeer:
     """A channel of its own, and the messages of the one queue that it consumes, acknowledged."""
+
+    request_exchange_type = "direct"
+    # What its queues are declared with; amphora 0.1 names no type.
+    queue_arguments: ClassVar[dict[str, Any]] = CLASSIC
 
     def __init__(self, broker: Broker, namespace: str) -> None:
         self.broker = broker
@@ -32,10 +38,10 @@ class RawPeer:
     def __enter__(self) -> Self:
         self._opened = self.broker.channel()
         self.channel: Channel = self._opened.__enter__()
-        for kind in ("request", "response"):
-            self.channel.exchange_declare(f"rpc_{self.namespace}_{kind}")
+        self.channel.exchange_declare(f"rpc_{self.namespace}_request", self.request_exchange_type)
+        self.channel.exchange_declare(f"rpc_{self.namespace}_response")
         self.requests = f"rpc_{self.namespace}_request"
-        self.channel.queue_declare(self.requests, durable=True)
+        self.channel.queue_declare(self.requests, durable=True, arguments=self.queue_arguments)
         self.channel.queue_bind(self.requests, self.requests, "")
         return self
 
@@ -68,7 +74,8 @@ class RawClient(RawPeer):
         super().__enter__()
         self.client_id = secrets.token_hex(16)
         self.queue = f"rpc_{self.namespace}_{self.client_id}_response"
-        self.channel.queue_declare(self.queue, durable=True, arguments={"x-expires": 300_000})
+        arguments = {**self.queue_arguments, "x-expires": 300_000}
+        self.channel.queue_declare(self.queue, durable=True, arguments=arguments)
         self.channel.queue_bind(self.queue, f"rpc_{self.namespace}_response", self.client_id)
         self.consume(self.queue)
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 from gevent.event import Event
 
@@ -12,7 +12,19 @@ from tests.support.processes import PythonProcess
 
 # What the fixtures of these names are.
 MakeServer = Callable[..., AmqpRpcServer]
-MakeClient = Callable[..., AmqpRpcClient]
+C = TypeVar("C")
+
+
+class MakeClient(Protocol):
+    """Make clients of the test's namespace on its broker, of another class than usual or not."""
+
+    @overload
+    def __call__(self, kind: type[C], **settings: Any) -> C: ...
+
+    @overload
+    def __call__(self, **settings: Any) -> AmqpRpcClient: ...
+
+
 MakeSession = Callable[..., Session]
 RunProgram = Callable[..., PythonProcess]
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import gevent
 import gevent.ssl
 from gevent import socket
 from gevent.server import StreamServer
 
+DEFAULT_PORT = 5672
+
 
 class TlsProxy:
     """Ends TLS on a port of its own, and passes what comes on to a broker.
 
-        with TlsProxy(broker.port, context) as proxy:
+        with TlsProxy(broker.url, context) as proxy:
             client = AmqpRpcClient("math", url=proxy.url)
 
     Attributes:
@@ -25,18 +28,18 @@ class TlsProxy:
         heard: what clients have said inside TLS.
     """
 
-    def __init__(self, broker_port: int, context: gevent.ssl.SSLContext) -> None:
+    def __init__(self, broker_url: str, context: gevent.ssl.SSLContext) -> None:
         self.handshakes = 0
         self.refused: list[str] = []
         self.heard = bytearray()
-        self._broker_port = broker_port
+        self._broker = urlsplit(broker_url)
         self._context = context
         self._sockets: set[socket.socket] = set()
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
 
     def __enter__(self) -> Self:
         self._server.start()
-        self.port: int = self._server.server_port
+        self.port = int(self._server.server_port or 0)
         return self
 
     def __exit__(
@@ -51,7 +54,9 @@ class TlsProxy:
     @property
     def url(self) -> str:
         """The URL for clients of the broker behind it."""
-        return f"amqps://guest:guest@127.0.0.1:{self.port}/"
+        login, _, _ = self._broker.netloc.rpartition("@")
+        here = self._broker._replace(scheme="amqps", netloc=f"{login}@127.0.0.1:{self.port}")
+        return here.geturl()
 
     def cut(self) -> None:
         """Cut every connection, in both directions."""
@@ -66,7 +71,8 @@ class TlsProxy:
             raw.close()
             return
         self.handshakes += 1
-        with client, socket.create_connection(("127.0.0.1", self._broker_port)) as broker:
+        where = (self._broker.hostname, self._broker.port or DEFAULT_PORT)
+        with client, socket.create_connection(where) as broker:
             self._sockets |= {client, broker}
             down = gevent.spawn(self._pass_on, broker, client, lambda data: None)
             self._pass_on(client, broker, self.heard.extend)

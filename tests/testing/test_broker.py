@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from gevent.threadpool import ThreadPool
 
-from amphora import AmqpRpcClient, AmqpRpcServer, AuthenticationError, ConnectionLost, Session
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcServer,
+    AuthenticationError,
+    ChannelClosed,
+    ConnectionLost,
+    Properties,
+    Session,
+)
 from amphora.testing import Broker, Limits
 from amphora.transport.endpoint import endpoint
 from tests.support.processes import PythonProcess
 from tests.support.rpc import add
+from tests.support.waiting import wait_until
 
 PORTS = pytest.mark.parametrize("port", [0, None], ids=["port", "memory"])
 
@@ -80,6 +91,38 @@ def test_limits_can_be_set() -> None:
         channel.queue_declare("one")
         with pytest.raises(Exception, match="queue limit"):
             channel.queue_declare("two")
+
+
+def test_the_largest_message_can_be_set() -> None:
+    with Broker(max_message_size=100) as broker, Session(broker.url) as session:
+        channel = session.channel()
+        channel.queue_declare("q")
+        channel.publish("", "q", Properties(), b"x" * 100)
+        channel.publish("", "q", Properties(), b"x" * 101)
+        with pytest.raises(ChannelClosed) as caught:
+            channel.queue_declare("other")
+        assert caught.value.code == 406
+        assert "message size 101 is larger than configured max size 100" in str(caught.value)
+        assert session.channel().queue_declare("q").message_count == 1
+
+
+def test_messages_can_be_as_large_as_in_rabbitmq_3() -> None:
+    body = b"x" * (17 * 1024 * 1024)
+    with (
+        Broker(max_message_size=128 * 1024 * 1024) as broker,
+        Session(broker.url, max_message_size=len(body)) as session,
+    ):
+        channel = session.channel()
+        channel.confirm_select()
+        channel.queue_declare("q")
+        channel.publish("", "q", Properties(), body)
+        wait_until(lambda: session.channel().queue_declare("q").message_count == 1)
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 1.5, "100", 2**40])
+def test_a_largest_message_that_there_cannot_be_is_an_error(size: Any) -> None:
+    with pytest.raises(ValueError, match="max_message_size must be a number of bytes"):
+        Broker(max_message_size=size)
 
 
 def test_a_thread_can_be_a_client_of_a_broker_in_another(namespace: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,16 @@ from tests.support.processes import ROOT, PythonProcess
 
 EXAMPLES = ROOT / "examples" / "testing"
 # Whether amphora is installed here, so that pytest finds the plugin by itself, or not.
-PLUGIN = ("-p", "no:amphora", "-p", "amphora.testing.plugin")
+PLUGIN = ("-p", "no:amphora", "-p", "pytest_amphora")
 
 TESTS = """
+import os
+
+import gevent
 import pytest
+from gevent.event import Event
+
+from amphora.testing import fixtures
 from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, Session
 
 
@@ -25,6 +32,10 @@ def add(a, b):
 
 def broken():
     raise KeyError("who takes me?")
+
+
+def wait_for_ever():
+    Event().wait()
 
 
 @pytest.mark.parametrize("again", range(2))
@@ -43,9 +54,107 @@ def test_code_that_makes_its_own_clients_finds_the_broker(amphora_server):
 @pytest.mark.parametrize("raise_errors", [False, True])
 def test_cast(amphora_server, amphora_client, raise_errors):
     amphora_server("math", broken, raise_errors=raise_errors)
-    client = amphora_client("math")
+    amphora_client("math").cast.broken()
+
+
+@pytest.mark.parametrize("raise_errors", [False, True])
+def test_own_client(amphora_server, raise_errors):
+    amphora_server("math", broken, raise_errors=raise_errors)
+    client = AmqpRpcClient("math")
     client.cast.broken()
-    client.defer.broken().wait(10)
+    client.close()
+
+
+def test_that_fails_by_itself(amphora_broker, amphora_server, amphora_client):
+    amphora_server("math", broken, raise_errors=True)
+    amphora_client("math").cast.broken()
+    amphora_broker.wait_until_served()
+    amphora_client("math").call(timeout=10).nothing()
+
+
+served = []
+
+
+def test_sends_and_looks_at_nothing(amphora_client, amphora_server):
+    def slow(n):
+        gevent.sleep(0.01)
+        served.append(n)
+
+    amphora_server("math", slow, concurrency=5)
+    client = amphora_client("math")
+    for n in range(50):
+        client.cast.slow(n)
+
+
+def test_all_of_that_was_served():
+    assert sorted(served) == list(range(50))
+
+
+@pytest.mark.filterwarnings("default")
+def test_that_leaves_something(amphora_server, amphora_client):
+    amphora_server("math", wait_for_ever)
+    amphora_client("math").cast.wait_for_ever()
+
+
+def test_that_looks_when_it_is_served(amphora_broker, amphora_server, amphora_client):
+    amphora_server("math", add, broken)
+    result = amphora_client("math").defer.add(1, 2)
+    amphora_broker.wait_until_served()
+    assert result.ready() and result.get() == 3
+
+
+@pytest.fixture(scope="module")
+def service(module_amphora_server):
+    return module_amphora_server("shared", add, broken, raise_errors=True)
+
+
+@pytest.fixture(scope="session")
+def caller(session_amphora_broker, session_amphora_server, session_amphora_client):
+    session_amphora_server("all", add)
+    assert os.environ["AMQP_URL"] == session_amphora_broker.url
+    return session_amphora_client("all")
+
+
+@pytest.mark.parametrize("n", range(3))
+def test_a_module_has_a_server(service, module_amphora_client, module_amphora_broker, n):
+    assert service.processed == n
+    assert module_amphora_client("shared").call.add(1, n) == n + 1
+    assert os.environ["AMQP_URL"] == module_amphora_broker.url
+
+
+def test_cast_to_the_server_of_the_module(service, module_amphora_client):
+    module_amphora_client("shared").cast.broken()
+
+
+def test_the_next_one_is_not_to_blame(service, module_amphora_client):
+    assert module_amphora_client("shared").call.add(1, 2) == 3
+
+
+@pytest.mark.parametrize("n", range(2))
+def test_a_session_has_a_server(caller, session_amphora_broker, amphora_broker, n):
+    assert caller.call.add(1, n) == n + 1
+    assert os.environ["AMQP_URL"] == amphora_broker.url != session_amphora_broker.url
+
+
+def test_a_client_of_another_broker(service, amphora_client, module_amphora_broker):
+    assert amphora_client("shared", url=module_amphora_broker.url).call.add(1, 2) == 3
+
+
+def test_a_forked_child_that_goes_on_with_the_test(amphora_broker, amphora_server, amphora_client):
+    amphora_server("math", add, raise_errors=True)
+    assert amphora_client("math").call.add(1, 2) == 3
+    pid = os.fork()
+    if not pid:
+        try:
+            fixtures.fail_for_handlers()
+            fixtures.drain(amphora_broker)
+            with amphora_broker:
+                pass
+        except RuntimeError as error:
+            os._exit(0 if "is the parent's" in str(error) else 1)
+        os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert amphora_client("math").call.add(1, 2) == 3
 
 
 def test_other_classes_and_settings_can_be_used(amphora_server, amphora_client):
@@ -99,16 +208,47 @@ def outcomes(run: PythonProcess, test: str) -> list[str]:
         ("test_code_that_makes_its_own_clients_finds_the_broker", 1),
         ("test_other_classes_and_settings_can_be_used", 1),
         ("test_a_test_that_harms_the_broker_ends", 4),
+        ("test_sends_and_looks_at_nothing", 1),
+        ("test_all_of_that_was_served", 1),
+        ("test_that_leaves_something", 1),
+        ("test_that_looks_when_it_is_served", 1),
+        ("test_a_module_has_a_server", 3),
+        ("test_the_next_one_is_not_to_blame", 1),
+        ("test_a_session_has_a_server", 2),
+        ("test_a_client_of_another_broker", 1),
+        ("test_a_forked_child_that_goes_on_with_the_test", 1),
     ],
 )
 def test_the_fixtures_do_what_they_say(run: PythonProcess, test: str, count: int) -> None:
     assert outcomes(run, test) == ["PASSED"] * count, run.output
 
 
-def test_an_error_in_a_handler_fails_the_test_if_it_shall(run: PythonProcess) -> None:
-    assert outcomes(run, "test_cast[False]") == ["PASSED"]
-    assert outcomes(run, "test_cast[True]")[:2] == ["PASSED", "ERROR"]
-    assert "KeyError: 'who takes me?'" in run.output
+@pytest.mark.parametrize("test", ["test_cast", "test_own_client"])
+def test_an_error_in_a_handler_fails_the_test_if_it_shall(run: PythonProcess, test: str) -> None:
+    assert outcomes(run, f"{test}[False]") == ["PASSED"]
+    assert outcomes(run, f"{test}[True]")[0] == "FAILED"
+    summary = f"test_plugin.py::{test}[True] - KeyError: 'who takes me?'"
+    assert [line for line in run.lines if line.startswith("FAILED") and summary in line]
+
+
+def test_an_error_in_a_handler_fails_the_test_that_made_it(run: PythonProcess) -> None:
+    assert outcomes(run, "test_cast_to_the_server_of_the_module")[0] == "FAILED"
+
+
+def test_a_test_that_fails_by_itself_fails_once(run: PythonProcess) -> None:
+    rest = run.output.partition("_ test_that_fails_by_itself _")[2]
+    assert outcomes(run, "test_that_fails_by_itself")[0] == "FAILED"
+    assert "WrongRequest" in rest
+    assert "KeyError: 'who takes me?'" in rest  # in the log
+
+
+def test_what_was_not_served_is_told(run: PythonProcess) -> None:
+    (told,) = [line for line in run.lines if "not all was served" in line]
+    assert "within 3 s: 0 waiting and 1 in progress in the queue rpc_math_request" in told
+
+
+def test_no_test_has_an_error_at_its_end(run: PythonProcess) -> None:
+    assert not [line for line in run.lines if line.startswith("ERROR")], run.output
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("test_*.py")), ids=lambda path: path.name)
@@ -120,3 +260,26 @@ def test_the_examples_pass(run: PythonProcess, path: Path) -> None:
 def test_the_first_example_has_five_lines() -> None:
     text = (EXAMPLES / "test_prices.py").read_text()
     assert len([line for line in text.splitlines() if line]) <= 5
+
+
+def test_the_plugin_costs_those_who_do_not_use_it_nothing(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(tmp_path): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    program = """
+import sys, pytest
+assert pytest.main(sys.argv[1:]) == 0
+heavy = {"gevent", "greenlet", "amphora", "msgspec", "pamqp"}
+print("loaded:", sorted(heavy.intersection(sys.modules)))
+"""
+    # Coverage, where it runs, imports greenlet.
+    env = {"PYTEST_ADDOPTS": "", "COVERAGE_PROCESS_CONFIG": ""}
+    with PythonProcess("-c", program, *PLUGIN, tmp_path, env=env) as process:
+        assert process.wait(30) == 0
+    assert "1 passed" in process.output
+    assert process.lines[-1] == "loaded: []"
+
+
+def test_it_is_the_plugin_that_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["entry-points"]["pytest11"] == {"amphora": "pytest_amphora"}
+    assert project["tool"]["setuptools"]["py-modules"] == ["pytest_amphora"]

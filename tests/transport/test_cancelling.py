@@ -31,7 +31,7 @@ def test_a_consumer_that_is_cancelled_before_its_consume_ok_is_cancelled_after_i
         gevent.sleep(0)
         channel.cancel_soon("c")
         connection.channel()
-        consuming.get(timeout=5)
+        consuming.get(timeout=30)
         assert delivered == []
 
 

@@ -7,6 +7,7 @@ from gevent.event import Event
 
 from amphora.errors import ChannelClosed, ConnectionLost, FrameError, MessageError
 from amphora.transport.channel import Channel
+from amphora.transport.connection import Connection
 from amphora.wire.codec import (
     Ack,
     Deliver,
@@ -24,6 +25,12 @@ from tests.transport.dialogue import channel_of, connected, in_background, next_
 
 PURGE = methods.Queue.Purge
 PURGE_OK = methods.Queue.PurgeOk
+
+
+def connection_of(channel: Channel) -> Connection:
+    """Return the connection that a channel is on."""
+    assert isinstance(channel.connection, Connection)
+    return channel.connection
 
 
 def accept_consumer(peer: Conversation) -> str:
@@ -48,7 +55,7 @@ class Inbox:
     def wait(self, count: int) -> list[Message[Deliver]]:
         while len(self.messages) < count:
             self._came.clear()
-            assert self._came.wait(5)
+            assert self._came.wait(30)
         return self.messages
 
 
@@ -104,7 +111,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one() -> None:
 
     def script(peer: Conversation) -> None:
         peer.expect(PURGE, queue="first")
-        assert go.wait(5)
+        assert go.wait(30)
         peer.send(1, PURGE_OK(1))
         peer.expect(PURGE, queue="second")
         peer.send(1, PURGE_OK(2))
@@ -127,7 +134,7 @@ def test_a_method_that_waits_behind_an_unanswered_one_has_its_own_time_limit() -
         for _ in range(2):
             with pytest.raises(ConnectionLost, match=r"no answer .* within 0\.1 s"):
                 channel.call(PURGE(queue="first"), PURGE_OK, timeout=0.1)
-        channel.connection.close(0.1)
+        connection_of(channel).close(0.1)
 
 
 def test_an_unanswered_method_names_the_alarm_that_blocks_the_connection() -> None:
@@ -199,7 +206,7 @@ def test_an_answer_that_nobody_asked_for_breaks_the_protocol(
 
     with channel_of(script) as channel:
         waiting = in_background(channel.qos, 1) if meanwhile else None
-        assert channel.connection.wait_closed(5)
+        assert connection_of(channel).wait_closed(5)
         if waiting is not None:
             with pytest.raises(ConnectionLost, match="broke the protocol"):
                 waiting.get()
@@ -225,7 +232,7 @@ def test_a_channel_closed_by_the_broker_is_answered_and_its_neighbours_live() ->
     with channel_of(script) as channel:
         told: list[Channel] = []
         channel.on_closed = told.append
-        neighbour = channel.connection.channel()
+        neighbour = connection_of(channel).channel()
 
         with pytest.raises(ChannelClosed, match=r"404 NOT_FOUND - no queue 'q\\n'") as caught:
             channel.queue_declare("q", passive=True)
@@ -234,7 +241,7 @@ def test_a_channel_closed_by_the_broker_is_answered_and_its_neighbours_live() ->
         assert repr(channel) == "<Channel 1 of 'amphora' [closed]>"
         assert told == [channel]
         assert neighbour.queue_purge("q") == 7
-        assert channel.connection.channel().number == 1
+        assert connection_of(channel).channel().number == 1
 
 
 def test_every_use_of_a_channel_that_the_broker_closed_is_the_same_error_anew() -> None:
@@ -274,7 +281,7 @@ def test_acks_of_a_channel_that_has_ended_are_dropped_and_counted() -> None:
     with channel_of(script) as channel:
         channel.on_closed = lambda _: closed.set()
         channel.consume("q", inbox, "tag")
-        assert closed.wait(5)
+        assert closed.wait(30)
         assert len(inbox.messages) == 2
         channel.nack(2)
         assert channel.stale_acks == 1
@@ -328,7 +335,7 @@ def test_a_large_message_comes_whole_and_between_its_frames_others_do_too() -> N
     inbox = Inbox()
     with channel_of(script) as channel:
         channel.consume("q", inbox, "mine")
-        assert channel.connection.channel().queue_purge("q") == 1
+        assert connection_of(channel).channel().queue_purge("q") == 1
         assert [message.body for message in inbox.messages] == [body]
 
 
@@ -423,7 +430,7 @@ def test_content_out_of_order_breaks_the_protocol(
         peer.expect_end()
 
     with channel_of(script) as channel:
-        assert channel.connection.wait_closed(5)
+        assert connection_of(channel).wait_closed(5)
 
     assert isinstance(channel.error, ConnectionLost)
 

@@ -41,7 +41,7 @@ def test_stragglers_of_a_channel_whose_close_was_not_answered_are_dropped() -> N
     def script(peer: Conversation) -> None:
         peer.open_channel(1)
         peer.expect(methods.Channel.Close, channel=1)
-        assert go.wait(5)
+        assert go.wait(30)
         peer.send_content(1, Deliver("nobody", 1, False, "", "k"), b"body")
         peer.send(1, Ack(3))
         peer.send(1, methods.Channel.CloseOk())
@@ -64,7 +64,7 @@ def test_an_answer_that_comes_after_the_channel_was_given_up_is_dropped() -> Non
         peer.open_channel(1)
         peer.expect(methods.Queue.Purge, channel=1)
         peer.expect(methods.Channel.Close, channel=1)
-        assert go.wait(5)
+        assert go.wait(30)
         peer.send(1, methods.Queue.PurgeOk(3))
         peer.send(1, methods.Channel.CloseOk())
         peer.open_channel(2)
@@ -111,7 +111,7 @@ def test_acks_of_this_turn_go_out_before_the_goodbye_of_the_connection() -> None
     with connected(script) as connection:
         channel = connection.channel()
         channel.consume("q", lambda _: came.set(), "c")
-        assert came.wait(5)
+        assert came.wait(30)
         channel.ack(1)
         connection.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event
 
@@ -63,6 +64,22 @@ def test_a_connection_on_which_nothing_is_heard_ends() -> None:
 
     assert type(error) is ConnectionLost
     assert str(error) == f"nothing heard from 127.0.0.1:{peer.port} for 2 s"
+
+
+def test_a_connection_without_heartbeats_may_be_silent() -> None:
+    def script(peer: Conversation) -> None:
+        peer.handshake(heartbeat=1)
+        peer.open_channel(1)
+        gevent.sleep(3)
+        peer.answer_close()
+
+    with ScriptedPeer(script) as peer:
+        connection = connect(peer, heartbeat=0.0)
+        connection.channel()
+        # Longer than two heartbeats of the peer's.
+        assert not connection.wait_closed(2.5)
+        assert connection.error is None
+        connection.close(timeout=10)
 
 
 def test_any_bytes_are_a_sign_of_life() -> None:
@@ -197,7 +214,7 @@ def test_the_end_is_told_once_and_to_everybody() -> None:
         peer.open_channel(1)
         peer.open_channel(2)
         peer.expect(methods.Queue.Declare, channel=1)
-        assert go.wait(5)
+        assert go.wait(30)
         peer.send(0, CLOSE(320, "CONNECTION_FORCED", 0, 0))
         peer.expect(CLOSE_OK)
         peer.expect_end()
@@ -390,7 +407,7 @@ def test_a_broker_that_blocks_the_connection_is_noticed() -> None:
     go = Event()
 
     def script(peer: Conversation) -> None:
-        assert go.wait(5)
+        assert go.wait(30)
         peer.send(0, methods.Connection.Blocked("low on\nmemory"))
         peer.send(0, methods.Connection.Blocked("low on\nmemory"))
         peer.send(0, methods.Connection.Blocked(""))

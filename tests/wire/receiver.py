@@ -11,13 +11,13 @@ from typing import Any
 
 from amphora.errors import FrameError
 from amphora.wire.codec import Method, decode_method
+from amphora.wire.codes import ReplyCode
 from amphora.wire.content import DEFAULT_MAX_MESSAGE_SIZE, ContentAssembler, Message
 from amphora.wire.framing import (
     FRAME_BODY,
     FRAME_HEADER,
     FRAME_HEARTBEAT,
     FRAME_METHOD,
-    UNEXPECTED_FRAME,
     FrameDecoder,
 )
 
@@ -66,7 +66,9 @@ class Receiver:
             if method.name in WITH_CONTENT:
                 content.begin(method)
             elif not content.idle:
-                raise FrameError(UNEXPECTED_FRAME, "a method frame in the middle of content")
+                raise FrameError(
+                    ReplyCode.UNEXPECTED_FRAME, "a method frame in the middle of content"
+                )
             else:
                 self.events.append(("method", channel, method.name, arguments(method)))
         elif frame_type == FRAME_HEADER:

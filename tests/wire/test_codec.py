@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -24,6 +25,7 @@ from amphora.wire.codec import (
     encode_shortstr,
     methods,
 )
+from amphora.wire.fields import FieldReader, encode_table
 from amphora.wire.properties import (
     PROPERTY_NAMES,
     Properties,
@@ -40,6 +42,9 @@ HEADERS = 0x2000
 CORRELATION_ID = 0x0400
 REPLY_TO = 0x0200
 TIMESTAMP = 0x0040
+
+
+stamps = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4)
 
 
 def header(flags: int, values: bytes = b"") -> bytes:
@@ -366,6 +371,53 @@ def test_a_template_says_what_its_properties_would(
 def test_a_template_has_nothing_that_differs_from_message_to_message() -> None:
     with pytest.raises(ValueError, match="is not in a template"):
         PropertiesTemplate(Properties(message_id="1"))
+
+
+@given(values=strategies.properties, headers=strategies.tables, times=stamps)
+def test_a_stamped_template_says_what_its_properties_would_and_when(
+    values: dict[str, Any], headers: dict[str, Any], times: list[int]
+) -> None:
+    left = iter(times)
+    own = ("correlation_id", "message_id", "expiration", "headers")
+    common = {name: value for name, value in values.items() if name not in own}
+    plain = PropertiesTemplate(Properties(**common), stamp=("sent", lambda: next(left) * 1000))
+    template = plain.with_headers(headers)
+
+    for time in times:
+        decoded = decode_properties(HEADER_START + template.encode("1", "5"))
+        assert decoded.headers is not None
+        assert list(decoded.headers.items())[-1] == ("sent", time)
+        common |= {"correlation_id": "1", "message_id": "1", "expiration": "5"}
+        expected = encode_properties(Properties(**common, headers=headers | {"sent": time}))
+        assert decoded == decode_properties(HEADER_START + expected)
+
+
+def test_a_message_that_is_sent_again_says_so() -> None:
+    template = PropertiesTemplate(Properties(reply_to="me"), repeated="again")
+    again = decode_properties(HEADER_START + template.again.encode("1"))
+    assert again == Properties(
+        reply_to="me", correlation_id="1", message_id="1", headers={"again": True}
+    )
+    assert template.again is template.again
+    plain = PropertiesTemplate(Properties())
+    assert plain.again is plain
+
+
+def test_headers_that_amqp_cannot_carry_are_a_value_error() -> None:
+    template = PropertiesTemplate(Properties(), stamp=("sent", int))
+    with pytest.raises(ValueError, match="headers cannot be sent"):
+        template.with_headers({"x": object()})
+
+
+@given(table=strategies.tables, name=strategies.shortstrs, times=stamps)
+def test_tables_that_differ_in_their_last_number_are_read_as_any_other(
+    table: dict[str, Any], name: str, times: list[int]
+) -> None:
+    for time in times:
+        fields = encode_table(table)[4:] + encode_shortstr(name) + b"l" + struct.pack(">q", time)
+        encoded = len(fields).to_bytes(4) + fields
+        header = HEADER_START + b"\x20\x00" + encoded
+        assert decode_properties(header).headers == FieldReader(encoded).table()
 
 
 def test_an_id_that_is_too_long_for_a_template_is_a_value_error() -> None:

@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amphora.errors import FrameError, MessageError
-from amphora.wire.content import ContentAssembler, Message, encode_content
-from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, FrameDecoder
+from amphora.wire.content import ContentAssembler, Message, content_parts, encode_content
+from amphora.wire.framing import (
+    FRAME_BODY,
+    FRAME_HEADER,
+    FRAME_METHOD,
+    FrameDecoder,
+    encode_frame,
+)
 from amphora.wire.properties import Properties, encode_properties
 from tests.wire import strategies
 from tests.wire.receiver import at_most_lines
@@ -123,6 +129,20 @@ def test_properties_that_do_not_fit_into_one_frame_are_refused_before_anything_i
         encode_content(1, b"m", bytes(4077), b"body", 4096)
 
     assert encode_content(1, b"m", bytes(4076), b"", 4096).count(b"\xce") == 2
+
+
+@given(body=st.binary(max_size=300), room=st.integers(14, 100))
+def test_the_parts_of_a_message_are_what_is_encoded_at_once_and_copy_nothing(
+    body: bytes, room: int
+) -> None:
+    frame = encode_frame(FRAME_METHOD, 7, b"m")
+
+    parts = content_parts(frame, 7, b"\0\0", body, room + 8)
+
+    assert b"".join(parts) == encode_content(7, b"m", b"\0\0", body, room + 8)
+    shown = [part for part in parts if isinstance(part, memoryview)]
+    assert b"".join(shown) == body
+    assert all(part.obj is body for part in shown)
 
 
 # Errors of one message.

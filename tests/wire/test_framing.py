@@ -15,6 +15,7 @@ from amphora.wire.framing import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     HEARTBEAT_FRAME,
+    LARGE_BODY_FRAME,
     Frame,
     FrameDecoder,
     encode_frame,
@@ -33,6 +34,17 @@ frames = st.one_of(
 def head(frame_type: int, channel: int, size: int) -> bytes:
     """Return the first seven bytes of a frame."""
     return encode_frame(frame_type, channel, b"")[:3] + size.to_bytes(4, "big")
+
+
+def frame_ends(stream: bytes) -> list[int]:
+    """Return where the frames of a stream have their end octets."""
+    ends = []
+    position = 0
+    while position < len(stream):
+        position += 7 + int.from_bytes(stream[position + 3 : position + 7], "big")
+        ends.append(position)
+        position += 1
+    return ends
 
 
 def decode(decoder: FrameDecoder, pieces: Iterable[bytes]) -> list[Frame]:
@@ -218,3 +230,58 @@ def test_another_protocol_is_refused_in_its_first_seven_bytes(noise: bytes) -> N
         list(decoder.feed(noise[6:7]))
 
     assert caught.value.code == 501
+
+
+@given(
+    sizes=st.lists(st.integers(LARGE_BODY_FRAME - 2, LARGE_BODY_FRAME + 2), min_size=1, max_size=3),
+    data=st.data(),
+)
+def test_a_large_body_frame_comes_out_in_pieces_and_ends_with_its_last_byte(
+    sizes: list[int], data: st.DataObject
+) -> None:
+    # Each with bytes of its own, and one frame of another kind behind it.
+    bodies = [bytes((number,)) * size for number, size in enumerate(sizes, 1)]
+    stream = b"".join(
+        encode_frame(FRAME_BODY, number, body) + encode_frame(FRAME_METHOD, number, b"m")
+        for number, body in enumerate(bodies, 1)
+    )
+    near_ends = st.sampled_from([end + near for end in frame_ends(stream) for near in range(-3, 3)])
+    cuts = sorted(data.draw(st.lists(near_ends | st.integers(0, len(stream)), max_size=10)))
+    decoder = FrameDecoder(1 << 20, in_pieces=True)
+
+    come = decode(decoder, sliced(stream, [cut for cut in cuts if 0 < cut < len(stream)]))
+
+    assert decoder.held_bytes == 0
+    for number, body in enumerate(bodies, 1):
+        pieces = [payload for kind, channel, payload in come if (kind, channel) == (3, number)]
+        assert b"".join(pieces) == body
+        assert all(pieces)
+    last = [kind for kind, _, _ in come if kind == FRAME_METHOD]
+    assert len(last) == len(bodies)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 8, 1000])
+def test_the_end_of_a_large_body_frame_is_checked_before_its_last_byte_is_handed_on(
+    cut: int,
+) -> None:
+    size = LARGE_BODY_FRAME + 1
+    wrong = encode_frame(FRAME_BODY, 1, bytes(size))[:-1] + b"\xcd"
+    decoder = FrameDecoder(1 << 20, in_pieces=True)
+
+    come = decode(decoder, [wrong[:-cut]])
+    with pytest.raises(FrameError, match="end octet is 0xcd, not 0xce") as caught:
+        come += decode(decoder, [wrong[-cut:]])
+
+    assert caught.value.code == 501
+    assert sum(len(payload) for _, _, payload in come) < size
+
+
+def test_what_has_come_of_a_large_body_frame_is_known() -> None:
+    frame = encode_frame(FRAME_BODY, 1, bytes(2 * LARGE_BODY_FRAME))
+    decoder = FrameDecoder(1 << 20, in_pieces=True)
+
+    for cut in (7, 100, LARGE_BODY_FRAME, len(frame) - 1):
+        decode(decoder, [frame[decoder.held_bytes : cut]])
+        assert decoder.held_bytes == cut
+    decode(decoder, [frame[-1:]])
+    assert decoder.held_bytes == 0

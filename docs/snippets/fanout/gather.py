@@ -38,7 +38,7 @@ print(sorted(client.gather().measure().values()))  # [12, 21, 25]
 print(sorted(client.gather().rooms_above(20).values()))  # ['attic', 'kitchen']
 
 # One by one, as they come; a server that fails does not hide the others.
-for reply in client.gather(timeout=1.0).battery():
+for reply in client.gather(timeout=5.0).battery():
     if reply.error:
         print(reply.error)  # RuntimeError: the battery in the cellar is empty
 

@@ -20,8 +20,8 @@ soup, cake = table.serve("soup"), table.serve("cake")
 print(server.receive_from_queue("table 4", max_calls=1))  # 1
 print(soup.get())  # soup is served
 
-# Whatever comes within half a second.
-print(server.receive_from_queue("table 4", timeout=0.5))  # 1
+# Whatever comes within two seconds.
+print(server.receive_from_queue("table 4", timeout=2.0))  # 1
 print(cake.get())  # cake is served
 
 # Two requests, or a Timeout.

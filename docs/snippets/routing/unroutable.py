@@ -5,5 +5,5 @@ try:
     client.call(routing_key="cellar door").ring("Bob")
 except Unroutable as error:
     print(error)
-    # doors has no request queue for the key 'cellar door'; create_new_request_queue makes one
+    # no request queue of doors takes the key 'cellar door'; create_new_request_queue makes one
     print(error.executed)  # False

@@ -2,6 +2,7 @@ from amphora import AmqpRpcClient, WrongRequest
 
 client = AmqpRpcClient("serializers")
 try:
-    client.call.echo(object())
+    client.call.echo([1, {"owner": object()}])
 except WrongRequest as error:
-    print(error)  # the arguments of serializers.echo cannot be sent: type object cannot be sent
+    where = str(error).removeprefix("the arguments of serializers.echo cannot be sent: ")
+    print(where)  # args[0][1]["owner"]: type object cannot be sent

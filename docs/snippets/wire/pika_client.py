@@ -10,7 +10,8 @@ channel = connection.channel()
 
 # Servers do the same: whoever is first makes them, and requests wait for the others.
 channel.exchange_declare("rpc_wire_request", "direct", durable=True)
-channel.queue_declare("rpc_wire_request", durable=True)
+classic = {"x-queue-type": "classic"}
+channel.queue_declare("rpc_wire_request", durable=True, arguments=classic)
 channel.queue_bind("rpc_wire_request", "rpc_wire_request", routing_key="")
 
 

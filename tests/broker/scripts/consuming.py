@@ -194,7 +194,7 @@ def dead_letters(t: Transcript) -> None:
     }
     t.call(
         client,
-        Queue.Declare(queue=t.name, arguments=arguments),
+        Queue.Declare(queue=t.name, arguments=arguments),  # type: ignore[arg-type]
         Queue.Declare(queue=f"{t.name}.dead"),
         Basic.Consume(queue=f"{t.name}.dead", consumer_tag="dead", no_ack=True),
     )

@@ -35,7 +35,7 @@ def returns_without_confirms(t: Transcript) -> None:
 def a_full_queue_nacks(t: Transcript) -> None:
     client = t.client()
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
-    t.call(client, Confirm.Select(), Queue.Declare(queue=t.name, arguments=arguments))
+    t.call(client, Confirm.Select(), Queue.Declare(queue=t.name, arguments=arguments))  # type: ignore[arg-type]
     for body in "abc":
         client.publish(t.name, body)
         t.take(client)

@@ -16,7 +16,7 @@ from time import monotonic
 import gevent
 
 import amphora
-import amphora.rpc.client as client_module
+from amphora.rpc.client import response_queue
 from tests.faults.ledger import HUNG_AFTER, answer_to
 from tests.support.leaks import Baseline
 
@@ -30,10 +30,12 @@ baseline = Baseline()
 timeout = settings["timeout"]
 kind = settings["kind"]
 if settings["expires"] is not None:
-    client_module.RESPONSE_QUEUE_EXPIRES_MS = int(settings["expires"] * 1000)
+    response_queue.EXPIRES = settings["expires"]
 client = amphora.AmqpRpcClient(
     settings["namespace"], url=settings["url"], timeout=timeout, **settings.get("client", {})
 )
+liveness = settings["liveness"]
+calls = client.call if liveness is None else client.call(liveness=liveness)
 stopping = gevent.event.Event()
 gevent.signal_handler(signal.SIGTERM, stopping.set)
 body = "x" * settings["body"]
@@ -61,7 +63,7 @@ def call(call_id: str) -> tuple[str, object, str]:
     if kind == "cast":
         client.cast(wait_publish=True).work(*args)
         return "ok", None, ""
-    value = client.call.work(*args)
+    value = calls.work(*args)
     return ("ok" if value[0] == answer_to(call_id) else "wrong"), None, ""
 
 

@@ -33,11 +33,18 @@ def note(call_id: str) -> None:
     os.write(executions, f"{call_id} {time.monotonic()} {os.getpid()}\n".encode())
 
 
-@server.add_function
+early = settings["ack"] == "early"
+
+
+@server.add_function(ack=settings["ack"])
 def work(call_id: str, pause: float = 0, body: str = "", size: int = 0) -> list[str]:
+    if early:
+        # It must not begin twice, and not only not end twice.
+        note(call_id)
     if pause:
         gevent.sleep(pause)
-    note(call_id)
+    if not early:
+        note(call_id)
     return [answer_to(call_id), "y" * size]
 
 
@@ -85,7 +92,7 @@ told = {
     "leaks": baseline.leaks(),
     "lost_responses": server.lost_responses,
     "processed": server.processed,
-    "stalls": server._watchdog.stalls,
+    "stalls": server._worker.watchdog.stalls,
     "connects": [server.session.publishing.connects, server.session.consuming.connects],
 }
 print("told " + json.dumps(told), flush=True)

@@ -37,6 +37,9 @@ def child() -> None:
     assert client.client_id != parent_id
     assert client.pending == 0
     assert client.state == "idle"
+    for of_the_parent in (pending, unsent):
+        assert of_the_parent.wait(timeout=30) is None
+        assert "goes to the parent" in str(of_the_parent.exception)
     print("child", client.call.add(3, 4))
     results = [client.defer.add(n, n) for n in range(100)]
     assert [result.get() for result in results] == [2 * n for n in range(100)]

@@ -9,7 +9,7 @@ import gevent
 from amphora import AmqpRpcServer
 
 url, namespace = sys.argv[1:3]
-caught = []
+caught: list[str] = []
 signal.signal(signal.SIGTERM, lambda number, frame: caught.append("own handler"))
 
 server = AmqpRpcServer(namespace, url=url)

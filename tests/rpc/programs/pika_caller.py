@@ -17,7 +17,8 @@ def on_answer(channel: Any, method: Any, properties: Any, body: bytes) -> None:
 
 
 channel.basic_consume("amq.rabbitmq.reply-to", on_answer, auto_ack=True)
-channel.queue_declare(f"rpc_{namespace}_request", durable=True)
+classic = {"x-queue-type": "classic"}
+channel.queue_declare(f"rpc_{namespace}_request", durable=True, arguments=classic)
 channel.exchange_declare(f"rpc_{namespace}_request", durable=True)
 channel.queue_bind(f"rpc_{namespace}_request", f"rpc_{namespace}_request", "")
 

@@ -2,10 +2,10 @@
 
 import sys
 
-import amphora.rpc.client
 from amphora import AmqpRpcClient
+from amphora.rpc.client import response_queue
 
-amphora.rpc.client.RESPONSE_QUEUE_EXPIRES_MS = 500
+response_queue.EXPIRES = 0.5
 url, namespace = sys.argv[1:3]
 client = AmqpRpcClient(namespace, url=url)
 result = client.defer.hold("never seen")

@@ -1,0 +1,1 @@
+"""`amphora demo`: a client and two servers that show how amphora works."""

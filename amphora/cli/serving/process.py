@@ -1,0 +1,140 @@
+"""One worker as its supervisor sees it: a process, what it says, and how it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from amphora.cli.serving.lifeline import Heard
+from amphora.cli.serving.signals import held_back
+
+# It is said that a worker does not come to take requests, or does not react, when it has lasted so
+# long, and then each time that it has lasted twice as long.
+SLOW_TO_START = 10.0
+HELD = 5.0
+
+
+class Overdue:
+    """Says when it is time to speak again of something that lasts."""
+
+    def __init__(self, first: float) -> None:
+        self._first = self._next = first
+
+    def is_due(self, lasted: float) -> bool:
+        """Return whether to speak of it now, when it has lasted so many seconds."""
+        if lasted < self._first:
+            self._next = self._first
+        if lasted < self._next:
+            return False
+        self._next = 2 * lasted
+        return True
+
+
+class Worker:
+    """One worker process.
+
+    Attributes:
+        heard: what it has said.
+        loaded, ready: the supervisor has taken note that its program is loaded, and that it takes
+            requests.
+        stopping: it was told to stop.
+        deadline: when it is to be told more firmly, None while it is not stopping.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], heard: Heard, generation: int) -> None:
+        self.process = process
+        self.heard = heard
+        self.generation = generation
+        self.started = monotonic()
+        self.loaded = False
+        self.ready = False
+        self.deadline: float | None = None
+        self.quitting = False
+        self.slow_to_start = Overdue(SLOW_TO_START)
+        self.held = Overdue(HELD)
+
+    @classmethod
+    def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: str,
+        generation: int,
+    ) -> Worker:
+        """Start a worker; the descriptor of its lifeline is one more word of the command.
+
+        Raises:
+            OSError: the system does not do it.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            # Its signals wait until it is prepared for them.
+            with theirs, held_back():
+                process = subprocess.Popen(  # noqa: S603 (our own command)
+                    [*command, str(theirs.fileno())],
+                    env=environment,
+                    cwd=directory,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,
+                )
+        except BaseException:
+            ours.close()
+            raise
+        return cls(process, Heard(ours), generation)
+
+    def __str__(self) -> str:
+        return f"worker {self.process.pid}"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self.deadline is not None
+
+    def place(self) -> str:
+        """Return where its program stands, if that is known."""
+        return f"it stands at {self.heard.place or 'a place that it cannot tell'}"
+
+    def stop(self, grace: float) -> None:
+        """Have it stop warmly, within so many seconds."""
+        if not self.stopping:
+            self.deadline = monotonic() + grace
+            self._signal(signal.SIGTERM)
+
+    def quit(self, timeout: float) -> None:
+        """Have it give up what is running, within so many seconds."""
+        self.quitting = True
+        self.deadline = monotonic() + timeout
+        self._signal(signal.SIGQUIT)
+
+    def kill(self, timeout: float) -> None:
+        """End it; the system has so many seconds for that."""
+        self.deadline = monotonic() + timeout
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Only ended() reaps it, so the number is not another process's by now.
+        if self.process.returncode is None:
+            os.kill(self.process.pid, number)
+
+
+def ended_children() -> list[tuple[int, int]]:
+    """Return the process id and the status of each child that has ended; its number is free then.
+
+    They need not be workers: as process 1 of a container the supervisor inherits what others leave
+    behind, and what is not waited for stays as a zombie.
+    """
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended.append((pid, os.waitstatus_to_exitcode(status)))

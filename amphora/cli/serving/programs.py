@@ -1,0 +1,159 @@
+"""The server of a user's program, found by its name."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import traceback
+from types import ModuleType, TracebackType
+from typing import Any
+
+from amphora.arpc.mq import JSONServer
+from amphora.cli.serving.guard import Left
+from amphora.rpc.server.blocking import never_blocking
+from amphora.rpc.server.server import AmqpRpcServer
+from amphora.rpc.server.worker import State
+
+DEFAULT_NAME = "server"
+# What to do with what only a script does.
+AS_A_SCRIPT = "What the program does as a script belongs below if __name__ == '__main__'"
+
+_TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::([^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
+
+
+class CannotLoad(Exception):
+    """The program has no server to run; the text says why, with a traceback if it is its own."""
+
+
+def parse_target(target: str) -> tuple[str, str]:
+    """Return the module and the attribute that `package.module:server` names.
+
+    Raises:
+        ValueError: it is not written like that.
+    """
+    found = _TARGET.fullmatch(target)
+    if found is None or found[1].endswith(".py"):
+        name = os.path.splitext(target.partition(":")[0])[0].strip("./").replace("/", ".")
+        raise ValueError(
+            f"{target!r} is not written package.module:server"
+            + (f"; try {name}:{DEFAULT_NAME}" if _TARGET.fullmatch(name) else "")
+        )
+    return found[1], found[2] or DEFAULT_NAME
+
+
+def load_server(target: str) -> AmqpRpcServer:
+    """Import a program and return its server.
+
+    The current directory is looked in first.  Runs the program's own code, which may do anything;
+    only `serve` does not block meanwhile.
+
+    Args:
+        target: `package.module:name`, where the name is that of a server (also one that arpc's
+            make_json_server has made) or of something that returns one when it is called without
+            arguments; `server` if only a module is named.
+
+    Raises:
+        CannotLoad: there is no such module or name, or the program raised.
+        ValueError: the target is not written like that.
+    """
+    module_name, attribute = parse_target(target)
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        raise CannotLoad(f"the current directory was deleted: {error}") from error
+    if sys.path[:1] != [here]:
+        sys.path.insert(0, here)
+    with never_blocking():
+        server = _load(module_name, attribute, target)
+    if server.state in (State.STOPPING, State.STOPPED):
+        raise CannotLoad(
+            f"the server of {target} was stopped by its own program: serve(nowait=False) returns"
+            f" at once in a worker of amphora serve. {AS_A_SCRIPT}"
+        )
+    return server
+
+
+def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
+    module = _import(module_name)
+    found: Any = module
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise CannotLoad(_nothing_there(module, attribute)) from None
+    server = _as_server(found)
+    if server is None and callable(found):
+        try:
+            found = found()
+        except Left:
+            raise
+        except SystemExit as error:
+            raise CannotLoad(f"{target}() {_exits(error)}") from error
+        except BaseException as error:
+            raise CannotLoad(f"{target}() raised\n{_own_traceback(error)}") from error
+        server = _as_server(found)
+    if server is None:
+        raise CannotLoad(f"{target} is no server and returns none; it is {found!r:.200}")
+    return server
+
+
+def _as_server(value: object) -> AmqpRpcServer | None:
+    if isinstance(value, JSONServer):
+        return value.server
+    return value if isinstance(value, AmqpRpcServer) else None
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        module = importlib.import_module(name)
+    except Left:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise CannotLoad(
+                f"there is no module {error.name!r}, neither in {os.getcwd()} nor on Python's path"
+                f"{_hidden(name)}"
+            ) from error
+        raise CannotLoad(f"{name} cannot be imported\n{_own_traceback(error)}") from error
+    except SystemExit as error:
+        raise CannotLoad(f"{name} cannot be imported: it {_exits(error)}") from error
+    except BaseException as error:
+        # Also what is no Exception, such as a Timeout of gevent's.
+        raise CannotLoad(f"{name} cannot be imported\n{_own_traceback(error)}") from error
+    return module
+
+
+def _exits(error: SystemExit) -> str:
+    """Say that a program wants to end its process, and where."""
+    return f"exits with {error.code!r:.200}. {AS_A_SCRIPT}\n{_own_traceback(error)}"
+
+
+def _hidden(name: str) -> str:
+    """Say so if the file of a module cannot be found because Python has a module of its name."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names and (os.path.exists(f"{top}.py") or os.path.isdir(top)):
+        return f"; {top} is a module of Python's own library, so the program needs another name"
+    return ""
+
+
+def _nothing_there(module: ModuleType, attribute: str) -> str:
+    where = getattr(module, "__file__", None) or "a part of Python"
+    servers = [name for name, value in vars(module).items() if _as_server(value) is not None]
+    hint = f"; its servers are called {', '.join(servers)}" if servers else ""
+    if not where.startswith(os.path.join(os.getcwd(), "")):
+        hint += _hidden(module.__name__)
+    return f"the module {module.__name__} ({where}) has no {attribute!r}{hint}"
+
+
+def _own_traceback(error: BaseException) -> str:
+    """Return a traceback from the program's first line on, without the machinery before it."""
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")

@@ -1,0 +1,66 @@
+"""The signals of the supervisor, as numbers that can be read from a socket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Nothing to a supervisor or a worker, though the system would end them for it.
+MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)
+# What a starting worker gets only when it is prepared for it.
+HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *MEANINGLESS)
+
+
+def has_terminal() -> bool:
+    """Return whether there is a terminal: a SIGHUP may mean that its window was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError as error:
+        # It may well be there when it cannot be opened for want of descriptors.
+        return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return True
+
+
+def name_of(number: int) -> str:
+    """Return the name of a signal.  Some have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold signals back: from this process meanwhile, and from those that it starts for good."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def readable_signals() -> Iterator[socket.socket]:
+    """Yield a socket from which the numbers of the signals that arrive can be read."""
+    wakeup, inlet = socket.socketpair()
+    wakeup.setblocking(False)
+    inlet.setblocking(False)
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, *MEANINGLESS]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        # Ignored under nohup, where it means that the terminal is gone.
+        numbers.append(signal.SIGHUP)
+    with wakeup, inlet:
+        before = signal.set_wakeup_fd(inlet.fileno(), warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+        # They may be blocked: a process inherits that from the one that starts it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        try:
+            yield wakeup
+        finally:
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

@@ -1,0 +1,431 @@
+"""Keeping a number of worker processes alive.
+
+The supervisor is one plain loop without greenlets or threads.  It never imports the user's program,
+so that nothing in it, not even a syntax error, can harm the supervisor.  Each worker is a fresh
+Python that loads the program by itself.  A fork would be cheaper, but a fork of a process that has
+used gevent inherits its event loop, its sockets and its locks, and could never load newer code.
+
+Between the supervisor and each worker there is a socket pair, the lifeline: see `lifeline`.  If the
+supervisor dies, even of SIGKILL, the worker reads the end of the lifeline and stops warmly: none is
+left behind.
+
+Signals to a worker: SIGTERM stops it warmly, however often it comes (systemd sends one to every
+process of a service, and so does the supervisor); SIGQUIT has it give up what is running; SIGKILL
+is for those that do not even react to that.  Workers have process groups of their own, because
+ctrl-C in a terminal is for the supervisor alone.
+
+A rolling restart makes workers of a new generation, one at a time: the new one takes requests
+before an old one is stopped.  If the new program cannot be loaded, the old workers go on.  In the
+beginning, too, one worker is tried before the others are started.
+
+No error ends the loop: what went wrong in one round is tried again in the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from amphora.cli.failures import Exit
+from amphora.cli.serving.process import Worker, ended_children
+from amphora.cli.serving.signals import MEANINGLESS, has_terminal, name_of, readable_signals
+from amphora.cli.serving.sources import Sources
+from amphora.net.backoff import doubled
+
+logger = logging.getLogger("amphora.serve")
+
+# A worker that lived so long was a good one: the next is started without a pause.
+SETTLED_AFTER = 10.0
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 30.0
+# After SIGQUIT a worker has so long before it is killed.
+QUIT_TIMEOUT = 2.0
+LOOK_INTERVAL = 0.5
+# The longest time between two looks at workers.
+ROUND = 1.0
+# After an error in the loop itself.
+ERROR_PAUSE = 0.5
+
+# Nothing will be better at the next attempt.
+HOPELESS = (Exit.USAGE, Exit.NOT_ALLOWED)
+
+
+def say(level: int, text: str, *values: object) -> None:
+    """Log something.  A handler that raises is no reason to stop looking after workers."""
+    try:
+        logger.log(level, text, *values)
+    except Exception:  # noqa: BLE001, S110 (there is nowhere left to say it)
+        pass
+
+
+class Supervisor:
+    """Keep workers running until a signal says otherwise.
+
+    SIGTERM and SIGINT stop the workers warmly, a second one at once; SIGHUP makes a rolling
+    restart.
+
+    Args:
+        command: what starts a worker; the descriptor of its lifeline follows as one more word.
+        environment: the workers' environment.
+        directory: the workers' current directory, by the name that is to be followed each time.
+        count: how many workers there are to be.
+        grace: seconds that a worker has to finish what is running.
+        sources: the program's files, if a change of them is to cause a rolling restart.
+        load_timeout: seconds that a worker has to load its program; None for no limit.
+        stuck_timeout: a worker whose event loop was held for so many seconds is replaced; None for
+            never.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: str,
+        count: int,
+        grace: float,
+        sources: Sources | None = None,
+        load_timeout: float | None = None,
+        stuck_timeout: float | None = None,
+    ) -> None:
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._directory = directory
+        self._count = count
+        self._grace = grace
+        self._sources = sources
+        self._load_timeout = load_timeout
+        self._stuck_timeout = stuck_timeout
+        self._workers: list[Worker] = []
+        self._generation = 0
+        # The program of this generation was loaded by at least one worker.
+        self._tried = False
+        # Some worker took requests, so the program was good once.
+        self._proven = False
+        # How long the next start rests if a worker fails now, and when it may be.
+        self._pause = 0.0
+        self._start_at = 0.0
+        # When workers have ended by request lately.
+        self._requested: deque[float] = deque()
+        self._look_at = 0.0
+        self._rounds_until = monotonic()
+        # Nothing to do before a source file changes.
+        self._waits_for_change = False
+        self._stopping = False
+        self._had_terminal = has_terminal()
+        self._status = Exit.DONE
+
+    def run(self) -> Exit:
+        """Run until stopped, and return the exit code.  Blocks the whole process."""
+        with readable_signals() as wakeup:
+            while self._workers or not self._stopping:
+                self._do(self._look_for_changes)
+                self._do(self._start_missing)
+                self._do(self._look_after_workers)
+                self._do(self._enforce_deadlines)
+                self._do(self._wait, wakeup)
+                self._do(self._bury)
+        return self._status
+
+    def _do(self, step: Callable[..., None], *args: Any) -> None:
+        """Do one step of the loop.  If it fails, the next round begins after a pause."""
+        try:
+            step(*args)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the workers need somebody)
+            say(logging.ERROR, "the supervisor goes on after an error in itself: %r", error)
+            time.sleep(ERROR_PAUSE)
+
+    # -- what is to be done ---------------------------------------------------------------------
+
+    def _active(self) -> list[Worker]:
+        return [worker for worker in self._workers if not worker.stopping]
+
+    def _old(self) -> list[Worker]:
+        return [worker for worker in self._active() if worker.generation != self._generation]
+
+    def _start_missing(self) -> None:
+        if self._stopping or self._waits_for_change or monotonic() < self._start_at:
+            return
+        rolling = bool(self._old())
+        # One that is not ready yet is enough while the program may not even load, and while the
+        # old workers do its work.
+        one_by_one = rolling or not self._tried
+        while len(self._active()) < self._count + rolling:
+            if one_by_one and not all(worker.ready for worker in self._active()):
+                return
+            try:
+                worker = Worker.start(
+                    self._command, self._environment, self._directory, self._generation
+                )
+            except OSError as error:
+                say(logging.ERROR, "no worker can be started: %s", error)
+                self._failed()
+                return
+            self._workers.append(worker)
+            say(logging.INFO, "%s starts", worker)
+
+    def _quit(self, worker: Worker) -> None:
+        """Have a worker give up what is running; if it does not even do that, kill it."""
+        if not worker.quitting:
+            worker.quit(QUIT_TIMEOUT)
+        else:
+            worker.kill(LONGEST_PAUSE)
+            say(logging.WARNING, "%s does not react and is killed", worker)
+
+    def _enforce_deadlines(self) -> None:
+        now = monotonic()
+        for worker in self._workers:
+            if worker.deadline is not None and worker.deadline <= now:
+                gives_up = not worker.quitting
+                if gives_up and self._stopping:
+                    self._status = Exit.GAVE_UP
+                self._quit(worker)
+                if gives_up:
+                    say(
+                        logging.WARNING,
+                        "%s is not done after %g s and gives up",
+                        worker,
+                        self._grace,
+                    )
+
+    def _look_for_changes(self) -> None:
+        now = monotonic()
+        if self._sources is None or self._stopping or now < self._look_at:
+            return
+        # A big directory is not looked through all the time, also if looking fails.
+        self._look_at = now + LOOK_INTERVAL
+        changed = self._sources.changed()
+        self._look_at = now + max(LOOK_INTERVAL, 10 * (monotonic() - now))
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            name = changed[0].removeprefix(os.path.join(self._directory, ""))
+            self._restart(f"{name}{more} changed")
+
+    def _restart(self, reason: str) -> None:
+        say(logging.INFO, "%s: rolling restart", reason)
+        self._generation += 1
+        self._tried = self._waits_for_change = False
+        self._pause = self._start_at = 0.0
+        for worker in self._active():
+            if not worker.ready:
+                worker.stop(self._grace)
+
+    # -- workers that do not come on -------------------------------------------------------------
+
+    def _look_after_workers(self) -> None:
+        now = monotonic()
+        was_away = now > self._rounds_until
+        for worker in self._active():
+            if was_away and worker.heard.beaten is not None:
+                # This process was suspended, and maybe the workers with it.
+                worker.heard.beaten = now
+            # What it has said last, it may have said meanwhile.
+            self._hear(worker)
+            if worker.stopping:
+                continue
+            if not worker.ready:
+                self._look_after_start(worker, monotonic() - worker.started)
+            is_on = (worker.loaded or worker.ready) and not worker.stopping
+            if is_on and worker.heard.beaten is not None:
+                self._look_after_held(worker, monotonic() - worker.heard.beaten)
+
+    def _look_after_start(self, worker: Worker, lasted: float) -> None:
+        too_long = self._load_timeout is not None and lasted > self._load_timeout
+        if too_long and not worker.loaded:
+            self._quit(worker)
+            say(
+                logging.ERROR,
+                "%s has not loaded the program within %g s and is ended; %s",
+                worker,
+                self._load_timeout,
+                worker.place(),
+            )
+            if not self._give_up(Exit.USAGE):
+                self._failed()
+        elif worker.slow_to_start.is_due(lasted):
+            say(
+                logging.WARNING,
+                "%s %s after %.0f s%s; %d of %d take requests",
+                worker,
+                "does not take requests" if worker.loaded else "is still loading the program",
+                lasted,
+                "" if worker.loaded else f": {worker.place()}",
+                sum(each.ready for each in self._active()),
+                self._count,
+            )
+
+    def _look_after_held(self, worker: Worker, lasted: float) -> None:
+        if self._stuck_timeout is not None and lasted > self._stuck_timeout:
+            self._quit(worker)
+            say(
+                logging.ERROR,
+                "%s has not reacted for %.1f s and is replaced; %s",
+                worker,
+                lasted,
+                worker.place(),
+            )
+        elif worker.held.is_due(lasted):
+            say(
+                logging.WARNING,
+                "%s has not reacted for %.0f s: something holds its processor, and nothing else"
+                " runs in it meanwhile; %s",
+                worker,
+                lasted,
+                worker.place(),
+            )
+
+    # -- what has happened ----------------------------------------------------------------------
+
+    def _wait(self, wakeup: socket.socket) -> None:
+        """Wait until something happens or is due, and record it."""
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        speaking = {}
+        for worker in self._workers:
+            descriptor = worker.heard.lifeline.fileno()
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+                speaking[descriptor] = worker
+        timeout = self._time_to_wait()
+        self._rounds_until = monotonic() + timeout + ROUND
+        readable = poll.poll(timeout * 1000)
+        for descriptor, _ in readable:
+            if descriptor in speaking:
+                self._hear(speaking[descriptor])
+        if any(descriptor == wakeup.fileno() for descriptor, _ in readable):
+            for number in wakeup.recv(1024):
+                self._on_signal(number)
+
+    def _time_to_wait(self) -> float:
+        now = monotonic()
+        times = [now + ROUND]
+        times += [worker.deadline for worker in self._workers if worker.deadline is not None]
+        if not self._stopping:
+            if self._sources is not None:
+                times.append(self._look_at)
+            if self._start_at > now:
+                times.append(self._start_at)
+        return max(min(times) - now, 0.0)
+
+    def _hear(self, worker: Worker) -> None:
+        heard = worker.heard
+        heard.listen()
+        if worker.stopping:
+            return
+        if heard.loaded and not worker.loaded:
+            worker.loaded = self._tried = True
+        if heard.ready and not worker.ready:
+            worker.ready = self._tried = self._proven = True
+            say(logging.INFO, "%s takes requests%s", worker, _reservation(worker))
+            old = self._old()
+            if old and len(self._active()) > self._count:
+                old[0].stop(self._grace)
+                say(logging.INFO, "%s stops: %s is in its place", old[0], worker)
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            return  # see _bury
+        if number in MEANINGLESS:
+            say(logging.INFO, "%s means nothing here", name_of(number))
+        elif number == signal.SIGHUP and not (self._had_terminal and not has_terminal()):
+            if not self._stopping:
+                self._restart("SIGHUP")
+        elif not self._stopping:
+            self._stop_all(Exit.DONE)
+            say(
+                logging.INFO,
+                "%s: stopping; workers have %g s to finish what is running",
+                name_of(number),
+                self._grace,
+            )
+        else:
+            self._status = Exit.GAVE_UP
+            for worker in self._workers:
+                if not worker.quitting:
+                    self._quit(worker)
+            say(logging.WARNING, "%s again: stopping at once", name_of(number))
+
+    def _stop_all(self, status: Exit) -> None:
+        self._stopping = True
+        self._status = status
+        for worker in self._workers:
+            worker.stop(self._grace)
+
+    def _bury(self) -> None:
+        """Remove the workers that have ended."""
+        workers = {worker.process.pid: worker for worker in self._workers}
+        for pid, status in ended_children():
+            worker = workers.get(pid)
+            if worker is not None:
+                worker.process.returncode = status
+                # Its last words.
+                self._hear(worker)
+                self._ended(worker, status)
+
+    def _ended(self, worker: Worker, status: int) -> None:
+        self._workers.remove(worker)
+        worker.heard.lifeline.close()
+        requested = worker.stopping or (worker.ready and status == Exit.DONE)
+        say(logging.INFO if requested else logging.WARNING, "%s %s", worker, _how(status))
+        if worker.stopping or (requested and self._is_no_loop()):
+            return
+        started = worker.loaded and worker.ready
+        if status in HOPELESS and not started and self._give_up(Exit(status)):
+            return
+        if monotonic() - worker.started > SETTLED_AFTER:
+            self._pause = 0.0
+        self._failed()
+
+    def _is_no_loop(self) -> bool:
+        """Return whether the end of a worker that was asked for it is nothing but that.
+
+        A program that ends itself as soon as it serves would be started again and again.
+        """
+        now = monotonic()
+        self._requested.append(now)
+        while self._requested[0] < now - SETTLED_AFTER:
+            self._requested.popleft()
+        return len(self._requested) <= 3 * self._count
+
+    def _failed(self) -> None:
+        """Let time pass before the next start: the more have failed in a row, the more time."""
+        pause, self._pause = self._pause, doubled(self._pause, FIRST_PAUSE, LONGEST_PAUSE)
+        if pause:
+            self._start_at = monotonic() + pause
+            say(logging.INFO, "the next worker starts in %g s", pause)
+
+    def _give_up(self, status: Exit) -> bool:
+        """Make no more attempts with a program that cannot run; return False to make more."""
+        old = self._old()
+        if old:
+            for worker in old:
+                worker.generation = self._generation
+            self._tried = True
+            say(logging.ERROR, "the new program does not start; the old workers go on")
+            return True
+        if self._sources is not None and not self._active():
+            self._waits_for_change = True
+            say(logging.ERROR, "waiting for a change of the program")
+            return True
+        if not self._proven:
+            self._stop_all(status)
+            return True
+        return False
+
+
+def _reservation(worker: Worker) -> str:
+    return "" if worker.loaded else f" (its program has no end yet: {worker.place()})"
+
+
+def _how(status: int) -> str:
+    """Say how a worker ended by itself."""
+    if status < 0:
+        return f"was killed by {name_of(-status)}"
+    return "has ended" if status == 0 else f"has ended with status {status}"

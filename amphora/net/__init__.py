@@ -1,0 +1,1 @@
+"""What the transport and the embedded broker both need beside the bytes."""

@@ -1,0 +1,211 @@
+"""The writing half of a connection: what is queued in one turn of the event loop goes out together.
+
+Whole frames are queued, or in turn the parts of a large one.  At the end of the turn the event loop
+itself writes them, in one piece, which saves two switches for each burst.  What the socket does not
+take at once is left to a greenlet that runs `run`; until it is done, the loop writes nothing.
+Large parts are never joined, because copying them costs as much as writing them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from amphora.net.stream import Stream
+
+# Written in pieces, so that a slow peer can be told from one that has stopped.
+WRITE_SIZE = 256 * 1024
+# What is not more than this is joined; the system gathers what is.
+JOIN_SIZE = 64 * 1024
+# The system gathers no more parts at once (IOV_MAX).
+MOST_PARTS = 1024
+
+
+class Writer:
+    """What is to be written to a stream.
+
+    Attributes:
+        unwritten: how many bytes are queued that the stream has not taken.
+        congested: True while so much is unwritten that no more should be queued.
+        last_write: when it last took some, by the monotonic clock.
+        stuck_since: since when it has taken none, though some wait; None while none wait.
+
+    Args:
+        stream: where to write.
+        high_water: above so many unwritten bytes the writer is congested.
+        on_written: called when everything is written, with whether the writer was congested
+            meanwhile; in the event loop too, so it must not block.
+        on_interrupted: called with what interrupted a method here, which may be half done, with no
+            telling which half; it must end the connection.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        high_water: int,
+        on_written: Callable[[bool], None],
+        on_interrupted: Callable[[BaseException], None],
+    ) -> None:
+        self.unwritten = 0
+        self.congested = False
+        self.last_write = monotonic()
+        self.stuck_since: float | None = None
+        self._stream = stream
+        self._high_water = high_water
+        self._on_written = on_written
+        self._on_interrupted = on_interrupted
+        self._outgoing: deque[bytes | memoryview] = deque()
+        self._was_congested = False
+        self._held = False
+        self._closed = False
+        # Asked whether it is to run yet, and not a flag that it would have to take back: it may be
+        # interrupted before its first line.
+        self._scheduled: Any = None
+        self._run_callback = gevent.get_hub().loop.run_callback
+        # Set for as long as `run` is the one who writes.
+        self._wake = Event()
+        self._written = Event()
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Queue bytes for the end of this turn of the event loop.  Never switches greenlets.
+
+        Once the writer is closed, they are dropped.
+        """
+        try:
+            self._outgoing.append(data)
+            self.unwritten += len(data)
+            if self.unwritten > self._high_water:
+                # Remembered, because it may come and pass while `run` waits for one write.
+                self.congested = self._was_congested = True
+            scheduled = self._scheduled
+            if scheduled is None or not scheduled.pending:
+                self._scheduled = self._run_callback(self._write_at_once)
+        except BaseException as error:
+            self._on_interrupted(error)
+            raise
+
+    def _write_at_once(self) -> None:
+        """Write what the stream takes, in the hub; wake `run` for the rest."""
+        try:
+            outgoing = self._outgoing
+            if self._closed:
+                self.close()
+            if self._held or self._wake.is_set() or not outgoing:
+                return
+            self._join_small_parts()
+            self._note_sent(self._stream.send_now(self._next_parts()))
+            if outgoing:
+                self.stuck_since = monotonic()
+                self._wake.set()
+            else:
+                self._all_written()
+        except BaseException as error:
+            self._on_interrupted(error)
+            raise
+
+    def run(self) -> None:
+        """Write what cannot be written at once, until the writer is closed.  Switches greenlets.
+
+        Raises:
+            ConnectionLost: the stream broke.
+        """
+        outgoing = self._outgoing
+        while True:
+            self._wake.wait()
+            while outgoing and not self._held:
+                self.stuck_since = monotonic()
+                self._join_small_parts()
+                sent = self._stream.send_now(self._next_parts())
+                if not sent:
+                    piece = memoryview(outgoing[0])[:WRITE_SIZE]
+                    self._stream.send(piece)
+                    sent = len(piece)
+                    if self._closed:
+                        return
+                self._note_sent(sent)
+            self._wake.clear()
+            if self._closed:
+                return
+            if not outgoing:
+                self._all_written()
+
+    def _join_small_parts(self) -> None:
+        """Join the first of the queued parts, as far as that costs little."""
+        outgoing = self._outgoing
+        if self.unwritten <= JOIN_SIZE:
+            count = len(outgoing)
+        else:
+            count = size = 0
+            for part in outgoing:
+                size += len(part)
+                if size > JOIN_SIZE:
+                    break
+                count += 1
+        if count > 1:
+            joined = b"".join([outgoing.popleft() for _ in range(count)])
+            outgoing.appendleft(joined)
+
+    def _next_parts(self) -> list[bytes | memoryview]:
+        """Return what to write next, without removing it."""
+        parts: list[bytes | memoryview] = []
+        size = 0
+        for part in self._outgoing:
+            parts.append(part)
+            size += len(part)
+            if size >= WRITE_SIZE or len(parts) == MOST_PARTS:
+                break
+        return parts
+
+    def _note_sent(self, sent: int) -> None:
+        """Remove what the stream has taken."""
+        if not sent:
+            return
+        outgoing = self._outgoing
+        self.unwritten -= sent
+        self.congested = self.unwritten > self._high_water
+        self.last_write = monotonic()
+        while sent:
+            size = len(outgoing[0])
+            if size > sent:
+                outgoing[0] = memoryview(outgoing[0])[sent:]
+                return
+            sent -= size
+            outgoing.popleft()
+
+    def _all_written(self) -> None:
+        self.stuck_since = None
+        self._written.set()
+        was_congested, self._was_congested = self._was_congested, False
+        self._on_written(was_congested)
+
+    def nudge(self) -> None:
+        """Write what waits, in case that the loop's own turn to write was interrupted."""
+        self._wake.set()
+
+    def hold(self, held: bool) -> None:
+        """Write nothing while `held`; what was begun is finished."""
+        self._held = held
+        if not held:
+            if self.stuck_since is not None:
+                self.stuck_since = monotonic()
+            self._wake.set()
+
+    def wait(self) -> None:
+        """Wait until everything is written, or the writer was closed.  Switches greenlets."""
+        while self.unwritten:
+            self._written.clear()
+            self._written.wait()
+
+    def close(self) -> None:
+        """Drop what is unwritten and what is still to come: the connection has ended."""
+        self._closed = True
+        self._outgoing.clear()
+        self.unwritten = 0
+        self.congested = False
+        self.stuck_since = None
+        self._written.set()

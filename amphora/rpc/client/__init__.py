@@ -1,0 +1,1 @@
+"""Calling: from a call to its result."""

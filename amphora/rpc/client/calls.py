@@ -1,0 +1,506 @@
+"""The pending calls of one client.
+
+A call is one entry here, by request id, from before its request leaves until its answer, its
+failure or its deadline, whichever comes first.  Each of these ends the call and then removes the
+entry, so that an interruption in between, as by ctrl-C, loses no call.  No call has a greenlet of
+its own: answers are handled as they are read, failures as the publisher reports them, deadlines by
+one timer.
+
+If a result is dropped, so is the entry; see `result`.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, Literal, get_args
+
+import gevent
+from gevent.event import Event
+from gevent.lock import Semaphore
+from msgspec import UNSET
+
+from amphora.errors import (
+    AmphoraError,
+    Cancelled,
+    ConnectionLost,
+    NoResult,
+    Overloaded,
+    ServerLost,
+    Unroutable,
+    WrongResult,
+)
+from amphora.net.deadline import Deadline
+from amphora.net.log import Log
+from amphora.rpc.client.control import Control
+from amphora.rpc.client.liveness import Liveness, Watched
+from amphora.rpc.client.pending import Pending
+from amphora.rpc.client.presence import ServerPresence
+from amphora.rpc.client.reasons import Reasons
+from amphora.rpc.client.result import WatchedCall
+from amphora.rpc.client.roll_call import RollCall
+from amphora.rpc.client.stream import PendingStream
+from amphora.rpc.client.streams import UNWANTED_FOR, Streams
+from amphora.rpc.client.timeouts import Timeouts
+from amphora.rpc.client.waking import Waker
+from amphora.rpc.contract import batches, legacy
+from amphora.rpc.contract.bodies import IGNORED, STARTED, ErrorBody, Response, exception_of
+from amphora.rpc.contract.serializers import serializer_of
+from amphora.rpc.contract.streams import ITEM
+from amphora.transport.delivery import Delivery
+from amphora.transport.endpoint import check_count
+from amphora.transport.publisher import Outgoing
+from amphora.transport.session import Session, claim
+
+log = Log("amphora.rpc")
+
+
+WhenFull = Literal["wait", "fail"]
+
+
+class Calls:
+    """The pending calls of a client.
+
+    Args:
+        limit: how many calls and unconfirmed casts there may be at once.
+        when_full: what another call does then: "wait" for its turn until its deadline, or "fail"
+            at once with Overloaded.
+
+    Raises:
+        ValueError: `limit` or `when_full` is invalid.
+
+    Attributes:
+        control: tells workers what has become of requests.
+        streams: the open streams.
+        reasons: explains why requests were not taken.
+        unexpected: how many answers came for no pending call: late, duplicate or forged ones.
+        presence: tells whether somebody serves.
+        wake: wakes the greenlet that waits for a result, soon.
+    """
+
+    def __init__(self, namespace: str, session: Session, limit: int, when_full: WhenFull) -> None:
+        if when_full not in get_args(WhenFull):
+            raise ValueError(f"when_full must be one of {get_args(WhenFull)}, not {when_full!r}")
+        limit = check_count("max_pending", limit)
+        self.namespace = namespace
+        self.unexpected = 0
+        self._limit = limit
+        self._slots = Semaphore(limit)
+        self._wait = when_full == "wait"
+        self._casts = 0
+        self._no_casts = Event()
+        self._session = session
+        self._pending: dict[str, Pending] = {}
+        self._timeouts = Timeouts(self._expire)
+        self.wake = Waker().wake
+        self.reasons = Reasons(session, namespace)
+        self.control = Control(session, namespace)
+        self.presence = ServerPresence(session, namespace)
+        self._liveness = Liveness(session, RollCall(session, namespace).back_at)
+        self._tells_nothing = False
+        self.streams = Streams(session, namespace, self.control, self._fail)
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def oldest(self) -> str | None:
+        """Return the request id of the call that has waited longest, None if there is none."""
+        return next(iter(self._pending), None)
+
+    def publish_again(self, pending: PendingStream, outgoing: Outgoing, deadline: float) -> None:
+        """Publish another request of a stream, for what is missing of it.
+
+        Never switches greenlets.
+
+        Args:
+            deadline: until when it has to be begun, on the monotonic clock.
+        """
+        request_id = pending.outgoing.message_id
+        del self._pending[request_id]
+        self._timeouts.discard(request_id, pending.ticket)
+        self._liveness.ended(pending.watched)
+        pending.restart(outgoing)
+        outgoing.on_failed = self._request_failed
+        self._pending[outgoing.message_id] = pending
+        pending.ticket = self._timeouts.add(outgoing.message_id, deadline)
+        try:
+            self._session.publisher.publish(outgoing)
+        except AmphoraError as error:
+            self._fail(pending, error)
+
+    def publish(self, pending: Pending, deadline: float) -> None:
+        """Publish the request of a call that ends at `deadline`, on the monotonic clock.
+
+        Switches greenlets only if too many calls are pending.
+
+        Raises:
+            ConnectionLost: the session is closed.
+            Overloaded: too many calls are pending.
+            NoResult: too many calls were pending until the deadline.
+        """
+        claim(self._session)
+        self._take_slot(pending.function_name, deadline)
+        outgoing = pending.outgoing
+        outgoing.on_failed = self._request_failed
+        self._pending[outgoing.message_id] = pending
+        pending.ticket = self._timeouts.add(outgoing.message_id, deadline)
+        try:
+            self._session.consuming.start()
+            self._session.publisher.publish(outgoing)
+        except BaseException:
+            self.discard(pending)
+            raise
+
+    def cast(self, outgoing: Outgoing, name: str, deadline: float, log_failure: bool) -> None:
+        """Publish a request that wants no answer; it counts as pending until it is confirmed.
+
+        Args:
+            deadline: until when to wait if too many calls are pending, on the monotonic clock.
+            log_failure: log a failure, because the caller does not wait for it.
+
+        Raises:
+            As `publish`.
+        """
+        claim(self._session)
+        self._take_slot(name, deadline)
+        outgoing.on_done = self._logged_cast_ended if log_failure else self._cast_ended
+        self._casts += 1
+        try:
+            self._session.publisher.publish(outgoing)
+        except BaseException:
+            self._cast_ended(outgoing)
+            raise
+
+    def withdraw_cast(self, outgoing: Outgoing) -> None:
+        """Drop a cast that is not confirmed; if it is unsent, it is never sent."""
+        self._cast_ended(outgoing)
+        self._session.publisher.withdraw(outgoing)
+
+    def wait_for_casts(self, timeout: float | None) -> None:
+        """Wait until the broker has confirmed every cast, `timeout` seconds at most.
+
+        Switches greenlets.
+        """
+        deadline = Deadline(timeout)
+        while self._casts:
+            self._no_casts.clear()
+            if not self._no_casts.wait(deadline.left()):
+                break
+
+    def _cast_ended(self, _: Outgoing) -> None:
+        self._slots.release()
+        self._casts -= 1
+        self._no_casts.set()
+
+    def _logged_cast_ended(self, outgoing: Outgoing) -> None:
+        self._cast_ended(outgoing)
+        if outgoing.error is not None:
+            self.reasons.explain_soon(
+                outgoing,
+                outgoing.error,
+                lambda error: log.throttled("a cast to %s has failed: %s", self.namespace, error),
+            )
+
+    def _take_slot(self, name: str, deadline: float) -> None:
+        if self._slots.acquire(blocking=False):
+            return
+        crowded = f"{self.namespace}.{name} was not sent: {self._limit} calls are pending"
+        if not self._wait:
+            # Let answers in, which a loop of calls would otherwise keep out.
+            gevent.sleep(0)
+            raise Overloaded(f"{crowded} (max_pending)")
+        if not self._slots.acquire(timeout=max(deadline - monotonic(), 0)):
+            raise NoResult(f"{crowded}, and none ended in time", executed=False)
+
+    def discard(self, pending: Pending) -> None:
+        """Drop a call that has ended or is unwanted.  Its request may still be served."""
+        request_id = pending.outgoing.message_id
+        if self._pending.pop(request_id, None) is not None:
+            self._slots.release()
+            self._timeouts.discard(request_id, pending.ticket)
+            if pending.watched is not None:
+                self._liveness.ended(pending.watched)
+                if isinstance(pending, PendingStream):
+                    self.streams.closed(pending)
+
+    def withdraw(self, pending: Pending) -> None:
+        """Drop a call whose caller went away; if its request is unsent, it is never sent."""
+        self.discard(pending)
+        self._session.publisher.withdraw(pending.outgoing)
+
+    def abandon(self, pending: Pending) -> None:
+        """Withdraw a call, and tell its servers.  Never switches greenlets."""
+        workers = () if pending.watched is None else tuple(pending.watched.workers)
+        worker = workers[0] if len(workers) == 1 else ""
+        self.withdraw(pending)
+        outgoing = pending.outgoing
+        if outgoing.attempts and outgoing.error is None:
+            left = (outgoing.expires_at or 0.0) - monotonic()
+            if isinstance(pending, PendingStream):
+                left = max(left, UNWANTED_FOR)
+            client_id = outgoing.template.reply_to or ""
+            self.control.cancel(client_id, outgoing.message_id, left, worker)
+
+    def cancel(self, pending: Pending) -> bool:
+        """End a call with Cancelled, and tell its servers; return whether it was pending.
+
+        Never switches greenlets.
+        """
+        if self._pending.get(pending.outgoing.message_id) is not pending:
+            return False
+        executed = pending.outgoing.executed
+        self.abandon(pending)
+        pending.fail(Cancelled(f"{self._name(pending)} was cancelled", executed=executed))
+        return True
+
+    def cancel_all(self) -> None:
+        """Cancel every call.  Never switches greenlets."""
+        for pending in list(self._pending.values()):
+            self.cancel(pending)
+
+    def on_response(self, delivery: Delivery) -> None:
+        """Handle an answer from the reader, and acknowledge it when its call has it."""
+        self._take_response(delivery)
+        delivery.ack()
+
+    def _take_response(self, delivery: Delivery) -> None:
+        properties = delivery.properties
+        worker = properties.app_id or ""
+        if properties.message_type == batches.BATCH:
+            self._take_batch(delivery, worker)
+            return
+        # A server of amphora 0.1 sends the id as message_id alone.
+        pending = self._pending.get(properties.correlation_id or properties.message_id or "")
+        if properties.message_type in (STARTED, ITEM):
+            self._take_note(delivery, pending, worker)
+            return
+        if pending is None:
+            # Too late, a duplicate, or forged.
+            self.unexpected += 1
+            return
+        if properties.message_type == IGNORED:
+            ended = pending.ignored(worker)
+        elif isinstance(pending, PendingStream):
+            value, error = self._read_response(delivery, pending)
+            ended = self.streams.ends(pending, properties, value, error)
+        else:
+            value, error = self._read_response(delivery, pending)
+            ended = pending.answered(worker, value, error)
+            if pending.watched is not None:
+                self._look_at_silence(pending.watched)
+        if ended:
+            self.discard(pending)
+
+    def _take_note(self, delivery: Delivery, pending: Pending | None, worker: str) -> None:
+        """Take a note about a request that goes on."""
+        properties = delivery.properties
+        if properties.message_type == ITEM:
+            stream = pending if isinstance(pending, PendingStream) else None
+            try:
+                if self.streams.came(stream, delivery) and stream is not None:
+                    self.discard(stream)
+            except ValueError as error:
+                if stream is not None:
+                    text = f"an item of {self._name(stream)} cannot be read: {error}"
+                    self.abandon(stream)
+                    stream.fail(WrongResult(text))
+            return
+        if isinstance(pending, PendingStream):
+            if not self.streams.begun(pending, properties):
+                return
+            # It ends with this worker, whichever other ones have begun it.
+            self._liveness.ended(pending.watched)
+            if pending.endless:
+                # From here on it may take any time.
+                self._timeouts.discard(pending.outgoing.message_id, pending.ticket)
+        if pending is not None and pending.watched is not None:
+            self._liveness.begun(pending.watched, worker, properties.reply_to)
+
+    def watch(self, pending: WatchedCall | PendingStream, interval: float) -> None:
+        """End a call with ServerLost when the workers are gone that have begun it.
+
+        Args:
+            interval: seconds between two questions about them.
+        """
+        pending.watched = Watched(interval, lambda: self._server_lost(pending))
+
+    def _server_lost(self, pending: Pending) -> None:
+        if isinstance(pending, PendingStream) and self.streams.again(pending):
+            return
+        self._fail(pending, ServerLost(f"the worker that had begun {self._name(pending)} is gone"))
+
+    def _look_at_silence(self, watched: Watched) -> None:
+        if not watched.heard and not self._tells_nothing:
+            self._tells_nothing = True
+            log.warning(
+                "a server of %s does not say when it begins a call: it is older, and calls to it do"
+                " not end when it is gone (liveness)",
+                self.namespace,
+            )
+
+    def _take_batch(self, delivery: Delivery, worker: str) -> None:
+        try:
+            for request_id, response in batches.split(
+                serializer_of(delivery.properties), delivery.body
+            ):
+                self._take_answer(request_id, response, worker)
+        except ValueError as error:
+            log.throttled("a batch of answers of %s cannot be read: %s", self.namespace, error)
+            named = error.request_ids if isinstance(error, batches.Unreadable) else ()
+            for request_id in named:
+                self._take_answer(request_id, error, worker)
+
+    def _take_answer(self, request_id: str, response: Response | ValueError, worker: str) -> None:
+        pending = self._pending.get(request_id)
+        if pending is None:
+            self.unexpected += 1
+            return
+        value, error = self._outcome(response, pending)
+        ended = pending.answered(worker, value, error)
+        if pending.watched is not None:
+            self._look_at_silence(pending.watched)
+        if ended:
+            self.discard(pending)
+
+    def _read_response(
+        self, delivery: Delivery, pending: Pending
+    ) -> tuple[Any, AmphoraError | None]:
+        try:
+            response = serializer_of(delivery.properties).decode_response(delivery.body)
+        except ValueError as error:
+            return self._outcome(error, pending)
+        if isinstance(response.exception, ErrorBody) and not delivery.properties.correlation_id:
+            return None, legacy.read_exception(response.exception, pending.function_name)
+        return self._outcome(response, pending)
+
+    def _outcome(
+        self, response: Response | ValueError, pending: Pending
+    ) -> tuple[Any, AmphoraError | None]:
+        """Return the value in a response, or the error that it tells of."""
+        if isinstance(response, Response):
+            if isinstance(response.exception, ErrorBody):
+                return None, exception_of(response.exception)
+            if response.result is not UNSET:
+                return response.result, None
+            response = ValueError("it has neither a result nor an exception")
+        return None, WrongResult(f"the answer of {self._name(pending)} cannot be read: {response}")
+
+    def _request_failed(self, outgoing: Outgoing) -> None:
+        error = outgoing.error
+        if error is None:
+            return
+        pending = self._pending.get(outgoing.message_id)
+        if pending is not None:
+            if isinstance(error, NoResult):
+                # The publisher does not know the function or the caller's timeout.
+                error = self._too_late(pending, self.reasons.why_unsent(outgoing))
+            self.reasons.explain_soon(outgoing, error, lambda error: self._fail(pending, error))
+        else:
+            self.reasons.explain_soon(
+                outgoing,
+                error,
+                lambda error: log.throttled(
+                    "a request to %s whose result was dropped has failed: %s", self.namespace, error
+                ),
+            )
+
+    def returned(self, request_id: str) -> None:
+        """Fail a call whose request was sent without a confirm and was returned."""
+        pending = self._pending.get(request_id)
+        if pending is not None:
+            error = Unroutable(executed=False)
+            self.reasons.explain_soon(
+                pending.outgoing, error, lambda error: self._fail(pending, error)
+            )
+
+    def _fail(self, pending: Pending, error: AmphoraError) -> None:
+        pending.fail(error)
+        self.discard(pending)
+
+    def _expire(self, request_id: str) -> None:
+        pending = self._pending.get(request_id)
+        if pending is None:
+            return
+        outgoing = pending.outgoing
+        if isinstance(pending, PendingStream) and pending.run_id:
+            self.abandon(pending)
+            pending.fail(self._too_late(pending, "the stream has not ended"))
+        elif outgoing.error is not None:
+            # The broker is being asked about the reason.
+            self._fail(pending, self._too_late(pending, str(outgoing.error)))
+        elif not outgoing.done:
+            self._fail(pending, self._too_late(pending, self.reasons.why_unsent(outgoing)))
+        elif outgoing.spread:
+            # One that takes the answers of many ends now, and counts them itself.
+            self._fail(pending, self._too_late(pending, self.presence.where("", None)))
+        else:
+            self.presence.tell(outgoing.routing_key, lambda there: self._unanswered(pending, there))
+        self._session.publisher.withdraw(outgoing)
+
+    def _unanswered(self, pending: Pending, there: bool | None) -> None:
+        """End a call at its deadline, unless it has ended in the moment since."""
+        if self._pending.get(pending.outgoing.message_id) is pending:
+            known = self.presence.where(pending.outgoing.routing_key, there)
+            self._fail(pending, self._too_late(pending, known))
+
+    def _too_late(self, pending: Pending, known: str) -> NoResult:
+        return NoResult(
+            f"no result of {self._name(pending)} within {pending.timeout:g} s: {known}",
+            executed=pending.outgoing.executed,
+        )
+
+    def _name(self, pending: Pending) -> str:
+        return f"{self.namespace}.{pending.function_name}"
+
+    def responses_lost(self) -> None:
+        """Fail the calls whose answers were lost with the expired queue."""
+        for pending in list(self._pending.values()):
+            if pending.outgoing.attempts:
+                self._session.publisher.withdraw(pending.outgoing)
+                self._fail(
+                    pending,
+                    ConnectionLost(
+                        f"the answer of {self._name(pending)} is lost: the response queue is gone;"
+                        " the client was away for too long, or the queue was deleted"
+                    ),
+                )
+
+    def fail_all(self, reason: str) -> None:
+        """End every call with ConnectionLost; `reason` precedes the function's name.
+
+        The servers of streams are told, because nobody takes the items any more.
+        """
+        for pending in list(self._pending.values()):
+            if isinstance(pending, PendingStream):
+                self.abandon(pending)
+            else:
+                self._session.publisher.withdraw(pending.outgoing)
+            self._fail(
+                pending,
+                ConnectionLost(
+                    f"{reason} {self._name(pending)} was pending",
+                    executed=pending.outgoing.executed,
+                ),
+            )
+        self.reasons.close()
+        self.presence.close()
+        self._timeouts.close()
+        self._liveness.close()
+        self.streams.close()
+
+    def forget_all(self) -> None:
+        """Let go of all calls in a forked child: they are the parent's, and end there."""
+        pending, self._pending = self._pending, {}
+        for call in pending.values():
+            call.fail(
+                ConnectionLost(
+                    f"{self._name(call)} was called before a fork: its answer goes to the parent"
+                )
+            )
+        self._casts = 0
+        self.reasons.close()
+        self.presence.forget()
+        self._slots = Semaphore(self._limit)
+        self._timeouts.close()
+        self.control.forget()
+        self.streams.close()
+        self._liveness.close()

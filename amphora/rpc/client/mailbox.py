@@ -1,0 +1,93 @@
+"""Where the responses to one client arrive: its id, its response queue, and its pending calls.
+
+A forked child has another mailbox, and the end of the session closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gevent.event import Event
+
+from amphora.rpc.client.calls import Calls
+from amphora.rpc.client.response_queue import ResponseQueue
+from amphora.transport.consumer import Consumer
+from amphora.transport.link import Restorable
+from amphora.transport.session import Session, watch
+from amphora.transport.vantage import Vantage
+from amphora.wire.properties import PropertiesTemplate
+
+# How many unacknowledged messages there may be; each may hold a hundred responses.
+PREFETCH = 250
+
+
+class Mailbox:
+    """The identity of a client in this process, and its incoming responses.
+
+    Args:
+        session: the client's session.
+        calls: the client's pending calls.
+        requests: what must be set up for requests to leave.
+        asking: returns the properties of requests that are answered to a client id.
+        client_id: an id that the program has chosen; None for a random one.
+
+    Attributes:
+        client_id: the id that requests are answered to now.
+        template: the properties of requests.
+        needs: what must be set up before a request leaves, the response queue included.
+        consumer: consumes the response queue.
+        ended: set when the client or its session was closed.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        calls: Calls,
+        requests: Restorable,
+        asking: Callable[[str], PropertiesTemplate],
+        client_id: str | None,
+    ) -> None:
+        self.ended = Event()
+        self._session = session
+        self._calls = calls
+        self._requests = requests
+        self._asking = asking
+        self._closed = False
+        self._open(client_id)
+
+    def _open(self, client_id: str | None) -> None:
+        calls = self._calls
+        queue = ResponseQueue(calls.namespace, client_id, calls.responses_lost, self._use_id)
+        link = self._session.consuming
+        self.consumer = Consumer(link, queue, calls.on_response, prefetch=PREFETCH)
+        link.add(self.consumer)
+        self.needs = (self._requests, self.consumer)
+        self._vantages: list[Vantage] = watch(self._session, lambda: queue.binding, calls.oldest)
+        self._use_id(queue.client_id)
+
+    def _use_id(self, client_id: str) -> None:
+        """Have requests answered to this id from now on."""
+        self.client_id = client_id
+        self.template = self._asking(client_id)
+
+    def session_closed(self) -> None:
+        """Called when the session was closed: fail the pending calls."""
+        self._calls.fail_all("the session was closed while")
+        self.ended.set()
+
+    def forked(self) -> None:
+        """Called in a forked child: take another id; the pending calls are the parent's."""
+        self._calls.forget_all()
+        self._session.consuming.remove(self.consumer)
+        self._leave_vantages()
+        if not self._closed:
+            self._open(None)
+
+    def close(self) -> None:
+        """Stop looking for a cut, and open nothing in forked children.  Never switches."""
+        self._closed = True
+        self._leave_vantages()
+
+    def _leave_vantages(self) -> None:
+        for vantage in self._vantages:
+            vantage.close()

@@ -1,0 +1,120 @@
+"""Asking workers: one command, and the answers of all of them."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, ClassVar, Unpack
+
+from amphora.rpc.client.caller import Caller, CommonSettings, Route
+from amphora.rpc.client.gather import Gathered, PendingGather, Servers
+from amphora.rpc.client.roll_call import OneWorker, RollCall
+from amphora.rpc.contract import naming
+from amphora.rpc.contract.checks import check_timeout
+from amphora.transport.topology import Exchange, Topology
+
+DEFAULT_TIMEOUT = 5.0
+
+_NO_CALLS = (
+    "a ManagementClient sends commands, and calls no functions: write ask(namespace, command), or"
+    " make an AmqpRpcClient"
+)
+_NO_QUEUES = (
+    "a ManagementClient has no request queues: make an AmqpRpcClient of the servers' namespace"
+)
+
+
+class ManagementClient(Caller):
+    """Send management commands to the workers of a namespace, or to one of them.
+
+        with ManagementClient() as management:
+            for reply in management.ask("math", "ping"):
+                print(reply.worker, reply.value)
+
+    Args:
+        timeout: seconds to wait for the answers to a command, unless it says otherwise.
+        settings: as for `AmqpRpcClient`, but for `queue_type`.
+
+    Raises:
+        TypeError: there is no such setting.
+        ValueError: a setting cannot be understood.
+    """
+
+    _absent: ClassVar = {
+        **dict.fromkeys(("call", "defer", "cast", "tune_function"), _NO_CALLS),
+        **dict.fromkeys(("create_new_request_queue", "remove_request_queue"), _NO_QUEUES),
+    }
+
+    def __init__(
+        self, *, timeout: float = DEFAULT_TIMEOUT, **settings: Unpack[CommonSettings]
+    ) -> None:
+        exchange = naming.request_exchange(naming.MANAGEMENT_NAMESPACE)
+        # Each worker binds its own queue; without a worker, no queue takes a command.
+        route = Route(exchange, Topology(Exchange(exchange)), spread=True)
+        super().__init__(naming.MANAGEMENT_NAMESPACE, route, timeout=timeout, **settings)
+
+    def ask(
+        self,
+        namespace: str,
+        command: str,
+        *args: Any,
+        worker: str | None = None,
+        timeout: float | None = None,
+    ) -> Gathered:
+        """Send a command; return the workers' answers as they come.
+
+        Never switches greenlets; iterating the answers does.
+
+        Args:
+            namespace: whose workers to ask.
+            command: "ping", "stats", "describe", "kill", "eval" or one that the server added.
+            args: the command's arguments.
+            worker: the worker id of the only one to ask.
+            timeout: seconds to wait for the answers; the client's if None.
+
+        Raises:
+            ValueError: the namespace cannot be one.
+            ConnectionLost: the client is closed.
+        """
+        key = _key_of(namespace, worker)
+        timeout = self.timeout if timeout is None else check_timeout(timeout)
+        deadline = monotonic() + timeout
+        outgoing = self._outgoing(command, args, {}, key, self._mailbox.template, deadline)
+        servers: Servers = RollCall(self.session, namespace) if worker is None else OneWorker()
+        request = PendingGather(self._calls, command, timeout, outgoing, servers)
+        gathered = Gathered(request)
+        self._calls.publish(request, deadline)
+        return gathered
+
+    def tell(self, namespace: str, command: str, *args: Any, worker: str | None = None) -> None:
+        """Send a command without asking for answers.  Without a worker, nothing happens.
+
+        Switches greenlets only if too many commands are not confirmed.
+
+        Args:
+            namespace: whose workers to tell.
+            command: as for `ask`.
+            args: the command's arguments.
+            worker: the worker id of the only one to tell.
+
+        Raises:
+            ValueError: the namespace cannot be one.
+            ConnectionLost: the client is closed.
+        """
+        deadline = monotonic() + self.timeout
+        key = _key_of(namespace, worker)
+        outgoing = self._outgoing(command, args, {}, key, self._casts, deadline)
+        outgoing.mandatory = False
+        self._calls.cast(outgoing, command, deadline, log_failure=True)
+
+    def count_workers(self, namespace: str) -> int | None:
+        """Return how many workers are there; None if the broker cannot be asked.
+
+        Switches greenlets.
+        """
+        return RollCall(self.session, namespace).count()
+
+
+def _key_of(namespace: str, worker: str | None) -> str:
+    """Return the routing key of a command to a namespace's workers, or to one worker."""
+    naming.check_namespace(namespace)
+    return naming.management_key(worker or namespace)

@@ -1,0 +1,67 @@
+"""A pending request, as a client keeps it until its end."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from amphora.errors import AmphoraError
+from amphora.rpc.client.liveness import Watched
+from amphora.rpc.client.waking import Sleeper
+from amphora.transport.publisher import Outgoing
+
+
+class Waiting(Protocol):
+    """Keeps the pending requests."""
+
+    def discard(self, pending: Pending) -> None:
+        """Drop a request whose answer is unwanted."""
+
+    def cancel(self, pending: Pending) -> bool:
+        """End a request, and tell its servers; return whether it was pending."""
+
+    def wake(self, sleeper: Sleeper) -> None:
+        """Wake the greenlet that waits for a result, soon."""
+
+
+class Pending:
+    """A request, from before it leaves until its end.
+
+    Args:
+        waiting: what keeps it meanwhile.
+        function_name: the function's name, for errors.
+        timeout: seconds until it fails.
+        outgoing: the message that carries it.
+
+    Attributes:
+        ticket: the ticket of its deadline; see `Timeouts`.
+    """
+
+    __slots__ = ("_waiting", "function_name", "outgoing", "ticket", "timeout")
+
+    # What is known of the workers that have begun it, if it ends with them.
+    watched: Watched | None = None
+
+    def __init__(
+        self, waiting: Waiting, function_name: str, timeout: float, outgoing: Outgoing
+    ) -> None:
+        self._waiting = waiting
+        self.function_name = function_name
+        self.timeout = timeout
+        self.outgoing = outgoing
+        self.ticket = 0
+
+    def cancel(self) -> bool:
+        """End it, and tell its servers; return whether it was pending.  Never switches."""
+        return self._waiting.cancel(self)
+
+    def answered(self, worker: str, value: Any, error: AmphoraError | None) -> bool:
+        """Take one server's answer; return True if no other is awaited."""
+        raise NotImplementedError
+
+    def ignored(self, worker: str) -> bool:
+        """Note that one server will not answer; return True if no other is awaited."""
+        raise NotImplementedError
+
+    def fail(self, error: AmphoraError) -> None:
+        """End with an error of amphora's own."""
+        raise NotImplementedError

@@ -1,0 +1,199 @@
+"""`client.call.f(x)`: attribute paths that end in a call.
+
+    client.call.f(x)                    a call of "f"
+    client.call.send_message.sms(x)     a call of "send_message.sms"
+    client.call(timeout=5).f(x)         options first
+    client.call(function_name="a.b")(x) a name that is not an attribute path
+    client.call(function_name="a").b(x) or a part of one
+
+Ways of calling and steps of a path never change, so each may be kept and used again.  They keep the
+steps taken from them as attributes, where the next call of the same function finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Never, TypedDict, TypeVar, Unpack
+
+from amphora.transport.options import unknown_options
+
+# How many steps are kept at most: names may come from anywhere.
+MOST_KEPT = 1000
+
+R = TypeVar("R")
+# Makes the call: (function name, args, kwargs, options) -> R
+Send = Callable[[str, tuple[Any, ...], dict[str, Any], dict[str, Any]], R]
+
+
+class GatherOptions(TypedDict, total=False):
+    """The options of one gather."""
+
+    function_name: str
+    timeout: float
+    headers: Mapping[str, Any]
+    inherit_deadline: bool
+
+
+class SpreadOptions(GatherOptions, total=False):
+    """The options of one call that every server gets."""
+
+    wait_publish: bool
+
+
+class CallOptions(SpreadOptions, total=False):
+    """The options of one call."""
+
+    routing_key: str | None
+    wait_for_server: float
+    liveness: float
+    key: str | None
+
+
+class RepeatOptions(CallOptions, total=False):
+    """The options of one call that may be made again."""
+
+    retries: int
+    idempotent: bool
+
+
+class StreamOptions(GatherOptions, total=False):
+    """The options of one stream."""
+
+    routing_key: str | None
+    wait_for_server: float
+    credit: int
+    idle_timeout: float
+
+
+class Step(Generic[R]):
+    """The beginning of a function's name, None if there is none yet, and the calls' options."""
+
+    def __init__(self, mode: str, send: Send[R], options: dict[str, Any], path: str | None) -> None:
+        self._mode = mode
+        self._send = send
+        self._options = options
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"<{self._mode} {self._path or '...'}>"
+
+    def __getattr__(self, name: str) -> Step[R]:
+        _check(name)
+        path = f"{self._path}.{name}" if self._path else name
+        return _kept(self, name, Step(self._mode, self._send, self._options, path))
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> R:
+        """Call the function at the end of the path.
+
+        Raises:
+            TypeError: no function is named.
+        """
+        if self._path is None:
+            raise TypeError(f"{self._mode}(...) needs a function: {self._mode}(...).name(...)")
+        return self._send(self._path, args, kwargs, self._options)
+
+
+class Way(Generic[R]):
+    """A way of calling, before any option or name.
+
+    Args:
+        mode: its name, such as "call".
+        send: makes the call.
+    """
+
+    # The type of its options.
+    _takes: type[Any]
+
+    def __init__(self, mode: str, send: Send[R]) -> None:
+        self._mode = mode
+        self._send = send
+
+    def __repr__(self) -> str:
+        return f"<{self._mode} ...>"
+
+    def __getattr__(self, name: str) -> Step[R]:
+        _check(name)
+        return _kept(self, name, Step(self._mode, self._send, {}, name))
+
+    def _with(self, args: tuple[Any, ...], options: dict[str, Any]) -> Step[R]:
+        """Return the beginning of a path whose calls have these options.
+
+        Raises:
+            TypeError: there is no such option.
+        """
+        if args:
+            raise TypeError(
+                f"{self._mode}(...) takes options by name; to call a function write"
+                f" {self._mode}.name(...)"
+            )
+        allowed = self._takes.__optional_keys__
+        unknown = options.keys() - allowed
+        if unknown:
+            raise unknown_options(self._mode, unknown, allowed)
+        name = options.get("function_name")
+        if not (name is None or isinstance(name, str)):
+            raise TypeError(f"function_name must be a text, not {name!r:.100}")
+        return Step(self._mode, self._send, options, name)
+
+
+class CallWay(Way[R]):
+    """A way of calling whose calls may have a routing key."""
+
+    _takes = CallOptions
+
+    def __call__(self, /, *args: Never, **options: Unpack[CallOptions]) -> Step[R]:
+        """Take options."""
+        return self._with(args, dict(options))
+
+
+class RepeatWay(Way[R]):
+    """A way of calling whose calls may have a routing key, and may be made again."""
+
+    _takes = RepeatOptions
+
+    def __call__(self, /, *args: Never, **options: Unpack[RepeatOptions]) -> Step[R]:
+        """Take options."""
+        return self._with(args, dict(options))
+
+
+class StreamWay(Way[R]):
+    """A way of calling for items that come one after the other."""
+
+    _takes = StreamOptions
+
+    def __call__(self, /, *args: Never, **options: Unpack[StreamOptions]) -> Step[R]:
+        """Take options."""
+        return self._with(args, dict(options))
+
+
+class SpreadWay(Way[R]):
+    """A way of calling where every server gets each call."""
+
+    _takes = SpreadOptions
+
+    def __call__(self, /, *args: Never, **options: Unpack[SpreadOptions]) -> Step[R]:
+        """Take options."""
+        return self._with(args, dict(options))
+
+
+class GatherWay(Way[R]):
+    """A way of calling that takes the answers of all servers."""
+
+    _takes = GatherOptions
+
+    def __call__(self, /, *args: Never, **options: Unpack[GatherOptions]) -> Step[R]:
+        """Take options."""
+        return self._with(args, dict(options))
+
+
+def _check(name: str) -> None:
+    """Raise for a name that copying, pickling and debuggers ask for, and no function has."""
+    if name.startswith("__") and name.endswith("__"):
+        raise AttributeError(name)
+
+
+def _kept(holder: object, name: str, step: Step[R]) -> Step[R]:
+    """Keep a step as an attribute of what it was taken from, and return it."""
+    if len(holder.__dict__) < MOST_KEPT:
+        holder.__dict__[name] = step
+    return step

@@ -1,0 +1,212 @@
+"""The call that a handler serves, as the handler sees it: `amphora.current()`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic
+from types import MappingProxyType
+from typing import Any
+
+from amphora.errors import printable
+from amphora.rpc.context.cancelling import Cancellation
+from amphora.rpc.contract import headers, streams
+from amphora.wire.properties import Properties
+
+
+class CallContext:
+    """What a handler, or the middleware of a server, may know of a call.
+
+    Attributes:
+        function: the function's name, as the client gave it.
+        namespace: the server's namespace.
+        worker_id: the worker that serves the call.
+        args: the positional arguments, as they came; middleware may change them.
+        kwargs: the keyword arguments; middleware may change them.
+        redelivered: True if the broker has delivered the request before.
+        queue_wait: seconds for which the request waited in the queue, None if that is unknown.
+        cancellation: what ends the handler before its time; made when it is needed.
+        ends_at: when the caller stops waiting at the latest, on the monotonic clock; None if it
+            has set no limit.
+        known: True if there is such a function.
+        begun: True when the function was called.
+        run_id: tells this run from another of the same request, "" if nobody asks.
+    """
+
+    __slots__ = (
+        "_properties",
+        "args",
+        "begun",
+        "cancellation",
+        "ends_at",
+        "function",
+        "known",
+        "kwargs",
+        "namespace",
+        "queue_wait",
+        "redelivered",
+        "run_id",
+        "worker_id",
+    )
+
+    def __init__(
+        self,
+        properties: Properties,
+        namespace: str,
+        worker_id: str,
+        redelivered: bool = False,
+        queue_wait: float | None = None,
+        ends_at: float | None = None,
+    ) -> None:
+        self._properties = properties
+        self.namespace = namespace
+        self.worker_id = worker_id
+        self.redelivered = redelivered
+        self.queue_wait = queue_wait
+        self.ends_at = ends_at
+        self.cancellation: Cancellation | None = None
+        self.function = ""
+        self.args: list[Any] = []
+        self.kwargs: dict[str, Any] = {}
+        self.known = False
+        self.begun = False
+        self.run_id = ""
+
+    def __repr__(self) -> str:
+        return f"<CallContext {self.namespace}.{self.function} {self.id}>"
+
+    @property
+    def call(self) -> CallContext:
+        """The call itself; see `Scope`."""
+        return self
+
+    @property
+    def id(self) -> str:
+        """The id of the request, which its client chose; "" if it has none."""
+        return self._properties.message_id or self._properties.correlation_id or ""
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The headers that the client sent, read-only and without amphora's own."""
+        return MappingProxyType(headers.of_program(self._properties.headers))
+
+    @property
+    def key(self) -> str | None:
+        """What names the work that is asked for (`client.call(key=...)`), None if nothing does.
+
+        Raises:
+            WrongRequest: the client sent something that cannot be a key.
+        """
+        return headers.key_of(self._properties.headers)
+
+    @property
+    def content_type(self) -> str | None:
+        """The content type of the request, and of its answer; None is JSON."""
+        return self._properties.content_type
+
+    @property
+    def user(self) -> str | None:
+        """The login of the client at the broker, None if it did not say.
+
+        It is true: RabbitMQ refuses a request with another's name, unless the login has the tag
+        `impersonator` (https://www.rabbitmq.com/docs/validated-user-id).
+        """
+        return self._properties.user_id
+
+    @property
+    def cancelled(self) -> bool:
+        """True when the caller has gone away; for a cancellable function, also at the deadline."""
+        return self.cancellation is not None and self.cancellation.cancelled
+
+    @property
+    def interrupted(self) -> bool:
+        """True when `Cancel` was raised in the handler."""
+        return self.cancellation is not None and self.cancellation.interrupted
+
+    def cancel(self) -> None:
+        """Note that the caller has gone away.  Never switches greenlets."""
+        self.to_cancel().cancel()
+
+    def to_cancel(self) -> Cancellation:
+        """Return what cancels the call."""
+        if self.cancellation is None:
+            self.cancellation = Cancellation()
+        return self.cancellation
+
+    @property
+    def caller(self) -> str:
+        """The login of the client, in words that are safe to print."""
+        return printable(self.user or "a client that does not say who it is", 100)
+
+    @property
+    def after(self) -> int:
+        """How many items of a stream the caller has had already, of an earlier request."""
+        after = (self._properties.headers or {}).get(streams.AFTER)
+        return after if type(after) is int and after > 0 else 0
+
+    def remaining(self) -> float | None:
+        """Return for how many seconds the caller still waits at most; None if it set no limit.
+
+        If it is unknown how long the request waited in the queue, it is taken for not at all.
+        """
+        return None if self.ends_at is None else max(self.ends_at - monotonic(), 0.0)
+
+
+class Scope:
+    """Where calls are made.
+
+    Args:
+        call: the call that is served there, None outside of handlers.
+        ends_at: when calls made there end at the latest, on the monotonic clock; None for no limit.
+    """
+
+    __slots__ = ("call", "ends_at")
+
+    def __init__(self, call: CallContext | None, ends_at: float | None) -> None:
+        self.call = call
+        self.ends_at = ends_at
+
+
+# Where the present greenlet is.  A handler is in its call.
+here: ContextVar[CallContext | Scope | None] = ContextVar("amphora_scope", default=None)
+
+
+def served() -> CallContext | None:
+    """Return the call that is served here, None if there is none."""
+    scope = here.get()
+    return None if scope is None else scope.call
+
+
+def current() -> CallContext:
+    """Return the call that is served here: in a handler, or in a greenlet of `amphora.spawn`.
+
+    Raises:
+        LookupError: no call is served here.
+    """
+    call = served()
+    if call is None:
+        raise LookupError(
+            "no call is served here: amphora.current() is for handlers and their middleware, and"
+            " for greenlets that were started with amphora.spawn()"
+        )
+    return call
+
+
+@contextmanager
+def shield() -> Iterator[None]:
+    """Hold `Cancel` off for the block, for work that must not be left half done.
+
+        with amphora.shield():
+            take_money(order)
+            note_that_it_is_paid(order)
+
+    A cancellation that comes meanwhile ends the handler behind the block.  Where no call is served
+    it does nothing.
+    """
+    call = served()
+    if call is None:
+        yield
+        return
+    with call.to_cancel().shielded():
+        yield

@@ -1,0 +1,35 @@
+"""Deadlines that calls inherit from where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from amphora.rpc.context.call import Scope, here
+from amphora.rpc.contract.checks import check_timeout
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Give all calls made in the `with` block this many seconds together.
+
+        with amphora.deadline(2.0):
+            user = client.call.user(17)
+            orders = client.call.orders(user)
+
+    It never lengthens what a call has anyway, by its own `timeout`, by an outer block, or by the
+    call that is served here.  Casts are sent whatever the time.
+
+    Raises:
+        ValueError: `seconds` is not a positive number.
+    """
+    end = monotonic() + check_timeout(seconds)
+    outer = here.get()
+    if outer is not None and outer.ends_at is not None:
+        end = min(end, outer.ends_at)
+    token = here.set(Scope(None if outer is None else outer.call, end))
+    try:
+        yield
+    finally:
+        here.reset(token)

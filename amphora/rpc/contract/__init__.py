@@ -1,0 +1,1 @@
+"""What clients and servers agree on: names, bodies, serializers, and those of amphora 0.1."""

@@ -1,0 +1,51 @@
+"""Checking settings of both clients and servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# The longest timeout of a call, in seconds.
+LONGEST_TIMEOUT = 1_000_000.0
+
+
+def check_timeout(timeout: Any) -> float:
+    """Return a timeout in seconds.
+
+    Raises:
+        ValueError: it is no number of seconds, or out of range.
+    """
+    if (
+        isinstance(timeout, bool)
+        or not isinstance(timeout, int | float)
+        # Nor is it NaN, which is not more than 0.
+        or not 0 < timeout <= LONGEST_TIMEOUT
+    ):
+        raise ValueError(
+            f"a timeout must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds,"
+            f" not {timeout!r}"
+        )
+    return float(timeout)
+
+
+def seconds_of(expiration: str | None) -> float | None:
+    """Return the seconds in the expiration of a message; None if it has none, or a wrong one."""
+    if expiration is None or not expiration.isdecimal():
+        return None
+    return int(expiration) / 1000
+
+
+def check_wait(seconds: Any) -> float:
+    """Return how many seconds to wait for a server; 0 does not wait.
+
+    Raises:
+        ValueError: it is no number of seconds, or out of range.
+    """
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not 0 <= seconds <= LONGEST_TIMEOUT
+    ):
+        raise ValueError(
+            f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:g} seconds, not {seconds!r}"
+        )
+    return float(seconds)

@@ -1,0 +1,113 @@
+"""The headers of requests: those of the program, and amphora's own.
+
+The names of the program's headers are its own; those that begin with `x-amphora-` are reserved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from amphora.errors import WrongRequest, printable
+from amphora.wire.fields import MISFITS, Table, encode_table
+
+RESERVED = "x-amphora-"
+# What the client takes besides single answers: notes, separated by commas.
+TAKES = "x-amphora-takes"
+# The client's clock when the request was sent, in microseconds, together with its expiration.
+SENT = "x-amphora-sent"
+# True in a request that is sent again: an earlier attempt may have arrived.
+AGAIN = "x-amphora-again"
+# What names the work that is asked for: requests for the same work have the same.
+KEY = "x-amphora-key"
+
+# Tells the runs of a request apart, in what a worker says of it.
+RUN = "x-amphora-run"
+
+# The most bytes of a program's headers, and how much room they leave in a frame at least.
+MOST_BYTES = 8 * 1024
+ROOM = 1024
+# The most bytes of a key.
+MOST_KEY = 255
+
+
+# Linux alone has a clock that goes on while the machine sleeps.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+# Returns this machine's time since some moment in the past, in nanoseconds.
+clock = partial(time.clock_gettime_ns, _CLOCK)
+
+
+def check_headers(headers: Mapping[str, Any], frame_max: int) -> Table:
+    """Return a program's headers as they are sent.
+
+    Args:
+        frame_max: the most bytes of a frame.
+
+    Raises:
+        WrongRequest: they cannot be sent.
+    """
+    if not isinstance(headers, Mapping):
+        raise WrongRequest(f"headers must be a mapping of names to values, not {headers!r:.100}")
+    table = dict(headers)
+    for name in table:
+        if not isinstance(name, str):
+            raise WrongRequest(f"the name of a header must be a text, not {name!r:.100}")
+        if name.lower().startswith(RESERVED):
+            raise WrongRequest(f"the header {printable(name, 100)!r} is reserved for amphora")
+    try:
+        size = len(encode_table(table))
+    except MISFITS as error:
+        raise WrongRequest(f"the headers cannot be sent: {error}") from error
+    most = min(MOST_BYTES, frame_max - ROOM)
+    if size > most:
+        raise WrongRequest(f"the headers cannot be sent: they have {size} bytes of at most {most}")
+    return table
+
+
+def check_key(key: Any) -> str:
+    """Return the key of a request.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    try:
+        # Databases take no NUL.
+        if isinstance(key, str) and 0 < len(key.encode()) <= MOST_KEY and "\0" not in key:
+            return key
+    except UnicodeEncodeError:
+        pass
+    raise ValueError(f"a key must be a text of 1 to {MOST_KEY} bytes, not {key!r:.100}")
+
+
+def key_of(headers: Table | None) -> str | None:
+    """Return the key of a request with these headers, None if it has none.
+
+    Raises:
+        WrongRequest: it cannot be one.
+    """
+    key = None if headers is None else headers.get(KEY)
+    if key is None:
+        return None
+    try:
+        return check_key(key)
+    except ValueError as error:
+        raise WrongRequest(printable(error)) from None
+
+
+def of_program(headers: Table | None) -> Table:
+    """Return the headers of a request without amphora's own."""
+    if not headers:
+        return {}
+    return {name: value for name, value in headers.items() if not name.startswith(RESERVED)}
+
+
+def takes(headers: Table | None, note: str) -> bool:
+    """Return whether the client of a request with these headers takes a kind of notes."""
+    if not headers:
+        return False
+    taken = headers.get(TAKES)
+    return taken == note or (isinstance(taken, str) and note in taken.split(","))

@@ -1,0 +1,1 @@
+"""The functions that a server offers, and the checks of their arguments."""

@@ -1,0 +1,139 @@
+"""The functions that a server offers, by exact name.
+
+Only functions that were added can be called: a request's name is looked up in one dict, and never
+resolved as a path, an attribute or a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+from amphora.errors import WrongRequest, printable
+from amphora.rpc.functions.parameters import Misfit, Parameters
+from amphora.rpc.functions.signatures import Handler
+from amphora.rpc.functions.terms import Terms, checked_terms
+from amphora.rpc.functions.threads import Threads
+from amphora.rpc.functions.unfinished import FINISHED, check_function, check_result, is_stream
+
+
+class Function:
+    """One function, with the checks of its arguments.
+
+    Arguments are checked and converted by the type hints: a text may become a date, a dict a
+    dataclass.  An argument without a hint is passed unchanged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        handler: Handler,
+        threads: Threads | None = None,
+        terms: Terms | None = None,
+    ) -> None:
+        self.name = name
+        self.handler = handler
+        self.terms = terms or {}
+        # The logins that may call it, None for all.
+        self.allow = self.terms.get("allow")
+        # Whether it may be ended while it runs, None for what the server says.  A thread cannot.
+        self.cancellable = self.terms.get("cancellable") if threads is None else False
+        # Whether it runs at most once, and its requests are acknowledged before it begins.
+        self.early = self.terms.get("ack") == "early"
+        # Whether it is called for its items.
+        self.is_stream = is_stream(handler)
+        if self.is_stream and threads is not None:
+            raise TypeError(f"{name} is a generator function, which cannot run in a thread")
+        if self.is_stream and self.early:
+            raise TypeError(f"{name} is a stream, which is acknowledged when it begins anyway")
+        if self.is_stream and self.cancellable is None:
+            self.cancellable = True
+        self.resumable = bool(self.terms.get("resumable"))
+        if self.resumable and not self.is_stream:
+            raise TypeError(f"{name} is no generator function, and only those are resumable")
+        # A lambda, because an argument of the handler may have any name.
+        self._run = (
+            handler
+            if threads is None
+            else lambda *args, **kwargs: threads.run(handler, args, kwargs)
+        )
+        check_function(name, handler)
+        self._parameters = Parameters(name, handler)
+        self.signature = self._parameters.signature
+        self._quick_range = self._parameters.quick_range()
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name}>"
+
+    def call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call the function and return its result.
+
+        Raises:
+            Misfit: the arguments do not fit; the function was not called.
+            Unfinished: it returned work that is not done, such as a coroutine.
+        """
+        try:
+            if self._quick_range is not None and not kwargs and len(args) in self._quick_range:
+                result = self._run(*args)
+            else:
+                args, kwargs = self._parameters.fit(args, kwargs)
+                result = self._run(*args, **kwargs)
+        except TypeError as error:
+            if self._parameters.refused(error):
+                raise Misfit(f"{self.name}: {error}") from error
+            raise
+        if not self.is_stream and type(result) not in FINISHED:
+            check_result(self.name, result)
+        return result
+
+
+class Functions:
+    """The functions of one server.
+
+    Args:
+        threads: the threads for functions with `threadpool`.
+    """
+
+    def __init__(self, namespace: str, threads: Threads) -> None:
+        self.namespace = namespace
+        self._threads = threads
+        self._functions: dict[str, Function] = {}
+
+    def __iter__(self) -> Iterator[Function]:
+        return iter(self._functions.values())
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def add(self, handler: Handler, name: str | None = None, **terms: Unpack[Terms]) -> None:
+        """Offer a function under a name, its own by default, on some terms.
+
+        Raises:
+            TypeError: it cannot be called, has no name of its own, can only return work that is
+                not done (as an async def function does), or needs what no client can send.
+            ValueError: the name is taken, empty or longer than 200 characters; or a term has no
+                such value.
+        """
+        if not callable(handler):
+            raise TypeError(f"only something that can be called can be added, not {handler!r}")
+        if name is None:
+            name = getattr(handler, "__name__", None)
+            if name is None or name == "<lambda>":
+                raise TypeError(f"{handler!r} has no name of its own; give one with name=")
+        if not name or len(name) > 200:
+            raise ValueError(f"a function's name must have 1 to 200 characters, not {name!r:.50}")
+        if name in self._functions:
+            raise ValueError(f"{self.namespace} has a function {name!r} already")
+        threads = self._threads if terms.get("threadpool") else None
+        self._functions[name] = Function(name, handler, threads, checked_terms(terms))
+
+    def find(self, name: str) -> Function:
+        """Return the function of that name.
+
+        Raises:
+            WrongRequest: there is none.
+        """
+        function = self._functions.get(name)
+        if function is None:
+            raise WrongRequest(f"{self.namespace} has no function {printable(name, 100)!r}")
+        return function

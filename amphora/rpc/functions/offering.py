@@ -1,0 +1,86 @@
+"""Adding functions to a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, Unpack, overload
+
+from amphora.rpc.contract import legacy
+from amphora.rpc.functions.functions import Functions
+from amphora.rpc.functions.services import service_methods
+from amphora.rpc.functions.signatures import Handler
+from amphora.rpc.functions.terms import Terms
+
+H = TypeVar("H", bound=Handler)
+
+
+class Offering:
+    """The part of a server to which functions are added."""
+
+    functions: Functions
+
+    @overload
+    def add_function(self, function: H, name: str | None = None, **terms: Unpack[Terms]) -> H: ...
+
+    @overload
+    def add_function(
+        self, function: str | None = None, name: str | None = None, **terms: Unpack[Terms]
+    ) -> Callable[[H], H]: ...
+
+    @legacy.also_takes({"func": "function"})
+    def add_function(
+        self, function: Any = None, name: str | None = None, **terms: Unpack[Terms]
+    ) -> Any:
+        """Offer a function to clients.
+
+            @server.add_function                    # under its own name
+            @server.add_function("div")             # under another name
+            @server.add_function(threadpool=True)   # run in a thread
+            server.add_function(f, name="math.sub")
+
+        Args:
+            function: a function, a bound method or any other callable.
+            name: the name for clients, which may contain dots.
+            terms: how it runs, and who may call it; see `Terms`.
+
+        Returns:
+            The function itself.
+
+        Raises:
+            TypeError: it cannot be called; it has no name of its own and none was given; a call
+                would not run its body (`async def`, generators); no client can send what the hint
+                of an argument needs; or there is no such term.
+            ValueError: there is a function of that name already, or a term has no such value.
+        """
+        if function is None or isinstance(function, str):
+            named = function or name
+
+            def decorate(decorated: H) -> H:
+                self.functions.add(decorated, named, **terms)
+                return decorated
+
+            return decorate
+        self.functions.add(function, name, **terms)
+        return function
+
+    def add_service(self, service: object, prefix: str = "c_", name: str | None = None) -> None:
+        """Offer the methods of an object to clients.
+
+            server.add_service(Numbers())                       # c_add is called as add
+            server.add_service(Numbers(), prefix="", name="n")  # add is called as n.add
+
+        Args:
+            service: the object.
+            prefix: methods whose names begin with it are offered, under the rest of the name.
+                With "", the methods marked with `amphora.exposed` are offered or, if none is
+                marked, all methods whose names do not begin with `_`.
+            name: put before each name, with a dot.
+
+        Raises:
+            ValueError: the object has no such method, or a name is taken.
+        """
+        methods = dict(service_methods(service, prefix))
+        if not methods:
+            raise ValueError(f"{service!r:.100} has no method whose name begins with {prefix!r}")
+        for method_name, method in methods.items():
+            self.functions.add(method, f"{name}.{method_name}" if name else method_name)

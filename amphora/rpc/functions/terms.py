@@ -1,0 +1,62 @@
+"""On what terms a function is offered, beside its name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Literal, TypedDict, get_args
+
+from amphora.transport.options import unknown_options
+
+# When the requests of a function are acknowledged.
+Ack = Literal["done", "early"]
+
+
+class Terms(TypedDict, total=False):
+    """The terms of one function.
+
+    Attributes:
+        threadpool: run it in one of the server's threads, for a function that computes for long or
+            blocks.  It must be thread-safe, and cannot be killed: when `stop(timeout)` runs out of
+            time, it is left running.
+        allow: the logins at the broker that may call it; all others get `Denied`.  Clients say who
+            they are with `identify=True`.
+        cancellable: raise `amphora.Cancel` in it, where it waits, when its caller has gone away or
+            its time is over.  Without it the server's `cancellable` counts.  A function in a
+            thread cannot be ended, and looks at `amphora.current().cancelled`.  A stream can, if
+            it does not say otherwise.
+        resumable: a stream that can go on behind any item, `amphora.current().after`: its client
+            asks another worker for the rest when this one is gone.
+        idempotent: say that running it twice does what running it once does.  `describe` tells, and
+            `client.call(retries=...)` makes calls again that may have run.
+        ack: when a request is acknowledged: "done", when its answer is confirmed, or "early",
+            before the function begins.  Then it runs at most once: a request that may have been
+            begun before is not begun, and its caller gets `ServerLost`.
+    """
+
+    threadpool: bool
+    allow: Collection[str]
+    cancellable: bool
+    resumable: bool
+    idempotent: bool
+    ack: Ack
+
+
+def checked_terms(terms: Terms) -> Terms:
+    """Return the terms of a function, if they are valid.
+
+    Raises:
+        TypeError: there is no such term, or it is of another type.
+        ValueError: it has no such value.
+    """
+    unknown = terms.keys() - Terms.__optional_keys__
+    if unknown:
+        raise unknown_options("add_function", unknown, Terms.__optional_keys__)
+    ack = terms.get("ack", "done")
+    if ack not in get_args(Ack):
+        raise ValueError(f'ack must be "done" or "early", not {ack!r:.100}')
+    allow: Any = terms.get("allow")
+    if allow is None:
+        return terms
+    if isinstance(allow, str) or not all(isinstance(login, str) for login in allow):
+        raise TypeError(f"allow must be a set of logins, not {allow!r:.100}")
+    return {**terms, "allow": frozenset(allow)}

@@ -1,0 +1,1 @@
+"""Serving the request queues of keys: `receive_from_queue`."""

@@ -1,0 +1,406 @@
+"""From the bytes of a request to the bytes of its response: decode, call, encode.
+
+Any error, in the request, the handler or its result, becomes a response that says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from time import monotonic
+from typing import Any, NamedTuple
+
+import gevent
+from gevent import GreenletExit
+
+from amphora.errors import (
+    AmphoraError,
+    Denied,
+    IgnoreRequest,
+    WrongRequest,
+    WrongResult,
+)
+from amphora.net.log import Log, tell
+from amphora.rpc.context.call import CallContext, here
+from amphora.rpc.context.cancelling import Cancel
+from amphora.rpc.context.middleware import Middleware, through
+from amphora.rpc.contract import legacy
+from amphora.rpc.contract.bodies import (
+    MAX_ERROR_SIZE,
+    ErrorBody,
+    Request,
+    Response,
+    bare_body,
+    error_body,
+    plain_body,
+    raised_body,
+    short_body,
+    travels,
+)
+from amphora.rpc.contract.serializers import JSON, Serializer, serializer_for, serializer_of
+from amphora.rpc.contract.unsendable import refused_part
+from amphora.rpc.functions.functions import Functions
+from amphora.rpc.functions.parameters import Misfit
+from amphora.rpc.functions.unfinished import Unfinished, check_result
+from amphora.rpc.server.statistics import Statistics
+from amphora.rpc.server.streaming import Outlet, Unsendable
+from amphora.transport.delivery import Delivery
+from amphora.wire.properties import Properties
+
+logger = logging.getLogger("amphora.rpc")
+audit = Log("amphora.audit")
+
+# The modules between a request and its handler.
+_OURS = ("amphora.rpc.", "amphora.arpc.")
+# Seconds for the class of a user's exception to return its text.
+DESCRIBE_TIMEOUT = 1.0
+
+
+class Failure(NamedTuple):
+    """A failed call, to be reported to the program and its log."""
+
+    function: str
+    what: str
+    error: BaseException
+    # False if its class failed to give a text, so that log handlers do not try again.
+    legible: bool = True
+
+
+class Answer(NamedTuple):
+    """An encoded response.
+
+    `failure` is to be reported when the answer is on its way.
+    """
+
+    body: bytes
+    content_type: str
+    failure: Failure | None = None
+    # True if nobody wants it.
+    unsent: bool = False
+
+
+# Around a handler that nothing ends before its time.
+UNENDED = nullcontext()
+# The answer to a cast or to a cancelled request, which is not sent.
+UNWANTED = Answer(b"", "", unsent=True)
+
+
+class Executor:
+    """Run the handlers of one server.
+
+    Args:
+        owner: the worker id, for logs.
+        functions: what can be called.
+        statistics: counts the calls and their outcomes.
+        tracebacks: send the text of a handler's traceback to the caller.
+        max_size: the largest response that can be sent, in bytes.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        functions: Functions,
+        statistics: Statistics,
+        *,
+        tracebacks: bool,
+        max_size: int,
+    ) -> None:
+        self._owner = owner
+        self._functions = functions
+        self._statistics = statistics
+        self._tracebacks = tracebacks
+        self._max_size = max_size
+        # Whether functions that do not say so may be ended by a cancellation.
+        self.cancellable = False
+        # The first is the outermost.
+        self.middleware: Sequence[Middleware[CallContext]] = ()
+        # Called with the function's name and what it raised, in the handler's greenlet.
+        self.on_error: Callable[[str, BaseException], None] | None = None
+
+    def execute(
+        self,
+        delivery: Delivery,
+        call: CallContext,
+        *,
+        once: Callable[[], None] | None = None,
+        inline: bool = False,
+        outlet: Outlet | None = None,
+    ) -> Answer | None:
+        """Run the handler of a request and return the answer, None if the request is ignored.
+
+        Counts the outcome.  Switches greenlets if the handler does.
+
+        Args:
+            call: what the handler may know of it.
+            once: called before a function begins that runs at most once; raises ServerLost if it
+                must not begin.
+            inline: this is the program's own greenlet: a BaseException that is no Exception is
+                meant for the program, and is raised.
+            outlet: where the items of a stream go.
+        """
+        began = monotonic()
+        self._statistics.arrived(began)
+        try:
+            request = self._read(delivery)
+        except WrongRequest as error:
+            self._statistics.exceptions += 1
+            return self.refuse(error, delivery.properties)
+        call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
+        token = here.set(call)
+        try:
+            response, failure = self.call(call, once, inline, outlet)
+        finally:
+            if inline:
+                # The program's own greenlet goes on.
+                here.reset(token)
+        if call.cancellation is not None and call.interrupted:
+            self._statistics.cancelled += 1
+            return UNWANTED._replace(failure=failure)
+        if response is None:
+            self._statistics.ignored += 1
+            return None
+        seconds = monotonic() - began
+        answer, failed = self._answer(call.function, response, failure, delivery.properties)
+        if failed:
+            self._statistics.exceptions += 1
+        else:
+            self._statistics.processed += 1
+        if call.known:
+            self._statistics.finished(call.function, seconds, failed)
+        return answer
+
+    def _answer(
+        self,
+        function: str,
+        response: Response,
+        failure: Failure | None,
+        properties: Properties,
+    ) -> tuple[Answer, bool]:
+        """Return the answer to a call, and whether the call has failed.
+
+        A result that cannot be sent is a failure, unless the request was a cast.
+        """
+        exception = response.exception
+        if not properties.reply_to:
+            return UNWANTED._replace(failure=failure), isinstance(exception, ErrorBody)
+        serializer = _serializer_for(properties)
+        if not isinstance(exception, ErrorBody):
+            try:
+                return self._encode_result(response, serializer), False
+            except ValueError as error:
+                unsendable = self._unsendable(function, response, serializer, error)
+                exception = error_body(unsendable)
+                failure = Failure(function, f"has run, and {unsendable}", unsendable)
+        return self._encode_error(exception, properties)._replace(failure=failure), True
+
+    def refuse(self, error: AmphoraError, properties: Properties) -> Answer:
+        """Return the answer to a request that amphora itself refuses."""
+        return self._encode_error(error_body(error), properties)
+
+    def _read(self, delivery: Delivery) -> Request:
+        namespace = self._functions.namespace
+        try:
+            return serializer_of(delivery.properties).decode_request(delivery.body)
+        except ValueError as error:
+            raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
+
+    def runs_once(self, delivery: Delivery) -> bool:
+        """Return whether a request is for a function that runs at most once."""
+        try:
+            return self._functions.find(self._read(delivery).func).early
+        except WrongRequest:
+            return False
+
+    def call(
+        self,
+        call: CallContext,
+        once: Callable[[], None] | None,
+        inline: bool,
+        outlet: Outlet | None = None,
+    ) -> tuple[Response | None, Failure | None]:
+        """Call a function; return the response, None if it is ignored, and a failure to report."""
+        function = call.function
+        try:
+            if self.middleware:
+                result = through(self.middleware, call, lambda: self._serve(call, once, outlet))
+                if outlet is None:
+                    check_result(function, result)
+            else:
+                result = self._serve(call, once, outlet)
+            if outlet is not None:
+                with self._ending(call, outlet):
+                    result = outlet.drain(result)
+            return Response(result=result), None
+        except Unsendable as error:
+            return self._unsendable_item(function, error)
+        except IgnoreRequest:
+            return None, None
+        except Unfinished as error:
+            # The function ran, but perhaps its work did not.
+            unfinished: AmphoraError = WrongResult(str(error))
+            unfinished.executed = None
+            failure = Failure(function, f"is not done: {error}", unfinished)
+            return Response(exception=error_body(unfinished)), failure
+        except BaseException as error:
+            # SystemExit, Timeout and the like too: a handler cannot end the server.
+            if isinstance(error, Cancel) and call.interrupted:
+                return None, None
+            if inline and not isinstance(error, Exception):
+                raise
+            if not call.begun and isinstance(error, AmphoraError) and travels(error):
+                # Of amphora itself, or of middleware.
+                return Response(exception=error_body(error)), None
+            body, legible = self._describe(error, inline)
+            if isinstance(error, GreenletExit):
+                return Response(exception=body), None
+            what = f"raised {type(error).__name__}"
+            return Response(exception=body), Failure(function, what, error, legible)
+
+    def _serve(
+        self, call: CallContext, once: Callable[[], None] | None, outlet: Outlet | None
+    ) -> Any:
+        """Call the function that a call names.
+
+        Raises:
+            WrongRequest: there is none, or the arguments do not fit.
+            Denied: this client may not call it.
+            ServerLost: it may have begun before, and runs at most once.
+            BaseException: what the function raises.
+        """
+        function = self._functions.find(call.function)
+        call.known = True
+        if function.allow is not None and call.user not in function.allow:
+            name = f"{self._functions.namespace}.{function.name}"
+            # For each function apart: one that is tried all the time hides no other.
+            text = f"%s: %s may not call {name.replace('%', '%%')}"
+            audit.throttled(text, self._owner, call.caller)
+            raise Denied(f"{call.caller} may not call {name}")
+        if function.is_stream is (outlet is None):
+            name = f"{self._functions.namespace}.{function.name}"
+            raise WrongRequest(
+                f"{name} is a stream: read it with client.stream.{function.name}(...)"
+                if function.is_stream
+                else f"{name} is no stream: call it with client.call.{function.name}(...)"
+            )
+        if not function.early:
+            once = None
+        cancellable = function.cancellable
+        try:
+            if outlet is not None:
+                outlet.cancellable, outlet.resumable = bool(cancellable), function.resumable
+                call.begun = True
+                return function.call(call.args, call.kwargs)
+            if self.cancellable if cancellable is None else cancellable:
+                with call.to_cancel().interruptible(call.ends_at):
+                    if once is not None:
+                        once()
+                    call.begun = True
+                    return function.call(call.args, call.kwargs)
+            if once is not None:
+                once()
+            call.begun = True
+            return function.call(call.args, call.kwargs)
+        except Misfit as error:
+            call.begun = False
+            raise WrongRequest(str(error)) from None
+
+    def tell(self, failure: Failure) -> None:
+        """Report a failed call to the program and its log.
+
+        Runs in the greenlet of the request, so that a log handler finds its context.  What the
+        program's code raises is printed, and it may switch greenlets.
+        """
+        name, error = failure.function, failure.error
+        if self.on_error is not None:
+            tell(self.on_error, name, error)
+        shown = error if failure.legible else None
+        tell(_warn, "%s: %s %s", (self._owner, name, failure.what), shown)
+
+    def _describe(self, error: BaseException, inline: bool) -> tuple[ErrorBody, bool]:
+        """Return a handler's exception as it is sent, and whether its class gave a text."""
+        patience = gevent.Timeout(DESCRIBE_TIMEOUT)
+        try:
+            with patience:
+                text = _remote_traceback(error) if self._tracebacks else ""
+                return raised_body(error, text), True
+        except (GreenletExit, KeyboardInterrupt):
+            raise
+        except BaseException as trouble:
+            if inline and trouble is not patience and not isinstance(trouble, Exception):
+                raise
+            return bare_body(error), False
+
+    def _ending(self, call: CallContext, outlet: Outlet) -> AbstractContextManager[None]:
+        """Return what a stream runs in: it may be ended where it waits, or not."""
+        return call.to_cancel().interruptible(call.ends_at) if outlet.cancellable else UNENDED
+
+    def _unsendable_item(self, function: str, error: Unsendable) -> tuple[Response, Failure]:
+        name = f"{self._functions.namespace}.{function}"
+        unsendable = WrongResult(f"an item of {name} cannot be sent: {error}")
+        unsendable.__cause__ = error.error
+        failure = Failure(function, f"has yielded, and {unsendable}", unsendable)
+        return Response(exception=error_body(unsendable)), failure
+
+    def _unsendable(
+        self, function: str, response: Response, serializer: Serializer, error: ValueError
+    ) -> WrongResult:
+        """Return the error for a result that cannot be sent."""
+        why = str(error)
+        if not isinstance(error, _TooLarge):  # no single part of the result is to blame for that
+            why = refused_part(
+                [("result", response.result)],
+                lambda value: serializer.encode(Response(result=value)),
+                error,
+            )
+        name = f"{self._functions.namespace}.{function}"
+        unsendable = WrongResult(f"the result of {name} cannot be sent: {why}")
+        unsendable.__cause__ = error
+        return unsendable
+
+    def _encode_result(self, response: Response, serializer: Serializer) -> Answer:
+        body = serializer.encode(response)
+        if len(body) > self._max_size:
+            raise _TooLarge(f"it has {len(body)} bytes, and a message can have {self._max_size}")
+        return Answer(body, serializer.content_type)
+
+    def _encode_error(self, error: ErrorBody, properties: Properties) -> Answer:
+        serializer = _serializer_for(properties)
+        if legacy.is_request(properties):
+            legacy.address(error)
+        try:
+            body = serializer.encode(Response(exception=error))
+        except ValueError:
+            body = b""
+        if not body or len(body) > MAX_ERROR_SIZE:
+            body = serializer.encode(Response(exception=plain_body(error)))
+        if len(body) > self._max_size:
+            body = serializer.encode(Response(exception=short_body(plain_body(error))))
+        return Answer(body, serializer.content_type)
+
+
+class _TooLarge(ValueError):
+    """A result is larger than a message may be."""
+
+
+def no_answer(properties: Properties) -> Answer:
+    """Return the answer that says, by its message type, that no answer will come."""
+    serializer = _serializer_for(properties)
+    return Answer(serializer.encode(Response(result=None)), serializer.content_type)
+
+
+def _warn(text: str, args: tuple[str, ...], error: BaseException | None) -> None:
+    logger.warning(text, *args, exc_info=error)
+
+
+def _serializer_for(properties: Properties) -> Serializer:
+    return serializer_for(properties.content_type) or JSON
+
+
+def _remote_traceback(error: BaseException) -> str:
+    """Return the text of a traceback from the handler on, without amphora's own frames."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))

@@ -1,0 +1,97 @@
+"""How requests come to a worker, and what happens to those that a handler ignores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import gevent
+
+from amphora.rpc.contract import naming
+from amphora.rpc.server.in_progress import RequestInProgress
+from amphora.rpc.server.management import Management
+from amphora.rpc.server.pauses import Pauses
+from amphora.rpc.server.responder import Responder
+from amphora.rpc.server.settings import Settings
+from amphora.transport.consumer import Consumer
+from amphora.transport.delivery import Delivery
+from amphora.transport.link import Restorable
+from amphora.transport.topology import Binding, Exchange, Queue, Topology
+
+# Settles a request that its handler ignored; returns False if nobody else can get it.  May switch
+# greenlets.
+Ignore = Callable[[RequestInProgress], bool]
+# Takes a delivery; must not block.
+Take = Callable[[Delivery], None]
+
+
+class Intake(Protocol):
+    """Where the requests of one worker come from.
+
+    Attributes:
+        consumer: consumes them.
+        restorables: what to set up on the consuming connection, in this order.
+    """
+
+    consumer: Consumer
+    restorables: list[Restorable]
+
+    def __init__(
+        self, settings: Settings, worker_id: str, management: Management, take: Take
+    ) -> None: ...
+
+    @staticmethod
+    def ignoring(responder: Responder) -> Ignore:
+        """Return a function that settles requests that a handler ignored."""
+
+    def take_more(self, more: bool) -> None:
+        """Take no more requests for a while, or again.  Never switches greenlets."""
+
+    def close(self) -> None:
+        """Remove what only this worker uses.  Switches greenlets."""
+
+
+class SharedQueue:
+    """The queue that all servers of a namespace share."""
+
+    def __init__(
+        self, settings: Settings, worker_id: str, management: Management, take: Take
+    ) -> None:
+        exchange = naming.request_exchange(settings.namespace)
+        queue = Queue(
+            naming.request_queue(settings.namespace),
+            arguments=settings.queue_arguments,
+            may_differ=naming.MAY_DIFFER,
+        )
+        self.consumer = Consumer(
+            settings.session.consuming,
+            queue.name,
+            take,
+            topology=Topology(Exchange(exchange), queue, Binding(queue.name, exchange)),
+            prefetch=settings.concurrency,
+        )
+        self.restorables: list[Restorable] = [*management.restorables, self.consumer]
+
+    @staticmethod
+    def ignoring(responder: Responder) -> Ignore:
+        """Return a function that gives an ignored request back, after a pause."""
+        pauses = Pauses()
+
+        def give_back(request: RequestInProgress) -> bool:
+            if request.acknowledged:
+                return False
+            gevent.sleep(pauses.next(request.request_id))
+            request.nack()
+            return True
+
+        return give_back
+
+    def take_more(self, more: bool) -> None:
+        """Leave requests to other servers for a while, or take them again."""
+        if more:
+            self.consumer.resume()
+        else:
+            self.consumer.pause()
+
+    def close(self) -> None:
+        """Do nothing: other servers use the queue."""

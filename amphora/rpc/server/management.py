@@ -1,0 +1,296 @@
+"""What operators can ask a worker: the commands, and the queue that they come by.
+
+Each worker has a queue of its own, bound to the management exchange with `mgt.<namespace>` and
+`mgt.<worker id>`, so that a command reaches all workers or one.  Commands run outside the pool of
+handlers, so a busy worker still answers.
+
+`kill` and `eval` exist only in a server that was made with them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gevent
+
+from amphora.errors import WrongRequest
+from amphora.net.log import Log
+from amphora.rpc.context.call import CallContext, served
+from amphora.rpc.contract import naming
+from amphora.rpc.contract.reports import (
+    Description,
+    FunctionDescription,
+    ParameterDescription,
+    Ping,
+    Stats,
+    Stopping,
+)
+from amphora.rpc.functions.functions import Function, Functions
+from amphora.rpc.functions.unfinished import is_stream
+from amphora.rpc.server.executor import Answer, Executor
+from amphora.rpc.server.responder import Responder
+from amphora.rpc.server.roll_call_queue import RollCallQueue
+from amphora.rpc.server.settings import Settings
+from amphora.rpc.server.statistics import Statistics
+from amphora.rpc.server.underway import Underway
+from amphora.transport.cheap_queue import CheapQueue
+from amphora.transport.consumer import Consumer
+from amphora.transport.delivery import Delivery
+from amphora.transport.link import Restorable
+from amphora.transport.topology import Binding, Exchange
+
+log = Log("amphora.rpc")
+# Logs each use of a dangerous command.
+audit = Log("amphora.audit")
+
+# Commands that a server has only if it was made with them.
+DANGEROUS = frozenset(("kill", "eval"))
+# How many commands a worker runs at once.
+PREFETCH = 10
+
+
+class Managed(Protocol):
+    """What the management reads and does of a server."""
+
+    namespace: str
+    concurrency: int
+    functions: Functions
+
+    @property
+    def worker_id(self) -> str:
+        """Its unique name among all servers of the namespace."""
+
+    @property
+    def state(self) -> str:
+        """Its state; see `State`."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """Its counters."""
+
+    @property
+    def running(self) -> int:
+        """How many requests are in progress."""
+
+    @property
+    def lost_responses(self) -> int:
+        """How many responses were dropped because their client was gone."""
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Finish what is in progress and close."""
+
+
+class Management:
+    """The management side of one server.
+
+    Args:
+        server: the server.
+        settings: its settings.
+        worker_id: the worker's id.
+        underway: counts the answers that are not confirmed.
+
+    Raises:
+        ValueError: `enabled` names an unknown command.
+    """
+
+    def __init__(
+        self, server: Managed, settings: Settings, worker_id: str, underway: Underway
+    ) -> None:
+        enabled = set(settings.enabled)
+        unknown = enabled - DANGEROUS
+        if unknown:
+            raise ValueError(
+                f"management can switch on {', '.join(sorted(DANGEROUS))},"
+                f" not {', '.join(sorted(map(repr, unknown)))}"
+            )
+        self._server = server
+        self._greenlets: set[gevent.Greenlet[..., None]] = set()
+        namespace, session = settings.namespace, settings.session
+        self.commands = Functions(f"the management of {namespace}", settings.threads)
+        for command in (self.ping, self.stats, self.describe):
+            self.commands.add(command)
+        if "kill" in enabled:
+            self.commands.add(self.kill)
+        if "eval" in enabled:
+            self.commands.add(self.evaluate, "eval")
+        for handler, name in settings.commands:
+            self.commands.add(handler, name)
+        self._executor = Executor(
+            worker_id,
+            self.commands,
+            Statistics(),
+            tracebacks=settings.tracebacks,
+            max_size=session.endpoint.max_message_size,
+        )
+        self._responder = Responder(session, naming.MANAGEMENT_NAMESPACE, worker_id, underway)
+        self._own = CheapQueue(
+            naming.management_queue(worker_id),
+            Exchange(naming.request_exchange(naming.MANAGEMENT_NAMESPACE)),
+            naming.management_key(namespace),
+            naming.management_key(worker_id),
+            expires=naming.LEFT_QUEUE_EXPIRES,
+        )
+        link = session.consuming
+        self.consumer = Consumer(link, self._own, self._on_request, prefetch=PREFETCH)
+        # The number of its consumers is the number of workers; see `roll_call`.
+        self.roll_call = Consumer(link, RollCallQueue(namespace), _drop, prefetch=1)
+        self.join_after()
+        self.consumer.after = (self._own, self.roll_call)
+
+    def join_after(self, *queues: Restorable) -> None:
+        """Join the roll call only when these queues are bound too."""
+        self.roll_call.after = (self._own, *queues)
+
+    @property
+    def restorables(self) -> list[Restorable]:
+        """What to set up on the consuming connection, in this order.
+
+        The worker joins the roll call after its own queue is bound and before it takes commands, so
+        a worker that answers was counted.
+        """
+        return [self._own, self.roll_call, self.consumer]
+
+    def binding(self) -> Binding:
+        """Return a binding of this worker's own queue."""
+        return self._own.binding
+
+    def open(self) -> None:
+        """Begin to answer commands."""
+        self._responder.open()
+
+    def close(self) -> None:
+        """Stop answering, and remove the queues.  Switches greenlets."""
+        current = gevent.getcurrent()
+        for greenlet in list(self._greenlets):
+            if greenlet is not current:
+                greenlet.kill(block=False)
+        self.consumer.delete()
+        # Last: see `roll_call`.
+        self.roll_call.close()
+        self._responder.close()
+
+    def _on_request(self, delivery: Delivery) -> None:
+        greenlet = gevent.Greenlet(self._handle, delivery)
+        self._greenlets.add(greenlet)
+        greenlet.link(self._greenlets.discard)
+        greenlet.start()
+
+    def _handle(self, delivery: Delivery) -> None:
+        try:
+            answer = self._answer(delivery)
+        except BaseException:
+            # Killed with the server, or interrupted: requeue it, or it would stay for ever.
+            delivery.nack()
+            raise
+        if answer.failure is not None:
+            self._executor.tell(answer.failure)
+
+    def _answer(self, delivery: Delivery) -> Answer:
+        call = CallContext(
+            delivery.properties,
+            namespace=naming.MANAGEMENT_NAMESPACE,
+            worker_id=self._server.worker_id,
+            redelivered=delivery.redelivered,
+        )
+        answer = self._executor.execute(delivery, call)
+        if answer is None:
+            ignored = WrongRequest("the command was ignored")
+            answer = self._executor.refuse(ignored, delivery.properties)
+        self._responder.respond(delivery, answer.body, answer.content_type)
+        return answer
+
+    # -- the commands ---------------------------------------------------------------------------
+
+    def ping(self) -> Ping:
+        """Return the worker id, host and process id."""
+        return {"wid": self._server.worker_id, "host": socket.gethostname(), "pid": os.getpid()}
+
+    def stats(self) -> Stats:
+        """Return counters, durations in seconds, and the number of requests in progress."""
+        server = self._server
+        return {
+            **self.ping(),
+            "namespace": server.namespace,
+            "state": server.state,
+            "in_flight": server.running,
+            "concurrency": server.concurrency,
+            "lost_responses": server.lost_responses,
+            **server.statistics.summary(),
+        }
+
+    def describe(self) -> Description:
+        """Return the functions, with their parameters, types and descriptions."""
+        return {
+            **self.ping(),
+            "namespace": self._server.namespace,
+            "functions": [describe(function) for function in self._server.functions],
+            "commands": [function.name for function in self.commands],
+        }
+
+    def kill(self) -> Stopping:
+        """Stop the worker after it has finished the requests in progress."""
+        audit.warning("%s: kill by %s", self._server.worker_id, _who())
+        gevent.spawn_later(0, self._server.stop)
+        return {**self.ping(), "stopping": True}
+
+    def evaluate(self, expression: str) -> Any:
+        """Evaluate a Python expression; `server` is the server."""
+        # The name first: nothing in the expression can look like it.
+        audit.warning("%s: eval by %s: %.1000s", self._server.worker_id, _who(), repr(expression))
+        return eval(expression, {"server": self._server})  # noqa: S307 (what it is for; off by default)
+
+    def add_command(self, command: Callable[..., Any], name: str | None) -> None:
+        """Add a command of the program's own."""
+        if is_stream(command):
+            raise TypeError("a command answers once: it cannot be a generator function")
+        self.commands.add(command, name)
+
+
+def describe(function: Function) -> FunctionDescription:
+    """Return a function's name, parameters and documentation as plain values."""
+    parameters: list[ParameterDescription] = []
+    if function.signature is not None:
+        for parameter in function.signature.parameters.values():
+            entry: ParameterDescription = {
+                "name": parameter.name,
+                "kind": parameter.kind.name.lower(),
+            }
+            if parameter.annotation is not parameter.empty:
+                entry["type"] = _type_name(parameter.annotation)
+            if parameter.default is not parameter.empty:
+                entry["default"] = repr(parameter.default)[:200]
+            parameters.append(entry)
+    doc = getattr(function.handler, "__doc__", None) or ""
+    description: FunctionDescription = {
+        "name": function.name,
+        "signature": f"{function.name}{function.signature or '(...)'}",
+        "parameters": parameters,
+        "doc": doc.strip(),
+    }
+    if function.terms.get("idempotent"):
+        description["idempotent"] = True
+    if function.early:
+        description["ack"] = "early"
+    if function.is_stream:
+        description["stream"] = True
+    if function.resumable:
+        description["resumable"] = True
+    return description
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _drop(delivery: Delivery) -> None:
+    """Drop a message that was published to the roll call by mistake."""
+    delivery.nack(requeue=False)
+
+
+def _who() -> str:
+    """Return who has sent the command that is run here, in words for the audit log."""
+    call = served()
+    return "nobody" if call is None else call.caller

@@ -1,0 +1,417 @@
+"""A request's way through a server: from its delivery to its ack.
+
+A greenlet reads the request, runs its handler and publishes the response.  The broker confirms the
+response, and only then is the request acknowledged.  If anything breaks on the way, the broker
+still has the request and delivers it again.
+
+A function may have it otherwise (`ack="early"`): its request is acknowledged before it begins, and
+it runs at most once.  That does not hang on the acknowledgement, which may get lost.  A request
+that the broker delivers again, or that its client has sent again, is never begun: it may have been
+begun before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from math import inf
+from time import monotonic
+
+import gevent
+
+from amphora.errors import (
+    AmphoraError,
+    PoisonRequest,
+    ServerLost,
+    StreamLost,
+    WrongRequest,
+    WrongResult,
+    printable,
+)
+from amphora.net.log import Log
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.contract import headers, naming, streams
+from amphora.rpc.contract.batches import BATCH
+from amphora.rpc.contract.bodies import STARTED
+from amphora.rpc.contract.checks import seconds_of
+from amphora.rpc.contract.control import Unwanted
+from amphora.rpc.server.attempts import Attempts
+from amphora.rpc.server.control import Cancelled
+from amphora.rpc.server.executor import Answer, Executor
+from amphora.rpc.server.in_progress import InProgress, RequestInProgress
+from amphora.rpc.server.intake import Ignore
+from amphora.rpc.server.pool import HandlerPool
+from amphora.rpc.server.responder import Responder
+from amphora.rpc.server.statistics import Statistics
+from amphora.rpc.server.streaming import Outlet, Outlets
+from amphora.rpc.server.underway import Underway
+from amphora.transport.delivery import Delivery
+from amphora.transport.publisher import Outgoing
+
+log = Log("amphora.rpc")
+
+# Seconds to wait before a request goes back whose earlier attempts cannot be looked up.
+FAILED_PAUSE = 0.5
+# Why a stream is lost whose client may be there after all.
+FORSAKEN = "its client has told the server nothing for too long"
+# Seconds to wait for the broker's confirm that the client is told who begins.  Not long, because it
+# holds a place: a node that is frozen confirms nothing, and the clients of others wait.
+NOTE_TIMEOUT = 1.0
+# The first attempt at a request is not counted.
+FIRST_ATTEMPT = nullcontext()
+# A request that comes after there was room for so many seconds has not waited in the queue.
+ROOM_FOR = 0.05
+
+
+class RequestHandling:
+    """The requests that one server has in progress.
+
+    Args:
+        namespace: the server's namespace.
+        worker_id: the server's worker id.
+        executor: runs handlers.
+        responder: sends responses.
+        attempts: counts how often a request was begun.
+        ignore: settles a request that its handler ignored.
+        underway: knows the greenlets that handle a request.
+        statistics: counts the requests that are not begun, and how long the others waited.
+        outlets: the streams.
+        concurrency: how many requests the broker sends before one is settled.
+
+    Attributes:
+        waits: knows how long requests waited in the queue.
+        cancelled: the requests that were cancelled before they came.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        worker_id: str,
+        executor: Executor,
+        responder: Responder,
+        attempts: Attempts,
+        ignore: Ignore,
+        underway: Underway,
+        statistics: Statistics,
+        outlets: Outlets,
+        concurrency: int,
+    ) -> None:
+        self._namespace = namespace
+        self._worker_id = worker_id
+        self._executor = executor
+        self._responder = responder
+        self._attempts = attempts
+        self._ignore = ignore
+        self._underway = underway
+        self._statistics = statistics
+        self._pool = HandlerPool(self._process, underway, concurrency, self._take_more)
+        self._in_progress = InProgress(concurrency, self._pool.uncounted)
+        self.waits = statistics.waits
+        # Cancelled before they came here.
+        self.cancelled = Cancelled()
+        self._outlets = outlets
+        # Has the broker send no more requests for a while, or again.
+        self.take_more: Callable[[bool], None] = lambda more: None
+        self._leaving: set[gevent.Greenlet[..., None]] = set()
+        self._given_up = False
+
+    def abort(self) -> None:
+        """Kill the handlers that still run; their requests go back to the queue.
+
+        The callers of those that are acknowledged are told.
+        """
+        for request in self._in_progress.acknowledged():
+            self._give_back(request)
+        self.forget()
+
+    def forget(self) -> None:
+        """Kill the handlers that still run."""
+        self._given_up = True
+        self._pool.abort()
+
+    def close(self) -> None:
+        """End the greenlets that are left."""
+        gevent.killall(list(self._leaving), block=False)
+
+    def adopt(self, delivery: Delivery) -> bool:
+        """Give a delivery to the request in progress that it repeats; False if there is none."""
+        return self._in_progress.adopt(delivery)
+
+    def take(self, delivery: Delivery) -> None:
+        """Have a request handled in a greenlet of the pool.  Never switches greenlets."""
+        if self._given_up:
+            # It goes back when the channel is closed; given back now, it could come here again.
+            return
+        request = self._in_progress.add(delivery)
+        if request is not None:
+            self._begin(request, request.room_since)
+            self._pool.submit(request)
+
+    def _take_more(self, more: bool) -> None:
+        self._in_progress.take_more(more)
+        self.take_more(more)
+
+    def cancel(self, client: str, unwanted: Unwanted) -> None:
+        """Call off a request of a client that has gone away.  Never switches greenlets."""
+        request_id, left, run_id = unwanted
+        requests = self._in_progress.of_client(client, request_id)
+        if not requests and not run_id:
+            self.cancelled.add(client, request_id, left)
+        for request in requests:
+            # Sent again, it may have come twice.
+            if not run_id or (request.call is not None and request.call.run_id == run_id):
+                request.cancel()
+
+    def _is_useless(self, request: RequestInProgress, call: CallContext) -> bool:
+        """Return whether a request is not to be begun any more."""
+        client = request.properties.reply_to
+        if call.cancelled or self.cancelled.take(client, request.request_id):
+            self._statistics.cancelled += 1
+            return True
+        if call.ends_at is not None and call.ends_at <= monotonic():
+            self._statistics.expired += 1
+            return True
+        return False
+
+    def _begin(self, request: RequestInProgress, room_since: float) -> None:
+        """Give a request that has come what its handler may know of it.
+
+        Args:
+            room_since: since when the broker could have sent it; it sends at once what it has.
+        """
+        properties = request.properties
+        arrived, redelivered = request.arrived, request.redelivered
+        limit = seconds_of(properties.expiration)
+        wait = None
+        # Its client's clock, in microseconds.
+        sent = None if properties.headers is None else properties.headers.get(headers.SENT)
+        taken = None if properties.headers is None else properties.headers.get(headers.TAKES)
+        if type(sent) is int:
+            wait = self.waits.arrived(
+                properties.reply_to or "",
+                sent,
+                headers.clock() // 1000,
+                limit,
+                at_once=not redelivered and arrived - room_since > ROOM_FOR,
+            )
+        ends_at = None if limit is None else arrived + limit - (wait or 0.0)
+        request.call = CallContext(
+            properties, self._namespace, self._worker_id, redelivered, wait, ends_at
+        )
+        if properties.message_type == streams.STREAM or (
+            taken is not None and taken != BATCH and headers.takes(properties.headers, STARTED)
+        ):
+            request.call.run_id = naming.new_id()
+
+    def handle_inline(self, delivery: Delivery, abort: Callable[[], list[Delivery]]) -> None:
+        """Handle a request to its end, in a greenlet of the program's.
+
+        Args:
+            abort: called if that greenlet is killed; returns the requests that were delivered
+                after this one, to be given back after it.
+        """
+        request = self._in_progress.add(delivery)
+        if request is None:
+            return
+        # It may have waited here as well, for its receiver.
+        self._begin(request, inf)
+        self._underway.own[request] = gevent.getcurrent()
+        try:
+            self._process(request, inline=True)
+        except BaseException:
+            # Killed, or timed out by the program.
+            self._leave(request, abort())
+            raise
+        finally:
+            del self._underway.own[request]
+            self._underway.changed()
+
+    def _leave(self, request: RequestInProgress, rest: list[Delivery]) -> None:
+        """Give back a killed receiver's request, unless it was answered, and then the rest.
+
+        Never switches greenlets.
+        """
+        # At once, or requests that are still in the queue would overtake it.
+        self._give_back(request)
+        for delivery in rest:
+            delivery.nack()
+        if request.redelivered:
+            # It did not end this server.
+            greenlet = gevent.spawn(self._attempts.unmark, request.delivery)
+            self._leaving.add(greenlet)
+            greenlet.link(self._leaving.discard)
+
+    def _give_back(self, request: RequestInProgress) -> None:
+        if request.answered:
+            return
+        if not request.acknowledged:
+            request.nack()
+            return
+        call = request.call
+        name = "the function" if call is None else f"{self._namespace}.{call.function}"
+        why = f"{name} was ended before its time, as when its server stops"
+        outlet = request.outlet
+        lost = ServerLost(why) if outlet is None else StreamLost(why)
+        answer = self._executor.refuse(lost, request.properties)
+        request.answered = True
+        # Without a number: whatever its client has of a stream, this is the end.
+        run = None if outlet is None or call is None else {headers.RUN: call.run_id}
+        self._responder.respond(request, answer.body, answer.content_type, headers=run)
+
+    def _begin_once(self, request: RequestInProgress, note: Outgoing | None) -> None:
+        """Acknowledge a request whose function runs at most once, before it begins.
+
+        Switches greenlets: the acknowledgement has left the machine afterwards, as far as the
+        network takes it.
+
+        Args:
+            note: what tells the client who begins, if it wants that.
+
+        Raises:
+            ServerLost: the request may have been begun before.
+        """
+        if request.acknowledged:
+            # Middleware calls it again.
+            return
+        call = request.call
+        assert call is not None  # noqa: S101 (it has begun)
+        again = headers.AGAIN in (request.properties.headers or ())
+        if request.redelivered or again:
+            how = "sent" if again else "delivered"
+            lost = ServerLost(
+                f"{self._namespace}.{printable(call.function, 100)} runs at most once, and is not"
+                f" begun for a request that was {how} again: it may have run before"
+            )
+            log.throttled("%s: %s", self._worker_id, lost)
+            raise lost
+        if note is not None:
+            # Otherwise it might never learn of this worker's end.
+            note.event.wait(NOTE_TIMEOUT)
+        request.ack_now()
+        # The event loop writes at the end of this turn, which a handler may hold for long.
+        gevent.sleep(0)
+
+    def _process(self, request: RequestInProgress, *, inline: bool = False) -> None:
+        delivery, properties = request.delivery, request.properties
+        call = request.call
+        assert call is not None  # noqa: S101 (it has begun)
+        if (
+            call.cancellation is not None
+            or self.cancelled.until
+            or (call.ends_at is not None and call.ends_at <= monotonic())
+        ) and self._is_useless(request, call):
+            request.ack()
+            return
+        outlet = note = None
+        if properties.message_type == streams.STREAM:
+            try:
+                outlet = self._outlet(request, call)
+            except WrongRequest as error:
+                self._respond(request, self._executor.refuse(error, properties))
+                return
+        elif call.run_id:
+            note = self._responder.started(request, call.run_id)
+        # A function that runs at most once is not begun for a request that comes again.
+        counts = request.redelivered and not self._executor.runs_once(delivery)
+        try:
+            with self._attempt(delivery, outlet) if counts else FIRST_ATTEMPT:
+                answer = self._executor.execute(
+                    delivery,
+                    call,
+                    once=partial(self._begin_once, request, note),
+                    inline=inline,
+                    outlet=outlet,
+                )
+                if (
+                    answer is not None
+                    and not request.answered
+                    and (inline or gevent.getcurrent() in self._underway.handlers)
+                ):
+                    # Before the mark is removed, which takes a while: a handler that is killed
+                    # meanwhile has answered.
+                    self._respond(request, answer, outlet)
+        except PoisonRequest as error:
+            log.error("%s: %s", self._worker_id, error)
+            self._respond(request, self._executor.refuse(error, request.properties))
+            return
+        except AmphoraError as error:
+            # The broker could not be asked about earlier attempts.
+            log.warning("%s: a request goes back to its queue: %s", self._worker_id, error)
+            gevent.sleep(FAILED_PAUSE)
+            request.nack()
+            return
+        except BaseException:
+            # Killed: unanswered, it goes back.
+            if not inline:
+                self._give_back(request)
+            raise
+        if request.answered:
+            pass
+        elif answer is None and (inline or gevent.getcurrent() in self._underway.handlers):
+            if not self._ignore(request):
+                ignored = WrongResult(
+                    f"{self._namespace}.{printable(call.function, 100)} has ignored the request,"
+                    " which no other server can get: it was acknowledged before"
+                )
+                refusal = self._executor.refuse(ignored, request.properties)
+                self._respond(request, refusal, outlet)
+        else:
+            # Killed by stop() while it ended.
+            request.nack()
+        if answer is not None and answer.failure is not None:
+            # Last of all: the program's callback may raise, wait or be killed.
+            self._executor.tell(answer.failure)
+
+    @contextmanager
+    def _attempt(self, delivery: Delivery, outlet: Outlet | None) -> Iterator[None]:
+        """Count an attempt at a request that comes again.  Switches greenlets."""
+        with ExitStack() as attempt:
+            attempt.enter_context(self._attempts.attempt(delivery))
+            if outlet is not None:
+                # Then nobody gets the request again, and others need not wait for its end.
+                outlet.on_opened = attempt.close
+            yield
+
+    def _outlet(self, request: RequestInProgress, call: CallContext) -> Outlet:
+        """Return where the items of a stream go.
+
+        Raises:
+            WrongRequest: there is no such place.
+        """
+        outlet = self._outlets.outlet_for(request, call)
+        request.outlet = outlet
+        self._pool.is_stream()
+        if (request.properties.headers or {}).get(streams.ENDLESS):
+            # The expiration was for the time in the queue.
+            call.ends_at = None
+        return outlet
+
+    def _respond(
+        self, request: RequestInProgress, answer: Answer, outlet: Outlet | None = None
+    ) -> None:
+        request.answered = True
+        forsaken = outlet is not None and outlet.forsaken
+        if answer.unsent and forsaken:
+            answer = self._lost(request, FORSAKEN)
+        if answer.unsent:
+            request.ack()
+            if outlet is not None:
+                self._outlets.discard(outlet)
+            return
+        if outlet is None or not outlet.opened:
+            self._responder.respond(request, answer.body, answer.content_type)
+            return
+        # The last items before the end, as far as that is in our hands.
+        self._outlets.send_now()
+        end = outlet.end_headers
+        self._responder.respond(request, answer.body, answer.content_type, headers=end)
+        # Its items may have to be sent again.
+        if not outlet.wait_taken() and not forsaken:
+            lost = self._lost(request, FORSAKEN)
+            end = outlet.end_headers
+            self._responder.respond(request, lost.body, lost.content_type, headers=end)
+
+    def _lost(self, request: RequestInProgress, why: str) -> Answer:
+        """Return the answer that a stream has ended before its time."""
+        return self._executor.refuse(StreamLost(why), request.properties)

@@ -1,0 +1,337 @@
+"""AmqpRpcServer: what users see of serving.
+
+`worker` puts together what serves, and `requests` handles a request.  There are never more requests
+in progress than `concurrency`, because that is the prefetch: the broker sends no more
+unacknowledged requests.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Self, TypeVar, Unpack, overload
+
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.middleware import Middleware
+from amphora.rpc.contract import legacy, naming
+from amphora.rpc.contract.checks import check_timeout
+from amphora.rpc.contract.naming import QueueType
+from amphora.rpc.functions.functions import Functions
+from amphora.rpc.functions.offering import Offering
+from amphora.rpc.functions.signatures import Handler
+from amphora.rpc.functions.threads import DEFAULT_THREADS, Threads
+from amphora.rpc.keyed.receiving import Receiving
+from amphora.rpc.server.attempts import DEFAULT_MAX_ATTEMPTS
+from amphora.rpc.server.blocking import STOPPING, Blocking
+from amphora.rpc.server.intake import Intake, SharedQueue
+from amphora.rpc.server.settings import Settings
+from amphora.rpc.server.statistics import Statistics
+from amphora.rpc.server.worker import Place, State, Worker
+from amphora.transport.endpoint import ConnectionSettings, check_count
+from amphora.transport.session import Session, register, session_for
+
+DEFAULT_CONCURRENCY = 100
+
+H = TypeVar("H", bound=Handler)
+K = TypeVar("K", bound=Callable[[], object])
+M = TypeVar("M", bound=Middleware[CallContext])
+
+
+class AmqpRpcServer(Offering):
+    """Offer functions to the clients of a namespace.
+
+    Args:
+        namespace: the name by which clients reach this server and all others like it.
+        url: the broker, `amqp://user:password@host:port/vhost`.  Without it, `AMQP_URL` in the
+            environment, else a broker on this machine.
+        session: a session to share with other clients and servers, instead of `url`.
+        concurrency: how many requests are handled at once; the broker sends no more than that.
+        tracebacks: send the text of a handler's traceback to the caller.
+        management: the management commands to switch on, "kill" or "eval" or both.  `eval` lets
+            anyone who may publish to the management exchange run any code here.
+        max_attempts: how often a request is begun if each attempt ends its server.  After that the
+            caller gets PoisonRequest.
+        dead_letter: keep such requests in the queue `rpc_<namespace>_dead`.
+        threads: how many functions that were added with `threadpool=True` run at once.
+        queue_type: "classic", or "quorum" for a queue that a cluster of brokers replicates.  All
+            servers of a namespace must have the same.
+        cancellable: raise `amphora.Cancel` in a handler whose caller has gone away, or whose time
+            is over, unless its function says otherwise.
+        connection: the other settings of `Session`, such as `amqp_host`.
+
+    Raises:
+        TypeError: there is no such setting.
+        ValueError: a setting cannot be understood.
+
+    """
+
+    _worker_prefix = ""
+    _intake: type[Intake] = SharedQueue
+
+    @legacy.also_takes(legacy.SERVICE_NAME, positions=("serializer",), unused=legacy.UNUSED)
+    def __init__(
+        self,
+        namespace: str,
+        *,
+        url: str | None = None,
+        session: Session | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        tracebacks: bool = True,
+        management: Iterable[str] = (),
+        max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+        dead_letter: bool = False,
+        threads: int = DEFAULT_THREADS,
+        queue_type: QueueType = "classic",
+        cancellable: bool = False,
+        **connection: Unpack[ConnectionSettings],
+    ) -> None:
+        legacy.check_server(type(self), connection)
+        self.namespace = naming.check_namespace(namespace)
+        self.concurrency = check_count("concurrency", concurrency, 65535)
+        queue_arguments = naming.queue_arguments(queue_type)
+        self.tracebacks = tracebacks
+        self.threads = Threads(threads)
+        self.functions = Functions(namespace, self.threads)
+        self.session = session_for(session, url, connection, type(self))
+        self._settings = Settings(
+            namespace=namespace,
+            session=self.session,
+            owns_session=session is None,
+            worker_prefix=self._worker_prefix,
+            functions=self.functions,
+            threads=self.threads,
+            concurrency=self.concurrency,
+            tracebacks=tracebacks,
+            enabled=(management,) if isinstance(management, str) else tuple(management),
+            max_attempts=max_attempts,
+            dead_letter=dead_letter,
+            queue_arguments=queue_arguments,
+            cancellable=cancellable,
+        )
+        self._place = Place(lambda: Worker(self, self._settings, self._intake))
+        register(self.session, self._place)
+        _made.add(self)
+
+    @property
+    def _worker(self) -> Worker:
+        return self._place.worker
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        running = len(self._worker.underway.handlers)
+        return f"<{kind} {self.namespace} [{running} running, {self.state}]>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def worker_id(self) -> str:
+        """The unique name of this server among all servers of the namespace."""
+        return self._worker.worker_id
+
+    @property
+    def state(self) -> State:
+        """One of "idle", "serving", "stopping" and "stopped"."""
+        return self._worker.state
+
+    @property
+    def statistics(self) -> Statistics:
+        """The server's counters and durations."""
+        return self._worker.statistics
+
+    @property
+    def running(self) -> int:
+        """How many requests are in progress."""
+        return len(self._worker.underway)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests now: it is connected and everything is set up."""
+        return self._worker.ready
+
+    @property
+    def processed(self) -> int:
+        """How many requests were answered with a result."""
+        return self.statistics.processed
+
+    @property
+    def exceptions(self) -> int:
+        """How many requests were answered with an exception, or had an unsendable result."""
+        return self.statistics.exceptions
+
+    @property
+    def lost_responses(self) -> int:
+        """How many responses were dropped because their client was gone."""
+        return self._worker.responder.lost
+
+    def on_error(self, callback: Callable[[str, BaseException], None]) -> None:
+        """Have `callback` called with the function's name and the exception when a handler raises.
+
+        For a result that cannot be sent the exception is a WrongResult.  The callback runs in the
+        handler's greenlet.  What it raises is logged.
+        """
+        self._settings.on_error = self._worker.executor.on_error = callback
+
+    # -- management ------------------------------------------------------------------------------
+
+    @overload
+    def add_command(self, command: H, name: str | None = None) -> H: ...
+
+    @overload
+    def add_command(self, command: str) -> Callable[[H], H]: ...
+
+    def add_command(self, command: Any, name: str | None = None) -> Any:
+        """Add a management command of your own, in the ways of `add_function`.
+
+        Commands run outside the pool of handlers.  Anyone who may publish to the management
+        exchange may use them.
+        """
+        if isinstance(command, str):
+            return lambda function: self.add_command(function, command)
+        self._worker.management.add_command(command, name)
+        self._settings.commands.append((command, name))
+        return command
+
+    def middleware(self, middleware: M) -> M:
+        """Have a function called around each request, and return it.
+
+            @server.middleware
+            def audit(call, proceed):
+                log.info("%s by %s", call.function, call.user)
+                return proceed()
+
+        It gets the `CallContext`, and a function that goes on with the request and returns the
+        handler's result.  The first one is the outermost.  It also sees requests for functions that
+        there are not, and those whose arguments do not fit: `proceed` then raises WrongRequest.
+        What it returns is the answer, and what it raises reaches the caller.
+        """
+        self._settings.middleware.append(middleware)
+        return middleware
+
+    def on_start(self, hook: K) -> K:
+        """Have a function called when the server begins to serve, and return it.
+
+        `serve` calls it, before the first request: in each worker process for itself, so it is the
+        place to connect to a database.  It takes no arguments.  What it raises, `serve` raises.
+        """
+        self._settings.on_start.append(hook)
+        return hook
+
+    def on_stop(self, hook: K) -> K:
+        """Have a function called when the server stops, after the last request, and return it.
+
+        It takes no arguments.  The one that was added last is called first.  What it raises is
+        logged.
+        """
+        self._settings.on_stop.append(hook)
+        return hook
+
+    # -- serving ---------------------------------------------------------------------------------
+
+    def serve(self, nowait: bool = True, *, handle_signals: bool = True) -> None:
+        """Take requests.
+
+        Args:
+            nowait: return at once and serve in the background, while the program's greenlets
+                run.  With False, block until the server is stopped; SIGTERM and ctrl-C then stop
+                it warmly, and a second one at once.
+            handle_signals: with False, a blocking server leaves signals to the program.
+
+        Raises:
+            RuntimeError: the server was stopped; make a new one.
+            AuthenticationError: the broker refuses the login or the vhost (not with `nowait`).
+            ConnectionLost: the session was closed (not with `nowait`).
+            ChannelClosed: the broker refuses to set up what the server needs, as when its queue
+                exists with other settings (not with `nowait`).
+            AccessRefused: the user lacks a permission (not with `nowait`).
+            BaseException: what a function of `on_start` raises.
+        """
+        worker = self._worker
+        if worker.state in (State.STOPPING, State.STOPPED):
+            raise RuntimeError(f"{self!r} was stopped and cannot serve again; make a new one")
+        if worker.state is State.IDLE:
+            for hook in self._settings.on_start:
+                hook()
+            worker.serve()
+        if not nowait:
+            waiting = Blocking(worker, self.session.consuming, self.stop)
+            waiting.wait(STOPPING if handle_signals else ())
+
+    @legacy.also_takes({"queue": "label"})
+    def receive_from_queue(
+        self,
+        label: str,
+        max_calls: int | None = None,
+        timeout: float | None = None,
+        block: bool = True,
+        block_until_closed: bool = True,
+    ) -> Any:
+        """Handle requests from the request queue of a key, one after the other.
+
+        It waits silently while there is no such queue.  The handlers run in this greenlet.  If it
+        is killed, or a `gevent.Timeout` of the caller expires, the request in progress goes back to
+        the queue, and so do the requests that were not begun.
+
+        Args:
+            label: the label that the queue was created with.
+            max_calls: how many requests to take at most; None for no limit.  One that the handler
+                ignores counts too.
+            timeout: seconds in which to take requests; None for no limit.
+            block: with False, do it in the background and return a handle with `stop()` and
+                `wait()` at once.
+            block_until_closed: before returning, wait up to a second for the broker to end the
+                consumer.
+
+        Returns:
+            How many requests were handled; with `block=False` a `Receiving`.
+
+        Raises:
+            gevent.Timeout: the time ran out with fewer than `max_calls` requests.
+            ValueError: the label cannot be a name, `max_calls` is no number from 1 on, or `timeout`
+                is not a number of seconds.
+            RuntimeError: the server was stopped.
+            ConnectionLost: the session was closed.
+            AuthenticationError: the broker refuses the login or the vhost.
+        """
+        worker = self._worker
+        if worker.state in (State.STOPPING, State.STOPPED):
+            raise RuntimeError(f"{self!r} was stopped and receives no more")
+        if max_calls is not None:
+            max_calls = check_count("max_calls", max_calls)
+        if timeout is not None and timeout != 0:
+            timeout = check_timeout(timeout)
+        queue = naming.labelled_queue(self.namespace, label)
+        worker.open()
+        receiver = worker.queues.open(queue, max_calls)
+        if not block:
+            return Receiving(worker.queues, receiver, timeout, block_until_closed)
+        return worker.queues.run(receiver, timeout, block_until_closed)
+
+    # -- stopping -------------------------------------------------------------------------------
+
+    def prepare_stop(self) -> None:
+        """Stop taking requests; those in progress are finished.  Switches greenlets."""
+        self._worker.prepare_stop()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Finish the requests in progress, send and confirm their responses, and close.
+
+        Switches greenlets.  Requests that are unfinished at the timeout go back to the queue for
+        another server.  Stopping twice is fine: the shorter timeout counts.  If a handler calls
+        this, it returns at once, and the server stops when the handler is done.
+
+        Args:
+            timeout: seconds to wait for running handlers; None waits for all of them.
+        """
+        self._worker.stop(timeout)
+
+
+_made: weakref.WeakSet[AmqpRpcServer] = weakref.WeakSet()
+
+
+def servers_made() -> list[AmqpRpcServer]:
+    """Return all servers of this process, from when they are made on."""
+    return list(_made)

@@ -1,0 +1,49 @@
+"""A server's settings, shared by its workers: each forked child is another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.middleware import Middleware
+from amphora.rpc.functions.functions import Functions
+from amphora.rpc.functions.signatures import Handler
+from amphora.rpc.functions.threads import Threads
+from amphora.transport.session import Session
+
+
+@dataclass
+class Settings:
+    """The settings of a server; see `AmqpRpcServer`.
+
+    Attributes:
+        owns_session: whether the session ends with the server.
+        worker_prefix: the beginning of worker ids.
+        enabled: the management commands that are switched on.
+        queue_arguments: the arguments of queues that hold requests.
+        commands: the management commands of the program's own, with their names.
+        middleware: called around each request.
+        on_start, on_stop: called before the first request and after the last.
+        on_error: called with the function's name and what it raised.
+    """
+
+    namespace: str
+    session: Session
+    owns_session: bool
+    worker_prefix: str
+    functions: Functions
+    threads: Threads
+    concurrency: int
+    tracebacks: bool
+    enabled: tuple[str, ...]
+    max_attempts: int
+    dead_letter: bool
+    queue_arguments: dict[str, Any]
+    cancellable: bool
+    commands: list[tuple[Handler, str | None]] = field(default_factory=list)
+    middleware: list[Middleware[CallContext]] = field(default_factory=list)
+    on_start: list[Callable[[], object]] = field(default_factory=list)
+    on_stop: list[Callable[[], object]] = field(default_factory=list)
+    on_error: Callable[[str, BaseException], None] | None = None

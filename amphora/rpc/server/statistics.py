@@ -1,0 +1,114 @@
+"""A server's counters and durations, for its operators."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic
+
+from amphora.rpc.contract.reports import FunctionNumbers, Numbers
+from amphora.rpc.server.waits import Waits
+
+# The percentiles of a function are computed from this many of its latest durations.
+DURATIONS_KEPT = 1000
+WAIT_TIMES_KEPT = 10
+PERCENTILES = (50, 95, 99)
+
+
+def percentiles(durations: Iterable[float]) -> tuple[float | None, ...]:
+    """Return the `PERCENTILES` of some durations, each None if there are none."""
+    known = sorted(durations)
+    last = len(known) - 1
+    return tuple(
+        round(known[last * percent // 100], 6) if known else None for percent in PERCENTILES
+    )
+
+
+class FunctionStatistics:
+    """Calls of one function: how many, how many failed, how long the latest took."""
+
+    __slots__ = ("_durations", "count", "errors")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.errors = 0
+        self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
+
+    def record(self, seconds: float, failed: bool) -> None:
+        """Count a call."""
+        self.count += 1
+        self.errors += failed
+        self._durations.append(seconds)
+
+    def summary(self) -> FunctionNumbers:
+        """Return the numbers as plain values; durations are seconds."""
+        p50, p95, p99 = percentiles(self._durations)
+        return {"count": self.count, "errors": self.errors, "p50": p50, "p95": p95, "p99": p99}
+
+
+class Statistics:
+    """The counters of one server.
+
+    Attributes:
+        processed: how many requests were answered with a result.
+        exceptions: how many were answered with an exception.
+        ignored: how many were ignored by their handler.
+        cancelled: how many were not begun, or ended, because their caller had gone away.
+        expired: how many were not begun because their time was over.
+        wait_times: seconds between the latest requests.
+        waits: what is known of the time that requests waited in the queue.
+        functions: the numbers of each function's calls, by its name.
+        last_request: when the latest request arrived, on the monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self.processed = 0
+        self.exceptions = 0
+        self.ignored = 0
+        self.cancelled = 0
+        self.expired = 0
+        self.wait_times: deque[float] = deque(maxlen=WAIT_TIMES_KEPT)
+        self.waits = Waits()
+        self.functions: dict[str, FunctionStatistics] = {}
+        self._started = monotonic()
+        self.last_request: float | None = None
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the server was made."""
+        return monotonic() - self._started
+
+    def arrived(self, now: float) -> None:
+        """Note that a request arrived at `now`, on the monotonic clock."""
+        if self.last_request is not None:
+            self.wait_times.append(now - self.last_request)
+        self.last_request = now
+
+    def finished(self, name: str, seconds: float, failed: bool) -> None:
+        """Count a call of a function that the server has."""
+        function = self.functions.get(name)
+        if function is None:
+            function = self.functions[name] = FunctionStatistics()
+        function.record(seconds, failed)
+
+    def summary(self) -> Numbers:
+        """Return everything as plain values; durations are seconds."""
+        waits = self.waits
+        p50, p95, p99 = percentiles(waits.latest)
+        return {
+            "processed": self.processed,
+            "exceptions": self.exceptions,
+            "ignored": self.ignored,
+            "cancelled": self.cancelled,
+            "expired": self.expired,
+            "wait_times": [round(seconds, 6) for seconds in self.wait_times],
+            "queue_wait": {
+                "known": waits.known,
+                "unknown": waits.unknown,
+                "p50": p50,
+                "p95": p95,
+                "p99": p99,
+            },
+            "uptime": round(self.uptime, 3),
+            "functions": {name: each.summary() for name, each in self.functions.items()},
+        }

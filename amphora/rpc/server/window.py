@@ -1,0 +1,111 @@
+"""What one stream may send and has to keep: numbers and bytes, without I/O.
+
+Items are numbered from 1 on.  Behind those that the client has taken come those that have come to
+it, those that were sent, and those that are to be sent:
+
+    received <= came <= sent <= seq
+
+What is not taken is kept.  What was sent and has not come is sent again after a lost connection,
+and when the client's counts stand still: each time after a longer while, as the way to the client
+may also just be slow, and what is sent twice makes it slower.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from amphora.rpc.contract.streams import MOST_BYTES, MOST_ITEMS, MOST_WINDOW, WINDOW_BYTES
+
+# How many messages with credit may tell of no progress before items are sent again, at first and
+# at most.
+STALLS = 2
+MOST_STALLS = 30
+
+
+class Window:
+    """The items of one stream that its client has not taken.
+
+    Args:
+        allowed: up to which item it may go at once.
+
+    Attributes:
+        seq: the number of the latest item.
+        received: up to which item the client has taken them.
+    """
+
+    def __init__(self, allowed: int) -> None:
+        self.seq = 0
+        self.received = 0
+        self._allowed = min(max(allowed, 1), MOST_WINDOW)
+        self._came = 0
+        self._sent = 0
+        # The items after `received`, encoded.
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._stalls = 0
+        self._patience = STALLS
+
+    @property
+    def unsent(self) -> bool:
+        """Whether there are items to be sent."""
+        return self._sent < self.seq
+
+    def has_room(self, size: int) -> bool:
+        """Return whether the client takes another item, of `size` bytes."""
+        if self.seq >= self._allowed:
+            return False
+        return not self._kept or self._kept_bytes + size <= WINDOW_BYTES
+
+    def add(self, item: bytes) -> None:
+        """Take an encoded item, for which there is room."""
+        self.seq += 1
+        self._kept.append(item)
+        self._kept_bytes += len(item)
+
+    def credit(self, allowed: int, received: int, came: int) -> bool:
+        """Take the client's counts; return whether items are to be sent again.
+
+        They may be late, repeated or forged.
+        """
+        if not self.received <= received <= self.seq:
+            received = self.received
+        if not came <= self.seq:
+            came = 0
+        came = max(came, received, self._came)
+        progress = received > self.received or came > self._came
+        for _ in range(received - self.received):
+            self._kept_bytes -= len(self._kept.popleft())
+        self.received, self._came = received, came
+        self._sent = max(self._sent, came)
+        self._allowed = max(self._allowed, min(allowed, received + MOST_WINDOW))
+        if self._sent == came:
+            self._stalls, self._patience = 0, STALLS
+        elif progress:
+            self._stalls = 0
+        else:
+            self._stalls += 1
+        if self._stalls < self._patience:
+            return False
+        self._patience = min(2 * self._patience, MOST_STALLS)
+        self.send_again()
+        return True
+
+    def send_again(self) -> None:
+        """Have everything sent again that has not come."""
+        self._stalls = 0
+        self._sent = self._came
+
+    def next_items(self) -> tuple[int, list[bytes]]:
+        """Return what travels in the next message, and the number of the first item."""
+        first = self._sent - self.received
+        items: list[bytes] = []
+        size = 0
+        while first + len(items) < len(self._kept) and len(items) < MOST_ITEMS:
+            item = self._kept[first + len(items)]
+            size += len(item)
+            if items and size > MOST_BYTES:
+                break
+            items.append(item)
+        number = self._sent + 1
+        self._sent += len(items)
+        return number, items

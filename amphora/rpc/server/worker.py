@@ -1,0 +1,269 @@
+"""A worker: all parts of a server that carry a worker id or belong to one process.
+
+A forked child is another worker than its parent, which keeps its requests in progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import gevent
+from gevent.event import Event
+
+from amphora.errors import AmphoraError, ConnectionLost
+from amphora.net.deadline import Deadline
+from amphora.net.log import Log, tell
+from amphora.rpc.contract import naming
+from amphora.rpc.keyed.attaching import RequestQueues
+from amphora.rpc.server.attempts import Attempts
+from amphora.rpc.server.control import Control
+from amphora.rpc.server.executor import Executor
+from amphora.rpc.server.intake import Intake
+from amphora.rpc.server.management import Managed, Management
+from amphora.rpc.server.requests import RequestHandling
+from amphora.rpc.server.responder import Responder
+from amphora.rpc.server.settings import Settings
+from amphora.rpc.server.statistics import Statistics
+from amphora.rpc.server.streaming import Outlets
+from amphora.rpc.server.underway import Underway
+from amphora.rpc.server.watchdog import Watchdog
+from amphora.transport.consumer import Consumer
+from amphora.transport.session import claim, watch
+from amphora.transport.vantage import Vantage
+
+log = Log("amphora.rpc")
+
+# Seconds for which a stop waits for the confirms of the last responses.
+CONFIRM_TIMEOUT = 5.0
+
+
+class State(StrEnum):
+    """The state of a server."""
+
+    IDLE = "idle"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Worker:
+    """One worker of a server.
+
+    Args:
+        server: the server.
+        settings: the server's settings.
+        intake: makes the intake of its requests.
+
+    Attributes:
+        worker_id: its unique name among all workers of the namespace.
+        state: its state.
+        statistics: its counters and durations.
+        underway: the handlers that run and the responses that are not confirmed.
+        failure: why it cannot go on, None while it can.
+        ended: set when it was stopped, or cannot go on.
+        stop_begun: True while it is being stopped.
+    """
+
+    def __init__(self, server: Managed, settings: Settings, intake: type[Intake]) -> None:
+        namespace, session = settings.namespace, settings.session
+        self.worker_id = naming.new_worker_id(f"{settings.worker_prefix}{namespace}")
+        self.state = State.IDLE
+        self.statistics = Statistics()
+        self.underway = Underway()
+        self.failure: AmphoraError | None = None
+        self.ended = Event()
+        self.stop_begun = False
+        self.executor = Executor(
+            self.worker_id,
+            settings.functions,
+            self.statistics,
+            tracebacks=settings.tracebacks,
+            max_size=session.endpoint.max_message_size,
+        )
+        self.executor.on_error = settings.on_error
+        self.executor.middleware = settings.middleware
+        self.executor.cancellable = settings.cancellable
+        self.responder = Responder(session, namespace, self.worker_id, self.underway)
+        self.management = Management(server, settings, self.worker_id, self.underway)
+        self.outlets = Outlets(
+            session,
+            naming.response_exchange(namespace),
+            self.responder,
+            session.endpoint.max_message_size,
+        )
+        self.requests = RequestHandling(
+            namespace,
+            self.worker_id,
+            self.executor,
+            self.responder,
+            Attempts(
+                session,
+                namespace,
+                settings.max_attempts,
+                settings.dead_letter,
+                settings.queue_arguments,
+            ),
+            intake.ignoring(self.responder),
+            self.underway,
+            self.statistics,
+            self.outlets,
+            settings.concurrency,
+        )
+        self.control = Control(
+            session, namespace, self.worker_id, self.requests.cancel, self.outlets.credit
+        )
+        self.responder.control_queue = lambda: self.control.address
+        self.queues = RequestQueues(
+            session.consuming,
+            self.requests.handle_inline,
+            self.requests.adopt,
+            namespace,
+            self.worker_id,
+        )
+        self.intake = intake(settings, self.worker_id, self.management, self.requests.take)
+        self.requests.take_more = self.intake.take_more
+        # So a worker that begins a request can be told of its end.
+        self.intake.consumer.after = (*self.intake.consumer.after, self.control.consumer)
+        self.watchdog = Watchdog(self.worker_id)
+        self._server = server
+        self._settings = settings
+        self._vantages: list[Vantage] = []
+        self._opened = False
+        self._served = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests now: it is connected and everything is set up."""
+        return self.state is State.SERVING and all(
+            restorable.ready for restorable in self.intake.restorables
+        )
+
+    def open(self) -> None:
+        """Begin to answer commands, and allow receivers.  Never switches greenlets."""
+        session = self._settings.session
+        claim(session)
+        if not self._opened:
+            self._opened = True
+            self.watchdog.start()
+            self.responder.open()
+            self.management.open()
+            self.control.open()
+            self._vantages = watch(session, self.management.binding, self._latest_request)
+            session.consuming.start()
+
+    def serve(self) -> None:
+        """Take requests.  Never switches greenlets."""
+        self.state = State.SERVING
+        self._served = True
+        self.open()
+        for restorable in self.intake.restorables:
+            self._settings.session.consuming.add(restorable)
+
+    def _latest_request(self) -> tuple[float | None]:
+        # A server always waits for something: its next request.
+        return (self.statistics.last_request,)
+
+    def fail(self, error: AmphoraError) -> None:
+        """Note why it cannot go on, and wake all that wait for its end."""
+        self.failure = error
+        self.ended.set()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def prepare_stop(self) -> None:
+        """Stop taking requests; those in progress are finished.  Switches greenlets."""
+        if self.state in (State.IDLE, State.SERVING):
+            serving, self.state = self.state is State.SERVING, State.STOPPING
+            self.queues.stop()
+            if serving:
+                # Commands are answered until the end.  Until then the roll call counts the worker,
+                # so that clients wait for the answers to its last requests.
+                try:
+                    self.intake.consumer.stop()
+                except AmphoraError as error:
+                    log.warning("%s: %s", self.worker_id, error)
+
+    def stop(self, timeout: float | None) -> None:
+        """Finish what is running and close; see `AmqpRpcServer.stop`.  Switches greenlets."""
+        if gevent.getcurrent() in self.underway:
+            # A handler cannot wait for its own end.
+            gevent.spawn(self.stop, timeout)
+            return
+        if self.stop_begun and self.ended.wait(timeout):
+            return
+        self.stop_begun = True
+        try:
+            self._stop(timeout)
+        except BaseException:
+            # Interrupted: otherwise the next stop would wait for this one for ever.
+            self.stop_begun = False
+            raise
+
+    def _stop(self, timeout: float | None) -> None:
+        deadline = Deadline(timeout)
+        self.prepare_stop()
+        self.underway.wait_handled(deadline.left())
+        self.requests.abort()
+        self.underway.wait_responses(CONFIRM_TIMEOUT)
+        self.state = State.STOPPED
+        if self._served:
+            for hook in reversed(self._settings.on_stop):
+                tell(hook)
+        self._close()
+        self._settings.threads.close()
+        if self._settings.owns_session:
+            self._settings.session.close()
+        self.ended.set()
+
+    def _close(self) -> None:
+        for vantage in self._vantages:
+            vantage.close()
+        self.intake.close()
+        self.management.close()
+        self.control.close()
+        for restorable in self.intake.restorables:
+            self._settings.session.consuming.remove(restorable)
+            if isinstance(restorable, Consumer):
+                restorable.close()
+        self.queues.close()
+        self.responder.close()
+        self.requests.close()
+        self.outlets.close()
+        self.watchdog.stop()
+
+    def forget(self) -> None:
+        """Let go of everything in a forked child: it is the parent's."""
+        self.requests.forget()
+        self._close()
+        self._settings.threads.forget()
+
+    def session_closed(self) -> None:
+        """Called when the session was closed: responses fail, and requests go back."""
+        if self.state is State.SERVING:
+            self.fail(ConnectionLost(f"the session of {self._server!r} was closed"))
+
+
+class Place:
+    """Holds a server's worker, and replaces it in a forked child.
+
+    Args:
+        new_worker: makes a worker.
+
+    Attributes:
+        worker: the worker of this process.
+    """
+
+    def __init__(self, new_worker: Callable[[], Worker]) -> None:
+        self._new_worker = new_worker
+        self.worker = new_worker()
+
+    def session_closed(self) -> None:
+        """Called when the session was closed: tell the worker."""
+        self.worker.session_closed()
+
+    def forked(self) -> None:
+        """Called in a forked child: make another worker, unless the server was stopped."""
+        self.worker.forget()
+        if self.worker.state is not State.STOPPED:
+            self.worker = self._new_worker()

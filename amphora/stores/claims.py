@@ -1,0 +1,96 @@
+"""What is kept of a call with a key, as data."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.contract.bodies import Response
+from amphora.rpc.contract.serializers import JSON, serializer_for
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One run that wants to be the only one of its key.
+
+    Attributes:
+        scope: where the key is unique: the namespace, and the client's login if that is known.
+        key: the key of the call.
+        fingerprint: tells calls of other functions, or with other arguments, from this one.
+        owner: tells this run from all others.
+    """
+
+    scope: str
+    key: str
+    fingerprint: str
+    owner: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @classmethod
+    def of(cls, call: CallContext, key: str) -> Claim:
+        """Return the claim of a call."""
+        # A stranger who knows a key must not get the answer.
+        scope = f"{call.namespace}/{quote(call.user or '')}"
+        return cls(scope, key, fingerprint(call.function, call.args, call.kwargs))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run has returned, as it is sent."""
+
+    content_type: str
+    body: bytes
+
+    @classmethod
+    def of(cls, call: CallContext, result: Any) -> Answer:
+        """Return the answer to a call.
+
+        Raises:
+            ValueError: the result cannot be sent.
+        """
+        serializer = serializer_for(call.content_type) or JSON
+        return cls(serializer.content_type, serializer.encode(Response(result=result)))
+
+    def result(self) -> Any:
+        """Return the result in the answer."""
+        serializer = serializer_for(self.content_type) or JSON
+        return serializer.decode_response(self.body).result
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier run of the same key has left.
+
+    Attributes:
+        fingerprint: that of its call.
+        answer: its answer, None if it is still going, for all that is known.
+    """
+
+    fingerprint: str
+    answer: Answer | None
+
+
+def fingerprint(function: str, args: list[Any], kwargs: dict[str, Any]) -> str:
+    """Return a text that is the same for the same function and arguments alone."""
+    return hashlib.sha256(_encode(_in_order([function, args, kwargs]))).hexdigest()
+
+
+def _in_order(value: Any) -> Any:
+    """Return a value whose bytes do not depend on the order of the keys in its dicts."""
+    if isinstance(value, dict):
+        parts = [(_encode(_in_order(key)), _in_order(part)) for key, part in value.items()]
+        return dict(sorted(parts, key=itemgetter(0)))
+    if isinstance(value, list | tuple):
+        return [_in_order(part) for part in value]
+    if isinstance(value, int) and value.bit_length() > 63:
+        # Too large for MessagePack, and no text of a program.
+        return msgspec.msgpack.Ext(0, str(value).encode())
+    return value

@@ -1,0 +1,171 @@
+"""Middleware that runs a call with a key once, and answers it from a store from then on.
+
+A run takes its key before it begins, in a transaction of its own, so that every other worker sees
+it.  The key is the run's own for the length of a lease, which is renewed while the run goes on: the
+run of a worker that is lost is over when its lease is.  A run that has lost its key all the same,
+as its process was halted, cannot put its answer there, and what it has done in the transaction of
+the answer is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from amphora.errors import IgnoreRequest, WrongRequest, WrongResult, printable
+from amphora.net.backoff import doubled
+from amphora.net.log import Log
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.middleware import Middleware
+from amphora.rpc.contract.checks import check_timeout
+from amphora.stores.claims import Answer, Claim
+from amphora.stores.leases import Leases
+from amphora.stores.store import Run, Store, running
+
+log = Log("amphora.rpc")
+
+# A day.
+DEFAULT_KEEP = 86_400.0
+DEFAULT_LEASE = 30.0
+# Seconds between two looks whether another run of the same key is over; they grow.
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 0.5
+
+
+def idempotent(
+    store: Store, *, keep: float = DEFAULT_KEEP, lease: float = DEFAULT_LEASE
+) -> Middleware[CallContext]:
+    """Return middleware for servers that runs each call with a key once.
+
+        store = SqliteStore("shop.db")
+        server.middleware(amphora.idempotent(store))
+
+    The first call with a key (`client.call(key="order-17")`) runs the function, and its answer is
+    kept.  Whoever asks for the same again gets that answer, and the function is not run.  The same
+    key with another function or other arguments is a WrongRequest.  A call whose first run is still
+    going, here or elsewhere, waits for its answer.
+
+    A function that raises has not been run, as far as its key is concerned: the next call with the
+    key runs it.  Its work in `store.transaction()` is rolled back.  Calls without a key pass.
+
+    If the database cannot be reached, a call with a key goes back to its queue, and is not run.
+
+    Args:
+        store: a `SqliteStore` or `PostgresStore`; the same for all servers of the namespace.
+        keep: seconds for which answers are kept.
+        lease: seconds after which the key of a worker that was lost is free again.  A process that
+            is halted for longer loses the keys of its calls.
+    """
+    return _Once(store, check_timeout(keep), check_timeout(lease))
+
+
+class _Once:
+    """The middleware that `idempotent` returns."""
+
+    def __init__(self, store: Store, keep: float, lease: float) -> None:
+        self._store = store
+        self._keep = keep
+        self._leases = Leases(store, lease, keep)
+
+    def __call__(self, call: CallContext, proceed: Callable[[], Any]) -> Any:
+        """Answer a call with a key from the store, or run it and keep the answer."""
+        key = call.key
+        if key is None:
+            return proceed()
+        claim = Claim.of(call, key)
+        answer = self._claim(call, claim)
+        if answer is not None:
+            return answer.result()
+        self._leases.add(claim)
+        try:
+            return self._run(call, claim, proceed)
+        finally:
+            self._leases.discard(claim)
+
+    def _claim(self, call: CallContext, claim: Claim) -> Answer | None:
+        """Take the key of a call, or return the answer of its earlier run.
+
+        Switches greenlets while that is going.
+
+        Raises:
+            WrongRequest: the key was used for another call.
+            IgnoreRequest: the request is to go back to its queue.
+        """
+        pause = 0.0
+        while True:
+            try:
+                earlier = self._store.claim(claim, self._leases.seconds, self._keep)
+            except Exception as error:
+                log.throttled(
+                    "%s: calls with keys go back to their queue, as the store cannot be asked:"
+                    " %s: %s",
+                    call.worker_id,
+                    type(error).__name__,
+                    error,
+                )
+                raise IgnoreRequest from error
+            if earlier is None:
+                return None
+            if earlier.fingerprint != claim.fingerprint:
+                raise WrongRequest(
+                    f"the key {printable(claim.key, 100)!r} was used for another call: it belongs"
+                    " to one function with the same arguments"
+                )
+            if earlier.answer is not None:
+                return earlier.answer
+            if call.remaining() == 0.0:
+                # The broker drops it.
+                raise IgnoreRequest
+            pause = doubled(pause, FIRST_PAUSE, LONGEST_PAUSE)
+            gevent.sleep(pause)
+
+    def _run(self, call: CallContext, claim: Claim, proceed: Callable[[], Any]) -> Any:
+        run = Run(self._store, claim)
+        token = running.set(run)
+        try:
+            result = proceed()
+            kept = self._keep_answer(call, run, result)
+        except BaseException as error:
+            run.abandon(error)
+            self._release(claim)
+            raise
+        finally:
+            running.reset(token)
+        if not kept:
+            log.throttled(
+                "%s: a call has lost its key: its process was halted for longer than its lease",
+                call.worker_id,
+            )
+            # It comes back for the answer of the run that has the key now.
+            raise IgnoreRequest
+        return result
+
+    def _keep_answer(self, call: CallContext, run: Run, result: Any) -> bool:
+        """Keep the answer; return False if another run has the key."""
+        try:
+            answer = Answer.of(call, result)
+        except ValueError as error:
+            raise WrongResult(
+                f"the result of {call.namespace}.{call.function} cannot be sent, so it is not kept:"
+                f" {error}"
+            ) from error
+        try:
+            return run.finish(answer, self._keep)
+        except Exception as error:
+            if run.with_work:
+                raise
+            # It is done, and cannot be undone.
+            log.throttled(
+                "%s: the answer of a call is not kept, and its key runs again: %s",
+                call.worker_id,
+                error,
+            )
+            return True
+
+    def _release(self, claim: Claim) -> None:
+        try:
+            self._store.release(claim)
+        except Exception as error:  # noqa: BLE001 (any database's own)
+            log.throttled("a key stays taken until its lease is over: %s", error)

@@ -1,0 +1,58 @@
+"""Keys and answers in a PostgreSQL database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amphora.stores.store import Connect, Store
+
+# Held while the table is made: two that make it at the same time would fail.
+LOCK = 0x616D7068
+
+
+class PostgresStore(Store):
+    """Keep keys and answers in a PostgreSQL database, which may be the program's own.
+
+        from gevent import monkey
+        monkey.patch_all()
+        import psycopg
+
+        store = PostgresStore(lambda: psycopg.connect("dbname=shop"))
+
+    The program's connections are used as they are.  In a patched program psycopg and pg8000 let
+    other greenlets run while they wait; in one that is not, each statement holds up the process.
+
+    Args:
+        connect: returns a new connection of a DBAPI 2.0 driver, such as psycopg; not one with
+            `autocommit`.  A transaction has it to itself; a few are kept for the next ones.  The
+            table `amphora_answers` is made where its `search_path` says, if it is missing.
+    """
+
+    _parameter = "%s"
+    _now = "extract(epoch from clock_timestamp())"
+    _bytes = "bytea"
+
+    def __init__(self, connect: Connect) -> None:
+        super().__init__()
+        self._make_connection = connect
+
+    def _connect(self) -> Any:
+        connection = self._make_connection()
+        if getattr(connection, "autocommit", False) is True:
+            connection.close()
+            raise TypeError(
+                "a PostgresStore needs connections without autocommit: the answer and the"
+                " program's work would be no transaction"
+            )
+        return connection
+
+    def _begin(self, connection: Any) -> None:
+        """Do nothing: the first statement begins a transaction."""
+
+    def _make_table(self, cursor: Any) -> None:
+        # Who may not make tables may use one that is there.
+        cursor.execute("SELECT to_regclass('amphora_answers')")
+        if cursor.fetchone()[0] is not None:
+            return
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        super()._make_table(cursor)

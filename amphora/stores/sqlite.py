@@ -1,0 +1,79 @@
+"""Keys and answers in a SQLite file."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from amphora.stores.store import Store
+
+# The longest pause between two attempts at a file that another transaction writes to.
+LONGEST_PAUSE = 0.02
+
+
+class SqliteStore(Store):
+    """Keep keys and answers in a SQLite file, which may be the program's own database.
+
+    All servers have to use the same file, so they run on one machine.  A statement holds up the
+    whole process while it runs, for well below a millisecond as a rule; a commit takes as long as
+    the disk does.  One transaction writes at a time: keep them short.  Whoever waits for
+    another's lets the other greenlets run.
+
+    Args:
+        path: the file.  It is made, with the table `amphora_answers`, if it is missing.
+        patience: seconds to wait for the transactions of others.
+
+    Raises:
+        ValueError: the database is in memory: it would be another one for each connection.
+    """
+
+    _now = "((julianday('now') - 2440587.5) * 86400.0)"
+    _bytes = "blob"
+
+    def __init__(self, path: str | os.PathLike[str], *, patience: float = 10.0) -> None:
+        super().__init__()
+        self._path = os.fspath(path)
+        if not self._path or ":memory:" in self._path:
+            raise ValueError(
+                "a SqliteStore needs a file: no two servers share a database in memory"
+            )
+        self._patience = patience
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self._path}>"
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self._path,
+            # SQLite would wait without letting other greenlets run.
+            timeout=0,
+            # Transactions begin where they are told to.
+            isolation_level=None,
+            # One that a function in a thread has used is used again elsewhere.
+            check_same_thread=False,
+        )
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        # Not deferred, as two that have read could not both go on to write.
+        self._when_free(lambda: connection.execute("BEGIN IMMEDIATE"))
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        # It may have to wait for others who read.
+        self._when_free(connection.commit)
+
+    def _when_free(self, attempt: Callable[[], Any]) -> None:
+        until = monotonic() + self._patience
+        while True:
+            try:
+                attempt()
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
+                    raise
+            gevent.sleep(random.uniform(0, LONGEST_PAUSE))  # noqa: S311 (no secret)

@@ -1,0 +1,381 @@
+"""Keys and answers in a table of a database, and transactions that they share with the program.
+
+Each transaction has a connection to itself, which is kept for the next one.  What differs from one
+database to the other is in the subclasses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from amphora.stores.claims import Answer, Claim, Earlier
+
+# How many connections are kept open for the next transaction.
+MOST_IDLE = 10
+# Seconds between two removals of what is not kept any longer.
+PURGE_PAUSE = 60.0
+
+TABLE = """
+CREATE TABLE IF NOT EXISTS amphora_answers (
+    scope text NOT NULL,
+    key text NOT NULL,
+    fingerprint text NOT NULL,
+    owner text NOT NULL,
+    lease_until double precision NOT NULL,
+    kept_until double precision NOT NULL,
+    content_type text,
+    answer BYTES,
+    PRIMARY KEY (scope, key)
+)
+"""
+INDEX = "CREATE INDEX IF NOT EXISTS amphora_answers_kept ON amphora_answers (kept_until)"
+
+# Takes a key that is free, that of a run which is over without an answer, or one that is not kept
+# any longer.
+CLAIM = """
+INSERT INTO amphora_answers (scope, key, fingerprint, owner, lease_until, kept_until)
+VALUES (?, ?, ?, ?, NOW + ?, NOW + ?)
+ON CONFLICT (scope, key) DO UPDATE
+SET fingerprint = excluded.fingerprint,
+    owner = excluded.owner,
+    lease_until = excluded.lease_until,
+    kept_until = excluded.kept_until,
+    content_type = NULL,
+    answer = NULL
+WHERE amphora_answers.kept_until < NOW
+   OR (amphora_answers.answer IS NULL
+       AND amphora_answers.lease_until < NOW
+       AND amphora_answers.fingerprint = excluded.fingerprint)
+"""
+LOOK = "SELECT fingerprint, content_type, answer FROM amphora_answers WHERE scope = ? AND key = ?"
+# Each of these for the run alone that has the key.
+FINISH = """
+UPDATE amphora_answers SET content_type = ?, answer = ?, kept_until = NOW + ?
+WHERE scope = ? AND key = ? AND owner = ? AND answer IS NULL
+"""
+RENEW = """
+UPDATE amphora_answers SET lease_until = NOW + ?, kept_until = NOW + ?
+WHERE scope = ? AND key = ? AND owner = ? AND answer IS NULL
+"""
+RELEASE = """
+DELETE FROM amphora_answers WHERE scope = ? AND key = ? AND owner = ? AND answer IS NULL
+"""
+PURGE = "DELETE FROM amphora_answers WHERE kept_until < NOW"
+
+
+class Store:
+    """Keys and answers in a database: the base of `SqliteStore` and `PostgresStore`."""
+
+    # The words of the database: a parameter, the seconds since 1970, and the type of bytes.
+    _parameter = "?"
+    _now = ""
+    _bytes = ""
+
+    def __init__(self) -> None:
+        self._idle: list[Any] = []
+        self._ready = False
+        self._purged = monotonic()
+        self._process = os.getpid()
+        # In a forked child: closing them would end them for the parent.
+        self._of_parent: list[Any] = []
+
+    # -- for programs ---------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Do work on the database that is done as often as its call is answered: once.
+
+            with store.transaction() as connection:
+                connection.execute("UPDATE accounts SET ...")
+
+        In a handler whose call has a key, all that is done in such blocks is committed together
+        with the answer, when the handler has returned; if it raises, or its worker is lost, nothing
+        of it is.  A block that raises leaves nothing, also if the handler goes on.  Elsewhere, and
+        for calls without a key, each block is a transaction of its own.
+
+        The connection must not be used after the block, and not be told to commit or roll back.
+        Switches greenlets if the connection does.
+
+        Yields:
+            A connection of the database (DBAPI 2.0).
+
+        Raises:
+            RuntimeError: another greenlet of the same call is in such a block.
+        """
+        run = running.get()
+        if run is None or run.store is not self or run.ended:
+            with self._transaction() as connection:
+                yield connection
+        else:
+            with run.block() as connection:
+                yield connection
+
+    def __del__(self) -> None:
+        # Those of a forked child's parent stay open: closing them would say goodbye for it.
+        if self.__dict__.get("_process") == os.getpid():
+            self.close()
+
+    def close(self) -> None:
+        """Close the connections that are not in use.  The store can be used again."""
+        while self._idle:
+            _close(self._idle.pop())
+
+    # -- keys and answers -----------------------------------------------------------------------
+
+    def claim(self, claim: Claim, lease: float, keep: float) -> Earlier | None:
+        """Take a key for one run; return None, or what an earlier run has left.
+
+        Args:
+            lease: seconds after which another may take the key, unless the lease is renewed.
+            keep: seconds for which the answer will be kept.
+        """
+        whose = claim.scope, claim.key
+        with self._transaction() as connection:
+            cursor = connection.cursor()
+            if monotonic() - self._purged > PURGE_PAUSE:
+                self._purged = monotonic()
+                self._execute(cursor, PURGE)
+            times = lease, lease + keep
+            self._execute(cursor, CLAIM, (*whose, claim.fingerprint, claim.owner, *times))
+            if cursor.rowcount == 1:
+                return None
+            self._execute(cursor, LOOK, whose)
+            row = cursor.fetchone()
+        if row is None:
+            # It was released between the two.
+            return Earlier(claim.fingerprint, None)
+        fingerprint, content_type, body = row
+        return Earlier(fingerprint, None if body is None else Answer(content_type, bytes(body)))
+
+    def renew(self, claims: Iterable[Claim], lease: float, keep: float) -> None:
+        """Have the keys of runs that are still going kept for them."""
+        with self._transaction() as connection:
+            cursor = connection.cursor()
+            for claim in claims:
+                whose = claim.scope, claim.key, claim.owner
+                self._execute(cursor, RENEW, (lease, lease + keep, *whose))
+
+    def release(self, claim: Claim) -> None:
+        """Give a key back of which nothing is kept."""
+        with self._transaction() as connection:
+            self._execute(connection.cursor(), RELEASE, (claim.scope, claim.key, claim.owner))
+
+    def finish(self, claim: Claim, answer: Answer, keep: float) -> bool:
+        """Keep the answer of a run; return False if another run has taken the key."""
+        with self._transaction() as connection:
+            return self.put_answer(connection, claim, answer, keep)
+
+    def put_answer(self, connection: Any, claim: Claim, answer: Answer, keep: float) -> bool:
+        """Keep the answer of a run, as `finish`, in a transaction that is open."""
+        cursor = connection.cursor()
+        whose = claim.scope, claim.key, claim.owner
+        self._execute(cursor, FINISH, (answer.content_type, answer.body, keep, *whose))
+        finished: bool = cursor.rowcount == 1
+        return finished
+
+    # -- connections ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """Do the block in a transaction of its own."""
+        connection = self.begin()
+        try:
+            yield connection
+            self._commit(connection)
+        except BaseException as error:
+            self.roll_back(connection, error)
+            raise
+        self._put(connection)
+
+    def begin(self) -> Any:
+        """Return a connection on which a transaction has begun."""
+        if self._process != os.getpid():
+            self._of_parent += self._idle
+            self._idle, self._process = [], os.getpid()
+        connection = self._idle.pop() if self._idle else self._connect()
+        try:
+            if not self._ready:
+                self._begin(connection)
+                self._make_table(connection.cursor())
+                self._commit(connection)
+                self._ready = True
+            self._begin(connection)
+        except BaseException as error:
+            self.roll_back(connection, error)
+            raise
+        return connection
+
+    def commit(self, connection: Any) -> None:
+        """Commit a transaction, and keep its connection for the next one."""
+        try:
+            self._commit(connection)
+        except BaseException as error:
+            self.roll_back(connection, error)
+            raise
+        self._put(connection)
+
+    def roll_back(self, connection: Any, error: BaseException) -> None:
+        """End a transaction that an error has interrupted."""
+        # Whoever was killed may have been in the middle of a statement.
+        if isinstance(error, Exception):
+            try:
+                connection.rollback()
+            except Exception:  # noqa: BLE001 (any database's own)
+                # The others have probably been lost as well.
+                self.close()
+            else:
+                self._put(connection)
+                return
+        _close(connection)
+
+    def _put(self, connection: Any) -> None:
+        if len(self._idle) < MOST_IDLE:
+            self._idle.append(connection)
+        else:
+            _close(connection)
+
+    def _execute(self, cursor: Any, statement: str, values: tuple[Any, ...] = ()) -> None:
+        cursor.execute(self._in_its_words(statement), values)
+
+    def _in_its_words(self, statement: str) -> str:
+        return (
+            statement.replace("?", self._parameter)
+            .replace("NOW", self._now)
+            .replace("BYTES", self._bytes)
+        )
+
+    # -- what differs -----------------------------------------------------------------------------
+
+    def _connect(self) -> Any:
+        """Return a new connection."""
+        raise NotImplementedError
+
+    def _begin(self, connection: Any) -> None:
+        """Begin a transaction."""
+        raise NotImplementedError
+
+    def _commit(self, connection: Any) -> None:
+        connection.commit()
+
+    def _make_table(self, cursor: Any) -> None:
+        """Make the table if it is missing."""
+        self._execute(cursor, TABLE)
+        self._execute(cursor, INDEX)
+
+
+class Run:
+    """One run of a call with a key, and its transaction.
+
+    Args:
+        store: where the key and the answer are.
+        claim: the claim that was granted.
+
+    Attributes:
+        ended: True when the handler has returned or raised.
+        with_work: True when the handler has used the transaction.
+    """
+
+    def __init__(self, store: Store, claim: Claim) -> None:
+        self.store = store
+        self.claim = claim
+        self.ended = False
+        self.with_work = False
+        self._connection: Any = None
+        self._inside: Any = None
+        self._broken = False
+
+    @contextmanager
+    def block(self) -> Iterator[Any]:
+        """Do the block in the transaction of the run."""
+        me, outer = gevent.getcurrent(), self._inside
+        if outer not in (None, me):
+            raise RuntimeError(
+                "another greenlet of this call has a transaction of the store open: all of a call"
+                " is one transaction"
+            )
+        self._check()
+        self._inside = me
+        try:
+            if self._connection is None:
+                self._connection = self.store.begin()
+                self.with_work = True
+            connection = self._connection
+            # A block that raises is undone by itself, as the handler may go on.
+            connection.cursor().execute("SAVEPOINT amphora_block")
+            try:
+                yield connection
+            except BaseException as error:
+                self._undo_block(connection, error)
+                raise
+            connection.cursor().execute("RELEASE SAVEPOINT amphora_block")
+        finally:
+            self._inside = outer
+
+    def _undo_block(self, connection: Any, error: BaseException) -> None:
+        try:
+            connection.cursor().execute("ROLLBACK TO SAVEPOINT amphora_block")
+        except Exception:  # noqa: BLE001 (any database's own)
+            # It was lost, or interrupted in a statement.
+            self._broken = True
+            self._roll_back(error)
+
+    def _check(self) -> None:
+        if self._broken:
+            raise RuntimeError("the transaction of this call was lost: its work is rolled back")
+
+    def _roll_back(self, error: BaseException) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.store.roll_back(connection, error)
+
+    def finish(self, answer: Answer, keep: float) -> bool:
+        """Keep the answer, together with what the handler has done in the transaction.
+
+        Returns:
+            False if another run has taken the key meanwhile: what was done is rolled back.
+
+        Raises:
+            RuntimeError: the transaction was lost.
+        """
+        self._check()
+        self.ended = True
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return self.store.finish(self.claim, answer, keep)
+        try:
+            kept = self.store.put_answer(connection, self.claim, answer, keep)
+        except BaseException as error:
+            self.store.roll_back(connection, error)
+            raise
+        if kept:
+            self.store.commit(connection)
+        else:
+            self.store.roll_back(connection, Exception("the key is another's"))
+        return kept
+
+    def abandon(self, error: BaseException) -> None:
+        """Roll back what the handler has done."""
+        self.ended = True
+        self._roll_back(error)
+
+
+# The run that goes on here.
+running: ContextVar[Run | None] = ContextVar("amphora_run", default=None)
+
+
+def _close(connection: Any) -> None:
+    """Close a connection, whatever its state."""
+    try:
+        connection.close()
+    except Exception:  # noqa: BLE001, S110 (any database's own; it is not used any more)
+        pass
+
+
+Connect = Callable[[], Any]

@@ -1,0 +1,43 @@
+"""Whether everything that was sent to a broker for tests is served.
+
+A message is served when its receiver has acknowledged it: a request when its handler is done and
+the answer is confirmed, an answer when its client has it.  The broker knows this of all messages
+that have reached it, and the sessions of this process know of those on the way.  Messages in a
+queue without a consumer are not waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from amphora.broker.protocol.node import Node
+from amphora.errors import printable
+from amphora.transport.session import Session, all_sessions
+
+
+def unserved(node: Node, name: str, port: int | None) -> Iterator[str]:
+    """Yield a short text for each thing that is not served.
+
+    Args:
+        node: the broker.
+        name: its name in URLs, if `port` is None.
+        port: the port that it listens on.
+    """
+    for vhost in node.vhosts.values():
+        for queue in vhost.topology.queues.values():
+            waiting = queue.message_count if queue.consumer_count else 0
+            if waiting or queue.unacked_count:
+                words = f"{waiting} waiting and {queue.unacked_count} in progress"
+                yield f"{words} in the queue {printable(queue.name)}"
+    if node.partial:
+        yield f"{node.partial} bytes of a message that is not complete"
+    for session in all_sessions():
+        if _leads_to(session, name, port) and not session.settled:
+            unconfirmed = session.publisher.unconfirmed
+            yield f"{unconfirmed} messages on the way in {session!r}"
+
+
+def _leads_to(session: Session, name: str, port: int | None) -> bool:
+    if port is None:
+        return any(host == name for host, _ in session.endpoint.hosts)
+    return any(other == port for _, other in session.endpoint.hosts)

@@ -1,0 +1,153 @@
+"""A queue that holds no work, replaced by another while its node is away.
+
+Such queues are cheap: each lives on one node of a cluster.  When that node dies, another queue is
+made on the node that is connected to.  It has a new name, because RabbitMQ reserves the old name
+until the dead node is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gevent.lock import Semaphore
+
+from amphora.errors import AmphoraError
+from amphora.net.log import Log
+from amphora.transport.connection import Connection
+from amphora.transport.topology import (
+    Binding,
+    Entity,
+    Exchange,
+    Presence,
+    Queue,
+    Topology,
+    find_queue,
+)
+from amphora.wire.codec import methods
+
+log = Log("amphora.transport")
+
+# Seconds for the broker to unbind a queue whose node is away.
+UNBIND_TIMEOUT = 1.0
+
+
+class CheapQueue(Topology):
+    """A queue that belongs to this process, with its bindings to one exchange.
+
+    Args:
+        name: its first name.
+        exchange: the exchange, which is declared too; None for a queue without bindings.
+        keys: the routing keys of its bindings.
+        expires: seconds without a consumer after which the broker deletes it.
+        as_found: if there is a queue of the first name, use it, whatever its settings.
+
+    Attributes:
+        name: its present name.
+        keys: the routing keys of its bindings.
+        expires: as given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        exchange: Exchange | None,
+        *keys: str,
+        expires: float,
+        as_found: bool = False,
+    ) -> None:
+        self.name = name
+        self.keys = keys
+        self.expires = expires
+        self._exchange = exchange
+        self._first_name = name
+        self._names = 1
+        self._as_found = as_found
+        self._made = False
+        # The connection on which it was last seen, None if it may be gone.
+        self._seen_on: Connection | None = None
+        self._left_behind: list[str] = []
+        self._turn = Semaphore(1)
+        super().__init__(*self._entities())
+
+    def _entities(self) -> Iterator[Entity]:
+        arguments = {"x-queue-type": "classic", "x-expires": round(self.expires * 1000)}
+        yield Queue(self.name, arguments=arguments)
+        if self._exchange is not None:
+            yield self._exchange
+            for key in self.keys:
+                yield Binding(self.name, self._exchange.name, key)
+
+    @property
+    def binding(self) -> Binding:
+        """Its first binding."""
+        assert self._exchange is not None  # noqa: S101 (not asked of a queue without bindings)
+        return Binding(self.name, self._exchange.name, self.keys[0])
+
+    def restore(self, connection: Connection) -> None:
+        """Declare it on its node, or under another name where that is away."""
+        # One after the other: the second caller finds it declared.
+        with self._turn:
+            if self._seen_on is not connection:
+                self._declare_somewhere(connection)
+
+    def _declare_somewhere(self, connection: Connection) -> None:
+        before = self.name
+        presence = None
+        if self._made or self._as_found:
+            with connection.errand() as channel:
+                presence = find_queue(channel, before).presence
+        if self._made and presence is Presence.AWAY:
+            self.away(connection)
+        with connection.errand() as channel:
+            self.declare(channel, {self.name} if presence is Presence.THERE else ())
+        if self._made and presence is Presence.GONE:
+            # Only now: a node that is cut off from the others says so of what it does not know,
+            # and cannot declare anything.
+            self.gone()
+        self._made = True
+        self._seen_on = connection
+        if self.name != before:
+            log.warning("queue %s is on a node that is away; %s replaces it", before, self.name)
+            self._unbind(connection, before)
+
+    def _unbind(self, connection: Connection, queue: str) -> None:
+        """Unbind a replaced queue: while it is bound, the broker refuses what is routed to it."""
+        if self._exchange is None:
+            return
+        with connection.errand() as channel:
+            try:
+                for key in self.keys:
+                    channel.call(
+                        methods.Queue.Unbind(
+                            queue=queue, exchange=self._exchange.name, routing_key=key
+                        ),
+                        methods.Queue.UnbindOk,
+                        timeout=UNBIND_TIMEOUT,
+                    )
+            except AmphoraError as error:
+                # RabbitMQ 3 refuses that, but does not route to the queue either.
+                log.debug("queue %s stays bound: %s", queue, error)
+
+    def doubt(self) -> None:
+        """Look for the queue again before it is used the next time."""
+        self._seen_on = None
+
+    def take_left_behind(self) -> list[str]:
+        """Return the queues replaced since the last call; their messages are still to be read."""
+        left, self._left_behind = self._left_behind, []
+        return left
+
+    def gone(self) -> None:
+        """Called when the queue was gone; it has been declared again."""
+
+    def away(self, connection: Connection) -> None:
+        """Called when the queue's node is away: take another name."""
+        self._names += 1
+        self.rename(f"{self._first_name}.{self._names}", *self.keys)
+
+    def rename(self, name: str, *keys: str) -> None:
+        """Use another name and other keys from now on, and leave the old queue behind."""
+        self._left_behind.append(self.name)
+        self.name = name
+        self.keys = keys
+        self.entities = tuple(self._entities())

@@ -1,0 +1,166 @@
+"""A channel as programs have it: for what amphora does not do, and AMQP does.
+
+What amphora itself needs of a channel is in `channel`, and may change with any release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from amphora.errors import AmphoraError
+from amphora.transport.channel import Channel
+from amphora.transport.confirms import Returned, Unconfirmed
+from amphora.transport.operations import Operations
+from amphora.wire.codec import Deliver, Method
+from amphora.wire.content import Message
+from amphora.wire.properties import Properties
+
+R = TypeVar("R")
+
+
+class RawChannel(Operations):
+    """A channel of a session's connection, open until `error` is set.  Made by `Session.channel`.
+
+    Attributes:
+        on_closed: called once with the channel when it has ended; must not block.
+        on_returned: called on a channel without confirms with the id of a message that no queue
+            took, and the broker's reason; must not block.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.on_closed: Callable[[RawChannel], None] | None = None
+        self.on_returned: Callable[[str, Returned], None] | None = None
+        self._channel = channel
+        channel.on_closed = self._closed
+        channel.on_returned = self._returned
+
+    def __repr__(self) -> str:
+        return repr(self._channel)
+
+    @property
+    def error(self) -> AmphoraError | None:
+        """Why the channel ended; None while it is open."""
+        return self._channel.error
+
+    @property
+    def is_open(self) -> bool:
+        """False once it has ended, or is being closed on this side."""
+        return self._channel.is_open
+
+    @property
+    def stale_acks(self) -> int:
+        """How many acks came after the end of the channel."""
+        return self._channel.stale_acks
+
+    @property
+    def unconfirmed(self) -> list[Unconfirmed]:
+        """What the broker has not confirmed, in the order of publishing."""
+        return self._channel.unconfirmed
+
+    def call(self, method: Method, *replies: type[R], timeout: float | None = None) -> R:
+        """Send a synchronous method and return the broker's answer.  Switches greenlets.
+
+        Args:
+            method: the method, such as `methods.Queue.Declare("q")`.
+            replies: the classes that answer it.
+            timeout: seconds to wait; the endpoint's method timeout if None.
+
+        Raises:
+            ChannelClosed: the broker refused; the channel cannot be used any more.
+            ConnectionLost: the connection ended or the broker did not answer in time.
+            ValueError: an argument does not fit its AMQP type; nothing was sent.
+        """
+        return self._channel.call(method, *replies, timeout=timeout)
+
+    def confirm_select(self) -> None:
+        """Ask the broker to confirm every publish (https://www.rabbitmq.com/docs/confirms)."""
+        self._channel.confirm_select()
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        body: bytes,
+        *,
+        mandatory: bool = False,
+        unconfirmed: Unconfirmed | None = None,
+    ) -> None:
+        """Queue a message for the writer.  Never switches greenlets.
+
+        Args:
+            unconfirmed: told the broker's verdict, if the channel is in confirm mode.
+
+        Raises:
+            ValueError: a name or a property does not fit; nothing was sent.
+            ConnectionLost, ChannelClosed: the channel has ended; nothing was sent.
+        """
+        self._channel.publish(
+            exchange, routing_key, properties, body, mandatory=mandatory, unconfirmed=unconfirmed
+        )
+
+    def consume(
+        self,
+        queue: str,
+        callback: Callable[[Message[Deliver]], None],
+        consumer_tag: str,
+        *,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        arguments: dict[str, Any] | None = None,
+        on_cancel: Callable[[str], None] | None = None,
+    ) -> None:
+        """Have the messages of a queue delivered to `callback`.  Switches greenlets.
+
+        Args:
+            callback: called with each message, in the reader greenlet; must not block.
+            consumer_tag: chosen by the caller, new for every consume: the broker closes the
+                connection if a tag is used twice on a channel.
+            on_cancel: called with the tag when the broker ends the consumer, as when the queue is
+                deleted (https://www.rabbitmq.com/docs/consumer-cancel).
+        """
+        self._channel.consume(
+            queue,
+            callback,
+            consumer_tag,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            arguments=arguments,
+            on_cancel=on_cancel,
+        )
+
+    def cancel(self, consumer_tag: str, timeout: float | None = None) -> None:
+        """End a consumer; its deliveries stay unacknowledged.  Switches greenlets."""
+        self._channel.cancel(consumer_tag, timeout)
+
+    def get(self, queue: str, no_ack: bool = False) -> Message[Method] | None:
+        """Fetch one message; return None if the queue is empty.  Switches greenlets."""
+        return self._channel.get(queue, no_ack)
+
+    def ack(self, delivery_tag: int) -> None:
+        """Acknowledge a delivery, together with others of this turn of the event loop.
+
+        Never switches greenlets.  Does nothing if the delivery is settled already.  On a closed
+        channel the ack is counted and dropped; the broker delivers the message again.
+        """
+        self._channel.ack(delivery_tag)
+
+    def nack(self, delivery_tag: int, *, requeue: bool = True) -> None:
+        """Refuse a delivery: requeue it, or drop it.  Like `ack`, but sent at once."""
+        self._channel.nack(delivery_tag, requeue=requeue)
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Close the channel; unacknowledged deliveries go back to their queues.
+
+        Switches greenlets for at most `timeout` seconds.  Closing twice is fine.
+        """
+        self._channel.close(timeout)
+
+    def _closed(self, _: Channel) -> None:
+        if self.on_closed is not None:
+            self.on_closed(self)
+
+    def _returned(self, message_id: str, returned: Returned) -> None:
+        if self.on_returned is not None:
+            self.on_returned(message_id, returned)

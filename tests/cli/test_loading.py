@@ -1,0 +1,350 @@
+"""Workers while their program is being loaded: it may take long, serve already, wait, or end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from amphora.cli.failures import Exit
+from tests.cli.conftest import Serve, is_alive, on_rabbitmq, wait_for_workers, workers
+from tests.support.processes import PythonProcess
+from tests.support.rpc import MakeClient
+from tests.support.waiting import wait_until
+
+pytestmark = on_rabbitmq
+
+SERVER = """
+import os, sys, threading, time
+from pathlib import Path
+import gevent
+from amphora import AmqpRpcServer
+server = AmqpRpcServer(os.environ["SERVICE_NAMESPACE"])
+@server.add_function
+def pid():
+    return os.getpid()
+@server.add_function
+def wait_for_file(path):
+    Path(f"{path}.entered").touch()
+    while not Path(path).exists():
+        gevent.sleep(0.01)
+    return os.getpid()
+"""
+SERVES = f"{SERVER}server.serve()\n"
+WAITING = [
+    "time.sleep(600)",
+    "gevent.sleep(600)",
+    "threading.Event().wait()",
+    "gevent.event.Event().wait(600)",
+    "while True: pass",
+]
+
+
+def write(folder: Path, text: str) -> None:
+    """Write the program; not even its size tells Python's cache that it is another one."""
+    (folder / "prog.py").write_text(f"{text}\n# {os.urandom(8).hex()}\n")
+
+
+def loading_worker(pool: PythonProcess) -> int:
+    """Return the process id of the worker that was started last, once it has said something."""
+    return int(pool.wait_for("loading it", 20).split()[-1])
+
+
+# -- a program that does not come to its end ------------------------------------------------------
+
+
+def test_a_program_that_waits_at_its_end_is_served_by_all_workers(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    write(tmp_path, f"{SERVES}gevent.wait()")
+    pool = serve("-w", 2, program="prog", cwd=tmp_path)
+    pids = wait_for_workers(pool, 2)
+    line = pool.wait_for("its program has no end yet")
+    assert f"{tmp_path}/prog.py:17 in <module>" in line
+    client = make_client()
+    seen: set[int] = set()
+
+    def all_have_answered() -> bool:
+        seen.add(client.call.pid())
+        return seen == set(pids)
+
+    wait_until(all_have_answered)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+    assert not any(map(is_alive, pids))
+
+
+@pytest.mark.parametrize("end", ["gevent.wait()", "while True: gevent.sleep(1)"])
+def test_what_runs_is_finished_when_its_program_is_still_being_loaded(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, end: str
+) -> None:
+    write(tmp_path, SERVES + end)
+    release = tmp_path / "release"
+    pool = serve(program="prog", cwd=tmp_path)
+    result = make_client().defer.wait_for_file(str(release))
+    wait_until(Path(f"{release}.entered").exists)
+    pool.terminate()
+    pool.wait_for("SIGTERM: stopping")
+    release.touch()
+    pid = result.get()
+    assert pool.wait() == Exit.DONE
+    assert f"worker {pid} has ended\n" in f"{pool.output}\n"
+    assert "error" not in pool.output
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_a_program_that_is_being_loaded_and_serves_nothing_ends_at_once(
+    serve: Serve, tmp_path: Path, waiting: str
+) -> None:
+    write(tmp_path, f"{SERVER}print('loading it', os.getpid(), flush=True)\n{waiting}")
+    pool = serve(program="prog", cwd=tmp_path)
+    pid = loading_worker(pool)
+    pool.terminate()
+    assert pool.wait(10) == Exit.DONE
+    assert not is_alive(pid)
+    assert f"worker {pid} has ended\n" in f"{pool.output}\n"
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_a_worker_that_loads_its_program_does_not_outlive_its_supervisor(
+    serve: Serve, tmp_path: Path, waiting: str
+) -> None:
+    write(tmp_path, f"{SERVER}print('loading it', os.getpid(), flush=True)\n{waiting}")
+    pool = serve(program="prog", cwd=tmp_path)
+    pid = loading_worker(pool)
+    pool.kill()
+    wait_until(lambda: not is_alive(pid))
+
+
+@pytest.mark.slow
+def test_a_program_that_does_not_let_itself_be_ended_is_ended_all_the_same(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write(
+        tmp_path,
+        f"{SERVER}print('loading it', os.getpid(), flush=True)\n"
+        "while True:\n"
+        "    try:\n"
+        "        time.sleep(600)\n"
+        "    except BaseException:\n"
+        "        pass\n",
+    )
+    pool = serve("--grace", 60, program="prog", cwd=tmp_path)
+    pid = loading_worker(pool)
+    pool.terminate()
+    assert pool.wait(30) == Exit.DONE
+    assert not is_alive(pid)
+
+
+def test_a_program_that_serves_and_then_blocks_everything_ends_at_once(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write(tmp_path, f"{SERVES}print('loading it', os.getpid(), flush=True)\ntime.sleep(600)")
+    pool = serve(program="prog", cwd=tmp_path)
+    pid = loading_worker(pool)
+    pool.terminate()
+    assert pool.wait(15) == Exit.DONE
+    assert not is_alive(pid)
+
+
+@pytest.mark.slow
+def test_what_runs_is_finished_although_its_program_blocks_everything(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    write(
+        tmp_path,
+        f"{SERVES}while not os.path.exists({str(release) + '.entered'!r}): gevent.sleep(0.01)\n"
+        "print('loading it', os.getpid(), flush=True)\ntime.sleep(600)\n",
+    )
+    pool = serve("--load-timeout", 600, program="prog", cwd=tmp_path)
+    result = make_client().defer.wait_for_file(str(release))
+    pid = loading_worker(pool)
+    pool.wait_for("still loading the program", 20)
+    pool.terminate()
+    pool.wait_for("SIGTERM: stopping")
+    release.touch()
+    assert result.get() == pid
+    assert pool.wait(10) == Exit.DONE
+
+
+def test_a_worker_that_waits_at_its_end_finishes_what_runs_without_its_supervisor(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    write(tmp_path, f"{SERVES}gevent.wait()")
+    release = tmp_path / "release"
+    pool = serve(program="prog", cwd=tmp_path)
+    result = make_client().defer.wait_for_file(str(release))
+    wait_until(Path(f"{release}.entered").exists)
+    pool.kill()
+    release.touch()
+    pid = result.get()
+    wait_until(lambda: not is_alive(pid))
+
+
+def test_a_signal_for_everybody_does_not_end_a_worker_that_is_starting(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    write(tmp_path, SERVER)
+    pool = serve(program="prog", cwd=tmp_path)
+    words = pool.wait_for("starts").split()
+    pid = int(words[words.index("worker") + 1])
+    os.kill(pid, signal.SIGHUP)
+    os.kill(pid, signal.SIGUSR1)
+    assert wait_for_workers(pool, 1) == [pid]
+    assert make_client().call.pid() == pid
+
+
+def test_a_program_may_patch_the_library_itself(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    write(tmp_path, f"from gevent import monkey\nmonkey.patch_all()\n{SERVER}")
+    pool = serve(program="prog", cwd=tmp_path, env={"PYTHONWARNINGS": "default"})
+    (pid,) = wait_for_workers(pool, 1)
+    assert make_client().call.pid() == pid
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+# -- where it stands ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("waiting", ["time.sleep(600)", "gevent.sleep(600)"])
+def test_a_new_program_that_hangs_is_reported_with_its_line_and_the_next_one_comes(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, waiting: str
+) -> None:
+    write(tmp_path, SERVER)
+    pool = serve("-w", 2, program="prog", cwd=tmp_path)
+    old = wait_for_workers(pool, 2)
+    write(tmp_path, f"import time, gevent\n{waiting}\n{SERVER}")
+    pool.signal(signal.SIGHUP)
+    line = pool.wait_for("is still loading the program after 1", 20)
+    assert f"it stands at {tmp_path}/prog.py:2 in <module>; 2 of 2 take requests" in line
+    assert workers(pool) == old
+    write(tmp_path, SERVER)
+    pool.signal(signal.SIGHUP)
+    new = wait_for_workers(pool, 2, *old)
+    wait_until(lambda: not any(map(is_alive, old)))
+    assert make_client().call.pid() in new
+
+
+def test_a_new_program_that_is_not_loaded_in_time_leaves_the_old_workers(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    write(tmp_path, SERVER)
+    pool = serve("--load-timeout", 5, program="prog", cwd=tmp_path)
+    old = wait_for_workers(pool, 1)
+    write(tmp_path, "import time\ntime.sleep(600)")
+    pool.signal(signal.SIGHUP)
+    line = pool.wait_for("has not loaded the program within 5 s and is ended", 20)
+    assert f"it stands at {tmp_path}/prog.py:2" in line
+    pool.wait_for("the new program does not start; the old workers go on")
+    assert [make_client().call.pid()] == old
+    os.kill(old[0], signal.SIGKILL)
+    pool.wait_for(f"worker {old[0]} was killed by SIGKILL")
+    write(tmp_path, SERVER)
+    assert make_client().call.pid() not in old
+
+
+# -- a program that ends itself -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        ("sys.exit(server.serve(nowait=False))", 16),
+        ("sys.exit('no database')", 16),
+        ("exit(0)", 16),
+        ("def main(): raise SystemExit\nmain()", 17),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--no-such'])", 17),
+    ],
+)
+def test_a_program_that_exits_cannot_be_loaded(
+    serve: Serve, tmp_path: Path, end: str, line: int
+) -> None:
+    write(tmp_path, SERVER + end)
+    pool = serve("-w", 2, program="prog", cwd=tmp_path)
+    assert pool.wait(20) == Exit.USAGE
+    assert "prog cannot be imported: it exits with" in pool.output
+    assert f'prog.py", line {line}, in <module>' in pool.output
+    assert pool.output.count(" starts") == 1
+
+
+def test_a_new_program_that_exits_leaves_the_old_workers(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    write(tmp_path, SERVER)
+    pool = serve(program="prog", cwd=tmp_path)
+    old = wait_for_workers(pool, 1)
+    write(tmp_path, f"{SERVER}sys.exit(0)")
+    pool.signal(signal.SIGHUP)
+    pool.wait_for("the new program does not start; the old workers go on", 20)
+    assert "it exits with 0" in pool.output
+    assert [make_client().call.pid()] == old
+
+
+@pytest.mark.parametrize(
+    ("end", "complaint"),
+    [
+        ("server.serve(nowait=False)\nserver.stop()", "was stopped by its own program"),
+        ("with server: server.serve(nowait=False)", "was stopped by its own program"),
+        ("raise gevent.Timeout(1)", "prog cannot be imported"),
+        ("raise KeyboardInterrupt", "prog cannot be imported"),
+        ("raise gevent.GreenletExit", "prog cannot be imported"),
+    ],
+)
+def test_a_program_that_ends_in_another_way_is_told_so(
+    serve: Serve, tmp_path: Path, end: str, complaint: str
+) -> None:
+    write(tmp_path, SERVER + end)
+    pool = serve(program="prog", cwd=tmp_path)
+    assert pool.wait(20) == Exit.USAGE
+    assert complaint in pool.output
+
+
+# -- the Python that loads it ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["logging", "queue", "random", "json"])
+def test_a_file_with_the_name_of_a_module_of_pythons_own_hinders_nobody(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, name: str
+) -> None:
+    write(tmp_path, SERVER)
+    (tmp_path / f"{name}.py").write_text("surprise = True\n")
+    pool = serve(program="prog", cwd=tmp_path)
+    assert [make_client().call.pid()] == wait_for_workers(pool, 1)
+    assert f"{name}.py in {tmp_path} has the name of a module of Python's own" in pool.output
+
+
+def test_a_program_with_the_name_of_a_module_of_pythons_own_is_told_so(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "queue.py").write_text(SERVER)
+    pool = serve(program="queue", cwd=tmp_path)
+    assert pool.wait(20) == Exit.USAGE
+    assert "queue is a module of Python's own library, so the program needs another name" in (
+        pool.output
+    )
+
+
+FLAGS = """
+server.add_function(lambda: [
+    sys.flags.optimize, sys.flags.dev_mode, sys.flags.int_max_str_digits,
+    sys.flags.dont_write_bytecode, sys.warnoptions, sys.flags.ignore_environment,
+], "flags")
+"""
+
+
+@pytest.mark.parametrize("patch", [[], ["--patch"]])
+def test_workers_have_the_flags_of_the_supervisors_python(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, patch: list[str]
+) -> None:
+    write(tmp_path, SERVER + FLAGS)
+    flags = ["-OO", "-X", "dev", "-X", "int_max_str_digits=1234", "-B", "-W", "ignore::UserWarning"]
+    serve(*patch, program="prog", cwd=tmp_path, before=flags)
+    optimize, dev, digits, no_bytecode, warnings, _ = make_client().call.flags()
+    assert (optimize, dev, digits, no_bytecode) == (2, True, 1234, 1)
+    assert "ignore::UserWarning" in warnings

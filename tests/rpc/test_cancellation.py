@@ -1,0 +1,472 @@
+"""Cancelling calls: what the caller gets, and what becomes of the handler."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+import amphora
+from amphora.errors import Cancelled, ConnectionLost, NoResult, RemoteException
+from amphora.rpc.contract.control import Unwanted, encode_cancels
+from amphora.rpc.server.control import LONGEST_KEPT, MOST_KEPT
+from amphora.rpc.server.control import Cancelled as Kept
+from amphora.wire.properties import Properties
+from tests.support.brokers import Broker
+from tests.support.raw import RawClient, RawServer
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
+from tests.support.waiting import wait_until
+
+
+class Work:
+    """A handler that waits, and tells how it ended."""
+
+    def __init__(self) -> None:
+        self.begun: list[Any] = []
+        self.ended: list[tuple[Any, str]] = []
+        self._go = Event()
+
+    def do(self, name: Any = None) -> Any:
+        """Wait to be let go or cancelled."""
+        self.begun.append(name)
+        how = "done"
+        try:
+            self._go.wait()
+        except amphora.Cancel:
+            how = "cancelled"
+            raise
+        finally:
+            self.ended.append((name, how))
+        return name
+
+    def let_go(self) -> None:
+        """Let all handlers return."""
+        self._go.set()
+
+
+def test_a_cancelled_call_ends_at_once_for_its_caller_and_in_its_handler(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+    server = make_server()
+    server.add_function(work.do, cancellable=True)
+    client = make_client()
+    result = client.defer.do("it")
+    wait_until(lambda: work.begun)
+    assert result.cancel() is True
+    with pytest.raises(Cancelled, match="do was cancelled") as caught:
+        result.get(block=False)
+    assert caught.value.executed is None
+    assert result.cancel() is False
+    wait_until(lambda: work.ended)
+    assert work.ended == [("it", "cancelled")]
+    wait_until(lambda: server.statistics.cancelled == 1)
+    assert (server.processed, server.exceptions, client.pending) == (0, 0, 0)
+    assert client.unexpected_responses == 0
+
+
+def test_a_function_that_does_not_say_so_is_not_interrupted(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work, seen = Work(), []
+    server = make_server(work.do)
+
+    @server.add_function
+    def patient() -> None:
+        while not amphora.current().cancelled:
+            gevent.sleep(0.01)
+        seen.append("cancelled")
+
+    client = make_client()
+    results = [client.defer.do("it"), client.defer.patient()]
+    wait_until(lambda: work.begun)
+    for result in results:
+        result.cancel()
+    wait_until(lambda: seen)
+    assert not work.ended
+    work.let_go()
+    wait_until(lambda: work.ended == [("it", "done")])
+    wait_until(lambda: client.unexpected_responses == 2)
+
+
+def test_a_server_may_say_it_for_all_its_functions(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+    server = make_server(work.do, cancellable=True)
+    server.add_function(work.do, name="never", cancellable=False)
+    client = make_client()
+    results = [client.defer.do("do"), client.defer.never("never")]
+    wait_until(lambda: len(work.begun) == 2)
+    for result in results:
+        result.cancel()
+    wait_until(lambda: work.ended)
+    work.let_go()
+    wait_until(lambda: len(work.ended) == 2)
+    assert dict(work.ended) == {"do": "cancelled", "never": "done"}
+
+
+def test_a_call_whose_caller_is_killed_is_cancelled(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+    make_server(work.do, cancellable=True)
+    client = make_client()
+    caller = gevent.spawn(client.call.do, "killed")
+    wait_until(lambda: work.begun)
+    caller.kill()
+    wait_until(lambda: work.ended == [("killed", "cancelled")])
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.2):
+        client.call.do("timed out")
+    wait_until(lambda: work.ended[1:] == [("timed out", "cancelled")])
+
+
+def test_a_dropped_result_and_a_closed_client_cancel_nothing(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+    make_server(work.do, cancellable=True)
+    client = make_client()
+    client.defer.do("dropped")
+    kept = client.defer.do("kept")
+    wait_until(lambda: len(work.begun) == 2)
+    client.close()
+    with pytest.raises(ConnectionLost):
+        kept.get()
+    work.let_go()
+    wait_until(lambda: len(work.ended) == 2)
+    assert dict(work.ended) == {"dropped": "done", "kept": "done"}
+
+
+def test_a_client_may_cancel_what_is_pending_when_it_closes(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+    make_server(work.do, cancellable=True)
+    client = make_client()
+    results = [client.defer.do(number) for number in range(3)]
+    wait_until(lambda: len(work.begun) == 3)
+    client.close(cancel=True)
+    for result in results:
+        with pytest.raises(Cancelled):
+            result.get(block=False)
+    wait_until(lambda: sorted(work.ended) == [(number, "cancelled") for number in range(3)])
+
+
+def test_a_request_that_is_cancelled_in_the_queue_is_not_begun(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker
+) -> None:
+    gate = Gate()
+    servers = [make_server(gate.hold, concurrency=1) for _ in range(2)]
+    client = make_client()
+    running = [client.defer.hold(number) for number in range(2)]
+    wait_until(lambda: len(gate.entered) == 2)
+    waiting = [client.defer.hold(number) for number in range(2, 12)]
+    wait_until(lambda: not client.session.publisher.unconfirmed)
+    for result in waiting[:8]:
+        result.cancel()
+    # The cancels have come when another message has, by the same way.
+    more = client.defer.hold(12)
+    wait_until(lambda: sum(len(server._worker.requests.cancelled) for server in servers) == 16)
+    gate.open()
+    assert [result.get() for result in [*running, *waiting[8:], more]] == [0, 1, 10, 11, 12]
+    assert sorted(gate.entered) == [0, 1, 10, 11, 12]
+    assert sum(server.statistics.cancelled for server in servers) == 8
+
+
+def test_a_call_that_was_never_sent_is_cancelled_as_not_run(closed_port: int) -> None:
+    url = f"amqp://127.0.0.1:{closed_port}/"
+    with amphora.AmqpRpcClient("nobody", url=url) as client:
+        result = client.defer.f()
+        assert result.cancel()
+        with pytest.raises(Cancelled) as caught:
+            result.get()
+        assert caught.value.executed is False
+        assert client.pending == 0
+
+
+def test_what_a_cancelled_handler_has_called_is_cancelled_too(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+    client = make_client()
+
+    def middle(name: str) -> Any:
+        later = client.defer.do(f"{name} later")
+        try:
+            return client.call.do(name)
+        finally:
+            work.ended.append((name, "middle"))
+            assert later.ready()
+
+    server = make_server(work.do, middle, cancellable=True)
+    result = client.defer.middle("it")
+    wait_until(lambda: len(work.begun) == 2)
+    result.cancel()
+    wait_until(lambda: len(work.ended) == 3)
+    assert sorted(work.ended) == [
+        ("it", "cancelled"),
+        ("it", "middle"),
+        ("it later", "cancelled"),
+    ]
+    wait_until(lambda: server.statistics.cancelled == 3)
+    assert client.pending == 0
+
+
+def test_a_cancellable_function_ends_with_its_callers_time(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+    make_server(work.do, add, cancellable=True)
+    client = make_client()
+    client.call.add(1, 2)
+    with pytest.raises(NoResult):
+        client.call(timeout=2).do("late")
+    wait_until(lambda: work.ended == [("late", "cancelled")])
+
+
+def test_a_shield_holds_a_cancellation_off(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    done: list[str] = []
+    inside, go = Event(), Event()
+
+    def careful() -> None:
+        try:
+            with amphora.shield():
+                with amphora.shield():
+                    inside.set()
+                    go.wait()
+                done.append("shielded")
+            done.append("not reached")
+        except amphora.Cancel:
+            done.append("cancelled")
+            raise
+
+    make_server(careful, cancellable=True)
+    result = make_client().defer.careful()
+    inside.wait()
+    result.cancel()
+    gevent.sleep(0.1)
+    assert done == []
+    go.set()
+    wait_until(lambda: done == ["shielded", "cancelled"])
+    with amphora.shield():  # which does nothing outside of a handler
+        pass
+
+
+def test_a_handler_that_goes_on_after_its_cancellation_is_not_answered(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+
+    def stubborn() -> str:
+        with suppress(amphora.Cancel):
+            work.do("stubborn")
+        return "all the same"
+
+    def broken() -> None:
+        try:
+            work.do("broken")
+        finally:
+            raise ValueError("while it ended")
+
+    server = make_server(stubborn, broken, cancellable=True)
+    failed: list[str] = []
+    server.on_error(lambda name, error: failed.append(f"{name}: {error}"))
+    client = make_client()
+    for result in [client.defer.stubborn(), client.defer.broken()]:
+        wait_until(lambda: work.begun)
+        result.cancel()
+    wait_until(lambda: server.statistics.cancelled == 2)
+    assert failed == ["broken: while it ended"]
+    assert client.unexpected_responses == 0
+
+
+def test_a_handler_that_raises_cancel_by_itself_has_raised(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    def give_up() -> None:
+        raise amphora.Cancel("not asked for")
+
+    make_server(give_up, cancellable=True)
+    with pytest.raises(RemoteException, match="Cancel: not asked for"):
+        make_client().call.give_up()
+
+
+def test_the_thread_of_a_function_learns_that_it_is_cancelled(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    import time
+
+    seen: list[bool] = []
+
+    def compute() -> None:
+        while not amphora.current().cancelled:
+            time.sleep(0.01)
+        seen.append(True)
+
+    make_server(cancellable=True).add_function(compute, threadpool=True)
+    result = make_client().defer.compute()
+    gevent.sleep(0.2)
+    result.cancel()
+    wait_until(lambda: seen)
+
+
+def test_a_receivers_handler_is_cancelled_and_the_receiver_goes_on(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work = Work()
+    server = make_server(work.do, serve=False, cancellable=True)
+    server.add_function(add)
+    client = make_client()
+    client.create_new_request_queue("key")
+    receiving = server.receive_from_queue("key", block=False)
+    result = client.defer(routing_key="key").do("it")
+    wait_until(lambda: work.begun)
+    result.cancel()
+    assert client.call(routing_key="key").add(1, 2) == 3
+    assert work.ended == [("it", "cancelled")]
+    receiving.stop()
+
+
+def test_middleware_sees_a_cancellation(make_server: MakeServer, make_client: MakeClient) -> None:
+    work, seen = Work(), []
+    server = make_server(work.do, cancellable=True)
+
+    @server.middleware
+    def watch(call: amphora.CallContext, proceed: Any) -> Any:
+        try:
+            return proceed()
+        except BaseException as error:
+            seen.append((type(error), call.cancelled))
+            raise
+
+    result = make_client().defer.do()
+    wait_until(lambda: work.begun)
+    result.cancel()
+    wait_until(lambda: seen)
+    assert seen == [(amphora.Cancel, True)]
+
+
+# -- strangers and races --------------------------------------------------------------------------
+
+
+def test_a_strangers_cancel_hits_nobody_else(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    work = Work()
+    server = make_server(work.do, cancellable=True)
+    server.add_function(add)
+    with RawClient(broker, namespace) as victim, RawClient(broker, namespace) as stranger:
+        victim.request("do", "it", message_id="1", correlation_id="1")
+        wait_until(lambda: work.begun)
+
+        def say(body: bytes, **properties: Any) -> None:
+            values = {"message_type": "cancel", "reply_to": stranger.client_id, **properties}
+            exchange = f"rpc_{namespace}_control"
+            stranger.channel.publish(exchange, "", Properties(**values), body)
+
+        say(encode_cancels([Unwanted("1", 60.0)]))
+        say(encode_cancels([Unwanted("1", 60.0)]), reply_to=None)
+        say(encode_cancels([Unwanted("1", 60.0)]), reply_to=victim.client_id, message_type="credit")
+        say(b"\xff{")
+        say(b'[["1"]]', reply_to=victim.client_id)
+        say(b'[["1", "soon"]]', reply_to=victim.client_id)
+        say(encode_cancels([Unwanted("1", 60.0)] * 501), reply_to=victim.client_id)
+        say(encode_cancels([Unwanted("seen", 60.0)]))
+        wait_until(lambda: len(server._worker.requests.cancelled) == 2)
+        assert make_client().call.add(1, 2) == 3
+        assert not work.ended
+        work.let_go()
+        assert victim.answer() == {"result": "it"}
+
+
+def test_cancels_race_with_answers_and_each_call_ends_once(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    calls = 2000
+    order = random.Random(7)
+
+    def work(seconds: float) -> float:
+        gevent.sleep(seconds)
+        return seconds
+
+    server = make_server(work, cancellable=True)
+    client = make_client(timeout=20)
+    ended: list[str] = []
+
+    def one(seconds: float, patience: float) -> None:
+        result = client.defer.work(seconds)
+        gevent.sleep(patience)
+        result.cancel()
+        try:
+            assert result.get() == seconds
+            ended.append("answered")
+        except Cancelled:
+            ended.append("cancelled")
+
+    # About as long as a call takes here while 20 of them run.
+    took: list[float] = []
+
+    def caller(count: int) -> None:
+        for _ in range(count):
+            one(order.uniform(0, 0.006), order.uniform(0, 2 * took[-1]))
+
+    def untroubled() -> None:
+        for _ in range(5):
+            began = monotonic()
+            client.call.work(0.003)
+            took.append(monotonic() - began)
+
+    gevent.joinall([gevent.spawn(untroubled) for _ in range(20)], raise_error=True)
+    gevent.joinall([gevent.spawn(caller, calls // 20) for _ in range(20)], raise_error=True)
+    assert len(ended) == calls
+    # How many of each is up to the machine.
+    assert "cancelled" in ended
+    assert client.pending == 0
+    wait_until(lambda: server.running == 0)
+    total = server.processed + server.statistics.cancelled
+    assert total == calls + len(took)
+
+
+def test_what_is_kept_of_cancelled_requests_is_bounded_and_ends() -> None:
+    kept = Kept()
+    for number in range(MOST_KEPT + 5):
+        kept.add("client", str(number), 1e9 if number % 2 else LONGEST_KEPT)
+    assert len(kept) == MOST_KEPT
+    assert not kept.take("client", "0")
+    assert kept.take("client", str(MOST_KEPT))
+    assert not kept.take("client", str(MOST_KEPT))
+    for left in (0.0, -1.0, float("nan")):
+        kept.add("other", "1", left)
+        assert not kept.take("other", "1")
+    kept = Kept()
+    kept.add("client", "1", 0.01)
+    wait_until(lambda: len(kept) == 0)
+
+
+# -- older servers --------------------------------------------------------------------------------
+
+
+def test_where_nobody_can_be_told_calls_are_cancelled_all_the_same(
+    make_client: MakeClient, broker: Broker, namespace: str, make_session: MakeSession
+) -> None:
+    with RawServer(broker, namespace) as old:
+        client = make_client()
+        result = client.defer.f()
+        request = old.receive()
+        result.cancel()
+        with pytest.raises(Cancelled):
+            result.get()
+        wait_until(lambda: client._calls.control._refused)
+        again = client.defer.f()
+        old.respond(old.receive(), b'{"result": 3}')
+        assert again.get() == 3
+        old.respond(request, b'{"result": 4}')
+        wait_until(lambda: client.unexpected_responses == 1)

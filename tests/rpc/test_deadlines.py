@@ -1,0 +1,176 @@
+"""Deadlines that calls inherit from where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+
+import amphora
+from amphora.errors import NoResult
+from tests.support.brokers import Broker
+from tests.support.processes import PythonProcess
+from tests.support.rpc import MakeClient, MakeServer, RunProgram
+from tests.support.waiting import wait_until
+
+
+def left() -> float | None:
+    return amphora.current().remaining()
+
+
+def test_a_nested_call_has_what_is_left_of_the_callers_time(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    client = make_client()
+
+    def chain(depth: int) -> Any:
+        gevent.sleep(0.1)
+        if not depth:
+            return left()
+        if depth == 2:
+            return amphora.spawn(client.call.chain, 1).get()
+        return client.call(timeout=60).chain(depth - 1)
+
+    make_server(chain)
+    assert 0 < client.call(timeout=2).chain(3) < 2 - 0.4
+    assert client.call(timeout=60).chain(0) > 50
+
+
+def test_a_call_may_leave_the_deadline(make_server: MakeServer, make_client: MakeClient) -> None:
+    client = make_client()
+
+    def ask(**options: Any) -> Any:
+        return client.call(timeout=60, **options).left()
+
+    make_server(ask, left)
+    assert client.call(timeout=5).ask() < 5
+    assert client.call(timeout=5).ask(inherit_deadline=False) > 50
+
+
+def test_a_block_gives_its_calls_one_time_together(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(left)
+    client = make_client(timeout=60)
+    with amphora.deadline(5):
+        first = client.call.left()
+        gevent.sleep(0.1)
+        assert client.call.left() < first < 5
+        with amphora.deadline(50):
+            assert client.call.left() < first
+        with amphora.deadline(1):
+            assert client.call.left() < 1
+            assert client.call(timeout=0.5).left() < 0.5
+        assert 1 < client.defer.left().get() < 5
+    assert client.call.left() > 50
+
+
+def test_a_call_whose_time_is_over_is_not_sent(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    done: list[int] = []
+    make_server().add_function(done.append, name="do")
+    client = make_client()
+    client.call.do(0)
+    with amphora.deadline(0.05):
+        gevent.sleep(0.06)
+        for way in (client.call, client.defer):
+            with pytest.raises(NoResult, match="was not called: the deadline") as caught:
+                way.do(1)
+            assert caught.value.executed is False
+        client.cast.do(2)
+    client.call.do(3)
+    assert sorted(done) == [0, 2, 3]
+
+
+def test_a_nested_call_ends_with_the_callers_time(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    client = make_client()
+    ended: list[float] = []
+
+    def outer() -> None:
+        try:
+            client.call(timeout=60).inner()
+        finally:
+            ended.append(monotonic())
+
+    make_server(outer).add_function(lambda: gevent.sleep(3), name="inner")
+    began = monotonic()
+    with pytest.raises(NoResult):
+        client.call(timeout=0.5).outer()
+    gevent.sleep(0.2)
+    assert len(ended) == 1
+    assert ended[0] - began < 2
+
+
+# -- several processes, whose clocks do not agree -------------------------------------------------
+
+HOUR = 3600.0
+
+
+@pytest.mark.slow
+def test_processes_whose_clocks_are_hours_apart_know_what_is_left(
+    run_program: RunProgram, broker: Broker, namespace: str, tmp_path: Path
+) -> None:
+    hops = {
+        "a": run_program("hop", "a", "0", "b"),
+        "b": run_program("hop", "b", f"{HOUR}", "c"),
+        "c": run_program("hop", "c", f"-{HOUR}"),
+    }
+    with ExitStack() as stack:
+        clients = {}
+        for name in hops:
+            stack.callback(broker.forget, f"{namespace}.{name}")
+            clients[name] = stack.enter_context(
+                amphora.AmqpRpcClient(f"{namespace}.{name}", url=broker.url)
+            )
+        clients["a"].call.chain()  # everything is connected
+        ours, next_ones, last_ones = clients["a"].call(timeout=10).chain()
+        assert 0 < last_ones < next_ones - 0.09 < ours - 0.18 < 10 - 0.27
+        for name, client in clients.items():
+            files = (tmp_path / f"{name}-{number}" for number in count())
+            lie = partial(lie_in_the_queue, client, hops[name], files, broker)
+            wait_until(lie, "the wait is noticed")
+
+
+def lie_in_the_queue(
+    client: amphora.AmqpRpcClient, hop: PythonProcess, files: Iterator[Path], broker: Broker
+) -> bool:
+    """Have a request wait behind another for 0.6 s; return whether the server noticed it.
+
+    A server that is slow to take the next one may think that it had room.  It must never think that
+    a request has waited for longer than it has.
+    """
+    release = next(files)
+    gevent.sleep(0.1)  # the server has room
+    began = monotonic()
+    client.call.left()
+    round_trip = monotonic() - began
+    with amphora.AmqpRpcClient(client.namespace, url=broker.url) as stranger:
+        holding = client.defer.hold(str(release))
+        hop.wait_for(str(release))
+        began = monotonic()
+        waiting = client.defer(timeout=10).left()
+        wait_until(lambda: not client.session.publisher.unconfirmed)
+        unknown = stranger.defer(timeout=10).left()
+        wait_until(lambda: not stranger.session.publisher.unconfirmed)
+        gevent.sleep(0.6)
+        release.touch()
+        holding.get()
+        waited, left = waiting.get()
+        ended = monotonic()
+        stranger_waited, stranger_left = unknown.get()
+    assert left >= 10 - (ended - began) - 0.01
+    assert waited is None or waited <= ended - began + 0.01
+    if stranger_waited != 0.0:
+        assert stranger_waited is None
+        assert stranger_left > 10 - 0.6
+    return waited is not None and 0.6 - round_trip < waited and left < 10 - 0.6 + round_trip

@@ -1,0 +1,203 @@
+"""Clients and sessions that are dropped without close(): that is told, and none piles up."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcServer, ManagementClient, Session
+from amphora.arpc import mq
+from tests.support.brokers import Broker
+from tests.support.rpc import Gate, MakeServer, MakeSession, add
+from tests.support.waiting import wait_until
+
+
+def drop(function: Callable[[], Any]) -> Any:
+    """Run a function, collect what it has dropped, and return what it returned."""
+    result = function()
+    gc.collect()
+    return result
+
+
+def test_a_client_that_is_dropped_is_named_in_a_warning_and_closed(
+    make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    make_server(add)
+
+    def page() -> Any:
+        return AmqpRpcClient(namespace, url=broker.url).call.add(1, 2)
+
+    with AmqpRpcClient(namespace, url=broker.url) as client:
+        client.call.add(1, 2)
+    before = broker.connections_from_here()
+    for _ in range(3):
+        with pytest.warns(ResourceWarning, match=rf"unclosed <AmqpRpcClient {namespace} "):
+            assert drop(page) == 3
+    wait_until(lambda: broker.connections_from_here() == before)
+
+
+def test_a_client_that_shared_a_session_leaves_nothing_on_it(
+    make_server: MakeServer, make_session: MakeSession, broker: Broker, namespace: str
+) -> None:
+    make_server(add)
+    session = make_session()
+    ids = []
+
+    def page() -> None:
+        client = AmqpRpcClient(namespace, session=session)
+        ids.append(client.client_id)
+        client.call.add(1, 2)
+
+    with pytest.warns(ResourceWarning, match="unclosed <AmqpRpcClient"):
+        drop(page)
+    queue = f"rpc_{namespace}_{ids[0]}_response"
+    wait_until(lambda: broker.consumers(queue) == 0)
+    assert session.state == "connected"
+
+
+def test_what_a_dropped_client_has_sent_is_still_answered(
+    make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    gate = Gate()
+    server = make_server(add, gate.hold)
+    with pytest.warns(ResourceWarning):
+        result = drop(lambda: AmqpRpcClient(namespace, url=broker.url).defer.hold(5))
+    with pytest.warns(ResourceWarning):
+        drop(lambda: AmqpRpcClient(namespace, url=broker.url).cast.add(1, 2))
+    wait_until(lambda: gate.entered)
+    wait_until(lambda: server.processed == 1)
+    gate.open()
+    assert result.get(timeout=10) == 5
+    # The server's two are left.
+    wait_until(lambda: broker.connections_from_here() == 2)
+
+
+def test_a_way_to_call_that_is_kept_keeps_its_client(
+    make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    make_server(add)
+    clients: list[Any] = []
+
+    def keep() -> Any:
+        client = AmqpRpcClient(namespace, url=broker.url)
+        clients.append(weakref.ref(client))
+        return client.call.add
+
+    call = drop(keep)
+    assert call(1, 2) == 3
+    gc.collect()
+    assert call(1, 2) == 3
+    clients[0]().close()
+
+
+@pytest.mark.parametrize("kind", [AmqpRpcFanoutClient, ManagementClient, mq.ServiceCaller])
+def test_every_kind_of_client_is_told_of(broker: Broker, namespace: str, kind: Any) -> None:
+    with Session(broker.url) as session:
+
+        def use() -> None:
+            if kind is mq.ServiceCaller:
+                kind(mq.AMQPOperations(session=session), namespace)
+            elif kind is ManagementClient:
+                kind(session=session)
+            else:
+                kind(namespace, session=session)
+
+        session.channel()
+        with pytest.warns(ResourceWarning, match="unclosed <"):
+            drop(use)
+
+
+def test_a_session_that_is_dropped_is_named_in_a_warning_and_closed(broker: Broker) -> None:
+    before = broker.connections_from_here()
+
+    def use() -> None:
+        Session(broker.url).operate(lambda channel: channel.exchange_declare("amq.direct"), 10)
+
+    with pytest.warns(ResourceWarning, match="unclosed <Session amqp"):
+        drop(use)
+    wait_until(lambda: broker.connections_from_here() == before)
+
+
+def test_a_raw_channel_outlives_its_session(broker: Broker) -> None:
+    with pytest.warns(ResourceWarning, match="unclosed <Session"):
+        channel = drop(lambda: Session(broker.url).channel())
+    for _ in range(3):
+        gevent.sleep(0.01)
+        assert channel.queue_declare("", exclusive=True).queue
+    # Nothing else knows of the connection any more.
+    on_closed: Any = channel._channel.connection.on_closed
+    on_closed.__self__.close()
+
+
+def test_a_server_that_serves_is_not_ended_by_being_dropped(broker: Broker, namespace: str) -> None:
+    servers: list[weakref.ref[AmqpRpcServer]] = []
+
+    def begin() -> None:
+        server = AmqpRpcServer(namespace, url=broker.url)
+        server.add_function(add)
+        server.serve()
+        servers.append(weakref.ref(server))
+
+    drop(begin)
+    with AmqpRpcClient(namespace, url=broker.url) as client:
+        assert client.call.add(1, 2) == 3
+    server = servers[0]()
+    assert server is not None
+    server.stop()
+
+
+def test_what_was_not_used_or_was_closed_needs_no_warning(
+    broker: Broker, namespace: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    def use() -> None:
+        Session(broker.url)
+        AmqpRpcClient(namespace, url=broker.url)
+        with pytest.raises(ValueError, match="max_pending"):
+            AmqpRpcClient(namespace, url=broker.url, max_pending=0)
+        with AmqpRpcClient(namespace, url=broker.url) as client:
+            client.create_new_request_queue("a")
+            client.remove_request_queue("a")
+
+    drop(use)
+    assert not [warning for warning in recwarn if warning.category is ResourceWarning]
+
+
+def test_a_client_may_be_dropped_by_another_thread(
+    make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    make_server(add)
+    kept: list[Any] = []
+    used, go_on = threading.Event(), threading.Event()
+
+    def use() -> None:
+        client = AmqpRpcClient(namespace, url=broker.url)
+        client.call.add(1, 2)
+        kept.append(client)
+        del client
+        used.set()
+        while not go_on.is_set():
+            gevent.sleep(0.01)
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    def drop_it() -> None:
+        kept.clear()
+        gc.collect()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    pool = gevent.get_hub().threadpool
+    assert pool.spawn(used.wait, 20).get()
+    session = kept[0].session
+    with pytest.warns(ResourceWarning, match="unclosed <AmqpRpcClient"):
+        drop_it()
+    wait_until(lambda: session.state == "closed")
+    # The server's two are left: without its loop the thread could not say goodbye.
+    wait_until(lambda: broker.connections_from_here() == 2)
+    go_on.set()
+    pool.spawn(thread.join, 20).get()

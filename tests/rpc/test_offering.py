@@ -1,0 +1,216 @@
+"""The table of a server's functions, without a server."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import gevent
+import pytest
+
+from amphora.errors import WrongRequest
+from amphora.rpc.functions.functions import Function, Functions
+from amphora.rpc.functions.offering import Offering
+from amphora.rpc.functions.parameters import Misfit
+from amphora.rpc.functions.services import exposed, service_methods
+from amphora.rpc.functions.threads import Threads
+
+
+class Offered(Offering):
+    def __init__(self) -> None:
+        self.functions = Functions("n", Threads(2))
+
+    def names(self) -> list[str]:
+        return [function.name for function in self.functions]
+
+
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@pytest.fixture
+def offered() -> Offered:
+    return Offered()
+
+
+def test_a_function_is_found_under_its_exact_name_and_no_other(offered: Offered) -> None:
+    offered.add_function(add, name="math.add")
+    assert offered.functions.find("math.add").call([1], {"b": 2}) == 3
+    for name in ("", "add", "math", "math.add.__class__", "Math.add", " math.add", "__init__"):
+        with pytest.raises(WrongRequest, match="n has no function"):
+            offered.functions.find(name)
+
+
+def test_an_unknown_name_is_told_in_few_and_printable_letters(offered: Offered) -> None:
+    with pytest.raises(WrongRequest) as told:
+        offered.functions.find("\x1b[2J" + "x" * 10_000)
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) < 200
+
+
+def test_functions_are_in_the_order_in_which_they_were_added(offered: Offered) -> None:
+    for name in ("c", "a", "b"):
+        offered.add_function(add, name=name)
+    assert offered.names() == ["c", "a", "b"]
+    assert len(offered.functions) == 3
+    assert repr(next(iter(offered.functions))) == "<Function c>"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201])
+def test_a_name_has_1_to_200_characters(offered: Offered, name: str) -> None:
+    with pytest.raises(ValueError, match="must have 1 to 200 characters"):
+        offered.functions.add(add, name)
+    offered.functions.add(add, "x" * 200)
+
+
+def test_a_name_can_be_taken_once(offered: Offered) -> None:
+    offered.add_function(add)
+    with pytest.raises(ValueError, match="n has a function 'add' already"):
+        offered.add_function(lambda: None, name="add")
+    assert offered.functions.find("add").call([1], {}) == 2
+
+
+@pytest.mark.parametrize("what", [lambda: None, type("Called", (), {"__call__": add})(), None, 5])
+def test_what_has_no_name_or_cannot_be_called_is_refused(offered: Offered, what: Any) -> None:
+    with pytest.raises(TypeError, match=r"has no name of its own|only something that can be calle"):
+        offered.functions.add(what)
+    assert offered.names() == []
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [([], {}), ([1, 2, 3], {}), ([1], {"c": 1}), ([1], {"a": 1}), (["x"], {}), ([None], {})],
+)
+def test_arguments_that_do_not_fit_do_not_reach_the_function(
+    args: list[Any], kwargs: dict[str, Any]
+) -> None:
+    called = []
+
+    def f(a: int, b: int = 1) -> None:
+        called.append(a)
+
+    with pytest.raises(Misfit, match=r"^f: "):
+        Function("f", f).call(args, kwargs)
+    assert called == []
+
+
+def test_an_error_of_the_function_itself_is_no_misfit() -> None:
+    def f(a: Any) -> Any:
+        return a + 1
+
+    def g() -> Any:
+        return f()  # type: ignore[call-arg]
+
+    with pytest.raises(TypeError, match="concatenate"):
+        Function("f", f).call(["x"], {})
+    with pytest.raises(TypeError, match="missing 1 required"):
+        Function("g", g).call([], {})
+
+
+def test_arguments_without_hints_are_passed_as_they_are_and_counted() -> None:
+    def f(a, b=2, *rest, c=3, **more):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN003, ANN202
+        return a, b, rest, c, more
+
+    function = Function("f", f)
+    thing = object()
+    assert function.call([thing], {}) == (thing, 2, (), 3, {})
+    assert function.call([1, 2, 3, 4], {"c": 5, "d": 6}) == (1, 2, (3, 4), 5, {"d": 6})
+    with pytest.raises(Misfit, match="missing a required argument: 'a'"):
+        function.call([], {})
+
+
+def test_an_argument_named_by_keyword_alone_is_asked_for() -> None:
+    def f(*, a):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return a
+
+    assert Function("f", f).call([], {"a": 1}) == 1
+    with pytest.raises(Misfit, match="missing a required"):
+        Function("f", f).call([], {})
+
+
+def test_arguments_become_what_their_hints_say() -> None:
+    def f(day: date, *more: date, **named: date) -> list[Any]:
+        return [day, *more, *named.values()]
+
+    days = Function("f", f).call(["2026-11-21", "2026-11-22"], {"last": "2026-11-23"})
+    assert days == [date(2026, 11, 21), date(2026, 11, 22), date(2026, 11, 23)]
+    with pytest.raises(Misfit, match="argument 'day'"):
+        Function("f", f).call(["yesterday"], {})
+
+
+# -- in threads -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 1.5, "2", None])
+def test_there_is_at_least_one_thread(size: Any) -> None:
+    with pytest.raises(ValueError, match="threads must be a number of at least 1"):
+        Threads(size)
+
+
+def test_a_function_in_a_thread_returns_raises_and_lets_others_run(offered: Offered) -> None:
+    hub = gevent.get_hub()
+
+    def f(fails: bool) -> bool:
+        if fails:
+            raise SystemExit(3)
+        return gevent.get_hub() is hub
+
+    offered.add_function(f, threadpool=True)
+    function = offered.functions.find("f")
+    ran: list[str] = []
+    other = gevent.spawn(ran.append, "other")
+    assert function.call([False], {}) is False
+    assert ran == ["other"]
+    with pytest.raises(SystemExit):
+        function.call([True], {})
+    other.get()
+    offered.functions._threads.close()
+    # They are made again when they are needed.
+    assert function.call([False], {}) is False
+    offered.functions._threads.close()
+
+
+# -- methods ----------------------------------------------------------------------------------
+
+
+class Service:
+    setting = add
+
+    @exposed
+    def marked(self) -> str:
+        return "marked"
+
+    def c_named(self) -> str:
+        return "named"
+
+    def c_(self) -> str:
+        return "nothing is left of its name"
+
+    @classmethod
+    def c_made(cls) -> str:
+        return cls.__name__
+
+    @property
+    def c_broken(self) -> str:
+        raise AssertionError("looking for methods runs nothing")
+
+
+def test_methods_are_found_by_prefix_or_mark() -> None:
+    by_prefix = dict(service_methods(Service(), "c_"))
+    assert sorted(by_prefix) == ["made", "named"]
+    assert by_prefix["made"]() == "Service"
+    assert list(dict(service_methods(Service(), ""))) == ["marked"]
+    assert list(service_methods(Service(), "_")) == []
+    assert list(service_methods(Service(), "x_")) == []
+
+
+def test_a_mark_is_not_needed_with_a_prefix() -> None:
+    assert sorted(dict(service_methods(Service(), "m"))) == ["arked"]
+
+
+def test_a_service_is_offered_as_a_whole_under_its_name(offered: Offered) -> None:
+    offered.add_service(Service(), name="s")
+    assert sorted(offered.names()) == ["s.made", "s.named"]
+    assert offered.functions.find("s.named").call([], {}) == "named"
+    with pytest.raises(ValueError, match="has no method whose name begins with 'd_'"):
+        offered.add_service(Service(), prefix="d_")

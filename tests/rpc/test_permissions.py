@@ -1,0 +1,215 @@
+"""Users of the broker who may not do what is needed: everybody is told which permission it is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from amphora import (
+    AccessRefused,
+    AmqpRpcClient,
+    AmqpRpcServer,
+    AuthenticationError,
+    Cancelled,
+    ChannelClosed,
+    NoResult,
+    Session,
+    StreamLost,
+    WrongRequest,
+)
+from tests.support.rabbitmq import RabbitNode
+from tests.support.rpc import Gate, add
+from tests.support.waiting import wait_until
+
+Permit = Callable[[str, str, str], str]
+ALL, NONE = ".*", "^$"
+
+
+@pytest.fixture
+def permit(rabbit_node: RabbitNode) -> Iterator[Permit]:
+    """Make a user with the permissions to configure, write and read, and return its URL."""
+    user = f"user-{secrets.token_hex(4)}"
+    rabbit_node.ctl("add_user", user, "secret-word")
+
+    def make(configure: str, write: str, read: str) -> str:
+        rabbit_node.ctl("set_permissions", user, configure, write, read)
+        return f"amqp://{user}:secret-word@127.0.0.1:{rabbit_node.port}/"
+
+    yield make
+    rabbit_node.ctl("delete_user", user)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "permission"),
+    [((NONE, ALL, ALL), "configure"), ((ALL, NONE, ALL), "write"), ((ALL, ALL, NONE), "read")],
+)
+def test_callers_and_servers_are_told_which_permission_is_missing(
+    rabbit_node: RabbitNode,
+    permit: Permit,
+    namespace: str,
+    permissions: tuple[str, str, str],
+    permission: str,
+) -> None:
+    url = permit(*permissions)
+    with AmqpRpcServer(namespace, url=rabbit_node.url) as other:
+        other.serve()
+        wait_until(lambda: other.ready)
+        with AmqpRpcClient(namespace, url=url, timeout=10) as client:
+            for call in (client.call.add, client.cast(wait_publish=True).add):
+                if permission == "read" and call is not client.call.add:
+                    continue  # nothing is read for it but the binding's exchange
+                with pytest.raises(AccessRefused, match=f"permission to {permission}") as caught:
+                    call(1, 2)
+                assert caught.value.permission == permission
+                assert caught.value.code == 403
+                assert caught.value.executed is False
+    server = AmqpRpcServer(namespace, url=url)
+    server.add_function(add)
+    with pytest.raises(AccessRefused, match=f"cannot be set up: .* permission to {permission}"):
+        server.serve(nowait=False)
+
+
+def test_a_request_that_may_not_be_published_is_told_so(
+    rabbit_node: RabbitNode, permit: Permit, namespace: str
+) -> None:
+    # All but to write to the exchange: its queue has the same name, so the binding is there.
+    with AmqpRpcServer(namespace, url=rabbit_node.url) as server:
+        server.serve()
+        wait_until(lambda: server.ready)
+    with Session(permit(ALL, NONE, ALL)) as session:
+        channel = session.channel()
+        with pytest.raises(AccessRefused, match="permission to write") as caught:
+            channel.queue_bind(f"rpc_{namespace}_request", f"rpc_{namespace}_request")
+        assert caught.value.permission == "write"
+
+
+def test_other_refusals_keep_their_code(rabbit_node: RabbitNode, namespace: str) -> None:
+    with Session(rabbit_node.url) as session:
+        channel = session.channel()
+        channel.exchange_declare(f"rpc_{namespace}_request", "topic")
+        with AmqpRpcClient(namespace, session=session, timeout=10) as client:
+            with pytest.raises(ChannelClosed) as caught:
+                client.call.add(1, 2)
+            assert (caught.value.code, caught.value.executed) == (406, False)
+        server = AmqpRpcServer(namespace, url=rabbit_node.url)
+        with pytest.raises(ChannelClosed) as caught:
+            server.serve(nowait=False)
+        assert caught.value.code == 406
+        assert not isinstance(caught.value, AccessRefused)
+        channel.exchange_delete(f"rpc_{namespace}_request")
+
+
+def test_a_user_without_any_permission_is_told_what_it_needs(
+    rabbit_node: RabbitNode, permit: Permit
+) -> None:
+    url = permit(ALL, ALL, ALL)
+    rabbit_node.ctl("add_vhost", "shop")
+    try:
+        with (
+            Session(f"{url}shop") as session,
+            pytest.raises(AuthenticationError, match=r"'shop'.*rabbitmqctl set_permissions"),
+        ):
+            session.channel()
+    finally:
+        rabbit_node.ctl("delete_vhost", "shop")
+
+
+def test_a_response_that_may_not_be_published_is_said_in_the_log(
+    rabbit_node: RabbitNode, permit: Permit, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = AmqpRpcServer(namespace, url=permit(ALL, f"^(?!rpc_{namespace}_response)", ALL))
+    server.add_function(add)
+    with server, AmqpRpcClient(namespace, url=rabbit_node.url) as client:
+        server.serve()
+        with pytest.raises(NoResult):
+            client.call(timeout=3).add(1, 2)
+        wait_until(lambda: server.lost_responses == 1)
+    lines = [record.getMessage() for record in caplog.records]
+    (line,) = [line for line in lines if "a response cannot be sent" in line]
+    assert f"needs the permission to write exchange 'rpc_{namespace}_response'" in line
+
+
+@pytest.mark.parametrize("restricted", ["server", "client"])
+def test_who_may_not_use_the_control_exchange_cancels_on_the_clients_side_alone(
+    rabbit_node: RabbitNode,
+    permit: Permit,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+    restricted: str,
+) -> None:
+    without = permit(*[f"^(?!rpc_{namespace}_(.*_)?control$)"] * 3)
+    urls = {"server": rabbit_node.url, "client": rabbit_node.url, restricted: without}
+    gate = Gate()
+    caplog.set_level("INFO", "amphora.rpc")
+
+    def told() -> list[str]:
+        lines = [record.getMessage() for record in caplog.records]
+        return [line for line in lines if "control" in line]
+
+    server = AmqpRpcServer(namespace, url=urls["server"], cancellable=True)
+    server.add_function(gate.hold)
+    server.add_function(add)
+    with server, AmqpRpcClient(namespace, url=urls["client"], timeout=20) as client:
+        server.serve()
+        wait_until(lambda: server.ready)
+
+        def cancel(number: int) -> None:
+            result = client.defer.hold(number)
+            wait_until(lambda: number in gate.entered)
+            result.cancel()
+            with pytest.raises(Cancelled):
+                result.get(block=False)
+
+        for number in range(2):
+            cancel(number)
+            assert client.call.add(1, 2) == 3
+        # Nobody can ask for this worker, so nobody takes it for gone.
+        assert client.call(liveness=0.01).add(1, 2) == 3
+        assert (server._worker.control.address is None) is (restricted == "server")
+        wait_until(lambda: client._calls.control._refused)
+        wait_until(lambda: server._worker.control.consumer.ready)
+        gate.open()
+        wait_until(lambda: client.unexpected_responses == 2)
+        assert gate.passed == [0, 1]
+        wait_until(told)
+    expected = {"calls cannot be cancelled at the servers, which are older or may not be told"}
+    if restricted == "server":
+        expected.add("calls cannot be cancelled at this worker")
+        # So the client finds no exchange.
+    assert len(told()) == len(expected)
+    for text in expected:
+        (line,) = [line for line in told() if text in line]
+        assert "refused for user 'user-" in line or "no exchange" in line
+
+
+def test_who_may_not_tell_servers_anything_has_no_streams(
+    rabbit_node: RabbitNode, permit: Permit, namespace: str
+) -> None:
+    def count() -> Iterator[int]:
+        yield from range(1000)
+
+    everything = f"^(?!rpc_{namespace}_control$)"
+    with AmqpRpcServer(namespace, url=rabbit_node.url) as server:
+        server.add_function(count)
+        server.serve()
+        wait_until(lambda: server.ready)
+        with AmqpRpcClient(namespace, url=permit(ALL, everything, ALL), timeout=20) as client:
+            with pytest.raises(WrongRequest, match="permission to write") as caught:
+                client.stream.count()
+            assert caught.value.executed is False
+            url = permit(ALL, ALL, ALL)
+        with AmqpRpcClient(namespace, url=url, timeout=20) as client:
+            stream = client.stream.count()
+            assert next(stream) == 0
+            permit(ALL, everything, ALL)
+            # What was permitted stays so for a while on a channel that is open.
+            client.session.publishing.connection.interrupted(OSError("cut"))  # type: ignore[union-attr]
+            with pytest.raises(StreamLost, match="permission to write") as lost:
+                list(stream)
+            assert lost.value.received == stream.received > 0
+            with pytest.raises(WrongRequest, match="permission to write"):
+                client.stream.count()
+        # Nobody can tell the server.
+        server.stop(timeout=0)

@@ -1,0 +1,172 @@
+"""The greenlets that run handlers."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+from gevent.local import local
+
+from amphora.rpc.server.in_progress import RequestInProgress
+from amphora.rpc.server.pool import HandlerPool
+from amphora.rpc.server.underway import Underway
+
+LONG = 20.0
+LIMIT = 2
+
+setting: ContextVar[str] = ContextVar("setting", default="unset")
+
+
+class Handling:
+    """A pool whose handler does what the test has put into the request's place."""
+
+    def __init__(self) -> None:
+        self.underway = Underway()
+        self.told: list[bool] = []
+        self.pool = HandlerPool(
+            lambda request: request(),  # type: ignore[operator]
+            self.underway,
+            LIMIT,
+            self.told.append,
+        )
+
+    def submit(self, what: Any) -> None:
+        request: RequestInProgress = what
+        self.pool.submit(request)
+
+
+@pytest.fixture
+def handling() -> Handling:
+    return Handling()
+
+
+def test_a_request_is_in_progress_from_its_submission_to_its_end(handling: Handling) -> None:
+    release, seen = Event(), []
+
+    def handle() -> None:
+        seen.append(gevent.getcurrent() in handling.underway)
+        release.wait()
+
+    handling.submit(handle)
+    assert len(handling.underway) == 1
+    assert seen == []  # nothing was switched
+    gevent.sleep(0)
+    assert seen == [True]
+    assert gevent.getcurrent() not in handling.underway
+    release.set()
+    handling.underway.wait_handled(LONG)
+    assert len(handling.underway) == 0
+
+
+def test_what_a_handler_leaves_in_its_greenlet_and_context_reaches_no_other(
+    handling: Handling,
+) -> None:
+    mine, seen = local(), []
+
+    def leave() -> None:
+        seen.append((getattr(mine, "value", "unset"), setting.get()))
+        mine.value = "left"
+        setting.set("left")
+
+    for _ in range(3):
+        handling.submit(leave)
+        handling.underway.wait_handled(LONG)
+    assert seen == [("unset", "unset")] * 3
+
+
+def test_handlers_see_the_context_in_which_the_pool_was_made() -> None:
+    token = setting.set("the server's")
+    handling = Handling()
+    setting.reset(token)
+    seen: list[str] = []
+    handling.submit(lambda: seen.append(setting.get()))
+    handling.underway.wait_handled(LONG)
+    assert seen == ["the server's"]
+
+
+def test_a_handler_that_is_given_up_ends_and_one_that_has_not_begun_never_does(
+    handling: Handling,
+) -> None:
+    ended: list[str] = []
+
+    def handle() -> None:
+        try:
+            Event().wait()
+        finally:
+            ended.append("begun")
+
+    handling.submit(handle)
+    gevent.sleep(0)
+    handling.submit(lambda: ended.append("not begun"))
+    handling.pool.abort()
+    assert len(handling.underway) == 0
+    assert ended == []  # in their own greenlets
+    gevent.sleep(0.001)
+    assert ended == ["begun"]
+    # The pool goes on.
+    handling.submit(lambda: ended.append("next"))
+    handling.underway.wait_handled(LONG)
+    assert ended[1:] == ["next"]
+
+
+def test_waiting_for_handlers_ends_at_the_timeout(handling: Handling) -> None:
+    release = Event()
+    handling.submit(release.wait)
+    handling.underway.wait_handled(0.001)
+    assert len(handling.underway) == 1
+    release.set()
+    handling.underway.wait_handled(None)
+    assert len(handling.underway) == 0
+
+
+def test_the_pool_counts_what_the_broker_does_not(handling: Handling) -> None:
+    release = Event()
+    begun: list[int] = []
+
+    def handle() -> None:
+        handling.pool.uncounted()
+        begun.append(len(begun))
+        release.wait()
+
+    for _ in range(5):
+        handling.submit(handle)
+    # Until the first says so, the broker counts.
+    gevent.sleep(0)
+    assert handling.told == [False]
+    begun.clear()
+    release.set()
+    handling.underway.wait_handled(LONG)
+    assert handling.told == [False, True]
+    release.clear()
+    for _ in range(5):
+        handling.submit(handle)
+    gevent.sleep(0)
+    assert begun == [0, 1]
+    assert len(handling.underway) == 5
+    assert handling.told == [False, True, False]
+    release.set()
+    handling.underway.wait_handled(LONG)
+    assert begun == [0, 1, 2, 3, 4]
+    assert handling.told == [False, True, False, True]
+
+
+def test_what_waits_for_its_turn_is_given_up_with_the_rest(handling: Handling) -> None:
+    begun: list[int] = []
+
+    def handle() -> None:
+        handling.pool.uncounted()
+        begun.append(1)
+        Event().wait()
+
+    handling.submit(handle)
+    gevent.sleep(0)
+    for _ in range(3):
+        handling.submit(handle)
+    gevent.sleep(0)
+    handling.pool.abort()
+    gevent.sleep(0.001)
+    assert len(begun) == LIMIT
+    assert len(handling.underway) == 0

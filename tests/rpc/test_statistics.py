@@ -1,0 +1,109 @@
+"""What a server counts, in numbers."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given
+
+from amphora.rpc.server import statistics as module
+from amphora.rpc.server.statistics import (
+    DURATIONS_KEPT,
+    WAIT_TIMES_KEPT,
+    FunctionStatistics,
+    Statistics,
+)
+
+
+def test_a_function_that_was_never_called_has_no_durations() -> None:
+    numbers = FunctionStatistics().summary()
+    assert numbers == {"count": 0, "errors": 0, "p50": None, "p95": None, "p99": None}
+
+
+def test_one_call_is_all_percentiles() -> None:
+    function = FunctionStatistics()
+    function.record(0.25, failed=True)
+    numbers = function.summary()
+    assert numbers == {"count": 1, "errors": 1, "p50": 0.25, "p95": 0.25, "p99": 0.25}
+
+
+def test_percentiles_are_durations_of_calls() -> None:
+    function = FunctionStatistics()
+    for number in range(101):
+        function.record(100.0 - number, failed=number % 4 == 0)
+    numbers = function.summary()
+    assert numbers == {"count": 101, "errors": 26, "p50": 50.0, "p95": 95.0, "p99": 99.0}
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
+def test_percentiles_grow_and_lie_between_the_shortest_and_the_longest(
+    durations: list[float],
+) -> None:
+    function = FunctionStatistics()
+    for seconds in durations:
+        function.record(seconds, failed=False)
+    numbers = function.summary()
+    p50, p95, p99 = numbers["p50"], numbers["p95"], numbers["p99"]
+    assert p50 is not None
+    assert p95 is not None
+    assert p99 is not None
+    assert round(min(durations), 6) <= p50 <= p95 <= p99 <= round(max(durations), 6)
+
+
+def test_all_calls_are_counted_and_the_latest_are_timed() -> None:
+    function = FunctionStatistics()
+    for _ in range(DURATIONS_KEPT):
+        function.record(9.0, failed=True)
+    for _ in range(DURATIONS_KEPT):
+        function.record(1.0, failed=False)
+    numbers = function.summary()
+    assert (numbers["count"], numbers["errors"]) == (2 * DURATIONS_KEPT, DURATIONS_KEPT)
+    assert numbers["p99"] == 1.0
+
+
+def test_wait_times_are_the_pauses_between_the_latest_requests() -> None:
+    statistics = Statistics()
+    assert statistics.last_request is None
+    for number in range(WAIT_TIMES_KEPT + 5):
+        statistics.arrived(float(number * number))
+    assert len(statistics.wait_times) == WAIT_TIMES_KEPT
+    assert statistics.wait_times[-1] == 14**2 - 13**2
+    assert statistics.last_request == 14**2
+
+
+def test_functions_are_counted_each_on_its_own() -> None:
+    statistics = Statistics()
+    statistics.finished("f", 1.0, failed=False)
+    statistics.finished("g", 2.0, failed=True)
+    statistics.finished("f", 3.0, failed=False)
+    functions = statistics.summary()["functions"]
+    assert functions["f"]["count"] == 2
+    assert functions["g"]["errors"] == 1
+
+
+def test_the_summary_is_of_plain_values_that_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    statistics = Statistics()
+    statistics.processed, statistics.exceptions, statistics.ignored = 3, 2, 1
+    statistics.arrived(100.0)
+    statistics.arrived(100.00000049)
+    statistics.cancelled, statistics.expired = 5, 6
+    statistics.waits.arrived("client", 0, 1_000_000, None, at_once=True)
+    statistics.waits.arrived("client", 1_000_000, 2_250_000, None, at_once=False)
+    statistics.waits.arrived("other", 0, 1_000_000, None, at_once=False)
+    now = 101.23456
+    summary = statistics.summary()
+    assert msgspec.json.decode(msgspec.json.encode(summary)) == summary
+    assert summary == {
+        "processed": 3,
+        "exceptions": 2,
+        "ignored": 1,
+        "cancelled": 5,
+        "expired": 6,
+        "queue_wait": {"known": 2, "unknown": 1, "p50": 0.0, "p95": 0.0, "p99": 0.0},
+        "wait_times": [0.0],
+        "uptime": 1.235,
+        "functions": {},
+    }

@@ -1,0 +1,842 @@
+"""Streams: items one after the other, with flow control, through every fault."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+import amphora
+from amphora import AmqpRpcClient, AmqpRpcServer
+from amphora.errors import (
+    Denied,
+    NoResult,
+    RemoteException,
+    StreamLost,
+    WrongRequest,
+    WrongResult,
+)
+from amphora.rpc.contract.control import Credit, Unwanted, encode_cancels, encode_credits
+from amphora.rpc.contract.serializers import JSON, MSGPACK, Serializer
+from amphora.rpc.contract.streams import WINDOW, WINDOW_BYTES, join_items, split_items
+from amphora.rpc.server import pool
+from amphora.wire.properties import Properties
+from tests.support.brokers import Broker, ManagedBroker
+from tests.support.raw import RawClient, RawServer
+from tests.support.rpc import MakeClient, MakeServer, MakeSession, add
+from tests.support.waiting import wait_until
+
+
+class Source:
+    """A generator function that tells what it does."""
+
+    def __init__(self) -> None:
+        self.yielded = 0
+        self.ended: list[str] = []
+
+    def count(self, most: int, pause: float | None = None) -> Generator[int, None, str]:
+        """Yield 0, 1 and so on, and return "the end"."""
+        how = "closed"
+        try:
+            for number in range(most):
+                if pause is not None:
+                    gevent.sleep(pause)
+                self.yielded = number + 1
+                yield number
+            how = "ended"
+            return "the end"
+        except amphora.Cancel:
+            how = "cancelled"
+            raise
+        finally:
+            self.ended.append(how)
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+def open_streams(server: AmqpRpcServer) -> int:
+    return len(server._worker.outlets)
+
+
+def test_items_come_in_order_and_a_result_behind_them(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    server = make_server(source.count)
+    client = make_client()
+    for most in (0, 1, 3, WINDOW, 10 * WINDOW + 1):
+        stream = client.stream.count(most)
+        assert list(stream) == list(range(most))
+        assert (stream.result, stream.received) == ("the end", most)
+        assert list(stream) == []
+    wait_until(lambda: open_streams(server) == 0 and server.running == 0)
+    assert source.ended == ["ended"] * 5
+    assert (server.processed, client.pending, client.unexpected_responses) == (5, 0, 0)
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack"])
+def test_items_are_whatever_a_result_may_be(
+    make_server: MakeServer, make_client: MakeClient, serializer: Any
+) -> None:
+    values: list[Any] = [None, 1, "x" * 100, {"a": [1, {"b": None}]}, [], True, 2.5]
+
+    def all_of_them() -> Iterator[Any]:
+        yield from values
+
+    make_server(all_of_them)
+    assert list(make_client(serializer=serializer).stream.all_of_them()) == values
+
+
+def test_the_server_is_never_further_ahead_than_the_credit(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    make_server(source.count)
+    stream = make_client().stream(credit=10).count(100)
+    wait_until(lambda: source.yielded == 10)
+    gevent.sleep(0.1)
+    assert source.yielded == 10
+    for number in range(100):
+        assert next(stream) == number
+        gevent.sleep(0)
+        assert source.yielded <= number + 1 + 10
+    assert list(stream) == []
+
+
+def test_large_items_are_bounded_in_bytes(make_server: MakeServer, make_client: MakeClient) -> None:
+    made: list[int] = []
+
+    def large(size: int) -> Iterator[str]:
+        for number in range(12):
+            made.append(number)
+            yield chr(ord("a") + number) * size
+
+    make_server(large)
+    client = make_client()
+    mib = 1024 * 1024
+    stream = client.stream.large(mib)
+    wait_until(lambda: len(made) >= 3)
+    gevent.sleep(0.2)
+    # One is made, and waits for the room that it needs.
+    assert len(made) <= WINDOW_BYTES // mib + 1
+    assert [len(item) for item in stream] == [mib] * 12
+    # An item that is larger than the window goes alone.
+    made.clear()
+    stream = client.stream.large(WINDOW_BYTES + mib)
+    wait_until(lambda: made)
+    gevent.sleep(0.2)
+    assert len(made) <= 2
+    assert next(stream)[0] == "a"
+    stream.close()
+
+
+@pytest.mark.parametrize("how", ["closed", "left", "dropped", "block", "killed"])
+def test_a_stream_that_is_let_go_ends_at_its_server(
+    make_server: MakeServer, make_client: MakeClient, source: Source, how: str
+) -> None:
+    server = make_server(source.count)
+    client = make_client()
+
+    def read() -> None:
+        for number in client.stream.count(10_000, 0.01):
+            if number == 3:
+                if how == "killed":
+                    gevent.sleep(60)
+                return
+
+    if how == "closed":
+        stream = client.stream.count(10_000, 0.01)
+        assert next(stream) == 0
+        stream.close()
+        stream.close()
+        assert list(stream) == []
+    elif how == "left":
+        read()
+    elif how == "dropped":
+        stream = client.stream.count(10_000, 0.01)
+        assert next(stream) == 0
+        del stream
+        gc.collect()
+    elif how == "block":
+        with client.stream.count(10_000, 0.01) as stream:
+            assert next(stream) == 0
+    else:
+        reading = gevent.spawn(read)
+        wait_until(lambda: source.yielded > 4)
+        reading.kill()
+    wait_until(lambda: source.ended)
+    assert source.ended[0] != "ended"
+    wait_until(lambda: open_streams(server) == 0 and client.pending == 0)
+    assert server.statistics.cancelled == 1
+    made = source.yielded
+    gevent.sleep(0.1)
+    assert source.yielded == made
+
+
+@pytest.mark.parametrize("how", ["closed before", "left open"])
+def test_a_client_that_is_closed_at_once_has_ended_its_streams(
+    make_server: MakeServer, make_client: MakeClient, source: Source, how: str
+) -> None:
+    server = make_server(source.count)
+    client = make_client()
+    streams = [client.stream.count(10_000, 0.01) for _ in range(3)]
+    assert [next(stream) for stream in streams] == [0] * 3
+    if how == "closed before":
+        for stream in streams:
+            stream.close()
+    client.close()
+    # A killed process would be missed after half a minute.
+    wait_until(lambda: source.ended == ["cancelled"] * 3, timeout=5)
+    wait_until(lambda: open_streams(server) == 0)
+    if how == "left open":
+        with pytest.raises(StreamLost, match="the client was closed") as caught:
+            list(streams[0])
+        assert caught.value.received == streams[0].received > 0
+
+
+def test_a_stream_that_may_not_be_interrupted_ends_at_its_next_item(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    inside, go, ended = Event(), Event(), []
+
+    def careful() -> Iterator[int]:
+        try:
+            yield 1
+            inside.set()
+            go.wait()
+            yield 2
+        finally:
+            ended.append("closed")
+
+    make_server().add_function(careful, cancellable=False)
+    stream = make_client().stream.careful()
+    inside.wait()
+    stream.close()
+    gevent.sleep(0.1)
+    assert ended == []
+    go.set()
+    wait_until(lambda: ended)
+
+
+def test_what_a_stream_raises_comes_behind_its_items(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server()
+
+    @server.add_function
+    def breaks() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("broken")
+
+    @server.add_function
+    def unsendable() -> Iterator[Any]:
+        yield 1
+        yield object()
+
+    client = make_client()
+    for function, error, text in (
+        (client.stream.breaks, RemoteException, "ValueError: broken"),
+        (client.stream.unsendable, WrongResult, "an item of .*unsendable cannot be sent"),
+    ):
+        stream: amphora.Stream = function()
+        items: list[Any] = []
+        with pytest.raises(error, match=text):
+            items.extend(iter(stream.__next__, None))
+        with pytest.raises(error, match=text):
+            next(stream)
+        assert stream.received == len(items) or stream.received > 0
+    assert server.exceptions == 2
+
+
+def test_calls_and_streams_are_told_apart(
+    make_server: MakeServer, make_client: MakeClient, namespace: str, source: Source
+) -> None:
+    server = make_server(source.count, add)
+    server.add_function(source.count, name="secret", allow={"nobody"})
+    client = make_client()
+    for ask, error, text in (
+        (lambda: client.call.count(3), WrongRequest, rf"{namespace}.count is a stream"),
+        (lambda: next(client.stream.add(1, 2)), WrongRequest, r"is no stream: call it"),
+        (lambda: next(client.stream.nothing()), WrongRequest, "has no function 'nothing'"),
+        (lambda: next(client.stream.count()), WrongRequest, "missing"),
+        (lambda: next(client.stream.secret(1)), Denied, "may not call"),
+    ):
+        with pytest.raises(error, match=text) as caught:
+            ask()
+        assert caught.value.executed is False
+    assert source.yielded == 0
+    with pytest.raises(TypeError, match="no generator function"):
+        server.add_function(add, name="other", resumable=True)
+    with pytest.raises(TypeError, match="cannot run in a thread"):
+        server.add_function(source.count, name="thread", threadpool=True)
+    with pytest.raises(ValueError, match="credit"):
+        client.stream(credit=0).count(1)
+
+
+def test_a_stream_has_a_time_for_all_of_it_and_one_between_items(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    make_server(source.count)
+    client = make_client()
+    with pytest.raises(NoResult, match=r"no item of .*count within 0.2 s"):
+        list(client.stream(idle_timeout=0.2).count(3, 5.0))
+    wait_until(lambda: len(source.ended) == 1)
+    stream = client.stream(timeout=1).count(1000, 0.05)
+    with pytest.raises(NoResult, match=r"has not ended in time: \d+ items had come"):
+        list(stream)
+    assert stream.received > 0
+    wait_until(lambda: len(source.ended) == 2)
+    assert "ended" not in source.ended
+    # The client's timeout is for the beginning.
+    assert len(list(make_client(timeout=1).stream.count(30, 0.05))) == 30
+
+
+def test_a_stream_that_nobody_begins_fails_in_time(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server(add)
+    server.stop()
+    client = make_client(timeout=0.5)
+    with pytest.raises(NoResult):
+        next(client.stream.count(3))
+    assert client.pending == 0
+
+
+def test_where_no_server_has_streams_it_is_said_at_once(
+    make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    with RawServer(broker, namespace):
+        client = make_client()
+        with pytest.raises(WrongRequest, match="are of an older amphora") as caught:
+            client.stream.count(3)
+        assert caught.value.executed is False
+        assert client.pending == 0
+
+
+def test_a_stream_made_in_a_handler_ends_with_it(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    client = make_client()
+
+    def relay(most: int) -> Iterator[Any]:
+        for item in client.stream.count(most, 0.01):
+            yield [item, amphora.current().function, amphora.current().headers.get("a")]
+
+    make_server(source.count, relay)
+    assert list(client.stream(headers={"a": 1}).relay(2)) == [[0, "relay", 1], [1, "relay", 1]]
+    stream = client.stream.relay(10_000)
+    assert next(stream)[0] == 0
+    stream.close()
+    wait_until(lambda: len(source.ended) == 2)
+
+
+def test_middleware_of_both_sides_sees_streams(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    server = make_server(source.count)
+    client = make_client()
+    seen: list[Any] = []
+
+    @server.middleware
+    def double(call: amphora.CallContext, proceed: Any) -> Any:
+        items = proceed()
+
+        def doubled() -> Iterator[int]:
+            for item in items:
+                yield 2 * item
+
+        return doubled()
+
+    @client.use
+    def note(call: amphora.OutgoingCall, proceed: Any) -> Any:
+        seen.append((call.mode, call.function))
+        return proceed()
+
+    assert list(client.stream.count(3)) == [0, 2, 4]
+    assert seen == [("stream", "count")]
+
+
+def test_many_greenlets_take_from_one_stream(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    make_server(source.count)
+    stream = make_client().stream(credit=7).count(300)
+    taking = [gevent.spawn(list, stream) for _ in range(5)]
+    gevent.joinall(taking, raise_error=True)
+    taken = [item for each in taking for item in each.get()]
+    assert sorted(taken) == list(range(300))
+
+
+def test_a_client_has_many_streams_at_once(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    server = make_server(source.count)
+    client = make_client()
+    streams = [client.stream.count(3) for _ in range(300)]
+    firsts = [next(stream) for stream in streams]
+    assert firsts == [0] * 300
+    assert [list(stream) for stream in streams] == [[1, 2]] * 300
+    wait_until(lambda: open_streams(server) == 0 and client.pending == 0)
+
+
+def test_streams_take_no_place_at_their_server_until_there_are_very_many(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "MOST_STREAMS", 3)
+    server = make_server(source.count, add, concurrency=1)
+    client = make_client()
+    streams = [client.stream(credit=2).count(1000) for _ in range(3)]
+    assert [next(stream) for stream in streams] == [0, 0, 0]
+    assert client.call.add(1, 2) == 3
+    # One more takes the place, and calls wait for its end, or for another server.
+    streams.append(client.stream(credit=2).count(1000))
+    assert next(streams[-1]) == 0
+    waiting = client.defer.add(3, 4)
+    wait_until(lambda: not client.session.publisher.unconfirmed)
+    gevent.sleep(0.1)
+    assert (waiting.ready(), server.running) == (False, 4)
+    streams[-1].close()
+    assert waiting.get() == 7
+    for stream in streams:
+        stream.close()
+
+
+def test_a_receiver_serves_streams(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    server = make_server(source.count, serve=False)
+    client = make_client()
+    client.create_new_request_queue("key")
+    receiving = server.receive_from_queue("key", block=False)
+    wait_until(lambda: server._worker.control.address is not None)
+    client._calls.streams._known = True
+    assert list(client.stream(routing_key="key").count(50)) == list(range(50))
+    receiving.stop()
+
+
+def test_a_server_that_stops_lets_streams_end_and_then_ends_them(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    client = make_client()
+    server = make_server(source.count)
+    stream = client.stream.count(20, 0.01)
+    assert next(stream) == 0
+    stopping = gevent.spawn(server.stop, timeout=20)
+    assert list(stream) == list(range(1, 20))
+    stopping.get()
+    server = make_server(source.count)
+    stream = client.stream.count(10_000, 0.01)
+    assert next(stream) == 0
+    stopping = gevent.spawn(server.stop, timeout=0.2)
+    with pytest.raises(StreamLost, match="was ended before its time") as caught:
+        list(stream)
+    assert caught.value.received == stream.received > 0
+    stopping.get()
+
+
+# -- faults ---------------------------------------------------------------------------------------
+
+
+def test_each_item_comes_once_and_in_order_through_lost_connections(
+    make_server: MakeServer, make_client: MakeClient, make_session: MakeSession, source: Source
+) -> None:
+    sessions = [make_session(), make_session()]
+    make_server(source.count, session=sessions[0])
+    client = make_client(session=sessions[1], url=None)
+    came = []
+    for item in client.stream(credit=8).count(200, 0.002):
+        came.append(item)
+        if item % 20 == 10:
+            session = sessions[item // 20 % 2]
+            for link in (session.publishing, session.consuming):
+                if link.connection is not None:
+                    link.connection.interrupted(OSError("cut"))
+    assert came == list(range(200))
+    assert source.ended == ["ended"]
+
+
+def test_a_stream_goes_on_when_the_broker_closes_all_connections(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    managed_broker: ManagedBroker,
+    source: Source,
+) -> None:
+    make_server(source.count)
+    came = []
+    for item in make_client().stream.count(60, 0.01):
+        came.append(item)
+        if item in (5, 30):
+            managed_broker.close_all_connections()
+    assert came == list(range(60))
+
+
+def test_one_of_two_runs_reaches_the_caller_and_the_other_is_closed(
+    make_client: MakeClient, broker: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client()
+    with RawServer(broker, namespace) as raw:
+        client._calls.streams._known = True
+        told: list[tuple[str, str, str]] = []
+        monkeypatch.setattr(
+            client._calls.control,
+            "cancel",
+            lambda _, request_id, left, worker, run_id: told.append((request_id, worker, run_id)),
+        )
+        stream = client.stream.two()
+        request = receive_stream(raw)
+
+        def say(worker: str, run: str, kind: str | None, seq: int, body: bytes) -> None:
+            numbers = {"x-amphora-run": run} | ({"x-amphora-seq": seq} if seq else {})
+            reply = f"rpc_{namespace}_{worker}_control"
+            raw.respond(
+                request, body, headers=numbers, message_type=kind, app_id=worker, reply_to=reply
+            )
+
+        say("one", "1", "started", 0, b"")
+        say("two", "2", "started", 0, b"")  # nothing of the first was there, so it counts
+        say("one", "1", "item", 1, b'{"result": "wrong"}')
+        say("two", "2", "item", 1, b'{"results": ["a", "b"]}')
+        say("three", "3", "started", 0, b"")
+        say("three", "3", "item", 1, b'{"result": "wrong"}')
+        say("two", "2", "item", 4, b'{"result": "too early"}')
+        say("three", "3", None, 2, b'{"result": "wrong"}')
+        say("two", "2", None, 4, b'{"result": "end"}')
+        say("two", "2", "item", 2, b'{"results": ["b", "c"]}')
+        assert list(stream) == ["a", "b", "c"]
+        assert stream.result == "end"
+        asked = request.properties.message_id
+        assert told == [(asked, "one", "1"), (asked, "three", "3")]
+
+
+def receive_stream(raw: RawServer) -> Any:
+    while True:
+        request = raw.receive()
+        if request.properties.message_type == "stream":
+            return request
+
+
+def test_a_stream_whose_worker_is_gone_is_lost_or_goes_on_at_another(
+    make_server: MakeServer, make_client: MakeClient, make_session: MakeSession
+) -> None:
+    def numbers(most: int) -> Iterator[int]:
+        for number in range(amphora.current().after, most):
+            gevent.sleep(0.01)
+            yield number
+
+    session = make_session()
+    server = make_server(session=session)
+    server.add_function(numbers)
+    server.add_function(numbers, name="resumable", resumable=True)
+    client = make_client()
+    client.session.endpoint.__dict__["heartbeat"] = 0.2
+    lost, goes_on = client.stream.numbers(10_000), client.stream.resumable(150)
+    assert (next(lost), next(goes_on)) == (0, 0)
+    other = make_server()
+    other.add_function(numbers, name="resumable", resumable=True)
+    wait_until(lambda: other.ready)
+    session.close()
+    with pytest.raises(StreamLost, match="is gone") as caught:
+        list(lost)
+    assert caught.value.received == lost.received > 0
+    assert caught.value.executed is None
+    assert list(goes_on) == list(range(1, 150))
+    assert goes_on.received == 150
+
+
+def test_a_client_that_falls_silent_ends_its_stream(
+    make_server: MakeServer,
+    broker: Broker,
+    namespace: str,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from amphora.rpc.contract import streams
+
+    monkeypatch.setattr(streams, "SILENCE", 1.5)
+    server = make_server(source.count)
+    with RawClient(broker, namespace) as client:
+        for most in (100, 4):
+            client.request("count", most, headers={"x-amphora-allowed": 5}, message_type="stream")
+            assert client.receive().properties.message_type == "started"
+            # The end may overtake the items: its number tells.
+            came = [json.loads(client.receive().body) for _ in range(1 if most == 100 else 2)]
+            assert {"results": [0, 1, 2, 3, 4][:most]} in came
+            lost = client.receive()
+            assert json.loads(lost.body)["exception"]["type"] == "amphora.StreamLost"
+            # It stands behind whatever the client has.
+            assert "x-amphora-seq" not in (lost.properties.headers or {})
+            assert source.yielded == min(most, 5)
+        wait_until(lambda: len(source.ended) == 2)
+    wait_until(lambda: open_streams(server) == 0)
+
+
+def test_a_client_without_a_queue_of_its_own_reads_a_stream(
+    make_server: MakeServer, broker: Broker, namespace: str, source: Source
+) -> None:
+    server = make_server(source.count)
+    direct = "amq.rabbitmq.reply-to"
+    with RawClient(broker, namespace) as client:
+        client.consume(direct)
+        asked = client.request(
+            "count", 5, headers={"x-amphora-allowed": 3}, message_type="stream", reply_to=direct
+        )
+        started = client.receive().properties
+        assert (started.message_type, started.correlation_id) == ("started", asked)
+        run = (started.headers or {})["x-amphora-run"]
+        assert json.loads(client.receive().body) == {"results": [0, 1, 2]}
+        # The broker puts the address of the channel in place of this name.
+        properties = Properties(message_type="credit", reply_to=direct)
+        body = json.dumps([[asked, run, 8, 3]]).encode()
+        client.channel.publish(f"rpc_{namespace}_control", server.worker_id, properties, body)
+        came = [json.loads(client.receive().body) for _ in range(2)]
+        assert {"results": [3, 4]} in came
+        assert {"result": "the end"} in came
+
+
+def test_a_caller_that_could_not_say_anything_learns_that_its_stream_has_ended(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As that of a process which was stopped for a while, or of a machine that slept.
+    from amphora.rpc.contract import streams
+
+    monkeypatch.setattr(streams, "SILENCE", 1.0)
+    monkeypatch.setattr(streams, "CREDIT_INTERVAL", 60.0)
+    server = make_server(source.count)
+    stream = make_client().stream(credit=4).count(100)
+    wait_until(lambda: source.ended == ["closed"])
+    with pytest.raises(StreamLost, match="has told the server nothing for too long") as caught:
+        list(stream)
+    assert (caught.value.received, caught.value.executed) == (4, None)
+    wait_until(lambda: open_streams(server) == 0 and server.running == 0)
+
+
+def test_a_server_that_cannot_hear_its_clients_does_not_take_them_for_gone(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    managed_broker: ManagedBroker,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from amphora.rpc.contract import streams
+
+    # More than it takes to connect again after such a while.
+    monkeypatch.setattr(streams, "SILENCE", 3.0)
+    server = make_server(source.count)
+    stream = make_client().stream(credit=4).count(20)
+    assert next(stream) == 0
+    managed_broker.stop()
+    gevent.sleep(4.5)
+    managed_broker.start()
+    assert list(stream) == list(range(1, 20))
+    assert source.ended == ["ended"]
+    wait_until(lambda: open_streams(server) == 0)
+
+
+def test_a_stream_goes_on_at_another_server_when_its_own_stops(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    def numbers(most: int) -> Iterator[int]:
+        for number in range(amphora.current().after, most):
+            gevent.sleep(0.01)
+            yield number
+
+    servers = [make_server(), make_server()]
+    for each in servers:
+        each.add_function(numbers, resumable=True)
+    stream = make_client().stream.numbers(100)
+    assert next(stream) == 0
+    (first,) = [each for each in servers if each.running]
+    stopping = gevent.spawn(first.stop, timeout=0)
+    assert list(stream) == list(range(1, 100))
+    assert stream.received == 100
+    stopping.get()
+
+
+def test_a_stream_whose_rest_nobody_begins_is_lost_in_time(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(amphora.current().after, 5)
+        gevent.sleep(60)
+
+    server = make_server()
+    server.add_function(numbers, resumable=True)
+    client = make_client(timeout=1.0)
+    stream = client.stream.numbers()
+    assert next(stream) == 0
+    wait_until(lambda: stream._call.seen == 5)
+    server.stop(timeout=0)
+    with pytest.raises(StreamLost, match=r"no result of .*numbers within 1 s") as caught:
+        list(stream)
+    assert caught.value.received == 5
+    assert client.pending == 0
+
+
+def test_a_stream_ends_with_the_worker_whose_run_it_takes(
+    make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    client = make_client()
+    client.session.endpoint.__dict__["heartbeat"] = 0.2
+    with RawServer(broker, namespace) as raw:
+        client._calls.streams._known = True
+        there = f"rpc_{namespace}_one_control"
+        raw.channel.exchange_declare(f"rpc_{namespace}_control")
+        raw.channel.queue_declare(there, exclusive=True)
+        raw.consume(there)
+        stream = client.stream.two()
+        request = receive_stream(raw)
+        for worker in ("one", "two"):
+            raw.respond(
+                request,
+                b"",
+                headers={"x-amphora-run": worker},
+                message_type="started",
+                app_id=worker,
+                reply_to=f"rpc_{namespace}_{worker}_control",
+            )
+        with pytest.raises(StreamLost, match="is gone") as caught:
+            next(stream)
+        assert caught.value.received == 0
+
+
+def test_a_request_that_comes_twice_has_two_runs_of_which_one_can_be_ended(
+    make_server: MakeServer, broker: Broker, namespace: str, source: Source
+) -> None:
+    server = make_server(source.count)
+    with RawClient(broker, namespace) as client:
+        asked = {"headers": {"x-amphora-allowed": 3}, "message_type": "stream", "message_id": "it"}
+        client.request("count", 5, **asked)
+        client.request("count", 5, **asked)
+        wait_until(lambda: client.received == 4)
+        said = [client.receive().properties for _ in range(4)]
+        runs = [(each.headers or {})["x-amphora-run"] for each in said]
+        assert len(set(runs)) == 2
+
+        def tell(kind: str, body: bytes) -> None:
+            values = {"message_type": kind, "reply_to": client.client_id}
+            exchange = f"rpc_{namespace}_control"
+            client.channel.publish(exchange, server.worker_id, Properties(**values), body)
+
+        tell("cancel", encode_cancels([Unwanted("it", 60.0, runs[0])]))
+        wait_until(lambda: source.ended == ["closed"])
+        (other,) = set(runs) - {runs[0]}
+        tell("credit", encode_credits([Credit("it", other, 9, 3, 3)]))
+        items = client.receive()
+        assert json.loads(items.body) == {"results": [3, 4]}
+        end = client.receive()
+        assert json.loads(end.body) == {"result": "the end"}
+        assert (end.properties.headers or {})["x-amphora-run"] == other
+        tell("credit", encode_credits([Credit("it", other, 9, 5, 5)]))
+        # A run that is not there is no request that is not to be begun.
+        tell("cancel", encode_cancels([Unwanted("it", 60.0, "gone")]))
+        client.request("count", 0, **asked)
+        assert client.receive().properties.message_type == "started"
+    wait_until(lambda: open_streams(server) == 0)
+
+
+def test_a_stream_that_ignores_its_request_says_so_and_is_over(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    def ignoring() -> Iterator[int]:
+        yield 1
+        raise amphora.IgnoreRequest
+
+    server = make_server(ignoring)
+    stream = make_client().stream.ignoring()
+    assert next(stream) == 1
+    with pytest.raises(WrongResult, match="has ignored the request, which no other server"):
+        next(stream)
+    wait_until(lambda: open_streams(server) == 0 and server.running == 0)
+
+
+def test_the_end_of_a_stream_does_not_travel_with_other_answers(
+    make_server: MakeServer, broker: Broker, namespace: str, source: Source
+) -> None:
+    make_server(source.count, add)
+    with RawClient(broker, namespace) as client:
+        takes = {"x-amphora-takes": "batch"}
+        client.request("count", 0, headers=takes, message_type="stream")
+        client.request("count", 0, headers=takes, message_type="stream")
+        kinds = [client.receive().properties for _ in range(4)]
+        ends = [each for each in kinds if each.message_type is None]
+        assert [(each.headers or {})["x-amphora-seq"] for each in ends] == [1, 1]
+
+
+def test_strangers_cannot_grow_memory_cross_streams_or_keep_one_alive(
+    make_server: MakeServer, broker: Broker, namespace: str, source: Source
+) -> None:
+    server = make_server(source.count)
+    with RawClient(broker, namespace) as reader, RawClient(broker, namespace) as stranger:
+        asked = reader.request(
+            "count", 1000, headers={"x-amphora-allowed": 3}, message_type="stream"
+        )
+        started = reader.receive()
+        run = (started.properties.headers or {})["x-amphora-run"]
+        assert json.loads(reader.receive().body) == {"results": [0, 1, 2]}
+        exchange = f"rpc_{namespace}_control"
+
+        def say(who: RawClient, *credits: Any, body: bytes | None = None) -> None:
+            values = {"message_type": "credit", "reply_to": who.client_id}
+            encoded = encode_credits(credits) if body is None else body
+            who.channel.publish(exchange, server.worker_id, Properties(**values), encoded)
+
+        say(stranger, Credit(asked, run, 100, 3))
+        say(reader, Credit(asked, "another run", 100, 3))
+        say(reader, Credit("another", run, 100, 3))
+        say(reader, Credit(asked, run, -5, -5))
+        say(reader, Credit(asked, run, 3, 1000))
+        say(reader, body=b'[["x"]]')
+        say(reader, body=b"\xff")
+        say(reader, *[Credit(asked, run, 3, 0)] * 501)
+        gevent.sleep(0.2)
+        assert source.yielded == 3
+        # The first ones have been sent again meanwhile: the count stood still.
+        while reader.received:
+            assert json.loads(reader.receive().body) == {"results": [0, 1, 2]}
+        say(reader, Credit(asked, run, 5, 3))
+        assert json.loads(reader.receive().body) == {"results": [3, 4]}
+        # What was not taken is sent again when the count stands still.
+        say(reader, Credit(asked, run, 5, 3))
+        say(reader, Credit(asked, run, 5, 3))
+        again = reader.receive()
+        assert json.loads(again.body) == {"results": [3, 4]}
+        assert (again.properties.headers or {})["x-amphora-seq"] == 4
+
+
+@pytest.mark.parametrize("serializer", [JSON, MSGPACK])
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 100])
+def test_items_that_travel_together_are_read_one_by_one(serializer: Serializer, count: int) -> None:
+    from amphora.rpc.contract.bodies import Response
+
+    values = [{"n": [number, None, "x" * number]} for number in range(count)]
+    encoded = [serializer.encode(Response(result=value)) for value in values]
+    assert split_items(serializer, join_items(serializer, encoded)) == values
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"results": 5}', b"\x81"])
+def test_items_that_cannot_be_read_are_a_value_error(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        split_items(JSON, body)
+
+
+def test_describe_and_the_counters_know_streams(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    server = make_server(source.count)
+    client: AmqpRpcClient = make_client()
+    assert list(client.stream.count(3)) == [0, 1, 2]
+    wait_until(lambda: server.processed == 1)
+    assert server.statistics.functions["count"].count == 1

@@ -1,0 +1,42 @@
+"""Responses that the broker does not confirm, as the node of their queue is frozen or cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from amphora import AmqpRpcClient, AmqpRpcServer, testing
+from tests.support.rpc import add
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def broker() -> Iterator[testing.Broker]:
+    with testing.Broker() as broker:
+        yield broker
+
+
+@pytest.mark.parametrize(("nodes", "answers"), [(1, 1), (2, 2)])
+def test_where_there_are_several_nodes_an_unconfirmed_response_is_sent_again(
+    broker: testing.Broker, namespace: str, nodes: int, answers: int
+) -> None:
+    url = "amqp://" + ",".join([f"127.0.0.1:{broker.port}"] * nodes) + "/"
+    with (
+        AmqpRpcServer(namespace, url=url) as server,
+        AmqpRpcClient(namespace, url=broker.url, timeout=20) as client,
+    ):
+        server.add_function(add)
+        server.serve()
+        assert client.call.add(1, 2) == 3
+        wait_until(lambda: not server._worker.underway.unconfirmed)
+        # The request's own, and that of the response.
+        broker.eat_confirms(2)
+        assert client.call.add(3, 4) == 7
+        assert server._worker.underway.unconfirmed == 1
+        wait_until(lambda: client.unexpected_responses == answers - 1)
+        if nodes > 1:
+            # The second one is confirmed, and settles the matter.
+            wait_until(lambda: not server._worker.underway.unconfirmed)
+            assert server.session.publisher.unconfirmed <= 1
+        assert server.processed == 2

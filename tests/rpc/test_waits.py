@@ -1,0 +1,128 @@
+"""How long requests waited in the queue, told by two clocks that do not agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amphora.rpc.server.waits import LATEST_KEPT, LONGEST, MOST_CLIENTS, Waits
+
+SECOND = 1_000_000
+# Seconds: between two requests, on the way, and in the queue.
+pauses = st.floats(0, 60)
+transits = st.floats(0, 0.5)
+queueing = st.floats(0, 30)
+# By how many seconds a client's clock differs from the server's, and how fast it goes.
+shifts = st.floats(-1e6, 1e6)
+speeds = st.floats(1 - 100e-6, 1 + 100e-6)
+
+
+@dataclass
+class Simulated:
+    """A client and a server, each with a clock of its own, and the true time."""
+
+    shift: float
+    speed: float = 1.0
+    now: float = 1e6
+    waits: Waits = field(default_factory=Waits)
+
+    def request(
+        self, transit: float, queued: float, *, at_once: bool = False, limit: float | None = None
+    ) -> float | None:
+        """Send a request; return the wait that the server sees."""
+        sent = int((self.now * self.speed + self.shift) * SECOND)
+        arrived = int((self.now + transit + queued) * SECOND)
+        return self.waits.arrived("client", sent, arrived, limit, at_once=at_once)
+
+
+@given(
+    shift=shifts,
+    speed=speeds,
+    requests=st.lists(st.tuples(pauses, transits, queueing, st.booleans()), max_size=40),
+)
+def test_no_wait_is_taken_for_longer_than_it_was(
+    shift: float, speed: float, requests: list[tuple[float, float, float, bool]]
+) -> None:
+    simulated = Simulated(shift, speed)
+    for pause, transit, queued, at_once in requests:
+        simulated.now += pause
+        waited = 0.0 if at_once else queued
+        seen = simulated.request(transit, waited, at_once=at_once)
+        assert seen is None or 0 <= seen <= waited + transit + 1e-5
+
+
+def test_ten_minutes_of_overload_shorten_no_deadline() -> None:
+    simulated = Simulated(shift=-3600.0, speed=1 - 100e-6)
+    assert simulated.request(0.001, 0.0, at_once=True) == 0.0
+    for second in range(600):
+        simulated.now += 1
+        seen = simulated.request(0.001, 0.9)
+        assert seen is not None
+        assert 0.9 - 0.4 < seen <= 0.901, second
+
+
+def test_a_server_that_starts_into_a_backlog_knows_nothing_of_the_waits() -> None:
+    simulated = Simulated(shift=3600.0)
+    assert [simulated.request(0.001, 30.0 - second) for second in range(30)] == [None] * 30
+    assert (simulated.waits.known, simulated.waits.unknown) == (0, 30)
+
+
+def test_a_request_that_did_not_wait_tells_the_offset_anew() -> None:
+    simulated = Simulated(shift=0.0)
+    simulated.request(0.001, 0.0, at_once=True)
+    # The client's machine stood still for ten seconds, and its clock with it.
+    simulated.shift -= 10.0
+    simulated.request(0.001, 0.0, at_once=True)
+    seen = simulated.request(0.001, 0.5)
+    assert seen is not None
+    assert abs(seen - 0.5) < 0.01
+
+
+def test_a_request_can_show_that_the_offset_was_taken_for_too_large() -> None:
+    simulated = Simulated(shift=0.0)
+    simulated.request(0.4, 0.0, at_once=True)
+    assert simulated.request(0.001, 0.1) == 0.0
+    seen = simulated.request(0.001, 0.6)
+    assert seen is not None
+    assert abs(seen - 0.5) < 0.01
+
+
+def test_a_wait_that_cannot_be_is_forgotten() -> None:
+    simulated = Simulated(shift=0.0)
+    simulated.request(0.001, 0.0, at_once=True)
+    simulated.shift -= 100.0
+    assert simulated.request(0.001, 0.0, limit=10.0) is None
+    assert simulated.request(0.001, 0.0, limit=1000.0) is None
+
+
+def test_what_was_learnt_long_ago_is_forgotten() -> None:
+    simulated = Simulated(shift=0.0)
+    simulated.request(0.001, 0.0, at_once=True)
+    simulated.now += LONGEST + 1
+    assert simulated.request(0.001, 0.5) is None
+    assert len(simulated.waits) == 0
+
+
+def test_the_latest_waits_are_kept_for_statistics() -> None:
+    simulated = Simulated(shift=0.0)
+    simulated.request(0.0, 1.0)
+    simulated.request(0.0, 0.0, at_once=True)
+    simulated.request(0.0, 0.5)
+    waits = simulated.waits
+    assert [round(wait, 3) for wait in waits.latest] == [0.0, 0.5]
+    assert (waits.known, waits.unknown) == (2, 1)
+    for _ in range(LATEST_KEPT):
+        simulated.request(0.0, 0.25)
+    assert len(waits.latest) == LATEST_KEPT
+    assert min(waits.latest) > 0.2
+
+
+def test_clients_without_end_take_no_memory_without_end() -> None:
+    waits = Waits()
+    for number in range(MOST_CLIENTS + 10):
+        waits.arrived(str(number), 0, number, None, at_once=True)
+    assert len(waits) == MOST_CLIENTS // 2 + 10
+    assert waits.arrived("9", 0, 0, None, at_once=False) is None
+    assert waits.arrived(str(MOST_CLIENTS), MOST_CLIENTS, MOST_CLIENTS, None, at_once=False) == 0.0

@@ -1,0 +1,301 @@
+"""Keys and answers in a database, without calls."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+
+from amphora.errors import WrongRequest
+from amphora.rpc.context.call import CallContext
+from amphora.stores import PostgresStore, SqliteStore
+from amphora.stores import store as store_module
+from amphora.stores.claims import Answer, Claim, Earlier, fingerprint
+from amphora.stores.store import Store
+from amphora.wire.properties import Properties
+from tests.support.databases import Database, PostgresDatabase, store_named
+from tests.support.waiting import wait_until
+
+LEASE = 60.0
+KEEP = 600.0
+ANSWER = Answer("application/json", b'{"result":\xff}')
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[Store]:
+    """A store in a database."""
+    made = store_named(database.name)
+    yield made
+    made.close()
+
+
+def claim(key: str = "k", fingerprint: str = "f", scope: str = "s") -> Claim:
+    return Claim(scope, key, fingerprint)
+
+
+# -- keys -----------------------------------------------------------------------------------------
+
+
+def test_a_key_is_for_one_run_at_a_time(store: Store) -> None:
+    first = claim()
+    assert store.claim(first, LEASE, KEEP) is None
+    assert store.claim(claim(), LEASE, KEEP) == Earlier("f", None)
+    assert store.claim(claim(fingerprint="g"), LEASE, KEEP) == Earlier("f", None)
+    assert store.claim(claim("another key"), LEASE, KEEP) is None
+    assert store.claim(claim(scope="another scope"), LEASE, KEEP) is None
+
+
+def test_an_answer_is_kept_as_it_is(store: Store) -> None:
+    first = claim()
+    store.claim(first, LEASE, KEEP)
+    assert store.finish(first, ANSWER, KEEP)
+    assert store.claim(claim(fingerprint="g"), LEASE, KEEP) == Earlier("f", ANSWER)
+    # It is not to be changed any more.
+    assert not store.finish(first, Answer("application/json", b"other"), KEEP)
+    store.release(first)
+    store.renew([first], 0.001, 0.001)
+    assert store.claim(claim(), LEASE, KEEP) == Earlier("f", ANSWER)
+
+
+def test_a_key_that_is_released_is_free(store: Store) -> None:
+    first, second = claim(), claim(fingerprint="g")
+    store.claim(first, LEASE, KEEP)
+    store.release(second)
+    assert store.claim(second, LEASE, KEEP) is not None
+    store.release(first)
+    assert store.claim(second, LEASE, KEEP) is None
+
+
+def test_a_key_is_free_for_the_same_call_when_its_lease_is_over(store: Store) -> None:
+    first, second = claim(), claim()
+    store.claim(first, 0.01, KEEP)
+    wait_until(lambda: store.claim(second, LEASE, KEEP) is None)
+    assert not store.finish(first, ANSWER, KEEP)
+    store.release(first)
+    assert store.finish(second, ANSWER, KEEP)
+
+
+def test_a_key_whose_lease_is_over_is_not_free_for_another_call(store: Store) -> None:
+    first = claim()
+    store.claim(first, 0.001, KEEP)
+    gevent.sleep(0.01)
+    assert store.claim(claim(fingerprint="g"), LEASE, KEEP) == Earlier("f", None)
+
+
+def test_a_lease_that_is_renewed_is_not_over(store: Store) -> None:
+    first, second = claim("a"), claim("b")
+    store.claim(first, 0.2, KEEP)
+    store.claim(second, 0.2, KEEP)
+    store.renew([first], LEASE, KEEP)
+    wait_until(lambda: store.claim(claim("b"), LEASE, KEEP) is None)
+    assert store.claim(claim("a"), LEASE, KEEP) is not None
+    assert store.finish(first, ANSWER, KEEP)
+
+
+def test_an_answer_is_kept_for_its_time(
+    store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in "abc":
+        store.claim(claim(key), LEASE, KEEP)
+    first, second = claim("d"), claim("e")
+    for each in (first, second):
+        store.claim(each, LEASE, KEEP)
+        store.finish(each, ANSWER, 0.01)
+    # Also where other arguments come with the key.
+    wait_until(lambda: store.claim(claim("d", "g"), LEASE, KEEP) is None)
+    count = "SELECT count(*) FROM amphora_answers"
+    assert database.run(count) == [(5,)]
+    monkeypatch.setattr(store_module, "PURGE_PAUSE", 0.0)
+
+    def left() -> list[Any]:
+        store.claim(claim("a"), LEASE, KEEP)
+        return database.run(count)
+
+    wait_until(lambda: left() == [(4,)])
+
+
+# -- transactions ---------------------------------------------------------------------------------
+
+
+def test_a_transaction_is_done_at_its_end_or_not_at_all(store: Store, database: Database) -> None:
+    database.run("CREATE TABLE work (n integer)")
+    with store.transaction() as connection:
+        connection.execute("INSERT INTO work VALUES (1)")
+        assert database.run("SELECT n FROM work") == []
+    assert database.run("SELECT n FROM work") == [(1,)]
+
+    def work_and_raise(error: BaseException) -> None:
+        with store.transaction() as connection:
+            connection.execute("INSERT INTO work VALUES (2)")
+            raise error
+
+    for error in (ZeroDivisionError(), gevent.Timeout()):
+        with pytest.raises(type(error)):
+            work_and_raise(error)
+    assert database.run("SELECT n FROM work") == [(1,)]
+
+
+def test_connections_are_used_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MOST_IDLE", 1)
+    with store.transaction() as first:
+        pass
+    with store.transaction() as second:
+        assert second is first
+    store.close()
+    with store.transaction() as third:
+        assert third is not first
+
+
+def test_the_table_is_made_once_by_many_at_the_same_time(database: Database) -> None:
+    failures: list[BaseException] = []
+    together = threading.Barrier(4)
+
+    def claim_in_a_thread(number: int) -> None:
+        store = store_named(database.name)
+        try:
+            together.wait(20)
+            assert store.claim(claim(f"k{number}"), LEASE, KEEP) is None
+        except BaseException as error:  # noqa: BLE001 (the test shows it)
+            failures.append(error)
+        finally:
+            store.close()
+
+    threads = [threading.Thread(target=claim_in_a_thread, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+    assert database.run("SELECT count(*) FROM amphora_answers") == [(4,)]
+
+
+def test_a_forked_child_has_connections_of_its_own(store: Store) -> None:
+    with store.transaction() as connection:
+        pass
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with store.transaction() as another:
+                status = int(another is connection)
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with store.transaction() as same:
+        assert same is connection
+        same.execute("SELECT 1")
+
+
+# -- SQLite ---------------------------------------------------------------------------------------
+
+
+only_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+only_postgres = pytest.mark.parametrize("database", ["postgres"], indirect=True)
+
+
+@only_sqlite
+def test_whoever_waits_for_anothers_transaction_lets_greenlets_run(
+    store: Store, database: Database
+) -> None:
+    other = database.connect()
+    other.execute("BEGIN IMMEDIATE")
+    waiting = gevent.spawn(store.claim, claim(), LEASE, KEEP)
+    began = monotonic()
+    while monotonic() - began < 0.1:
+        gevent.sleep(0.001)
+    assert not waiting.ready()
+    other.rollback()
+    assert waiting.get(timeout=20) is None
+    other.close()
+
+
+@only_sqlite
+def test_a_transaction_of_others_is_waited_for_so_long(database: Database) -> None:
+    store = SqliteStore(database.name.removeprefix("sqlite:"), patience=0.05)
+    store.claim(claim(), LEASE, KEEP)
+    other = database.connect()
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Exception, match="database is locked"):
+        store.claim(claim("b"), LEASE, KEEP)
+    other.close()
+    assert store.claim(claim("b"), LEASE, KEEP) is None
+    store.close()
+
+
+@pytest.mark.parametrize("path", [":memory:", "", "file::memory:?cache=shared"])
+def test_a_database_in_memory_is_no_store(path: str) -> None:
+    with pytest.raises(ValueError, match="a SqliteStore needs a file"):
+        SqliteStore(path)
+
+
+# -- PostgreSQL -----------------------------------------------------------------------------------
+
+
+@only_postgres
+def test_connections_that_commit_by_themselves_are_refused(database: Database) -> None:
+    import psycopg
+
+    assert isinstance(database, PostgresDatabase)
+    dsn = database.name.removeprefix("postgres:")
+    store = PostgresStore(lambda: psycopg.connect(dsn, autocommit=True))
+    with pytest.raises(TypeError, match="without autocommit"):
+        store.claim(claim(), LEASE, KEEP)
+
+
+@only_postgres
+def test_connections_that_were_lost_are_replaced(store: Store, database: Database) -> None:
+    with store.transaction() as connection:
+        pid = connection.info.backend_pid
+    database.run(f"SELECT pg_terminate_backend({pid})")
+    with pytest.raises(Exception, match=r"terminat|closed"):
+        store.claim(claim(), LEASE, KEEP)
+    assert store.claim(claim(), LEASE, KEEP) is None
+
+
+# -- claims ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs"),
+    [
+        ("g", [1, "a"], {"x": 1, "y": 2}),
+        ("f", [1, "b"], {"x": 1, "y": 2}),
+        ("f", ["a", 1], {"x": 1, "y": 2}),
+        ("f", [1, "a"], {"x": 2, "y": 1}),
+        ("f", [1, "a", {"x": 1, "y": 2}], {}),
+        ("f", [True, "a"], {"x": 1, "y": 2}),
+        ("f", [1 << 70, "a"], {"x": 1, "y": 2}),
+        ("f", [b"a", {1: None}], {}),
+    ],
+)
+def test_other_calls_have_other_fingerprints(
+    function: str, args: list[Any], kwargs: dict[str, Any]
+) -> None:
+    assert fingerprint(function, args, kwargs) == fingerprint(function, list(args), dict(kwargs))
+    assert fingerprint(function, args, kwargs) != fingerprint("f", [1, "a"], {"x": 1, "y": 2})
+
+
+def test_the_order_of_keywords_does_not_matter() -> None:
+    one = fingerprint("f", [{"a": 1, "b": {"c": 2, "d": 3}}], {"x": 1, "y": 2})
+    assert one == fingerprint("f", [{"b": {"d": 3, "c": 2}, "a": 1}], {"y": 2, "x": 1})
+
+
+def test_a_key_belongs_to_one_login_of_one_namespace() -> None:
+    def scope(namespace: str, user: str | None) -> str:
+        call = CallContext(Properties(user_id=user), namespace, "w")
+        return Claim.of(call, "k").scope
+
+    scopes = {scope("a", None), scope("a", "b"), scope("a", "b/c"), scope("a/b", None)}
+    assert len(scopes) == 4
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, 17, b"\xff", ["k"]])
+def test_what_another_client_sends_as_a_key_is_checked(key: Any) -> None:
+    call = CallContext(Properties(headers={"x-amphora-key": key}), "a", "w")
+    with pytest.raises(WrongRequest, match="a key must be a text of 1 to 255 bytes"):
+        assert call.key

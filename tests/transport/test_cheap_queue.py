@@ -1,0 +1,96 @@
+"""A queue that holds no work, on a connection to a scripted broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from amphora import Session
+from amphora.errors import ChannelClosed, ConnectionLost
+from amphora.transport.cheap_queue import CheapQueue
+from amphora.transport.consumer import Consumer
+from amphora.wire.codec import methods
+from tests.support.peer import Conversation
+from tests.transport.dialogue import connected
+
+
+class Watched(CheapQueue):
+    """A queue that was made before, and notes when it hears that it is gone."""
+
+    def __init__(self) -> None:
+        super().__init__("mine", None, expires=60.0)
+        self._made = True
+        self.was_gone = False
+
+    def gone(self) -> None:
+        self.was_gone = True
+
+
+def say_that_there_is_no_queue(peer: Conversation) -> None:
+    peer.open_channel(1)
+    peer.expect(methods.Queue.Declare, channel=1, queue="mine", passive=True)
+    text = "NOT_FOUND - no queue 'mine' in vhost '/'"
+    peer.send(1, methods.Channel.Close(404, text, 50, 10))
+    peer.expect(methods.Channel.CloseOk, channel=1)
+    peer.open_channel(1)
+    peer.expect(methods.Queue.Declare, channel=1, queue="mine", passive=False)
+
+
+def test_a_queue_is_gone_when_it_could_be_declared_anew() -> None:
+    def script(peer: Conversation) -> None:
+        say_that_there_is_no_queue(peer)
+        peer.send(1, methods.Queue.DeclareOk("mine", 0, 0))
+        peer.answer_close()
+
+    queue = Watched()
+    with connected(script) as connection:
+        queue.restore(connection)
+    assert queue.was_gone
+
+
+def test_a_node_that_can_declare_nothing_is_not_believed_that_a_queue_is_gone() -> None:
+    """It may be cut off from the others, and not know of the queue."""
+
+    def script(peer: Conversation) -> None:
+        say_that_there_is_no_queue(peer)
+        peer.expect(methods.Channel.Close, channel=1)
+        peer.answer_close()
+
+    queue = Watched()
+    with connected(script, method_timeout=2.0) as connection:
+        with pytest.raises(ConnectionLost, match="no answer"):
+            queue.restore(connection)
+        assert not queue.was_gone
+
+
+def test_a_queue_that_cannot_be_consumed_is_looked_for_again() -> None:
+    """As when its node stops just then: the queue is replaced, and not tried for ever."""
+
+    def script(peer: Conversation) -> None:
+        peer.open_channel(1)
+        peer.expect(methods.Queue.Declare, channel=1, queue="mine", passive=True)
+        peer.send(1, methods.Queue.DeclareOk("mine", 0, 0))
+        peer.expect(methods.Basic.Qos, channel=1)
+        peer.send(1, methods.Basic.QosOk())
+        peer.expect(methods.Basic.Consume, channel=1, queue="mine")
+        text = "NOT_FOUND - queue 'mine' in vhost '/' process is stopped by supervisor"
+        for asked, passive in (("mine", True), ("mine.2", False)):
+            peer.send(1, methods.Channel.Close(404, text, 60, 20))
+            peer.expect(methods.Channel.CloseOk, channel=1)
+            peer.open_channel(1)
+            peer.expect(methods.Queue.Declare, channel=1, queue=asked, passive=passive)
+        peer.send(1, methods.Queue.DeclareOk("mine.2", 0, 0))
+        peer.expect(methods.Basic.Qos, channel=1)
+        peer.send(1, methods.Basic.QosOk())
+        consume = peer.expect(methods.Basic.Consume, channel=1, queue="mine.2")
+        peer.send(1, methods.Basic.ConsumeOk(consume.consumer_tag))
+        peer.expect(methods.Channel.Close, channel=1)
+        peer.send(1, methods.Channel.CloseOk())
+        peer.answer_close()
+
+    with Session() as session, connected(script) as connection:
+        consumer = Consumer(session.consuming, Watched(), lambda _: None, prefetch=1)
+        with pytest.raises(ChannelClosed, match="stopped by supervisor"):
+            consumer.restore(connection)
+        consumer.restore(connection)
+        assert consumer.queue == "mine.2"
+        consumer.close()
