@@ -28,7 +28,16 @@ import gevent
 
 from amphora import AmphoraError, AmqpRpcClient, AmqpRpcServer, testing
 from amphora.rpc.functions.terms import Ack
-from tests.faults.ledger import HUNG_AFTER, Allowed, Ended, Ledger, answer_to, broken_promises
+from tests.faults import whole
+from tests.faults.ledger import (
+    HUNG_AFTER,
+    SLACK,
+    Allowed,
+    Ended,
+    Ledger,
+    answer_to,
+    broken_promises,
+)
 from tests.faults.proxy import Proxy
 from tests.support.cluster import Cluster
 from tests.support.processes import PythonProcess
@@ -50,7 +59,7 @@ QUIET = 12.0
 # Seconds that the last handlers may take.
 STOP = 5.0
 # Seconds that callers go on after an outage that ends the case, at most.
-FIRST_ANSWER = 10.0
+FIRST_ANSWER = whole(10.0, 10.0 * SLACK)
 
 
 class Rig:
