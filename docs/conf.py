@@ -56,14 +56,17 @@ graphviz_dot_args = [
 # Every reference to a name of amphora's own has to be found (-n). Those of others would need
 # their inventories from the network, and are left as text.
 OTHERS = sorted(
-    {*sys.stdlib_module_names, "click", "gevent", "greenlet", "msgspec", "pamqp", "rich"}
+    {
+        *sys.stdlib_module_names,
+        *("click", "gevent", "greenlet", "msgspec", "pamqp", "prometheus_client", "rich"),
+    }
 )
 BUILTINS = sorted(name for name in dir(builtins) if not name.startswith("_"))
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(map(re.escape, OTHERS))})(\..*)?"),
     ("py:.*", rf"({'|'.join(BUILTINS)})"),
     # Signatures name types that are not for import, and type variables.
-    ("py:class", r"amphora\.(broker|errors|rpc|stores|transport|wire)\..*"),
+    ("py:class", r"amphora\.(broker|errors|rpc|stores|telemetry|transport|wire)\..*"),
     ("py:class", r"P|P\.args|P\.kwargs|R"),
 ]
 

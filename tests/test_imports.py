@@ -22,8 +22,12 @@ ALLOWED = {
     "broker": {"net", "wire", "errors"},
     "arpc": {"rpc", "transport", "net", "wire", "errors"},
     "stores": {"rpc", "net", "errors"},
+    "telemetry": {"rpc", "transport", "net", "wire", "errors"},
     "testing": {"rpc", "transport", "broker", "net", "wire", "errors"},
-    "cli": {"testing", "arpc", "rpc", "transport", "broker", "net", "wire", "errors"},
+    "cli": {
+        *("telemetry", "testing", "arpc", "rpc"),
+        *("transport", "broker", "net", "wire", "errors"),
+    },
 }
 # The package's own names, as in `from amphora import Session`: for what is above the others.
 ALLOWED["__init__"] = {"arpc", "stores", "rpc", "transport", "wire", "errors"}
@@ -65,7 +69,10 @@ NO_INPUT_OR_OUTPUT = {
 # What pyproject.toml has installed with amphora; pytest is there where its plugin is used.
 NEEDED = {"click", "gevent", "msgspec", "pamqp"}
 # What only one file imports, which is imported only where it is installed.
-OPTIONAL = {"rich": Path("cli", "styled.py")}
+OPTIONAL = {
+    "prometheus_client": Path("telemetry", "exposition.py"),
+    "rich": Path("cli", "styled.py"),
+}
 PAMQP_FILE = Path("wire", "codec.py")
 
 DESIGN = ROOT / "docs" / "reference" / "design.rst"

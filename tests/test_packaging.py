@@ -9,6 +9,7 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +131,7 @@ def test_the_metadata_is_valid_and_says_what_is_needed(built: Built) -> None:
         "msgspec",
         "pamqp",
     }
-    assert set(metadata.provides_extra or ()) == {"pydantic", "rich"}
+    assert set(metadata.provides_extra or ()) == {"metrics", "pydantic", "rich"}
     assert (metadata.description or "").startswith("# amphora")
 
 
@@ -139,8 +140,8 @@ def test_the_oldest_dependencies_that_are_allowed_are_those_that_are_tested() ->
     tox.read(ROOT / "tox.ini")
     tested = [Requirement(line) for line in tox["testenv:oldest"]["deps"].split()]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    allowed = map(Requirement, [*project["dependencies"], *extras["pydantic"], *extras["rich"]])
+    extras = project["optional-dependencies"].values()
+    allowed = map(Requirement, [*project["dependencies"], *chain.from_iterable(extras)])
     bounds = {each.name: SpecifierSet(str(each.specifier).replace(">=", "==")) for each in allowed}
     assert {each.name: each.specifier for each in tested} == bounds
 

@@ -1,0 +1,82 @@
+"""The metrics that there are: their names, kinds, labels, and how those of processes are added."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+# The label for functions that there are not, of which strangers can make up any number.
+OTHER = "_OTHER"
+
+# The upper bounds of the buckets of durations, in seconds.  They contain those of OpenTelemetry
+# (https://opentelemetry.io/docs/specs/semconv/rpc/rpc-metrics/), and go on up to a call's default
+# timeout.  Calls in one data centre take a millisecond or two.
+BUCKETS = (
+    *(0.0005, 0.001, 0.0025),
+    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    *(30.0, 60.0),
+)
+
+
+class Family(NamedTuple):
+    """One metric.
+
+    Attributes:
+        kind: "counter" and "histogram" only grow, and outlive their process; a "gauge" says what
+            is now.
+        help: what it says, in one line.
+        labels: the names of its labels.
+        largest: of the values of several processes, take the largest and not the sum.
+    """
+
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ("namespace",)
+    largest: bool = False
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers one value of it has.
+
+        Those of a histogram are how many values came into each bucket, how many were above all
+        buckets, and the sum of the values.
+        """
+        return len(BUCKETS) + 2 if self.kind == "histogram" else 1
+
+
+_CALL = ("rpc_method", "rpc_status_code")
+
+FAMILIES = {
+    "rpc_server_call_duration_seconds": Family(
+        "histogram", "How long servers took for a call, from its begin to its answer", _CALL
+    ),
+    "rpc_client_call_duration_seconds": Family(
+        "histogram", "How long a call took for its caller, from the call to its result", _CALL
+    ),
+    "amphora_queue_wait_seconds": Family(
+        "histogram", "How long requests waited in their queue, where that is known"
+    ),
+    "amphora_queue_wait_unknown_total": Family(
+        "counter", "Requests of which it is not known how long they waited in their queue"
+    ),
+    "amphora_redelivered_total": Family("counter", "Requests that came to a server once more"),
+    "amphora_expired_total": Family(
+        "counter", "Requests that were not begun because their time was over"
+    ),
+    "amphora_cancelled_total": Family(
+        "counter", "Requests that were not begun, or ended, because their caller had gone away"
+    ),
+    "amphora_poison_total": Family(
+        "counter", "Requests that were given up because they ended their worker each time"
+    ),
+    "amphora_reconnects_total": Family("counter", "Connections to the broker made anew", ()),
+    "amphora_in_flight": Family("gauge", "Requests that servers have in progress"),
+    "amphora_concurrency": Family("gauge", "Requests that servers handle at once, at most"),
+    "amphora_pending": Family("gauge", "Calls of clients that have not ended"),
+    "amphora_unconfirmed": Family("gauge", "Messages that the broker has not confirmed", ()),
+    "amphora_connected": Family("gauge", "Sessions that are connected to the broker", ()),
+    "amphora_sessions": Family("gauge", "Sessions that are in use", ()),
+    # All processes ask about the same queue.
+    "amphora_queue_messages": Family(
+        "gauge", "Requests that wait in the queue of a namespace", largest=True
+    ),
+}
