@@ -339,10 +339,18 @@ class Link:
             self._drop(connection.error or ConnectionLost("the connection ended"))
 
     def _begin(self, connection: Connection) -> None:
-        log.info("%s: connected to %s", self.name, connection.peer)
-        self.connects += 1
-        if self.error is not None:
+        if self.error is None:
+            log.info("%s: connected to %s", self.name, connection.peer)
+        else:
             self.restored_at = monotonic()
+            log.info(
+                "%s: connected%s to %s after %s",
+                self.name,
+                " again" if self.connects else "",
+                connection.peer,
+                shown_duration(self.restored_at - self.lost_at),
+            )
+        self.connects += 1
         connection.on_closed = self._wake_keeper
         connection.on_blocked = self._changed
         connection.on_room = self._changed
@@ -480,6 +488,16 @@ class Link:
         self._due.clear()
         restorers, self._restorers = self._restorers, {}
         gevent.killall(list(restorers.values()), block=False)
+
+
+def shown_duration(seconds: float) -> str:
+    """Return a duration for people: as exact as is of interest."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _is_refusal(error: AmphoraError) -> bool:

@@ -11,7 +11,7 @@ from gevent.event import Event
 from amphora import Session, testing
 from amphora.errors import ChannelClosed, ConnectionLost
 from amphora.transport.connection import Connection
-from amphora.transport.link import Restorable
+from amphora.transport.link import Restorable, shown_duration
 from tests.support.peer import Conversation, ScriptedPeer
 from tests.support.waiting import wait_until
 
@@ -154,3 +154,8 @@ def test_who_waits_for_a_link_in_vain_goes_on_at_the_timeout_and_watches_no_more
     watchers = list(link._watchers)
     link.wait_until(lambda: False, 0.01)
     assert link._watchers == watchers
+
+
+def test_how_long_a_broker_was_away_is_told_as_exactly_as_is_of_interest() -> None:
+    told = [shown_duration(seconds) for seconds in (0.04, 9.94, 12.3, 119.0, 125.0, 7500.0)]
+    assert told == ["0.0 s", "9.9 s", "12 s", "119 s", "2 min", "2 h 5 min"]
