@@ -107,9 +107,10 @@ def ping(settings: Settings, namespace: str, worker: str | None, timeout: float)
 def stats(settings: Settings, namespace: str, worker: str | None, timeout: float) -> int:
     """Show what the workers have done: calls, errors, durations.
 
-    "cancelled" and "expired" count requests whose caller had gone away, or whose time was over.
-    "between" is the mean of the last ten times between two requests.  Durations of a function
-    are those of its latest 1000 calls.  Waits are the time that requests spent in the queue: of how
+    "expected" counts exceptions that their function declares, "errors" the others.  "cancelled" and
+    "expired" count requests whose caller had gone away, or whose time was over.  "between" is the
+    mean of the last ten times between two requests.  Durations of a function are those of its
+    latest 1000 calls.  Waits are the time that requests spent in the queue: of how
     many it is known, of how many it is not, and the latest 1000 that are known.  --json prints
     {"worker": ..., "result": {...}} with everything, durations in seconds.
     """
@@ -118,7 +119,7 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
         show_table(
             (
                 *("worker", "host", ">pid", ">up", ">in progress", ">calls", ">errors"),
-                *(">cancelled", ">expired", ">between"),
+                *(">expected", ">cancelled", ">expired", ">between"),
             ),
             [worker_row(reply.value) for reply in replies.good],
         )
@@ -136,6 +137,7 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
                 name,
                 each["count"],
                 each["errors"],
+                each.get("expected", "-"),
                 *(seconds(each[key]) for key in DURATIONS),
             )
             for reply in replies.good
@@ -143,7 +145,9 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
         ]
         if rows:
             click.echo()
-        show_table(("worker", "function", ">calls", ">errors", ">p50", ">p95", ">p99"), rows)
+        show_table(
+            ("worker", "function", ">calls", ">errors", ">expected", ">p50", ">p95", ">p99"), rows
+        )
     return replies.exit_code
 
 
@@ -156,9 +160,10 @@ def worker_row(value: dict[str, Any]) -> tuple[object, ...]:
         value["pid"],
         seconds(value["uptime"]),
         f"{value['in_flight']}/{value['concurrency']}",
-        value["processed"] + value["exceptions"],
+        value["processed"] + value["exceptions"] + value.get("expected", 0),
         value["exceptions"],
         # Older workers do not tell.
+        value.get("expected", "-"),
         value.get("cancelled", "-"),
         value.get("expired", "-"),
         seconds(sum(waits) / len(waits) if waits else None),

@@ -63,6 +63,7 @@ def frame(namespace: str, before: Sample, now: Sample) -> dict[str, Any]:
             "calls": calls(stats),
             "errors": stats["exceptions"],
             # None of older workers, which do not tell.
+            "expected": stats.get("expected"),
             "cancelled": stats.get("cancelled"),
             "expired": stats.get("expired"),
             "queue_wait": stats.get("queue_wait"),
@@ -93,7 +94,7 @@ def frame(namespace: str, before: Sample, now: Sample) -> dict[str, Any]:
 
 def calls(stats: dict[str, Any]) -> int:
     """Return how many requests a worker has answered."""
-    return int(stats.get("processed", 0) + stats.get("exceptions", 0))
+    return sum(int(stats.get(name, 0)) for name in ("processed", "exceptions", "expected"))
 
 
 def longest(durations: Any) -> float | None:

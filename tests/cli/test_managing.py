@@ -83,7 +83,7 @@ def test_older_workers_do_not_tell_what_was_cancelled() -> None:
     numbers = {"processed": 2, "exceptions": 1, "uptime": 5.0, "wait_times": []}
     about = {"wid": "math-1", "host": "web1", "pid": 7, "in_flight": 0, "concurrency": 100}
     row = worker_row({**about, **numbers})
-    assert row == ("math-1", "web1", 7, "5 s", "0/100", 3, 1, "-", "-", "-")
+    assert row == ("math-1", "web1", 7, "5 s", "0/100", 3, 1, "-", "-", "-", "-")
 
 
 def test_describe_shows_the_same_offers_once(

@@ -15,17 +15,33 @@ from amphora.rpc.server.statistics import (
     Statistics,
 )
 
+NO_CALLS = {"count": 0, "errors": 0, "expected": 0}
+
 
 def test_a_function_that_was_never_called_has_no_durations() -> None:
     numbers = FunctionStatistics().summary()
-    assert numbers == {"count": 0, "errors": 0, "p50": None, "p95": None, "p99": None}
+    assert numbers == {
+        "count": 0,
+        "errors": 0,
+        "expected": 0,
+        "p50": None,
+        "p95": None,
+        "p99": None,
+    }
 
 
 def test_one_call_is_all_percentiles() -> None:
     function = FunctionStatistics()
     function.record(0.25, failed=True)
     numbers = function.summary()
-    assert numbers == {"count": 1, "errors": 1, "p50": 0.25, "p95": 0.25, "p99": 0.25}
+    assert numbers == {
+        "count": 1,
+        "errors": 1,
+        "expected": 0,
+        "p50": 0.25,
+        "p95": 0.25,
+        "p99": 0.25,
+    }
 
 
 def test_percentiles_are_durations_of_calls() -> None:
@@ -33,7 +49,14 @@ def test_percentiles_are_durations_of_calls() -> None:
     for number in range(101):
         function.record(100.0 - number, failed=number % 4 == 0)
     numbers = function.summary()
-    assert numbers == {"count": 101, "errors": 26, "p50": 50.0, "p95": 95.0, "p99": 99.0}
+    assert numbers == {
+        "count": 101,
+        "errors": 26,
+        "expected": 0,
+        "p50": 50.0,
+        "p95": 95.0,
+        "p99": 99.0,
+    }
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
@@ -49,6 +72,13 @@ def test_percentiles_grow_and_lie_between_the_shortest_and_the_longest(
     assert p95 is not None
     assert p99 is not None
     assert round(min(durations), 6) <= p50 <= p95 <= p99 <= round(max(durations), 6)
+
+
+def test_what_is_expected_is_no_error() -> None:
+    function = FunctionStatistics()
+    function.record(1.0, failed=True, expected=True)
+    function.record(1.0, failed=True)
+    assert (function.count, function.errors, function.expected) == (2, 1, 1)
 
 
 def test_all_calls_are_counted_and_the_latest_are_timed() -> None:
@@ -99,6 +129,7 @@ def test_the_summary_is_of_plain_values_that_can_be_sent(monkeypatch: pytest.Mon
     assert summary == {
         "processed": 3,
         "exceptions": 2,
+        "expected": 0,
         "ignored": 1,
         "cancelled": 5,
         "expired": 6,

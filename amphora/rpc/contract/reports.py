@@ -16,11 +16,14 @@ class Ping(TypedDict):
 class FunctionNumbers(TypedDict):
     """The calls of one function: how many, how many failed, how long the latest took.
 
+    What failed as its function declares (`expected`) is counted apart.
     The percentiles are None for a function that was never called.
     """
 
     count: int
     errors: int
+    # Older workers do not tell.
+    expected: NotRequired[int]
     p50: float | None
     p95: float | None
     p99: float | None
@@ -47,6 +50,7 @@ class Numbers(TypedDict):
     exceptions: int
     ignored: int
     # Older workers do not tell.
+    expected: NotRequired[int]
     cancelled: NotRequired[int]
     expired: NotRequired[int]
     queue_wait: NotRequired[WaitNumbers]

@@ -36,6 +36,8 @@ class Function:
         self.terms = terms or {}
         # The logins that may call it, None for all.
         self.allow = self.terms.get("allow")
+        # What it raises as an answer, and not because of a fault.
+        self.expected: Any = self.terms.get("expected", ())
         # Whether it may be ended while it runs, None for what the server says.  A thread cannot.
         self.cancellable = self.terms.get("cancellable") if threads is None else False
         # Whether it runs at most once, and its requests are acknowledged before it begins.
@@ -126,6 +128,11 @@ class Functions:
             raise ValueError(f"{self.namespace} has a function {name!r} already")
         threads = self._threads if terms.get("threadpool") else None
         self._functions[name] = Function(name, handler, threads, checked_terms(terms))
+
+    def expects(self, name: str, error: BaseException) -> bool:
+        """Return whether an exception is an answer of a function, and no fault."""
+        function = self._functions.get(name)
+        return function is not None and isinstance(error, function.expected)
 
     def find(self, name: str) -> Function:
         """Return the function of that name.

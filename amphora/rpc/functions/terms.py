@@ -31,6 +31,9 @@ class Terms(TypedDict, total=False):
         ack: when a request is acknowledged: "done", when its answer is confirmed, or "early",
             before the function begins.  Then it runs at most once: a request that may have been
             begun before is not begun, and its caller gets `ServerLost`.
+        expected: exceptions that are answers rather than faults, such as a NotFound.  They reach
+            the caller without a traceback, are logged in one line, and are counted apart from
+            errors; `on_error` is not called.
     """
 
     threadpool: bool
@@ -39,6 +42,7 @@ class Terms(TypedDict, total=False):
     resumable: bool
     idempotent: bool
     ack: Ack
+    expected: type[Exception] | tuple[type[Exception], ...]
 
 
 def checked_terms(terms: Terms) -> Terms:
@@ -54,9 +58,22 @@ def checked_terms(terms: Terms) -> Terms:
     ack = terms.get("ack", "done")
     if ack not in get_args(Ack):
         raise ValueError(f'ack must be "done" or "early", not {ack!r:.100}')
+    checked = terms.copy()
     allow: Any = terms.get("allow")
-    if allow is None:
-        return terms
-    if isinstance(allow, str) or not all(isinstance(login, str) for login in allow):
-        raise TypeError(f"allow must be a set of logins, not {allow!r:.100}")
-    return {**terms, "allow": frozenset(allow)}
+    if allow is not None:
+        if isinstance(allow, str) or not all(isinstance(login, str) for login in allow):
+            raise TypeError(f"allow must be a set of logins, not {allow!r:.100}")
+        checked["allow"] = frozenset(allow)
+    if "expected" in terms:
+        checked["expected"] = _exceptions(terms["expected"])
+    return checked
+
+
+def _exceptions(expected: Any) -> tuple[type[Exception], ...]:
+    types: tuple[Any, ...] = expected if isinstance(expected, tuple) else (expected,)
+    for each in types:
+        if not (isinstance(each, type) and issubclass(each, Exception)):
+            raise TypeError(
+                f"expected must be a class of exceptions or a tuple of them, not {each!r:.100}"
+            )
+    return types

@@ -66,6 +66,8 @@ class Failure(NamedTuple):
     error: BaseException
     # False if its class failed to give a text, so that log handlers do not try again.
     legible: bool = True
+    # True if the function declares that it raises such.
+    expected: bool = False
 
 
 class Answer(NamedTuple):
@@ -163,12 +165,15 @@ class Executor:
             return None
         seconds = monotonic() - began
         answer, failed = self._answer(call.function, response, failure, delivery.properties)
-        if failed:
+        expected = answer.failure is not None and answer.failure.expected
+        if expected:
+            self._statistics.expected += 1
+        elif failed:
             self._statistics.exceptions += 1
         else:
             self._statistics.processed += 1
         if call.known:
-            self._statistics.finished(call.function, seconds, failed)
+            self._statistics.finished(call.function, seconds, failed, expected)
         return answer
 
     def _answer(
@@ -252,11 +257,12 @@ class Executor:
             if not call.begun and isinstance(error, AmphoraError) and travels(error):
                 # Of amphora itself, or of middleware.
                 return Response(exception=error_body(error)), None
-            body, legible = self._describe(error, inline)
+            expected = call.begun and self._functions.expects(function, error)
+            body, legible = self._describe(error, inline, traced=not expected)
             if isinstance(error, GreenletExit):
                 return Response(exception=body), None
             what = f"raised {type(error).__name__}"
-            return Response(exception=body), Failure(function, what, error, legible)
+            return Response(exception=body), Failure(function, what, error, legible, expected)
 
     def _serve(
         self, call: CallContext, once: Callable[[], None] | None, outlet: Outlet | None
@@ -313,17 +319,20 @@ class Executor:
         program's code raises is printed, and it may switch greenlets.
         """
         name, error = failure.function, failure.error
+        if failure.expected:
+            tell(_inform, "%s: %s %s, as expected", (self._owner, name, failure.what))
+            return
         if self.on_error is not None:
             tell(self.on_error, name, error)
         shown = error if failure.legible else None
         tell(_warn, "%s: %s %s", (self._owner, name, failure.what), shown)
 
-    def _describe(self, error: BaseException, inline: bool) -> tuple[ErrorBody, bool]:
+    def _describe(self, error: BaseException, inline: bool, traced: bool) -> tuple[ErrorBody, bool]:
         """Return a handler's exception as it is sent, and whether its class gave a text."""
         patience = gevent.Timeout(DESCRIBE_TIMEOUT)
         try:
             with patience:
-                text = _remote_traceback(error) if self._tracebacks else ""
+                text = _remote_traceback(error) if self._tracebacks and traced else ""
                 return raised_body(error, text), True
         except (GreenletExit, KeyboardInterrupt):
             raise
@@ -388,6 +397,10 @@ def no_answer(properties: Properties) -> Answer:
     """Return the answer that says, by its message type, that no answer will come."""
     serializer = _serializer_for(properties)
     return Answer(serializer.encode(Response(result=None)), serializer.content_type)
+
+
+def _inform(text: str, args: tuple[str, ...]) -> None:
+    logger.info(text, *args)
 
 
 def _warn(text: str, args: tuple[str, ...], error: BaseException | None) -> None:

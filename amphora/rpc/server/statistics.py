@@ -25,25 +25,39 @@ def percentiles(durations: Iterable[float]) -> tuple[float | None, ...]:
 
 
 class FunctionStatistics:
-    """Calls of one function: how many, how many failed, how long the latest took."""
+    """Calls of one function: how many, how many failed, how long the latest took.
 
-    __slots__ = ("_durations", "count", "errors")
+    Exceptions that the function declares as `expected` are counted apart from `errors`.
+    """
+
+    __slots__ = ("_durations", "count", "errors", "expected")
 
     def __init__(self) -> None:
         self.count = 0
         self.errors = 0
+        self.expected = 0
         self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
 
-    def record(self, seconds: float, failed: bool) -> None:
+    def record(self, seconds: float, failed: bool, expected: bool = False) -> None:
         """Count a call."""
         self.count += 1
-        self.errors += failed
+        if expected:
+            self.expected += 1
+        else:
+            self.errors += failed
         self._durations.append(seconds)
 
     def summary(self) -> FunctionNumbers:
         """Return the numbers as plain values; durations are seconds."""
         p50, p95, p99 = percentiles(self._durations)
-        return {"count": self.count, "errors": self.errors, "p50": p50, "p95": p95, "p99": p99}
+        return {
+            "count": self.count,
+            "errors": self.errors,
+            "expected": self.expected,
+            "p50": p50,
+            "p95": p95,
+            "p99": p99,
+        }
 
 
 class Statistics:
@@ -52,6 +66,7 @@ class Statistics:
     Attributes:
         processed: how many requests were answered with a result.
         exceptions: how many were answered with an exception.
+        expected: how many were answered with an exception that their function declares.
         ignored: how many were ignored by their handler.
         cancelled: how many were not begun, or ended, because their caller had gone away.
         expired: how many were not begun because their time was over.
@@ -64,6 +79,7 @@ class Statistics:
     def __init__(self) -> None:
         self.processed = 0
         self.exceptions = 0
+        self.expected = 0
         self.ignored = 0
         self.cancelled = 0
         self.expired = 0
@@ -84,12 +100,12 @@ class Statistics:
             self.wait_times.append(now - self.last_request)
         self.last_request = now
 
-    def finished(self, name: str, seconds: float, failed: bool) -> None:
+    def finished(self, name: str, seconds: float, failed: bool, expected: bool = False) -> None:
         """Count a call of a function that the server has."""
         function = self.functions.get(name)
         if function is None:
             function = self.functions[name] = FunctionStatistics()
-        function.record(seconds, failed)
+        function.record(seconds, failed, expected)
 
     def summary(self) -> Numbers:
         """Return everything as plain values; durations are seconds."""
@@ -98,6 +114,7 @@ class Statistics:
         return {
             "processed": self.processed,
             "exceptions": self.exceptions,
+            "expected": self.expected,
             "ignored": self.ignored,
             "cancelled": self.cancelled,
             "expired": self.expired,
