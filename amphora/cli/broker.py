@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import signal
 
 import click
@@ -11,8 +10,9 @@ import gevent
 from gevent.event import Event
 
 from amphora.cli.failures import Exit, Failure
-from amphora.cli.settings import LOG_FORMAT, examples
+from amphora.cli.settings import examples
 from amphora.net.address import address
+from amphora.telemetry.logs import set_up
 
 LOOPBACK = "127.0.0.1"
 LOCALHOST = "localhost"
@@ -101,8 +101,7 @@ def broker(
     # Imported here, or every command and every worker would load it.
     from amphora.broker.server import Server
 
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format=LOG_FORMAT)
+    set_up("info" if verbose else "warning")
     server = Server(
         host=LOCALHOST if host is None else host,
         port=port,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +12,12 @@ import click
 
 from amphora.cli.failures import settings_errors
 from amphora.errors import ConnectionLost
+from amphora.telemetry.logs import set_up
 from amphora.transport.link import Link
 from amphora.transport.session import Session
 from amphora.transport.words import utf8_word
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-LOG_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
 
 @dataclass
@@ -81,7 +79,7 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
 def _debug(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     _remember(context, parameter, value)
     if value:
-        logging.basicConfig(level=logging.DEBUG, format=LOG_FORMAT)
+        set_up("debug")
 
 
 def url_and_debug(command: F) -> F:

@@ -45,9 +45,13 @@ class Log:
         """Log a line of level DEBUG; `text` and `args` are as for `logging`."""
         self._note(logging.DEBUG, text, args, None)
 
-    def info(self, text: str, *args: object) -> None:
-        """Log a line of level INFO."""
-        self._note(logging.INFO, text, args, None)
+    def info(self, text: str, *args: object, fields: dict[str, Any] | None = None) -> None:
+        """Log a line of level INFO.
+
+        Args:
+            fields: the same as data, for handlers that want that: the record's `fields`.
+        """
+        self._note(logging.INFO, text, args, None, fields)
 
     def warning(self, text: str, *args: object, error: BaseException | None = None) -> None:
         """Log a line of level WARNING, with the traceback of `error` if it is given."""
@@ -74,12 +78,17 @@ class Log:
         self._note(logging.WARNING, text, args, None)
 
     def _note(
-        self, level: int, text: str, args: tuple[object, ...], error: BaseException | None
+        self,
+        level: int,
+        text: str,
+        args: tuple[object, ...],
+        error: BaseException | None,
+        fields: dict[str, Any] | None = None,
     ) -> None:
         if not self._logger.isEnabledFor(level):
             return
         plain = tuple(arg if isinstance(arg, int | float) else _text(arg) for arg in args)
-        _teller().tell(_Line(self._logger, level, text, plain, error, sys._getframe(2)))
+        _teller().tell(_Line(self._logger, level, text, plain, error, sys._getframe(2), fields))
 
 
 class _Line:
@@ -93,6 +102,7 @@ class _Line:
         args: tuple[object, ...],
         error: BaseException | None,
         frame: FrameType,
+        fields: dict[str, Any] | None,
     ) -> None:
         self._logger = logger
         self._level = level
@@ -102,6 +112,7 @@ class _Line:
         code = frame.f_code
         self._where = code.co_filename, frame.f_lineno, code.co_name
         self._time = time()
+        self._fields = fields
 
     def hand_over(self) -> None:
         """Give the line to the program's handlers; whatever they raise ends here."""
@@ -117,6 +128,7 @@ class _Line:
                 self._args,
                 None if error is None else (type(error), error, error.__traceback__),
                 function,
+                None if self._fields is None else {"fields": self._fields},
             )
             record.created = self._time
             record.msecs = self._time % 1 * 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from amphora import AmqpRpcClient
+from amphora import AmqpRpcClient, WrongRequest
 from amphora.cli.failures import Exit
 from tests.cli.conftest import (
     PROGRAMS,
@@ -155,6 +156,37 @@ def test_a_worker_of_arpcs_is_served_though_it_loops_at_its_end(
     assert {answer["pid"] for answer in answers} == set(pids)
     pool.terminate()
     assert pool.wait() == Exit.DONE
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_each_record_of_a_pool_can_be_a_line_of_json(
+    serve: Serve, make_client: MakeClient, namespace: str
+) -> None:
+    pool = serve("--access-log", "--log-format", "json", "--debug")
+    pool.wait_for("takes requests")
+    client = make_client()
+    pid = client.call.pid()
+    with pytest.raises(WrongRequest):
+        client.call.nothing()
+    pool.wait_for("refused")
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+    records = [json.loads(line) for line in pool.lines]
+    requests = [each for each in records if each["logger"] == "amphora.access"]
+    assert [(each["process"], each["function"], each["outcome"]) for each in requests] == [
+        (pid, f"{namespace}.pid", "ok"),
+        (pid, f"{namespace}.nothing", "refused"),
+    ]
+    assert {each["process"] for each in records} == {pid, pool.pid}
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_a_program_that_cannot_be_loaded_is_one_line_of_json(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("1 // 0")
+    pool = serve("--log-format", "json", program="broken", cwd=tmp_path)
+    assert pool.wait(20) == Exit.USAGE
+    records = [json.loads(line) for line in pool.lines]
+    assert sum("ZeroDivisionError" in each["message"] for each in records) == 1
 
 
 # -- workers that die -----------------------------------------------------------------------------

@@ -14,8 +14,14 @@ from amphora.cli.serving.lifeline import BEAT
 from amphora.cli.serving.programs import parse_target
 from amphora.cli.serving.sources import Sources
 from amphora.cli.serving.supervisor import Supervisor, say
-from amphora.cli.serving.worker import grace_option, log_level_option
-from amphora.cli.settings import LOG_FORMAT, Settings, examples, pass_settings, url_and_debug
+from amphora.cli.serving.worker import (
+    access_log_option,
+    grace_option,
+    log_format_option,
+    log_level_option,
+)
+from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
+from amphora.telemetry.logs import set_up
 from amphora.transport.endpoint import endpoint
 
 logger = logging.getLogger("amphora.serve")
@@ -60,7 +66,9 @@ logger = logging.getLogger("amphora.serve")
     metavar="SECONDS",
     help="Replace a worker that a function has held for so long.  [default: only say so]",
 )
+@access_log_option
 @log_level_option
+@log_format_option
 @url_and_debug
 @pass_settings
 def serve(
@@ -72,7 +80,9 @@ def serve(
     grace: float,
     load_timeout: float | None,
     stuck_timeout: float | None,
+    access_log: bool,
     log_level: str,
+    log_format: str,
 ) -> int:
     """Run the SERVER of a MODULE in worker processes, and look after them.
 
@@ -87,7 +97,7 @@ def serve(
     """
     with settings_errors():
         module, _ = parse_target(program)
-    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
+    set_up(log_level, log_format)
     try:
         directory = current_directory()
     except OSError as error:
@@ -101,6 +111,9 @@ def serve(
         environment["AMQP_URL"] = settings.url
     command = python_command(directory, patch)
     command += ["worker", program, "--log-level", log_level, "--grace", str(grace)]
+    command += ["--log-format", log_format]
+    if access_log:
+        command.append("--access-log")
     if settings.debug:
         command.append("--debug")
     sources = Sources(directory, module) if reload else None

@@ -87,6 +87,14 @@ class CallContext:
         return self._properties.message_id or self._properties.correlation_id or ""
 
     @property
+    def client(self) -> str | None:
+        """The id of the client that waits for an answer, None if none does.
+
+        A client makes up its id when it is made.  Another one can say the same.
+        """
+        return self._properties.reply_to or None
+
+    @property
     def headers(self) -> Mapping[str, Any]:
         """The headers that the client sent, read-only and without amphora's own."""
         return MappingProxyType(headers.of_program(self._properties.headers))

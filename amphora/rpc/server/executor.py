@@ -44,6 +44,7 @@ from amphora.rpc.contract.unsendable import refused_part
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.parameters import Misfit
 from amphora.rpc.functions.unfinished import Unfinished, check_result
+from amphora.rpc.server.access import Outcome, write
 from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.streaming import Outlet, Unsendable
 from amphora.transport.delivery import Delivery
@@ -116,6 +117,8 @@ class Executor:
         self._max_size = max_size
         # Whether functions that do not say so may be ended by a cancellation.
         self.cancellable = False
+        # Whether each request is a line of the access log.
+        self.access_log = False
         # The first is the outermost.
         self.middleware: Sequence[Middleware[CallContext]] = ()
         # Called with the function's name and what it raised, in the handler's greenlet.
@@ -148,6 +151,7 @@ class Executor:
             request = self._read(delivery)
         except WrongRequest as error:
             self._statistics.exceptions += 1
+            self.log(call, Outcome.REFUSED, error=error)
             return self.refuse(error, delivery.properties)
         call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
         token = here.set(call)
@@ -159,22 +163,55 @@ class Executor:
                 here.reset(token)
         if call.cancellation is not None and call.interrupted:
             self._statistics.cancelled += 1
+            self.log(call, Outcome.CANCELLED, monotonic() - began)
             return UNWANTED._replace(failure=failure)
         if response is None:
             self._statistics.ignored += 1
+            self.log(call, Outcome.IGNORED, monotonic() - began)
             return None
         seconds = monotonic() - began
-        answer, failed = self._answer(call.function, response, failure, delivery.properties)
+        answer, raised = self._answer(call.function, response, failure, delivery.properties)
         expected = answer.failure is not None and answer.failure.expected
-        if expected:
-            self._statistics.expected += 1
-        elif failed:
-            self._statistics.exceptions += 1
-        else:
+        if raised is None:
             self._statistics.processed += 1
+            outcome = Outcome.OK
+        elif expected:
+            self._statistics.expected += 1
+            outcome = Outcome.EXPECTED
+        else:
+            self._statistics.exceptions += 1
+            outcome = Outcome.FAILED if call.begun else Outcome.REFUSED
         if call.known:
-            self._statistics.finished(call.function, seconds, failed, expected)
+            self._statistics.finished(call.function, seconds, raised is not None, expected)
+        self.log(call, outcome, seconds, raised)
         return answer
+
+    def log(
+        self,
+        call: CallContext,
+        outcome: Outcome,
+        seconds: float | None = None,
+        error: str | AmphoraError | None = None,
+    ) -> None:
+        """Write the line of a request into the access log, if there is one.  Never switches."""
+        if self.access_log:
+            name = error_body(error).type if isinstance(error, AmphoraError) else error
+            write(call, outcome, seconds, name)
+
+    def log_unread(
+        self,
+        delivery: Delivery,
+        call: CallContext,
+        outcome: Outcome,
+        error: AmphoraError | None = None,
+    ) -> None:
+        """Write the line of a request that was not begun into the access log, if there is one."""
+        if self.access_log:
+            try:
+                call.function = self._read(delivery).func
+            except WrongRequest:
+                pass  # its function stays unknown
+            self.log(call, outcome, error=error)
 
     def _answer(
         self,
@@ -182,23 +219,24 @@ class Executor:
         response: Response,
         failure: Failure | None,
         properties: Properties,
-    ) -> tuple[Answer, bool]:
-        """Return the answer to a call, and whether the call has failed.
+    ) -> tuple[Answer, str | None]:
+        """Return the answer to a call, and the name of the exception if that is the answer.
 
         A result that cannot be sent is a failure, unless the request was a cast.
         """
         exception = response.exception
         if not properties.reply_to:
-            return UNWANTED._replace(failure=failure), isinstance(exception, ErrorBody)
+            name = exception.type if isinstance(exception, ErrorBody) else None
+            return UNWANTED._replace(failure=failure), name
         serializer = _serializer_for(properties)
         if not isinstance(exception, ErrorBody):
             try:
-                return self._encode_result(response, serializer), False
+                return self._encode_result(response, serializer), None
             except ValueError as error:
                 unsendable = self._unsendable(function, response, serializer, error)
                 exception = error_body(unsendable)
                 failure = Failure(function, f"has run, and {unsendable}", unsendable)
-        return self._encode_error(exception, properties)._replace(failure=failure), True
+        return self._encode_error(exception, properties)._replace(failure=failure), exception.type
 
     def refuse(self, error: AmphoraError, properties: Properties) -> Answer:
         """Return the answer to a request that amphora itself refuses."""

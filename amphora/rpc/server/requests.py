@@ -36,6 +36,7 @@ from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
 from amphora.rpc.contract.checks import seconds_of
 from amphora.rpc.contract.control import Unwanted
+from amphora.rpc.server.access import Outcome
 from amphora.rpc.server.attempts import Attempts
 from amphora.rpc.server.control import Cancelled
 from amphora.rpc.server.executor import Answer, Executor
@@ -168,9 +169,11 @@ class RequestHandling:
         client = request.properties.reply_to
         if call.cancelled or self.cancelled.take(client, request.request_id):
             self._statistics.cancelled += 1
+            self._executor.log_unread(request.delivery, call, Outcome.CANCELLED)
             return True
         if call.ends_at is not None and call.ends_at <= monotonic():
             self._statistics.expired += 1
+            self._executor.log_unread(request.delivery, call, Outcome.EXPIRED)
             return True
         return False
 
@@ -308,6 +311,7 @@ class RequestHandling:
             try:
                 outlet = self._outlet(request, call)
             except WrongRequest as error:
+                self._executor.log_unread(delivery, call, Outcome.REFUSED, error)
                 self._respond(request, self._executor.refuse(error, properties))
                 return
         elif call.run_id:
@@ -333,6 +337,7 @@ class RequestHandling:
                     self._respond(request, answer, outlet)
         except PoisonRequest as error:
             log.error("%s: %s", self._worker_id, error)
+            self._executor.log_unread(delivery, call, Outcome.REFUSED, error)
             self._respond(request, self._executor.refuse(error, request.properties))
             return
         except AmphoraError as error:

@@ -24,7 +24,7 @@ from amphora.rpc.keyed.receiving import Receiving
 from amphora.rpc.server.attempts import DEFAULT_MAX_ATTEMPTS
 from amphora.rpc.server.blocking import STOPPING, Blocking
 from amphora.rpc.server.intake import Intake, SharedQueue
-from amphora.rpc.server.settings import Settings
+from amphora.rpc.server.settings import Settings, overrides
 from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.worker import Place, State, Worker
 from amphora.transport.endpoint import ConnectionSettings, check_count
@@ -57,6 +57,7 @@ class AmqpRpcServer(Offering):
             servers of a namespace must have the same.
         cancellable: raise `amphora.Cancel` in a handler whose caller has gone away, or whose time
             is over, unless its function says otherwise.
+        access_log: write a line for each request, with the logger `amphora.access`.
         connection: the other settings of `Session`, such as `amqp_host`.
 
     Raises:
@@ -83,10 +84,13 @@ class AmqpRpcServer(Offering):
         threads: int = DEFAULT_THREADS,
         queue_type: QueueType = "classic",
         cancellable: bool = False,
+        access_log: bool = False,
         **connection: Unpack[ConnectionSettings],
     ) -> None:
         legacy.check_server(type(self), connection)
         self.namespace = naming.check_namespace(namespace)
+        if overrides.concurrency is not None:
+            concurrency = overrides.concurrency
         self.concurrency = check_count("concurrency", concurrency, 65535)
         queue_arguments = naming.queue_arguments(queue_type)
         self.tracebacks = tracebacks
@@ -107,6 +111,7 @@ class AmqpRpcServer(Offering):
             dead_letter=dead_letter,
             queue_arguments=queue_arguments,
             cancellable=cancellable,
+            access_log=access_log or overrides.access_log,
         )
         self._place = Place(lambda: Worker(self, self._settings, self._intake))
         register(self.session, self._place)

@@ -22,6 +22,7 @@ class Settings:
         owns_session: whether the session ends with the server.
         worker_prefix: the beginning of worker ids.
         enabled: the management commands that are switched on.
+        access_log: whether each request is a line of the log.
         queue_arguments: the arguments of queues that hold requests.
         commands: the management commands of the program's own, with their names.
         middleware: called around each request.
@@ -42,8 +43,26 @@ class Settings:
     dead_letter: bool
     queue_arguments: dict[str, Any]
     cancellable: bool
+    access_log: bool
     commands: list[tuple[Handler, str | None]] = field(default_factory=list)
     middleware: list[Middleware[CallContext]] = field(default_factory=list)
     on_start: list[Callable[[], object]] = field(default_factory=list)
     on_stop: list[Callable[[], object]] = field(default_factory=list)
     on_error: Callable[[str, BaseException], None] | None = None
+
+
+@dataclass
+class Overrides:
+    """What those who run a program say of its servers, whatever the program says.
+
+    Attributes:
+        concurrency: how many requests each server handles at once, None for what the program says.
+        access_log: True for a line for each request.
+    """
+
+    concurrency: int | None = None
+    access_log: bool = False
+
+
+# Of this process.  Counts for servers that are made from then on.
+overrides = Overrides()

@@ -84,6 +84,7 @@ class Worker:
         self.executor.on_error = settings.on_error
         self.executor.middleware = settings.middleware
         self.executor.cancellable = settings.cancellable
+        self.executor.access_log = settings.access_log
         self.responder = Responder(session, namespace, self.worker_id, self.underway)
         self.management = Management(server, settings, self.worker_id, self.underway)
         self.outlets = Outlets(

@@ -1,0 +1,89 @@
+"""Log records as lines of JSON, one line for each record, whatever is in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+TEXT_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
+
+
+class JsonFormatter(logging.Formatter):
+    """Format each record as one line of JSON.
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter())
+
+    A line has `time` (RFC 3339, UTC), `level`, `logger`, `process` and `message`; `exception` is a
+    traceback and `stack` a stack, as text.  What a record has as its `fields`, a dict, goes beside
+    these, as in `logger.info("paid", extra={"fields": {"order": 17}})`.  All that is not ASCII is
+    escaped: so no value can begin a line, or steer a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as one line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": _message(record),
+        }
+        fields = getattr(record, "fields", None)
+        if isinstance(fields, dict):
+            line.update({str(name): value for name, value in fields.items() if value is not None})
+        if record.exc_info:
+            line["exception"] = _traceback(self, record)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        try:
+            return json.dumps(line, default=_text)
+        except (TypeError, ValueError, RecursionError):
+            # Keys that are no texts, or a value that holds itself.
+            return json.dumps({name: _text(value) for name, value in line.items()})
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 (arguments that do not fit, or have no text)
+        args = record.args if isinstance(record.args, tuple) else (record.args,)
+        return " ".join(map(_text, (record.msg, *args)))
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    try:
+        return formatter.formatException(record.exc_info)  # type: ignore[arg-type] # it is there
+    except Exception:  # noqa: BLE001 (an exception without a text)
+        return _text(record.exc_info)
+
+
+def _text(value: object) -> str:
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 (a value of the program's)
+        return f"<{type(value).__name__} without a text>"
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The handler of `set_up`, and no other."""
+
+
+def set_up(level: str, style: str = "text") -> None:
+    """Log to standard error, unless the program has set up logging by itself.
+
+    Called again, it changes how its lines look.
+
+    Args:
+        level: the lowest level that is logged, such as "info".
+        style: "text" or "json".
+    """
+    ours = [each for each in logging.getLogger().handlers if isinstance(each, _Handler)]
+    handler = ours[0] if ours else _Handler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(TEXT_FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    if style == "json":
+        logging.captureWarnings(capture=True)
