@@ -30,6 +30,7 @@ from amphora.cli.managing import ask, describe, evaluate, kill, ping, stats
 from amphora.cli.output import show_error, show_json
 from amphora.cli.queues import queue
 from amphora.cli.send import send
+from amphora.cli.services import services
 from amphora.cli.serving.serve import serve
 from amphora.cli.serving.worker import worker
 from amphora.cli.settings import Settings, url_and_debug
@@ -45,7 +46,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Getting started": (demo,),
     "Workers": (serve,),
     "Requests": (call, send),
-    "Management": (ping, stats, describe, top, kill, evaluate, ask),
+    "Management": (services, ping, stats, describe, top, kill, evaluate, ask),
     "Broker": (queue, broker),
 }
 

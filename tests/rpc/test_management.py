@@ -62,6 +62,22 @@ def test_one_worker_can_be_asked(
     assert [reply.worker for reply in management.ask(namespace, "ping", worker=chosen)] == [chosen]
 
 
+def test_the_workers_of_all_namespaces_can_be_asked(
+    make_server: MakeServer, management: ManagementClient, url: str, namespace: str
+) -> None:
+    server = make_server(add)
+    with AmqpRpcServer(f"{namespace}_too", url=url) as other:
+        other.serve()
+        ready([server], management)
+        ready([other], management)
+        gathered = management.ask(None, "describe", timeout=2.0)
+        heard = {reply.worker: reply.value["namespace"] for reply in gathered if not reply.error}
+    # Those of other tests may be among them.
+    assert heard[server.worker_id] == namespace
+    assert heard[other.worker_id] == f"{namespace}_too"
+    assert (gathered.expected, gathered.complete) == (None, False)
+
+
 def test_a_namespace_without_workers_answers_nothing_at_once(
     management: ManagementClient, namespace: str
 ) -> None:

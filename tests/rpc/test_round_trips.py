@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 
 # The questions on both connections, with two for each login.
 CLIENT_QUESTIONS = 17
-SERVER_QUESTIONS = 35
+SERVER_QUESTIONS = 36
 
 
 def test_a_client_that_was_cut_off_asks_little_until_it_works_again(

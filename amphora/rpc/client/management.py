@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Unpack
 
 from amphora.rpc.client.caller import Caller, CommonSettings, Route
 from amphora.rpc.client.gather import Gathered, PendingGather, Servers
-from amphora.rpc.client.roll_call import OneWorker, RollCall
+from amphora.rpc.client.roll_call import OneWorker, RollCall, Unlisted
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.topology import Exchange, Topology
@@ -24,7 +24,7 @@ _NO_QUEUES = (
 
 
 class ManagementClient(Caller):
-    """Send management commands to the workers of a namespace, or to one of them.
+    """Send management commands to the workers of a namespace, to one of them, or to all.
 
         with ManagementClient() as management:
             for reply in management.ask("math", "ping"):
@@ -54,7 +54,7 @@ class ManagementClient(Caller):
 
     def ask(
         self,
-        namespace: str,
+        namespace: str | None,
         command: str,
         *args: Any,
         worker: str | None = None,
@@ -65,7 +65,8 @@ class ManagementClient(Caller):
         Never switches greenlets; iterating the answers does.
 
         Args:
-            namespace: whose workers to ask.
+            namespace: whose workers to ask; None for those of all namespaces.  How many these are
+                is not known, so the answers end at the timeout.  Older workers do not hear it.
             command: "ping", "stats", "describe", "kill", "eval" or one that the server added.
             args: the command's arguments.
             worker: the worker id of the only one to ask.
@@ -79,7 +80,13 @@ class ManagementClient(Caller):
         timeout = self.timeout if timeout is None else check_timeout(timeout)
         deadline = monotonic() + timeout
         outgoing = self._outgoing(command, args, {}, key, self._mailbox.template, deadline)
-        servers: Servers = RollCall(self.session, namespace) if worker is None else OneWorker()
+        servers: Servers
+        if worker is not None:
+            servers = OneWorker()
+        elif namespace is None:
+            servers = Unlisted()
+        else:
+            servers = RollCall(self.session, namespace)
         request = PendingGather(self._calls, command, timeout, outgoing, servers)
         gathered = Gathered(request)
         self._calls.publish(request, deadline)
@@ -114,7 +121,9 @@ class ManagementClient(Caller):
         return RollCall(self.session, namespace).count()
 
 
-def _key_of(namespace: str, worker: str | None) -> str:
-    """Return the routing key of a command to a namespace's workers, or to one worker."""
-    naming.check_namespace(namespace)
-    return naming.management_key(worker or namespace)
+def _key_of(namespace: str | None, worker: str | None) -> str:
+    """Return the routing key of a command to all workers, a namespace's workers, or one."""
+    if namespace is not None:
+        naming.check_namespace(namespace)
+    target = worker or namespace
+    return naming.ALL_WORKERS if target is None else naming.management_key(target)

@@ -133,3 +133,23 @@ class OneWorker:
     def back_at(self) -> float:
         """Return 0: no server is expected back."""
         return 0.0
+
+
+class Unlisted:
+    """The workers of all namespaces, which nobody counts."""
+
+    def count(self) -> int | None:
+        """Return None."""
+        return None
+
+    def nobody(self) -> bool:
+        """Return True: a request that no queue takes has no worker."""
+        return True
+
+    def gone(self, workers: Collection[str]) -> frozenset[str] | None:
+        """Return None."""
+        return None
+
+    def back_at(self) -> float:
+        """Return 0: no server is expected back."""
+        return 0.0

@@ -13,6 +13,8 @@ import secrets
 from typing import Any, Literal
 
 MANAGEMENT_NAMESPACE = "mgt"
+# The routing key of commands to the workers of all namespaces.
+ALL_WORKERS = MANAGEMENT_NAMESPACE
 
 # Seconds after its last consumer when a queue of one process expires: long enough for a client or
 # server to reconnect to the messages that wait for it.

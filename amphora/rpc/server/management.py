@@ -1,7 +1,8 @@
 """What operators can ask a worker: the commands, and the queue that they come by.
 
-Each worker has a queue of its own, bound to the management exchange with `mgt.<namespace>` and
-`mgt.<worker id>`, so that a command reaches all workers or one.  Commands run outside the pool of
+Each worker has a queue of its own, bound to the management exchange with `mgt.<namespace>`,
+`mgt.<worker id>` and `mgt`, so that a command reaches all workers of a namespace, one of them, or
+those of all namespaces.  Commands run outside the pool of
 handlers, so a busy worker still answers.
 
 `kill` and `eval` exist only in a server that was made with them.
@@ -131,6 +132,7 @@ class Management:
             Exchange(naming.request_exchange(naming.MANAGEMENT_NAMESPACE)),
             naming.management_key(namespace),
             naming.management_key(worker_id),
+            naming.ALL_WORKERS,
             expires=naming.LEFT_QUEUE_EXPIRES,
         )
         link = session.consuming

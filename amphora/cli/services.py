@@ -1,0 +1,128 @@
+"""`amphora services`: who is there, in all namespaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.lookup import find_queue
+from amphora.cli.output import counted, show_error, show_json, show_note, show_table
+from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.net.deadline import Deadline
+from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
+from amphora.rpc.contract import naming
+from amphora.rpc.contract.checks import check_timeout
+from amphora.transport.session import Session
+
+# Seconds for the first worker of each namespace to answer; then twice as long, while nobody does.
+FIRST_ROUND = 0.5
+
+# By namespace, and in it by worker id: what each worker offers.
+Offers = dict[str, dict[str, dict[str, Any]]]
+
+
+def find_offers(management: ManagementClient, timeout: float) -> tuple[Offers, dict[str, int]]:
+    """Return what the workers of all namespaces offer, and how many of each have not answered.
+
+    Nobody knows which namespaces there are, so all workers are asked at once for a moment.  Those
+    of a namespace that has answered can be counted, and are asked again while one is missing.
+    Switches greenlets.
+    """
+    deadline = Deadline(timeout)
+    found: Offers = {}
+    patience = FIRST_ROUND
+    while not found and not deadline.passed:
+        left = max(deadline.left() or 0.0, 0.05)
+        for reply in management.ask(None, "describe", timeout=min(patience, left)):
+            if reply.error is None:
+                found.setdefault(reply.value["namespace"], {})[reply.worker] = reply.value
+        patience *= 2
+    silent = {}
+    for namespace, workers in found.items():
+        missing = (management.count_workers(namespace) or 0) - len(workers)
+        if missing > 0:
+            left = max(deadline.left() or 0.0, 0.05)
+            for reply in management.ask(namespace, "describe", timeout=left):
+                if reply.error is None:
+                    workers[reply.worker] = reply.value
+            missing = (management.count_workers(namespace) or 0) - len(workers)
+        if missing > 0:
+            silent[namespace] = missing
+    return found, silent
+
+
+def service(
+    session: Session, namespace: str, workers: dict[str, Any], silent: int
+) -> dict[str, Any]:
+    """Return a namespace in the shape that --json prints.  Switches greenlets."""
+    queue = find_queue(session, naming.request_queue(namespace))
+    functions = {each["name"] for offer in workers.values() for each in offer["functions"]}
+    return {
+        "namespace": namespace,
+        "waiting": None if queue is None or queue.away else queue.messages,
+        "silent": silent,
+        "functions": sorted(functions),
+        "workers": [
+            {"worker": name, "host": offer["host"], "pid": offer["pid"]}
+            for name, offer in sorted(workers.items())
+        ],
+    }
+
+
+@click.command(epilog=examples("amphora services", "amphora services --json | jq .namespace"))
+@click.option(
+    "--timeout",
+    type=float,
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the answers.",
+)
+@json_option
+@url_and_debug
+@pass_settings
+def services(settings: Settings, timeout: float) -> int:
+    """Show all namespaces of the vhost, with their workers and functions.
+
+    Workers of an amphora before 1.0 are not found.  --json prints for each namespace {"namespace",
+    "waiting", "silent", "functions": [...], "workers": [{"worker", "host", "pid"}]}.  "waiting" is
+    null if there is no shared queue, and "silent" counts workers that did not answer.
+    """
+    with settings_errors(), settings.session() as session:
+        seconds = check_timeout(timeout)
+        with ManagementClient(session=session, identify=True) as management:
+            found, silent = find_offers(management, seconds)
+        if not found:
+            raise Failure(Exit.NOBODY, "no worker of any namespace has answered")
+        shown = [service(session, name, found[name], silent.get(name, 0)) for name in sorted(found)]
+    if settings.json:
+        for each in shown:
+            show_json(each)
+    else:
+        show_table(
+            ("namespace", ">workers", ">waiting", "functions"),
+            [
+                (
+                    each["namespace"],
+                    len(each["workers"]),
+                    "-" if each["waiting"] is None else each["waiting"],
+                    ", ".join(each["functions"]),
+                )
+                for each in shown
+            ],
+        )
+        click.echo()
+        show_table(
+            ("worker", "namespace", "host", ">pid"),
+            [
+                (worker["worker"], each["namespace"], worker["host"], worker["pid"])
+                for each in shown
+                for worker in each["workers"]
+            ],
+        )
+        show_note(f"{counted(sum(len(each['workers']) for each in shown), 'worker')} in all")
+    for name, missing in sorted(silent.items()):
+        show_error(f"{counted(missing, 'worker')} of {name} did not answer within {seconds:g} s")
+    return Exit.NO_ANSWER if silent else Exit.DONE
