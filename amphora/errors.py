@@ -319,7 +319,7 @@ class Overloaded(AmphoraError):
 
 
 class Cancelled(AmphoraError):
-    """The caller has cancelled the call."""
+    """The caller has cancelled the call, or an operator has ended it at its worker."""
 
 
 class NoResult(AmphoraError):

@@ -22,8 +22,11 @@ from amphora.rpc.contract.checks import check_timeout
 
 # Commands that servers have only if they were made with them.
 IF_REFUSED = {
-    name: f'; it is off unless the server is made with management={{"{name}"}}'
-    for name in ("kill", "eval")
+    name: f'; it is off unless the server is made with management={{"{word}"}}'
+    for name, word in {
+        **{each: each for each in ("cancel", "eval", "kill", "pause", "threads")},
+        "resume": "pause",
+    }.items()
 }
 
 # What `describe` says about functions of which this is true.
@@ -36,7 +39,7 @@ TERMS = {
 DURATIONS = ("p50", "p95", "p99")
 
 # Commands that change nothing.
-QUESTIONS = ("ping", "stats", "describe")
+QUESTIONS = ("ping", "stats", "describe", "active")
 
 
 def asking(command: Callable[..., int]) -> Callable[..., int]:

@@ -14,6 +14,7 @@ import click
 from gevent.hub import Hub
 
 import amphora
+from amphora.cli.activity import active, cancel, pause, resume, threads
 from amphora.cli.broker import broker
 from amphora.cli.call import call
 from amphora.cli.demo.demo import demo
@@ -46,7 +47,8 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Getting started": (demo,),
     "Workers": (serve,),
     "Requests": (call, send),
-    "Management": (services, ping, stats, describe, top, kill, evaluate, ask),
+    "Management": (services, ping, stats, describe, top, active),
+    "Intervening": (cancel, pause, resume, threads, kill, evaluate, ask),
     "Broker": (queue, broker),
 }
 

@@ -123,7 +123,7 @@ def test_describe_tells_signatures_types_and_docstrings(
 
     ready([make_server(greet)], management)
     [described] = management.ask(namespace, "describe").values()
-    assert described["commands"] == ["ping", "stats", "describe"]
+    assert described["commands"] == ["ping", "stats", "describe", "active"]
     [function] = described["functions"]
     assert function["name"] == "greet"
     assert function["doc"] == "Greet somebody."

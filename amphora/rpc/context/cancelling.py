@@ -50,6 +50,11 @@ class Cancellation:
         self.cancelled = True
         self._interrupt_soon()
 
+    @property
+    def can_end(self) -> bool:
+        """Whether a cancellation ends the handler where it waits."""
+        return self._greenlet is not None
+
     def _interrupt_soon(self) -> None:
         if self._greenlet is not None and not self._shields and not self.interrupted:
             gevent.get_hub().loop.run_callback(self._interrupt)

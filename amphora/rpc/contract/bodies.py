@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from amphora.errors import (
     MAX_TEXT,
     AmphoraError,
+    Cancelled,
     Denied,
     PoisonRequest,
     RemoteException,
@@ -76,7 +77,7 @@ class Response(msgspec.Struct, omit_defaults=True):
 # their class names.
 _NAMES: dict[type[AmphoraError], str] = {
     cls: f"amphora.{cls.__name__}"
-    for cls in (Denied, PoisonRequest, ServerLost, StreamLost, WrongRequest, WrongResult)
+    for cls in (Cancelled, Denied, PoisonRequest, ServerLost, StreamLost, WrongRequest, WrongResult)
 }
 _CLASSES = {name: cls for cls, name in _NAMES.items()}
 

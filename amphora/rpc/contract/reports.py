@@ -102,6 +102,62 @@ class Description(Ping):
     commands: list[str]
 
 
+class Active(TypedDict):
+    """A request in progress.
+
+    `seconds` is how long ago it came; `queue_wait` how long it had waited before, None if that is
+    unknown.  `user` is the login of its caller, None if it does not say; `client` its client's id,
+    "" for a cast.  `begun` is False for one that waits in the worker for its turn.
+    """
+
+    id: str
+    function: str
+    seconds: float
+    queue_wait: float | None
+    user: str | None
+    client: str
+    redelivered: bool
+    begun: bool
+    stream: bool
+
+
+class Activity(Ping):
+    """The requests that a worker has in progress; the longest first, and `count` of all."""
+
+    count: int
+    requests: list[Active]
+
+
+class CancelledRequest(TypedDict):
+    """A request in progress that was cancelled.
+
+    `ended` is False if its function may not be interrupted: it goes on.
+    """
+
+    function: str
+    ended: bool
+
+
+class Pausing(Ping):
+    """A worker's state after it was paused or resumed, and how many requests it still runs."""
+
+    state: str
+    in_flight: int
+
+
+class Stack(TypedDict):
+    """Where greenlets or a thread are: `count` have the same stack, the outermost frame first.
+
+    `requests` are the ids and functions of the requests that they handle, as far as there are any.
+    """
+
+    kind: Literal["thread", "greenlet"]
+    name: str
+    count: int
+    requests: list[str]
+    frames: list[str]
+
+
 class Stopping(Ping):
     """A worker that was told to stop."""
 

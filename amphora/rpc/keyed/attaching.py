@@ -91,6 +91,7 @@ class RequestQueues:
         # Receivers that are being attached, and whether to begin again because of news.
         self._attaching: dict[Receiver, bool] = {}
         self._opening = Semaphore(1)
+        self._paused = False
 
     def __len__(self) -> int:
         return len(self._receivers)
@@ -103,6 +104,7 @@ class RequestQueues:
     def open(self, queue: str, max_calls: int | None) -> Receiver:
         """Return a new receiver, which will be attached."""
         receiver = Receiver(queue, max_calls, self._adopt)
+        receiver.paused = self._paused
         self._receivers.add(receiver)
         self._attach_soon(receiver)
         return receiver
@@ -175,6 +177,22 @@ class RequestQueues:
         """Stop all receivers; their greenlets finish the handlers that run."""
         for receiver in list(self._receivers):
             self.stop_receiver(receiver)
+
+    def pause(self, paused: bool) -> None:
+        """Have no receiver take requests for a while, or take them again.
+
+        What a receiver has not begun goes back.  Never switches greenlets.
+        """
+        if paused is self._paused:
+            return
+        self._paused = paused
+        for receiver in list(self._receivers):
+            receiver.paused = paused
+            if not paused:
+                self._attach_soon(receiver)
+            elif receiver.lane is not None:
+                receiver.lane.detach(receiver)
+                receiver.give_back()
 
     def close(self) -> None:
         """Stop all receivers and close all channels.  Switches greenlets."""
@@ -284,7 +302,12 @@ class RequestQueues:
         return min(pauses, default=None)
 
     def _try_to_attach(self, receiver: Receiver) -> None:
-        if receiver.stopped or receiver.lane is not None or receiver in self._attaching:
+        if (
+            receiver.stopped
+            or receiver.paused
+            or receiver.lane is not None
+            or receiver in self._attaching
+        ):
             return
         self._attaching[receiver] = False
         try:
@@ -329,6 +352,9 @@ class RequestQueues:
         self._forget_missing(receiver)
         receiver.pause = 0.0
         receiver.refusal = ""
+        if receiver.paused:
+            # Meanwhile.
+            lane.detach(receiver)
 
     def _look_up(self, queue: str, connection: Connection) -> bool:
         """Return whether a queue exists; if not, its creation will be announced."""

@@ -36,6 +36,7 @@ class Receiver:
         error: why it was stopped, if that was not asked for.
         alone: True when it gets a channel of its own, because the broker closed one for it.
         pause: seconds until its queue is looked up again, if it is missing.
+        paused: True while it takes nothing.
         retry_at: when that is, on the monotonic clock.
         refusal: the text of the broker's latest refusal, "" if there was none; logged once.
     """
@@ -50,6 +51,7 @@ class Receiver:
         "lane",
         "max_calls",
         "pause",
+        "paused",
         "queue",
         "refusal",
         "retry_at",
@@ -68,6 +70,7 @@ class Receiver:
         self.error: AmphoraError | None = None
         self.alone = False
         self.pause = 0.0
+        self.paused = False
         self.retry_at = 0.0
         self.refusal = ""
         self.taken = 0
@@ -93,7 +96,7 @@ class Receiver:
         """Add a request from the reader."""
         if self._adopt(delivery):
             return
-        if self.stopped or self.full:
+        if self.stopped or self.full or self.paused:
             delivery.nack()
             return
         self.taken += 1
@@ -115,6 +118,12 @@ class Receiver:
         """Drop the deliveries of a channel that is gone: the broker requeues them."""
         self.taken -= len(self._deliveries)
         self._deliveries.clear()
+
+    def give_back(self) -> None:
+        """Give back the deliveries not handled yet; others may come later."""
+        self.taken -= len(self._deliveries)
+        for delivery in self.take_rest():
+            delivery.nack()
 
     def take_rest(self) -> list[Delivery]:
         """Return the deliveries not handled yet; the caller gives them back."""

@@ -25,6 +25,8 @@ from amphora.transport.topology import Exchange
 class OwnQueue:
     """The worker's own queue, which gets every request of the namespace."""
 
+    shared = False
+
     def __init__(
         self, settings: Settings, worker_id: str, management: Management, take: Take
     ) -> None:

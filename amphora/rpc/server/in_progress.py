@@ -63,6 +63,7 @@ class RequestInProgress:
         redelivered: True if its first delivery here was marked as redelivered.
         answered: True when the response is on its way; its confirm then acknowledges the request.
         acknowledged: True if it was acknowledged before its function began.
+        revoked: True if an operator has cancelled it, so that its caller has to be told.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class RequestInProgress:
         "outlet",
         "properties",
         "redelivered",
+        "revoked",
         "room_since",
     )
 
@@ -84,6 +86,7 @@ class RequestInProgress:
         self.redelivered = delivery.redelivered
         self.answered = False
         self.acknowledged = False
+        self.revoked = False
         self.arrived = monotonic()
         self.call: CallContext | None = None
         self.outlet: Streamed | None = None
@@ -287,10 +290,14 @@ class InProgress:
         """Return the requests in progress that one client has sent under an id."""
         return [
             request
-            for arrivals in (*self._of_channels.values(), *self._ended)
-            for request in arrivals
+            for request in self
             if request.request_id == request_id and request.properties.reply_to == client
         ]
+
+    def __iter__(self) -> Iterator[RequestInProgress]:
+        """Yield the requests in progress, in no particular order."""
+        for arrivals in (*self._of_channels.values(), *self._ended):
+            yield from arrivals
 
     def take_more(self, more: bool) -> None:
         """Note that no more requests are taken for a while, or again."""
@@ -299,12 +306,7 @@ class InProgress:
 
     def acknowledged(self) -> list[RequestInProgress]:
         """Return the requests that the broker holds no more, and that are not answered."""
-        return [
-            request
-            for arrivals in (*self._of_channels.values(), *self._ended)
-            for request in arrivals
-            if request.acknowledged and not request.answered
-        ]
+        return [request for request in self if request.acknowledged and not request.answered]
 
     def adopt(self, delivery: Delivery) -> bool:
         """Return whether a delivery repeats a request of this server, which then adopts it."""

@@ -31,8 +31,10 @@ class Intake(Protocol):
     Attributes:
         consumer: consumes them.
         restorables: what to set up on the consuming connection, in this order.
+        shared: whether other servers get what this one does not take.
     """
 
+    shared: bool
     consumer: Consumer
     restorables: list[Restorable]
 
@@ -53,6 +55,8 @@ class Intake(Protocol):
 
 class SharedQueue:
     """The queue that all servers of a namespace share."""
+
+    shared = True
 
     def __init__(
         self, settings: Settings, worker_id: str, management: Management, take: Take

@@ -5,14 +5,14 @@ Each worker has a queue of its own, bound to the management exchange with `mgt.<
 those of all namespaces.  Commands run outside the pool of
 handlers, so a busy worker still answers.
 
-`kill` and `eval` exist only in a server that was made with them.
+What changes or reveals something exists only in a server that was made with it.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import gevent
@@ -30,6 +30,7 @@ from amphora.rpc.contract.reports import (
     Stopping,
 )
 from amphora.rpc.functions.functions import Function, Functions
+from amphora.rpc.functions.signatures import Handler
 from amphora.rpc.functions.unfinished import is_stream
 from amphora.rpc.server.executor import Answer, Executor
 from amphora.rpc.server.responder import Responder
@@ -47,8 +48,8 @@ log = Log("amphora.rpc")
 # Logs each use of a dangerous command.
 audit = Log("amphora.audit")
 
-# Commands that a server has only if it was made with them.
-DANGEROUS = frozenset(("kill", "eval"))
+# What a server can be made with: it does not have the commands of that name otherwise.
+SWITCHED = frozenset(("cancel", "eval", "kill", "pause", "purge", "retry", "threads"))
 # How many commands a worker runs at once.
 PREFETCH = 10
 
@@ -67,6 +68,10 @@ class Managed(Protocol):
     @property
     def state(self) -> str:
         """Its state; see `State`."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether it takes no requests for a while."""
 
     @property
     def statistics(self) -> Statistics:
@@ -101,13 +106,15 @@ class Management:
         self, server: Managed, settings: Settings, worker_id: str, underway: Underway
     ) -> None:
         enabled = set(settings.enabled)
-        unknown = enabled - DANGEROUS
+        unknown = enabled - SWITCHED
         if unknown:
             raise ValueError(
-                f"management can switch on {', '.join(sorted(DANGEROUS))},"
+                f"management can switch on {', '.join(sorted(SWITCHED))},"
                 f" not {', '.join(sorted(map(repr, unknown)))}"
             )
         self._server = server
+        self._enabled = enabled
+        self._own_commands = settings.commands
         self._greenlets: set[gevent.Greenlet[..., None]] = set()
         namespace, session = settings.namespace, settings.session
         self.commands = Functions(f"the management of {namespace}", settings.threads)
@@ -117,8 +124,6 @@ class Management:
             self.commands.add(self.kill)
         if "eval" in enabled:
             self.commands.add(self.evaluate, "eval")
-        for handler, name in settings.commands:
-            self.commands.add(handler, name)
         self._executor = Executor(
             worker_id,
             self.commands,
@@ -141,6 +146,23 @@ class Management:
         self.roll_call = Consumer(link, RollCallQueue(namespace), _drop, prefetch=1)
         self.join_after()
         self.consumer.after = (self._own, self.roll_call)
+
+    def add_operating(
+        self, always: Iterable[Handler], switched: Mapping[str, Iterable[Handler]]
+    ) -> None:
+        """Add commands, those of the program's own last.
+
+        Args:
+            switched: by the word that the server has to be made with.
+        """
+        for command in always:
+            self.commands.add(command)
+        for word, commands in switched.items():
+            if word in self._enabled:
+                for command in commands:
+                    self.commands.add(command)
+        for handler, name in self._own_commands:
+            self.commands.add(handler, name)
 
     def join_after(self, *queues: Restorable) -> None:
         """Join the roll call only when these queues are bound too."""
@@ -216,7 +238,7 @@ class Management:
         return {
             **self.ping(),
             "namespace": server.namespace,
-            "state": server.state,
+            "state": "paused" if server.paused and server.state == "serving" else server.state,
             "in_flight": server.running,
             "concurrency": server.concurrency,
             "lost_responses": server.lost_responses,
@@ -234,14 +256,14 @@ class Management:
 
     def kill(self) -> Stopping:
         """Stop the worker after it has finished the requests in progress."""
-        audit.warning("%s: kill by %s", self._server.worker_id, _who())
+        audit.warning("%s: kill by %s", self._server.worker_id, asker())
         gevent.spawn_later(0, self._server.stop)
         return {**self.ping(), "stopping": True}
 
     def evaluate(self, expression: str) -> Any:
         """Evaluate a Python expression; `server` is the server."""
         # The name first: nothing in the expression can look like it.
-        audit.warning("%s: eval by %s: %.1000s", self._server.worker_id, _who(), repr(expression))
+        audit.warning("%s: eval by %s: %.1000s", self._server.worker_id, asker(), repr(expression))
         return eval(expression, {"server": self._server})  # noqa: S307 (what it is for; off by default)
 
     def add_command(self, command: Callable[..., Any], name: str | None) -> None:
@@ -292,7 +314,7 @@ def _drop(delivery: Delivery) -> None:
     delivery.nack(requeue=False)
 
 
-def _who() -> str:
+def asker() -> str:
     """Return who has sent the command that is run here, in words for the audit log."""
     call = served()
     return "nobody" if call is None else call.caller

@@ -22,6 +22,7 @@ import gevent
 
 from amphora.errors import (
     AmphoraError,
+    Cancelled,
     PoisonRequest,
     ServerLost,
     StreamLost,
@@ -36,10 +37,10 @@ from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
 from amphora.rpc.contract.checks import seconds_of
 from amphora.rpc.contract.control import Unwanted
+from amphora.rpc.server import control
 from amphora.rpc.server.access import Outcome
 from amphora.rpc.server.attempts import Attempts
-from amphora.rpc.server.control import Cancelled
-from amphora.rpc.server.executor import Answer, Executor
+from amphora.rpc.server.executor import UNWANTED, Answer, Executor
 from amphora.rpc.server.in_progress import InProgress, RequestInProgress
 from amphora.rpc.server.intake import Ignore
 from amphora.rpc.server.pool import HandlerPool
@@ -56,6 +57,8 @@ log = Log("amphora.rpc")
 FAILED_PAUSE = 0.5
 # Why a stream is lost whose client may be there after all.
 FORSAKEN = "its client has told the server nothing for too long"
+# What a caller is told whose request was ended by somebody else.
+REVOKED = "the call was cancelled by an operator"
 # Seconds to wait for the broker's confirm that the client is told who begins.  Not long, because it
 # holds a place: a node that is frozen confirms nothing, and the clients of others wait.
 NOTE_TIMEOUT = 1.0
@@ -110,10 +113,13 @@ class RequestHandling:
         self._in_progress = InProgress(concurrency, self._pool.uncounted)
         self.waits = statistics.waits
         # Cancelled before they came here.
-        self.cancelled = Cancelled()
+        self.cancelled = control.Cancelled()
         self._outlets = outlets
         # Has the broker send no more requests for a while, or again.
         self.take_more: Callable[[bool], None] = lambda more: None
+        # Whether there is room for more, and an operator wants no more; and what follows from both.
+        self._has_room = self._takes_more = True
+        self._paused = False
         self._leaving: set[gevent.Greenlet[..., None]] = set()
         self._given_up = False
 
@@ -150,8 +156,26 @@ class RequestHandling:
             self._pool.submit(request)
 
     def _take_more(self, more: bool) -> None:
-        self._in_progress.take_more(more)
-        self.take_more(more)
+        self._has_room = more
+        self._tell_more()
+
+    def pause(self, paused: bool) -> None:
+        """Take no more requests for a while, or take them again.  Never switches greenlets."""
+        self._paused = paused
+        self._tell_more()
+
+    def _tell_more(self) -> None:
+        more = self._has_room and not self._paused
+        if more is not self._takes_more:
+            self._takes_more = more
+            self._in_progress.take_more(more)
+            self.take_more(more)
+
+    def __iter__(self) -> Iterator[RequestInProgress]:
+        """Yield the requests in progress that are not answered."""
+        for request in self._in_progress:
+            if not request.answered:
+                yield request
 
     def cancel(self, client: str, unwanted: Unwanted) -> None:
         """Call off a request of a client that has gone away.  Never switches greenlets."""
@@ -304,7 +328,7 @@ class RequestHandling:
             or self.cancelled.until
             or (call.ends_at is not None and call.ends_at <= monotonic())
         ) and self._is_useless(request, call):
-            request.ack()
+            self._respond(request, UNWANTED)
             return
         outlet = note = None
         if properties.message_type == streams.STREAM:
@@ -397,7 +421,9 @@ class RequestHandling:
     ) -> None:
         request.answered = True
         forsaken = outlet is not None and outlet.forsaken
-        if answer.unsent and forsaken:
+        if answer.unsent and request.revoked and request.properties.reply_to:
+            answer = self._executor.refuse(Cancelled(REVOKED), request.properties)
+        elif answer.unsent and forsaken:
             answer = self._lost(request, FORSAKEN)
         if answer.unsent:
             request.ack()

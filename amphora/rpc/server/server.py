@@ -47,8 +47,9 @@ class AmqpRpcServer(Offering):
         session: a session to share with other clients and servers, instead of `url`.
         concurrency: how many requests are handled at once; the broker sends no more than that.
         tracebacks: send the text of a handler's traceback to the caller.
-        management: the management commands to switch on, "kill" or "eval" or both.  `eval` lets
-            anyone who may publish to the management exchange run any code here.
+        management: the management commands to switch on: any of "kill", "pause", "cancel",
+            "threads", "retry", "purge" and "eval".  Anyone who may publish to the management
+            exchange may use them; `eval` runs any code here.
         max_attempts: how often a request is begun if each attempt ends its server.  After that the
             caller gets PoisonRequest.
         dead_letter: keep such requests in the queue `rpc_<namespace>_dead`.
@@ -124,7 +125,8 @@ class AmqpRpcServer(Offering):
     def __repr__(self) -> str:
         kind = type(self).__name__
         running = len(self._worker.underway.handlers)
-        return f"<{kind} {self.namespace} [{running} running, {self.state}]>"
+        paused = ", paused" if self.paused else ""
+        return f"<{kind} {self.namespace} [{running} running, {self.state}{paused}]>"
 
     def __enter__(self) -> Self:
         return self
@@ -156,6 +158,25 @@ class AmqpRpcServer(Offering):
     def ready(self) -> bool:
         """Whether it takes requests now: it is connected and everything is set up."""
         return self._worker.ready
+
+    @property
+    def paused(self) -> bool:
+        """Whether it takes no requests for a while: see `pause`."""
+        return self._worker.paused
+
+    def pause(self) -> None:
+        """Take no more requests until `resume`; those in progress go on.  Never switches greenlets.
+
+        Other servers get them.  A receiver's requests that it has not begun go back.
+
+        Raises:
+            RuntimeError: it is a fanout server, whose requests nobody else gets.
+        """
+        self._worker.pause(True)
+
+    def resume(self) -> None:
+        """Take requests again, after `pause`.  Never switches greenlets."""
+        self._worker.pause(False)
 
     @property
     def processed(self) -> int:

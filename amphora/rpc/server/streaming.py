@@ -102,7 +102,7 @@ class Outlet:
 
         Without a number it ends at once, and not behind the last item.
         """
-        if self.forsaken:
+        if self.forsaken or self._request.revoked:
             return {headers.RUN: self._call.run_id}
         return {headers.RUN: self._call.run_id, streams.SEQ: self._window.seq + 1}
 

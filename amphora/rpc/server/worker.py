@@ -21,6 +21,7 @@ from amphora.rpc.server.control import Control
 from amphora.rpc.server.executor import Executor
 from amphora.rpc.server.intake import Intake
 from amphora.rpc.server.management import Managed, Management
+from amphora.rpc.server.operating import Operating
 from amphora.rpc.server.requests import RequestHandling
 from amphora.rpc.server.responder import Responder
 from amphora.rpc.server.settings import Settings
@@ -63,6 +64,7 @@ class Worker:
         failure: why it cannot go on, None while it can.
         ended: set when it was stopped, or cannot go on.
         stop_begun: True while it is being stopped.
+        paused: True while it takes no requests, because somebody wants that.
     """
 
     def __init__(self, server: Managed, settings: Settings, intake: type[Intake]) -> None:
@@ -74,6 +76,7 @@ class Worker:
         self.failure: AmphoraError | None = None
         self.ended = Event()
         self.stop_begun = False
+        self.paused = False
         self.executor = Executor(
             self.worker_id,
             settings.functions,
@@ -124,6 +127,8 @@ class Worker:
         )
         self.intake = intake(settings, self.worker_id, self.management, self.requests.take)
         self.requests.take_more = self.intake.take_more
+        operating = Operating(self, settings, self.requests)
+        self.management.add_operating(operating.always, operating.switched)
         # So a worker that begins a request can be told of its end.
         self.intake.consumer.after = (*self.intake.consumer.after, self.control.consumer)
         self.watchdog = Watchdog(self.worker_id)
@@ -136,8 +141,10 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether it takes requests now: it is connected and everything is set up."""
-        return self.state is State.SERVING and all(
-            restorable.ready for restorable in self.intake.restorables
+        return (
+            self.state is State.SERVING
+            and not self.paused
+            and all(restorable.ready for restorable in self.intake.restorables)
         )
 
     def open(self) -> None:
@@ -164,6 +171,21 @@ class Worker:
     def _latest_request(self) -> tuple[float | None]:
         # A server always waits for something: its next request.
         return (self.statistics.last_request,)
+
+    def pause(self, paused: bool) -> None:
+        """Take no requests for a while, or take them again.  Never switches greenlets.
+
+        Raises:
+            RuntimeError: nobody else would get them.
+        """
+        if paused and not self.intake.shared:
+            raise RuntimeError(
+                "a fanout server cannot be paused: nobody else gets the requests in its queue,"
+                " which expires when it is not consumed"
+            )
+        self.paused = paused
+        self.requests.pause(paused)
+        self.queues.pause(paused)
 
     def fail(self, error: AmphoraError) -> None:
         """Note why it cannot go on, and wake all that wait for its end."""

@@ -1,0 +1,101 @@
+"""The commands about what workers are doing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Amphora
+from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+ALL = {"cancel", "pause", "threads"}
+
+
+def test_active_shows_what_runs_and_cancel_ends_it(
+    amphora: Amphora, make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    gate = Gate()
+    server = make_server(management=ALL)
+    server.add_function(gate.hold, cancellable=True)
+    client = make_client(identify=True)
+    result = client.defer.hold()
+    wait_until(lambda: gate.entered)
+    outcome = amphora("active", namespace)
+    head, line = outcome.out.splitlines()
+    assert head.split() == ["worker", "function", "for", "waited", "caller", "id"]
+    assert line.split()[:2] == [server.worker_id, "hold"]
+    assert f"guest {client.client_id[:12]}" in line
+    assert "1 request in progress" in outcome.err
+    request_id = line.split()[-1]
+    [request] = amphora("active", namespace, "--json").json["result"]["requests"]
+    assert request["id"] == request_id
+
+    outcome = amphora("cancel", namespace, request_id)
+    assert outcome == (0, f"hold at {server.worker_id} is ended\n", "")
+    result.wait(20)
+    assert "0 requests in progress" in amphora("active", namespace).err
+    outcome = amphora("cancel", namespace, request_id)
+    assert outcome.code == 6
+    assert f"no worker of {namespace} runs the request {request_id}" in outcome.err
+
+
+def test_cancel_says_what_goes_on(
+    amphora: Amphora, make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold, management=ALL)
+    result = make_client().defer.hold()
+    wait_until(lambda: gate.entered)
+    [request] = amphora("active", namespace, "--json").json["result"]["requests"]
+    outcome = amphora("cancel", namespace, request["id"])
+    assert outcome.code == 7
+    assert f"hold at {server.worker_id} goes on: it may not be interrupted" in outcome.err
+    answer = amphora("cancel", namespace, request["id"], "--json")
+    assert answer.json["result"] == [{"function": "hold", "ended": False}]
+    gate.open()
+    result.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [("pause", "pause"), ("resume", "pause"), ("threads", "threads"), ("cancel", "cancel")],
+)
+def test_what_is_off_says_how_to_switch_it_on(
+    amphora: Amphora, make_server: MakeServer, namespace: str, command: str, word: str
+) -> None:
+    make_server(add)
+    outcome = amphora(command, namespace, *(["id"] if command == "cancel" else []))
+    assert outcome.code == 7
+    assert f'off unless the server is made with management={{"{word}"}}' in outcome.err
+
+
+def test_pause_and_resume_show_the_state(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    server = make_server(add, management=ALL)
+    head, line = amphora("pause", namespace).out.splitlines()
+    assert head.split() == ["worker", "state", "in", "progress"]
+    assert line.split() == [server.worker_id, "paused", "0"]
+    assert amphora("resume", namespace, "--json").json["result"]["state"] == "serving"
+    assert not server.paused
+
+
+def test_threads_shows_stacks(
+    amphora: Amphora, make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold, management=ALL)
+    results = [make_client().defer.hold() for _ in range(2)]
+    wait_until(lambda: len(gate.entered) == 2)
+    shown = amphora("threads", namespace).out
+    assert shown.startswith(server.worker_id)
+    block = next(each for each in shown.split("\n\n") if "in Gate.hold" in each)
+    assert block.startswith("  2 times greenlet ")
+    assert block.count("    handles ") == 2
+    assert "thread MainThread (runs this command)" in shown
+    stacks = amphora("threads", namespace, "--json").json["result"]
+    assert {"kind", "name", "count", "requests", "frames"} == stacks[0].keys()
+    gate.open()
+    for result in results:
+        result.wait(20)
