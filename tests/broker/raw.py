@@ -31,7 +31,7 @@ from amphora.wire.framing import (
 )
 from amphora.wire.properties import Properties, encode_properties
 
-TIMEOUT = 5.0
+TIMEOUT = 20.0
 FRAME_SIZE = 131_072
 CAPABILITIES = {
     "publisher_confirms": True,

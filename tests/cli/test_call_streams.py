@@ -84,7 +84,7 @@ def test_a_stream_that_fails_has_the_exit_code_of_its_error(
     outcome = amphora("call", "--stream", f"{namespace}.tick", "--timeout", 0.3)
     assert outcome.code == 5
     assert "has not ended in time" in outcome.err
-    assert source.ended.wait(10)
+    assert source.ended.wait(30)
 
 
 def test_a_stream_that_is_broken_off_tells_how_many_items_had_come(
@@ -112,7 +112,7 @@ def test_ctrl_c_ends_the_stream_at_its_server(
         assert process.wait() == 130
         # On a terminal, `^C` stands in a line of its own.
         assert set(process.lines) <= {'"tick"', ""}
-    assert source.ended.wait(5)
+    assert source.ended.wait(30)
 
 
 @pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
@@ -134,4 +134,4 @@ def test_a_reader_that_has_seen_enough_ends_the_stream(
     with process.stderr:
         assert process.stderr.read() == b""
     assert process.wait(timeout=20) == 1
-    assert source.ended.wait(5)
+    assert source.ended.wait(30)

@@ -154,7 +154,7 @@ def test_a_channel_that_is_closed_is_opened_again_and_costs_its_neighbours_nothi
                 pending = rig.many_here(client, 2)
                 with rig.outage("the channel of a queue is closed (406)"):
                     assert embedded.close_channel(rig.request_queue) == 1
-                assert neighbour.call(timeout=2.0).abs(-2) == 2
+                assert neighbour.call.abs(-2) == 2
                 gevent.joinall(pending)
                 wait_until(lambda: rig.queues()[rig.request_queue][0] == 0)
         assert session.publishing.connects == session.consuming.connects == 1

@@ -16,7 +16,7 @@ from tests.support.rabbitmq import RabbitNode
 
 # A peer that is silent for so long is given up; and a second for a machine that is busy.
 DETECTION = 2 * HEARTBEAT + 1
-BUSY = 2.0
+BUSY = whole(2.0, 10.0)
 # The broker gives a client up after this.
 BROKERS_DETECTION = 3 * HEARTBEAT
 # A fault may cost the executions that were in progress and the requests that were not confirmed.
@@ -122,10 +122,11 @@ def test_answers_reach_the_new_connection_while_the_broker_believes_in_the_old_o
         for i in ledger.of("ok")
         if back + 2.0 < ledger.begun[i] < min(end, back + BROKERS_DETECTION)
     )
-    assert len(took) > 50
+    assert len(took) > whole(50, 10)
     p99 = took[int(len(took) * 0.99)]
     ledger.figures["s p99 after"] = round(p99, 3)
-    assert p99 <= 1.0
+    # An answer that goes to the old connection waits until the broker gives that one up.
+    assert p99 <= whole(1.0, BROKERS_DETECTION / 2)
 
 
 @pytest.mark.case("B-14")

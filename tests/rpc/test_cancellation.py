@@ -121,8 +121,15 @@ def test_a_call_whose_caller_is_killed_is_cancelled(
     wait_until(lambda: work.begun)
     caller.kill()
     wait_until(lambda: work.ended == [("killed", "cancelled")])
-    with pytest.raises(gevent.Timeout), gevent.Timeout(0.2):
-        client.call.do("timed out")
+
+    def time_out() -> None:
+        with pytest.raises(gevent.Timeout):
+            client.call.do("timed out")
+
+    caller = gevent.spawn(time_out)
+    wait_until(lambda: len(work.begun) == 2)
+    caller.kill(gevent.Timeout())
+    caller.get()
     wait_until(lambda: work.ended[1:] == [("timed out", "cancelled")])
 
 
@@ -226,7 +233,7 @@ def test_a_cancellable_function_ends_with_its_callers_time(
     client = make_client()
     client.call.add(1, 2)
     with pytest.raises(NoResult):
-        client.call(timeout=2).do("late")
+        client.call(timeout=4).do("late")
     wait_until(lambda: work.ended == [("late", "cancelled")])
 
 

@@ -233,7 +233,7 @@ def test_a_gather_with_all_answers_is_complete_and_ends_at_once(
     assert whole(client.gather(timeout=LONG).f(), servers)
     began = monotonic()
     assert all(whole(client.gather(timeout=LONG).f(), servers) for _ in range(20))
-    assert monotonic() - began < 10, "it waits although nobody is missing"
+    assert monotonic() - began < LONG, "it waits although nobody is missing"
 
 
 def test_replies_come_as_they_arrive(start: Start, client: AmqpRpcFanoutClient) -> None:
@@ -319,7 +319,7 @@ def test_at_the_timeout_gather_ends_with_what_has_come(
     gate = Gate()
     quick = start(f=returns(1))
     start(f=gate.hold)
-    assert answers(list(client.gather(timeout=1.5).f())) == {quick.worker_id: 1}
+    assert answers(list(client.gather(timeout=3).f())) == {quick.worker_id: 1}
     gate.open()
     assert client.pending == 0
 
@@ -564,7 +564,7 @@ def test_a_gather_says_how_many_are_missing(
     gate, session = Gate(), make_session()
     left = start(f=returns(1))
     start({"session": session}, f=gate.hold)
-    late = client.gather(timeout=0.5).f()
+    late = client.gather(timeout=2).f()
     assert len(list(late)) == 1
     assert (late.timed_out, late.complete, late.missing) == (True, False, 1)
     gathered = client.gather(timeout=LONG).f()
@@ -613,12 +613,12 @@ def test_a_request_that_nobody_wants_does_not_run_in_circles(
 
     server.add_function(returns("other"), name="g")
     client = make_client()
-    result = client.defer(timeout=1.2).f()
+    result = client.defer(timeout=2.5).f()
     assert client.call.g() == "other"
     with pytest.raises(NoResult):
         result.get()
     # At once, after 10 ms, 20 ms and so on, up to a second.
-    assert 2 <= deliveries <= 10
+    assert 2 <= deliveries <= 11
 
 
 def test_a_request_that_nobody_wants_yet_waits_for_somebody_who_does(

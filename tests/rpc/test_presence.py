@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 REFUSED = ChannelClosed(403, "ACCESS_REFUSED")
 EXPIRES = 60.0
 # Seconds within which whatever has a deadline of less than one ends, on a busy machine too.
-CALL_ENDS = 5.0
+CALL_ENDS = 15.0
 
 
 def looks(recorder: Recorder, namespace: str) -> list[Question]:
@@ -127,11 +127,11 @@ def test_the_wait_counts_into_the_time_of_the_call(
     gate = Gate()
     client = make_client()
     began = monotonic()
-    waiting = gevent.spawn(client.call(timeout=1.5, wait_for_server=1.5).hold)
+    waiting = gevent.spawn(client.call(timeout=3.0, wait_for_server=3.0).hold)
     gevent.spawn_later(0.5, make_server, gate.hold)
-    with pytest.raises(NoResult, match=r"within 1\.5 s"):
+    with pytest.raises(NoResult, match="within 3 s"):
         waiting.get()
-    assert monotonic() - began < 1.5 + CALL_ENDS
+    assert monotonic() - began < 3.0 + CALL_ENDS
     gate.open()
 
 
@@ -244,8 +244,8 @@ def test_a_server_that_is_in_no_roll_call_is_found(
     with broker.channel() as channel:
         requests.declare(channel)
         channel.consume(queue, taken.append, "another", no_ack=True)
-        with pytest.raises(NoResult, match=rf"within 0\.3 s: {namespace} is served; the request"):
-            make_client().call(timeout=0.3, wait_for_server=0).add(1, 2)
+        with pytest.raises(NoResult, match=rf"within 2 s: {namespace} is served; the request"):
+            make_client().call(timeout=2, wait_for_server=0).add(1, 2)
     assert len(taken) == 1
 
 
@@ -278,8 +278,8 @@ def test_a_key_whose_queue_cannot_be_known_counts_as_served(
     with pytest.raises(Unroutable):
         client.call(wait_for_server=0, routing_key="Alice").add(1, 2)
     client.create_new_request_queue("screen", routing_key="Alice", x_expires=EXPIRES)
-    with pytest.raises(NoResult, match=r"within 0\.2 s: the request is in the queue or running"):
-        client.call(timeout=0.2, wait_for_server=0, routing_key="Alice").add(1, 2)
+    with pytest.raises(NoResult, match=r"within 1 s: the request is in the queue or running"):
+        client.call(timeout=1, wait_for_server=0, routing_key="Alice").add(1, 2)
 
 
 # -- what is told at the deadline -----------------------------------------------------------------
@@ -287,12 +287,13 @@ def test_a_key_whose_queue_cannot_be_known_counts_as_served(
 
 def test_no_result_says_that_nobody_serves(make_client: MakeClient, namespace: str) -> None:
     client = make_client()
+    client.cast(wait_publish=True).add(1, 2)
     began = monotonic()
     with pytest.raises(NoResult) as caught:
-        client.call(timeout=0.2).add(1, 2)
+        client.call(timeout=1).add(1, 2)
     assert monotonic() - began < CALL_ENDS
     assert str(caught.value) == (
-        f"no result of {namespace}.add within 0.2 s: nobody serves {namespace};"
+        f"no result of {namespace}.add within 1 s: nobody serves {namespace};"
         " the request waited in its queue"
     )
     assert caught.value.executed is None
@@ -320,7 +321,7 @@ def test_no_result_of_a_key_tells_of_its_queue(
     with pytest.raises(
         NoResult, match=r"nobody receives from the request queue 'Alice' of .* waited in"
     ):
-        client.call(timeout=0.2, routing_key="Alice").hold()
+        client.call(timeout=1, routing_key="Alice").hold()
     receiving = server.receive_from_queue("Alice", block=False)
     result = client.defer(timeout=1, routing_key="Alice").hold()
     wait_until(lambda: gate.entered or result.ready())
@@ -353,7 +354,7 @@ def test_for_many_calls_that_end_at_once_the_broker_is_asked_once(
         client = make_client(url=recorder.url)
         client.cast(wait_publish=True).add(1, 2)
         began = monotonic()
-        results = [client.defer(timeout=0.5).add(n, 1) for n in range(100)]
+        results = [client.defer(timeout=1.5).add(n, 1) for n in range(100)]
         for result in results:
             with pytest.raises(NoResult, match="nobody serves"):
                 result.get()

@@ -192,7 +192,7 @@ def test_a_client_that_is_closed_at_once_has_ended_its_streams(
             stream.close()
     client.close()
     # A killed process would be missed after half a minute.
-    wait_until(lambda: source.ended == ["cancelled"] * 3, timeout=5)
+    wait_until(lambda: source.ended == ["cancelled"] * 3, timeout=20)
     wait_until(lambda: open_streams(server) == 0)
     if how == "left open":
         with pytest.raises(StreamLost, match="the client was closed") as caught:
@@ -288,14 +288,14 @@ def test_a_stream_has_a_time_for_all_of_it_and_one_between_items(
     with pytest.raises(NoResult, match=r"no item of .*count within 0.2 s"):
         list(client.stream(idle_timeout=0.2).count(3, 5.0))
     wait_until(lambda: len(source.ended) == 1)
-    stream = client.stream(timeout=1).count(1000, 0.05)
+    stream = client.stream(timeout=3).count(1000, 0.05)
     with pytest.raises(NoResult, match=r"has not ended in time: \d+ items had come"):
         list(stream)
     assert stream.received > 0
     wait_until(lambda: len(source.ended) == 2)
     assert "ended" not in source.ended
     # The client's timeout is for the beginning.
-    assert len(list(make_client(timeout=1).stream.count(30, 0.05))) == 30
+    assert len(list(make_client(timeout=3).stream.count(7, 0.5))) == 7
 
 
 def test_a_stream_that_nobody_begins_fails_in_time(
@@ -674,12 +674,12 @@ def test_a_stream_whose_rest_nobody_begins_is_lost_in_time(
 
     server = make_server()
     server.add_function(numbers, resumable=True)
-    client = make_client(timeout=1.0)
+    client = make_client(timeout=3.0)
     stream = client.stream.numbers()
     assert next(stream) == 0
     wait_until(lambda: stream._call.seen == 5)
     server.stop(timeout=0)
-    with pytest.raises(StreamLost, match=r"no result of .*numbers within 1 s") as caught:
+    with pytest.raises(StreamLost, match=r"no result of .*numbers within 3 s") as caught:
         list(stream)
     assert caught.value.received == 5
     assert client.pending == 0
