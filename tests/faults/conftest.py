@@ -24,7 +24,7 @@ from tests.support.rabbitmq import RabbitNode
 REPORT = os.environ.get("AMPHORA_FAULTS_REPORT") or None
 SEED = os.environ.get("AMPHORA_FAULTS_SEED") or None
 
-# Seconds after which the nodes of a network that is cut know it.
+# Seconds after which the nodes of a network that is cut, or one of which is frozen, know it.
 TICK = 8
 
 books: list[dict[str, Any]] = []
@@ -84,6 +84,13 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def watchful() -> Iterator[Cluster]:
+    """A cluster whose nodes soon give up one that is silent."""
+    with Cluster(tick=TICK) as made:
+        yield made
+
+
+@pytest.fixture
 def divisible() -> Iterator[DivisibleCluster]:
     """A cluster whose network can be cut, with nodes that soon know it."""
     with DivisibleCluster(tick=TICK) as made:
@@ -95,7 +102,8 @@ def cluster_rig(
     request: pytest.FixtureRequest, tmp_path: Path, namespace: str, seed: int
 ) -> Iterator[Rig]:
     """A rig on a cluster, the one of the fixture that the case names."""
-    name = "divisible" if "divisible" in request.fixturenames else "cluster"
+    names = ("divisible", "watchful", "cluster")
+    name = next(name for name in names if name in request.fixturenames)
     cluster = request.getfixturevalue(name)
     version = f"three of RabbitMQ {cluster.version}"
     yield from keep_books(request, Rig(cluster, tmp_path, namespace, seed), version)
