@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from amphora.rpc.context.call import CallContext, current, shield
     from amphora.rpc.context.cancelling import Cancel
     from amphora.rpc.context.deadlines import deadline
+    from amphora.rpc.context.outcome import Outcome
     from amphora.rpc.context.spawning import spawn
     from amphora.rpc.functions.services import exposed
     from amphora.rpc.keyed.receiving import Receiving
@@ -76,6 +77,7 @@ __all__ = [
     "ManagementClient",
     "NoResult",
     "NoServer",
+    "Outcome",
     "OutgoingCall",
     "Overloaded",
     "PoisonRequest",
@@ -121,6 +123,7 @@ _HOMES = {
     "current": "amphora.rpc.context.call",
     "shield": "amphora.rpc.context.call",
     "Cancel": "amphora.rpc.context.cancelling",
+    "Outcome": "amphora.rpc.context.outcome",
     "deadline": "amphora.rpc.context.deadlines",
     "spawn": "amphora.rpc.context.spawning",
     "exposed": "amphora.rpc.functions.services",

@@ -76,28 +76,37 @@ def test_each_request_is_one_line_with_what_became_of_it(
     assert client.call.ignore_once() == 2
     client.cast(wait_publish=True).add(3, 4)
     written = lines(8)
-    assert of(written, "function", "outcome", "error") == [
-        (f"{namespace}.add", "ok", None),
-        (f"{namespace}.fail", "failed", "ZeroDivisionError"),
-        (f"{namespace}.find", "expected", "KeyError"),
-        (f"{namespace}.nothing", "refused", "amphora.WrongRequest"),
-        (f"{namespace}.unsendable", "failed", "amphora.WrongResult"),
-        (f"{namespace}.ignore_once", "ignored", None),
-        (f"{namespace}.ignore_once", "ok", None),
-        (f"{namespace}.add", "ok", None),
-    ]
-    first, cast = written[0], written[-1]
+    # In the order in which their answers are on their way.
+    assert sorted(of(written, "function", "outcome", "error"), key=str) == sorted(
+        [
+            (f"{namespace}.add", "ok", None),
+            (f"{namespace}.fail", "failed", "ZeroDivisionError"),
+            (f"{namespace}.find", "expected", "KeyError"),
+            (f"{namespace}.nothing", "refused", "amphora.WrongRequest"),
+            (f"{namespace}.unsendable", "failed", "amphora.WrongResult"),
+            (f"{namespace}.ignore_once", "ignored", None),
+            (f"{namespace}.ignore_once", "ok", None),
+            (f"{namespace}.add", "ok", None),
+        ],
+        key=str,
+    )
+    first = next(line for line in written if line["trace_id"])
+    cast = next(line for line in written if line["client"] is None)
     assert (first["caller"], first["trace_id"]) == ("guest", TRACE)
     assert (first["client"], first["worker"]) == (client.client_id, server.worker_id)
     assert (cast["client"], cast["queue_wait"], cast["trace_id"]) == (None, None, None)
     assert all(line["seconds"] >= 0 and line["id"] for line in written)
-    text = next(r.getMessage() for r in caplog.records if r.name == "amphora.access")
+    [text, _] = [
+        record.getMessage()
+        for record in caplog.records
+        if f"function={namespace}.add " in record.getMessage()
+    ]
     words = [word.partition("=") for word in text.split()]
     assert [name for name, _, _ in words] == [
         *("function", "outcome", "error", "seconds", "queue_wait"),
         *("caller", "client", "id", "trace_id"),
     ]
-    assert text.startswith(f"function={namespace}.add outcome=ok error=- seconds=")
+    assert " outcome=ok error=- seconds=" in text
 
 
 def test_what_is_not_begun_is_a_line_too(
@@ -114,17 +123,14 @@ def test_what_is_not_begun_is_a_line_too(
     waiting.cancel()
     wait_until(lambda: len(server._worker.requests.cancelled))
     gate.set()
-    assert of(lines(2), "outcome", "function", "seconds")[1:] == [
-        ("cancelled", f"{namespace}.add", None)
-    ]
+    cancelled = ("cancelled", f"{namespace}.add", None)
+    assert cancelled in of(lines(2), "outcome", "function", "seconds")
     with RawClient(broker, namespace) as stranger:
         stranger.request("add", 1, 2, expiration="0")
         lines(3)  # then there is room for another
         stranger.send(b"no request", expiration="0")
-        assert of(lines(4), "outcome", "function")[2:] == [
-            ("expired", f"{namespace}.add"),
-            ("expired", None),
-        ]
+        written = of(lines(4), "outcome", "function")
+        assert {("expired", f"{namespace}.add"), ("expired", None)} < set(written)
     gate.clear()
 
 
@@ -152,12 +158,12 @@ def test_what_a_client_chooses_is_escaped_and_cut(
         stranger.answer()
         stranger.send(b"no request", message_id="i d", correlation_id="i d")
         stranger.answer()
-    odd, unread = lines(2)
+    unread, odd = sorted(lines(2), key=lambda line: str(line["function"]))
     assert "\n" not in odd["function"]
     assert "\x1b" not in odd["function"]
     assert len(odd["function"]) <= 200
     assert of([unread], "function", "outcome", "id") == [(None, "refused", "i d")]
-    first, second = (r.getMessage() for r in caplog.records if r.name == "amphora.access")
+    first, second = sorted(r.getMessage() for r in caplog.records if r.name == "amphora.access")
     assert first.isprintable()
     assert first.count("outcome=") == 1
     assert rf'function="{namespace}.a\\nINFO \"b\" c=d\\x1b[2Jxxx' in first
@@ -179,7 +185,7 @@ def test_a_stream_is_a_line_at_its_end(
         client.call.count()
     with pytest.raises(WrongRequest):
         list(client.stream.add(1, 2))
-    assert of(lines(3), "outcome", "error") == [
+    assert sorted(of(lines(3), "outcome", "error"), key=str) == [
         ("ok", None),
         ("refused", "amphora.WrongRequest"),
         ("refused", "amphora.WrongRequest"),

@@ -13,12 +13,14 @@ from amphora.errors import AmphoraError, NoResult
 from amphora.rpc.client.caller import Caller, CallerSettings, Route
 from amphora.rpc.client.declared import Declared
 from amphora.rpc.client.outgoing_call import Mode, OutgoingCall
+from amphora.rpc.client.pending import Pending
 from amphora.rpc.client.proxy import Send
 from amphora.rpc.client.result import PendingCall, Result, WatchedCall
 from amphora.rpc.client.retries import Retries, check_retries
 from amphora.rpc.client.tuning import Tuning
 from amphora.rpc.context.call import here
 from amphora.rpc.context.middleware import Middleware, through
+from amphora.rpc.context.outcome import Outcome
 from amphora.rpc.contract import legacy
 from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
@@ -26,7 +28,7 @@ from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.headers import KEY, TAKES, check_key
 from amphora.transport.link import LinkState
 
-# An option of calls that middleware has seen; no program can give it.
+# An option of calls that middleware has seen, with the `OutgoingCall`; no program can give it.
 WENT_THROUGH = " went through"
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -76,11 +78,24 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         given = dict(options.get("headers") or {})
         call = OutgoingCall(self.namespace, name, mode, args, kwargs, given, options.get("key"))
 
-        def proceed() -> Any:
-            changed = {**options, "headers": call.headers, "key": call.key, WENT_THROUGH: True}
-            return send(name, tuple(call.args), call.kwargs, changed)
+        pending = False
 
-        return through(self._middleware, call, proceed)
+        def proceed() -> Any:
+            nonlocal pending
+            changed = {**options, "headers": call.headers, "key": call.key, WENT_THROUGH: call}
+            value = send(name, tuple(call.args), call.kwargs, changed)
+            # It ends when what the caller gets does.
+            pending = mode not in ("call", "cast")
+            return value
+
+        try:
+            value = through(self._middleware, call, proceed)
+        except BaseException as error:
+            call.ended(Outcome.of(error))
+            raise
+        if not pending:
+            call.ended(Outcome())
+        return value
 
     def _call(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
@@ -191,6 +206,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             self._calls.watch(watched, check_timeout(interval))
             call = watched
         result = Result(call)
+        note(options, call)
         self._calls.publish(call, deadline)
         if scope is not None and scope.call is not None and scope.call.cancellation is not None:
             scope.call.cancellation.adopt(result)
@@ -215,6 +231,8 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         outgoing = self._outgoing(name, args, kwargs, key, self._casts, expires_at, headers)
         if options.get("key") is not None:
             outgoing.template = outgoing.template.with_headers({KEY: check_key(options["key"])})
+        if WENT_THROUGH in options:
+            options[WENT_THROUGH].id = outgoing.message_id
         wait = options.get("wait_publish", False)
         self._calls.cast(outgoing, name, deadline, log_failure=not wait)
         if not wait:
@@ -250,3 +268,12 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             return function
 
         return decorate
+
+
+def note(options: dict[str, Any], pending: Pending) -> None:
+    """Have middleware know a request that is about to leave."""
+    call: OutgoingCall | None = options.get(WENT_THROUGH)
+    if call is not None:
+        call.id = pending.outgoing.message_id
+        if call.mode != "call":
+            pending.seen_as = call

@@ -491,6 +491,7 @@ class Calls:
         """Let go of all calls in a forked child: they are the parent's, and end there."""
         pending, self._pending = self._pending, {}
         for call in pending.values():
+            call.seen_as = None
             call.fail(
                 ConnectionLost(
                     f"{self._name(call)} was called before a fork: its answer goes to the parent"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from amphora.rpc.client.caller import CallerSettings, Route
-from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller
+from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
 from amphora.rpc.client.gather import Gathered, PendingGather
 from amphora.rpc.client.proxy import GatherWay, SpreadWay
 from amphora.rpc.client.result import Result
@@ -63,5 +63,6 @@ class AmqpRpcFanoutClient(FunctionCaller):
         outgoing = self._outgoing(name, args, kwargs, None, template, deadline, headers)
         request = PendingGather(self._calls, name, timeout, outgoing, self._roll_call)
         gathered = Gathered(request)
+        note(options, request)
         self._calls.publish(request, deadline)
         return gathered

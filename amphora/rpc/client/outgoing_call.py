@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import gevent
+
+from amphora.rpc.context.outcome import Outcome, WhenDone, tell_all
+
 Mode = Literal["call", "defer", "cast", "gather", "stream"]
 
 
@@ -18,9 +22,21 @@ class OutgoingCall:
         kwargs: the keyword arguments.
         headers: the headers of the request.
         key: what names the work that is asked for; None for nothing.
+        id: the id of the request, "" before it is made; with retries that of the latest.
     """
 
-    __slots__ = ("args", "function", "headers", "key", "kwargs", "mode", "namespace")
+    __slots__ = (
+        "_callbacks",
+        "_outcome",
+        "args",
+        "function",
+        "headers",
+        "id",
+        "key",
+        "kwargs",
+        "mode",
+        "namespace",
+    )
 
     def __init__(
         self,
@@ -39,6 +55,39 @@ class OutgoingCall:
         self.kwargs = kwargs
         self.headers = headers
         self.key = key
+        self.id = ""
+        self._callbacks: list[WhenDone] = []
+        self._outcome: Outcome | None = None
 
     def __repr__(self) -> str:
         return f"<OutgoingCall {self.mode} {self.namespace}.{self.function}>"
+
+    def when_done(self, callback: WhenDone) -> None:
+        """Have a function called with the `Outcome`, when the call has ended for its caller.
+
+        For a `defer`, a `stream` and a `gather` that is later, and in a greenlet of its own: when
+        the result is there, the stream has ended or was closed, all answers have come, or the
+        program has dropped what it got.  The one that was added last is called first.  What it
+        raises is logged.  If the call has ended, it is called at once.
+        """
+        if self._outcome is None:
+            self._callbacks.append(callback)
+        else:
+            tell_all([callback], self._outcome)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Tell how it has ended, if that is not known yet.  May switch greenlets."""
+        tell_all(self._note(outcome), outcome)
+
+    def ended_elsewhere(self, outcome: Outcome) -> None:
+        """Have it told how it has ended, by a greenlet of its own.  Never switches greenlets."""
+        callbacks = self._note(outcome)
+        if callbacks:
+            gevent.spawn(tell_all, callbacks, outcome)
+
+    def _note(self, outcome: Outcome) -> list[WhenDone]:
+        if self._outcome is not None:
+            return []
+        self._outcome = outcome
+        callbacks, self._callbacks = self._callbacks[::-1], []
+        return callbacks

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 
 from amphora.errors import AmphoraError
 from amphora.rpc.client.liveness import Watched
+from amphora.rpc.client.outgoing_call import OutgoingCall
 from amphora.rpc.client.waking import Sleeper
+from amphora.rpc.context.outcome import Outcome
 from amphora.transport.publisher import Outgoing
 
 
@@ -34,9 +36,10 @@ class Pending:
 
     Attributes:
         ticket: the ticket of its deadline; see `Timeouts`.
+        seen_as: the call as middleware has seen it, which is told how it ends; None if none has.
     """
 
-    __slots__ = ("_waiting", "function_name", "outgoing", "ticket", "timeout")
+    __slots__ = ("_waiting", "function_name", "outgoing", "seen_as", "ticket", "timeout")
 
     # What is known of the workers that have begun it, if it ends with them.
     watched: Watched | None = None
@@ -49,6 +52,12 @@ class Pending:
         self.timeout = timeout
         self.outgoing = outgoing
         self.ticket = 0
+        self.seen_as: OutgoingCall | None = None
+
+    def tell_ended(self, outcome: Outcome) -> None:
+        """Tell middleware how it ends, if that is not told yet.  Never switches greenlets."""
+        if self.seen_as is not None:
+            self.seen_as.ended_elsewhere(outcome)
 
     def cancel(self) -> bool:
         """End it, and tell its servers; return whether it was pending.  Never switches."""

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Unpack
 
 from amphora.rpc.client.caller import CallerSettings, Route
-from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller
+from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
 from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.stream import PendingStream, Stream
 from amphora.rpc.context.call import here
@@ -61,6 +61,7 @@ class StreamCaller(FunctionCaller):
         stream = Stream(
             pending, None if endless else deadline, idle_timeout, f"{self.namespace}.{name}"
         )
+        note(options, pending)
         self._calls.publish(pending, deadline)
         if scope is not None and scope.call is not None and scope.call.cancellation is not None:
             scope.call.cancellation.adopt(stream)

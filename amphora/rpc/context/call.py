@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
@@ -10,7 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 from amphora.errors import printable
+from amphora.net.log import tell
 from amphora.rpc.context.cancelling import Cancellation
+from amphora.rpc.context.outcome import ABORTED, Outcome, WhenDone, tell_all
 from amphora.rpc.contract import headers, streams
 from amphora.wire.properties import Properties
 
@@ -32,9 +34,12 @@ class CallContext:
         known: True if there is such a function.
         begun: True when the function was called.
         run_id: tells this run from another of the same request, "" if nobody asks.
+        observers: told what has become of each request of the server.
+        outcome: what has become of it, None before; not set if nobody asks.
     """
 
     __slots__ = (
+        "_callbacks",
         "_properties",
         "args",
         "begun",
@@ -44,6 +49,8 @@ class CallContext:
         "known",
         "kwargs",
         "namespace",
+        "observers",
+        "outcome",
         "queue_wait",
         "redelivered",
         "run_id",
@@ -72,6 +79,9 @@ class CallContext:
         self.known = False
         self.begun = False
         self.run_id = ""
+        self.observers: Sequence[Observer] = ()
+        self.outcome: Outcome | None = None
+        self._callbacks: list[WhenDone] | None = None
 
     def __repr__(self) -> str:
         return f"<CallContext {self.namespace}.{self.function} {self.id}>"
@@ -153,12 +163,56 @@ class CallContext:
         after = (self._properties.headers or {}).get(streams.AFTER)
         return after if type(after) is int and after > 0 else 0
 
+    def when_done(self, callback: WhenDone) -> None:
+        """Have a function called with the `Outcome`, when the request has come to its end.
+
+        It is called in the request's greenlet, when the answer is on its way; for a stream that is
+        behind the last item.  The one that was added last is called first.  What it raises is
+        logged.
+        """
+        if self._callbacks is None:
+            self._callbacks = []
+        self._callbacks.append(callback)
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody asks what has become of it."""
+        return bool(self._callbacks or self.observers)
+
+    def ended(
+        self,
+        status: str,
+        error: BaseException | None = None,
+        seconds: float | None = None,
+        expected: bool = False,
+    ) -> None:
+        """Note what has become of it, which is told later; see `Outcome`."""
+        if self.observed:
+            self.outcome = Outcome(status, error, seconds, expected)
+
+    def tell_ended(self) -> None:
+        """Tell what has become of it.  Called once; may switch greenlets."""
+        outcome = self.outcome
+        callbacks, self._callbacks = self._callbacks, None
+        if outcome is None and callbacks:
+            outcome = Outcome(ABORTED)
+        if outcome is None:
+            return
+        for observer in self.observers:
+            tell(observer, self, outcome)
+        if callbacks:
+            tell_all(reversed(callbacks), outcome)
+
     def remaining(self) -> float | None:
         """Return for how many seconds the caller still waits at most; None if it set no limit.
 
         If it is unknown how long the request waited in the queue, it is taken for not at all.
         """
         return None if self.ends_at is None else max(self.ends_at - monotonic(), 0.0)
+
+
+# Told what has become of a request.
+Observer = Callable[[CallContext, Outcome], object]
 
 
 class Scope:

@@ -107,6 +107,9 @@ class Functions:
     def __len__(self) -> int:
         return len(self._functions)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._functions
+
     def add(self, handler: Handler, name: str | None = None, **terms: Unpack[Terms]) -> None:
         """Offer a function under a name, its own by default, on some terms.
 

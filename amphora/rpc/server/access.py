@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any
 
-from amphora.errors import printable
+from amphora.errors import RemoteException, printable
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.outcome import ABORTED, CANCELLED, EXPIRED, IGNORED, OK, Outcome
 
 log = Log("amphora.access")
 
@@ -27,38 +27,23 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(
 _NO_TRACE = "0" * 32
 
 
-class Outcome(StrEnum):
-    """What became of a request."""
-
-    OK = "ok"
-    # Its function raised, or its result could not be sent.
-    FAILED = "failed"
-    # Its function raised what it declares with `expected`.
-    EXPECTED = "expected"
-    # Its function was not begun: there is none, it does not take the arguments, or not this caller.
-    REFUSED = "refused"
-    IGNORED = "ignored"
-    # Its caller had gone away, before it was begun or meanwhile.
-    CANCELLED = "cancelled"
-    # Its time was over before it was begun.
-    EXPIRED = "expired"
+# What became of a request that has no answer, or the function's result as its answer.
+_WORDS = {
+    OK: "ok",
+    IGNORED: "ignored",
+    CANCELLED: "cancelled",
+    EXPIRED: "expired",
+    ABORTED: "aborted",
+}
 
 
-def write(
-    call: CallContext, outcome: Outcome, seconds: float | None = None, error: str | None = None
-) -> None:
-    """Write the line of one request.  Never switches greenlets.
-
-    Args:
-        call: the request.
-        outcome: what became of it.
-        seconds: how long it was handled, None if it was not.
-        error: the name of the exception that is its answer.
-    """
+def write(call: CallContext, outcome: Outcome) -> None:
+    """Write the line of one request.  Never switches greenlets."""
+    seconds = outcome.seconds
     fields: dict[str, Any] = {
         "function": f"{call.namespace}.{call.function}" if call.function else None,
-        "outcome": str(outcome),
-        "error": error,
+        "outcome": _word(call, outcome),
+        "error": _error(outcome),
         "seconds": None if seconds is None else round(seconds, 6),
         "queue_wait": None if call.queue_wait is None else round(call.queue_wait, 6),
         "caller": call.user,
@@ -72,6 +57,23 @@ def write(
     }
     line = " ".join(f"{name}={_shown(value)}" for name, value in fields.items())
     log.info("%s", line, fields={"message": "request", **fields, "worker": call.worker_id})
+
+
+def _word(call: CallContext, outcome: Outcome) -> str:
+    if outcome.status in _WORDS:
+        return _WORDS[outcome.status]
+    if outcome.expected:
+        return "expected"
+    return "failed" if call.begun else "refused"
+
+
+def _error(outcome: Outcome) -> str | None:
+    """Return the name of the exception that is the answer."""
+    if outcome.status in _WORDS:
+        return None
+    if outcome.status == RemoteException.__name__:
+        return type(outcome.error).__name__
+    return f"amphora.{outcome.status}"
 
 
 def trace_id_of(headers: Mapping[str, Any]) -> str | None:

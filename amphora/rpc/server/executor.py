@@ -26,6 +26,7 @@ from amphora.net.log import Log, tell
 from amphora.rpc.context.call import CallContext, here
 from amphora.rpc.context.cancelling import Cancel
 from amphora.rpc.context.middleware import Middleware, through
+from amphora.rpc.context.outcome import ABORTED, CANCELLED, IGNORED, OK
 from amphora.rpc.contract import legacy
 from amphora.rpc.contract.bodies import (
     MAX_ERROR_SIZE,
@@ -34,6 +35,7 @@ from amphora.rpc.contract.bodies import (
     Response,
     bare_body,
     error_body,
+    exception_of,
     plain_body,
     raised_body,
     short_body,
@@ -44,7 +46,6 @@ from amphora.rpc.contract.unsendable import refused_part
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.parameters import Misfit
 from amphora.rpc.functions.unfinished import Unfinished, check_result
-from amphora.rpc.server.access import Outcome, write
 from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.streaming import Outlet, Unsendable
 from amphora.transport.delivery import Delivery
@@ -117,8 +118,6 @@ class Executor:
         self._max_size = max_size
         # Whether functions that do not say so may be ended by a cancellation.
         self.cancellable = False
-        # Whether each request is a line of the access log.
-        self.access_log = False
         # The first is the outermost.
         self.middleware: Sequence[Middleware[CallContext]] = ()
         # Called with the function's name and what it raised, in the handler's greenlet.
@@ -147,71 +146,47 @@ class Executor:
         """
         began = monotonic()
         self._statistics.arrived(began)
+        unread = None
         try:
             request = self._read(delivery)
         except WrongRequest as error:
-            self._statistics.exceptions += 1
-            self.log(call, Outcome.REFUSED, error=error)
-            return self.refuse(error, delivery.properties)
-        call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
+            unread = error
+        else:
+            call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
+            call.known = request.func in self._functions
         token = here.set(call)
         try:
-            response, failure = self.call(call, once, inline, outlet)
+            response, failure = self.call(call, once, inline, outlet, unread)
+        except BaseException as error:
+            call.ended(ABORTED, error)
+            raise
         finally:
             if inline:
                 # The program's own greenlet goes on.
                 here.reset(token)
         if call.cancellation is not None and call.interrupted:
             self._statistics.cancelled += 1
-            self.log(call, Outcome.CANCELLED, monotonic() - began)
+            call.ended(CANCELLED, seconds=monotonic() - began)
             return UNWANTED._replace(failure=failure)
         if response is None:
             self._statistics.ignored += 1
-            self.log(call, Outcome.IGNORED, monotonic() - began)
+            call.ended(IGNORED, seconds=monotonic() - began)
             return None
         seconds = monotonic() - began
-        answer, raised = self._answer(call.function, response, failure, delivery.properties)
+        answer, failed = self._answer(call.function, response, failure, delivery.properties)
         expected = answer.failure is not None and answer.failure.expected
-        if raised is None:
+        if not failed:
             self._statistics.processed += 1
-            outcome = Outcome.OK
         elif expected:
             self._statistics.expected += 1
-            outcome = Outcome.EXPECTED
         else:
             self._statistics.exceptions += 1
-            outcome = Outcome.FAILED if call.begun else Outcome.REFUSED
         if call.known:
-            self._statistics.finished(call.function, seconds, raised is not None, expected)
-        self.log(call, outcome, seconds, raised)
+            self._statistics.finished(call.function, seconds, failed, expected)
+        if call.observed:
+            status, raised = _outcome(response, answer.failure)
+            call.ended(status, raised, seconds, expected)
         return answer
-
-    def log(
-        self,
-        call: CallContext,
-        outcome: Outcome,
-        seconds: float | None = None,
-        error: str | AmphoraError | None = None,
-    ) -> None:
-        """Write the line of a request into the access log, if there is one.  Never switches."""
-        if self.access_log:
-            name = error_body(error).type if isinstance(error, AmphoraError) else error
-            write(call, outcome, seconds, name)
-
-    def log_unread(
-        self,
-        delivery: Delivery,
-        call: CallContext,
-        outcome: Outcome,
-        error: AmphoraError | None = None,
-    ) -> None:
-        """Write the line of a request that was not begun into the access log, if there is one."""
-        if self.access_log:
-            try:
-                call.function = self._read(delivery).func
-            except WrongRequest:
-                pass  # its function stays unknown
-            self.log(call, outcome, error=error)
 
     def _answer(
         self,
@@ -219,24 +194,23 @@ class Executor:
         response: Response,
         failure: Failure | None,
         properties: Properties,
-    ) -> tuple[Answer, str | None]:
-        """Return the answer to a call, and the name of the exception if that is the answer.
+    ) -> tuple[Answer, bool]:
+        """Return the answer to a call, and whether the call has failed.
 
         A result that cannot be sent is a failure, unless the request was a cast.
         """
         exception = response.exception
         if not properties.reply_to:
-            name = exception.type if isinstance(exception, ErrorBody) else None
-            return UNWANTED._replace(failure=failure), name
+            return UNWANTED._replace(failure=failure), isinstance(exception, ErrorBody)
         serializer = _serializer_for(properties)
         if not isinstance(exception, ErrorBody):
             try:
-                return self._encode_result(response, serializer), None
+                return self._encode_result(response, serializer), False
             except ValueError as error:
                 unsendable = self._unsendable(function, response, serializer, error)
                 exception = error_body(unsendable)
                 failure = Failure(function, f"has run, and {unsendable}", unsendable)
-        return self._encode_error(exception, properties)._replace(failure=failure), exception.type
+        return self._encode_error(exception, properties)._replace(failure=failure), True
 
     def refuse(self, error: AmphoraError, properties: Properties) -> Answer:
         """Return the answer to a request that amphora itself refuses."""
@@ -248,6 +222,13 @@ class Executor:
             return serializer_of(delivery.properties).decode_request(delivery.body)
         except ValueError as error:
             raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
+
+    def function_of(self, delivery: Delivery) -> str:
+        """Return the name of the function that a request is for, "" if it cannot be read."""
+        try:
+            return self._read(delivery).func
+        except WrongRequest:
+            return ""
 
     def runs_once(self, delivery: Delivery) -> bool:
         """Return whether a request is for a function that runs at most once."""
@@ -262,16 +243,23 @@ class Executor:
         once: Callable[[], None] | None,
         inline: bool,
         outlet: Outlet | None = None,
+        unread: WrongRequest | None = None,
     ) -> tuple[Response | None, Failure | None]:
-        """Call a function; return the response, None if it is ignored, and a failure to report."""
+        """Call a function; return the response, None if it is ignored, and a failure to report.
+
+        Args:
+            unread: why the request could not be read: there is no function to call.
+        """
         function = call.function
         try:
             if self.middleware:
-                result = through(self.middleware, call, lambda: self._serve(call, once, outlet))
+                result = through(
+                    self.middleware, call, lambda: self._serve(call, once, outlet, unread)
+                )
                 if outlet is None:
                     check_result(function, result)
             else:
-                result = self._serve(call, once, outlet)
+                result = self._serve(call, once, outlet, unread)
             if outlet is not None:
                 with self._ending(call, outlet):
                     result = outlet.drain(result)
@@ -303,18 +291,24 @@ class Executor:
             return Response(exception=body), Failure(function, what, error, legible, expected)
 
     def _serve(
-        self, call: CallContext, once: Callable[[], None] | None, outlet: Outlet | None
+        self,
+        call: CallContext,
+        once: Callable[[], None] | None,
+        outlet: Outlet | None,
+        unread: WrongRequest | None,
     ) -> Any:
         """Call the function that a call names.
 
         Raises:
-            WrongRequest: there is none, or the arguments do not fit.
+            WrongRequest: it could not be read, there is no such function, or the arguments do not
+                fit.
             Denied: this client may not call it.
             ServerLost: it may have begun before, and runs at most once.
             BaseException: what the function raises.
         """
+        if unread is not None:
+            raise unread
         function = self._functions.find(call.function)
-        call.known = True
         if function.allow is not None and call.user not in function.allow:
             name = f"{self._functions.namespace}.{function.name}"
             # For each function apart: one that is tried all the time hides no other.
@@ -429,6 +423,16 @@ class Executor:
 
 class _TooLarge(ValueError):
     """A result is larger than a message may be."""
+
+
+def _outcome(response: Response, failure: Failure | None) -> tuple[str, BaseException | None]:
+    """Return the status of an answer, and what was raised."""
+    error = None if failure is None else failure.error
+    if isinstance(response.exception, ErrorBody):
+        told = exception_of(response.exception)
+        return type(told).__name__, error or told
+    # If there is a failure, the result could not be sent.
+    return (OK, None) if error is None else (type(error).__name__, error)
 
 
 def no_answer(properties: Properties) -> Answer:

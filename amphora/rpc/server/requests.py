@@ -12,7 +12,7 @@ begun before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from math import inf
@@ -31,14 +31,14 @@ from amphora.errors import (
     printable,
 )
 from amphora.net.log import Log
-from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.call import CallContext, Observer
+from amphora.rpc.context.outcome import ABORTED, CANCELLED, EXPIRED
 from amphora.rpc.contract import headers, naming, streams
 from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
 from amphora.rpc.contract.checks import seconds_of
 from amphora.rpc.contract.control import Unwanted
 from amphora.rpc.server import control
-from amphora.rpc.server.access import Outcome
 from amphora.rpc.server.attempts import Attempts
 from amphora.rpc.server.executor import UNWANTED, Answer, Executor
 from amphora.rpc.server.in_progress import InProgress, RequestInProgress
@@ -82,6 +82,7 @@ class RequestHandling:
         statistics: counts the requests that are not begun, and how long the others waited.
         outlets: the streams.
         concurrency: how many requests the broker sends before one is settled.
+        observers: told what has become of each request.
 
     Attributes:
         waits: knows how long requests waited in the queue.
@@ -100,6 +101,7 @@ class RequestHandling:
         statistics: Statistics,
         outlets: Outlets,
         concurrency: int,
+        observers: Sequence[Observer],
     ) -> None:
         self._namespace = namespace
         self._worker_id = worker_id
@@ -115,6 +117,7 @@ class RequestHandling:
         # Cancelled before they came here.
         self.cancelled = control.Cancelled()
         self._outlets = outlets
+        self._observers = observers
         # Has the broker send no more requests for a while, or again.
         self.take_more: Callable[[bool], None] = lambda more: None
         # Whether there is room for more, and an operator wants no more; and what follows from both.
@@ -193,11 +196,11 @@ class RequestHandling:
         client = request.properties.reply_to
         if call.cancelled or self.cancelled.take(client, request.request_id):
             self._statistics.cancelled += 1
-            self._executor.log_unread(request.delivery, call, Outcome.CANCELLED)
+            self._not_begun(request, call, CANCELLED)
             return True
         if call.ends_at is not None and call.ends_at <= monotonic():
             self._statistics.expired += 1
-            self._executor.log_unread(request.delivery, call, Outcome.EXPIRED)
+            self._not_begun(request, call, EXPIRED)
             return True
         return False
 
@@ -226,6 +229,7 @@ class RequestHandling:
         request.call = CallContext(
             properties, self._namespace, self._worker_id, redelivered, wait, ends_at
         )
+        request.call.observers = self._observers
         if properties.message_type == streams.STREAM or (
             taken is not None and taken != BATCH and headers.takes(properties.headers, STARTED)
         ):
@@ -320,9 +324,17 @@ class RequestHandling:
         gevent.sleep(0)
 
     def _process(self, request: RequestInProgress, *, inline: bool = False) -> None:
-        delivery, properties = request.delivery, request.properties
         call = request.call
         assert call is not None  # noqa: S101 (it has begun)
+        try:
+            self._handle(request, call, inline)
+        finally:
+            if call.observed:
+                # Last of all: they may raise, wait or be killed.
+                call.tell_ended()
+
+    def _handle(self, request: RequestInProgress, call: CallContext, inline: bool) -> None:
+        delivery, properties = request.delivery, request.properties
         if (
             call.cancellation is not None
             or self.cancelled.until
@@ -335,7 +347,7 @@ class RequestHandling:
             try:
                 outlet = self._outlet(request, call)
             except WrongRequest as error:
-                self._executor.log_unread(delivery, call, Outcome.REFUSED, error)
+                self._not_begun(request, call, type(error).__name__, error)
                 self._respond(request, self._executor.refuse(error, properties))
                 return
         elif call.run_id:
@@ -361,7 +373,7 @@ class RequestHandling:
                     self._respond(request, answer, outlet)
         except PoisonRequest as error:
             log.error("%s: %s", self._worker_id, error)
-            self._executor.log_unread(delivery, call, Outcome.REFUSED, error)
+            self._not_begun(request, call, type(error).__name__, error)
             self._respond(request, self._executor.refuse(error, request.properties))
             return
         except AmphoraError as error:
@@ -383,10 +395,12 @@ class RequestHandling:
                     f"{self._namespace}.{printable(call.function, 100)} has ignored the request,"
                     " which no other server can get: it was acknowledged before"
                 )
+                call.ended(type(ignored).__name__, ignored)
                 refusal = self._executor.refuse(ignored, request.properties)
                 self._respond(request, refusal, outlet)
         else:
             # Killed by stop() while it ended.
+            call.ended(ABORTED)
             request.nack()
         if answer is not None and answer.failure is not None:
             # Last of all: the program's callback may raise, wait or be killed.
@@ -415,6 +429,18 @@ class RequestHandling:
             # The expiration was for the time in the queue.
             call.ends_at = None
         return outlet
+
+    def _not_begun(
+        self,
+        request: RequestInProgress,
+        call: CallContext,
+        status: str,
+        error: AmphoraError | None = None,
+    ) -> None:
+        """Note what has become of a request that is not begun, if anybody asks."""
+        if call.observed:
+            call.function = self._executor.function_of(request.delivery)
+            call.ended(status, error)
 
     def _respond(
         self, request: RequestInProgress, answer: Answer, outlet: Outlet | None = None

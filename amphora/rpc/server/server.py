@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.contract import legacy, naming
 from amphora.rpc.contract.checks import check_timeout
@@ -21,6 +21,7 @@ from amphora.rpc.functions.offering import Offering
 from amphora.rpc.functions.signatures import Handler
 from amphora.rpc.functions.threads import DEFAULT_THREADS, Threads
 from amphora.rpc.keyed.receiving import Receiving
+from amphora.rpc.server import access
 from amphora.rpc.server.attempts import DEFAULT_MAX_ATTEMPTS
 from amphora.rpc.server.blocking import STOPPING, Blocking
 from amphora.rpc.server.intake import Intake, SharedQueue
@@ -35,6 +36,7 @@ DEFAULT_CONCURRENCY = 100
 H = TypeVar("H", bound=Handler)
 K = TypeVar("K", bound=Callable[[], object])
 M = TypeVar("M", bound=Middleware[CallContext])
+W = TypeVar("W", bound=Observer)
 
 
 class AmqpRpcServer(Offering):
@@ -112,8 +114,9 @@ class AmqpRpcServer(Offering):
             dead_letter=dead_letter,
             queue_arguments=queue_arguments,
             cancellable=cancellable,
-            access_log=access_log or overrides.access_log,
         )
+        if access_log or overrides.access_log:
+            self.on_done(access.write)
         self._place = Place(lambda: Worker(self, self._settings, self._intake))
         register(self.session, self._place)
         _made.add(self)
@@ -231,11 +234,27 @@ class AmqpRpcServer(Offering):
 
         It gets the `CallContext`, and a function that goes on with the request and returns the
         handler's result.  The first one is the outermost.  It also sees requests for functions that
-        there are not, and those whose arguments do not fit: `proceed` then raises WrongRequest.
+        there are not, those whose arguments do not fit, and those that cannot be read (their
+        `function` is ""): `proceed` then raises WrongRequest.
         What it returns is the answer, and what it raises reaches the caller.
         """
         self._settings.middleware.append(middleware)
         return middleware
+
+    def on_done(self, observer: W) -> W:
+        """Have a function called with what has become of each request, and return it.
+
+            @server.on_done
+            def account(call, outcome):
+                log.info("%s for %s: %s", call.function, call.user, outcome.status)
+
+        It gets the `CallContext` and an `Outcome`, in the request's greenlet, when the answer is on
+        its way.  Unlike middleware it is also told of requests that were not begun, because their
+        time was over or their caller had gone away; and of a result that could not be sent.  What
+        it raises is logged.  Requests that go back to the queue unread are not told.
+        """
+        self._settings.on_done.append(observer)
+        return observer
 
     def on_start(self, hook: K) -> K:
         """Have a function called when the server begins to serve, and return it.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.signatures import Handler
@@ -22,10 +22,10 @@ class Settings:
         owns_session: whether the session ends with the server.
         worker_prefix: the beginning of worker ids.
         enabled: the management commands that are switched on.
-        access_log: whether each request is a line of the log.
         queue_arguments: the arguments of queues that hold requests.
         commands: the management commands of the program's own, with their names.
         middleware: called around each request.
+        on_done: told what has become of each request.
         on_start, on_stop: called before the first request and after the last.
         on_error: called with the function's name and what it raised.
     """
@@ -43,9 +43,9 @@ class Settings:
     dead_letter: bool
     queue_arguments: dict[str, Any]
     cancellable: bool
-    access_log: bool
     commands: list[tuple[Handler, str | None]] = field(default_factory=list)
     middleware: list[Middleware[CallContext]] = field(default_factory=list)
+    on_done: list[Observer] = field(default_factory=list)
     on_start: list[Callable[[], object]] = field(default_factory=list)
     on_stop: list[Callable[[], object]] = field(default_factory=list)
     on_error: Callable[[str, BaseException], None] | None = None

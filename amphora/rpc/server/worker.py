@@ -87,7 +87,6 @@ class Worker:
         self.executor.on_error = settings.on_error
         self.executor.middleware = settings.middleware
         self.executor.cancellable = settings.cancellable
-        self.executor.access_log = settings.access_log
         self.responder = Responder(session, namespace, self.worker_id, self.underway)
         self.management = Management(server, settings, self.worker_id, self.underway)
         self.outlets = Outlets(
@@ -113,6 +112,7 @@ class Worker:
             self.statistics,
             self.outlets,
             settings.concurrency,
+            settings.on_done,
         )
         self.control = Control(
             session, namespace, self.worker_id, self.requests.cancel, self.outlets.credit
