@@ -10,7 +10,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from amphora import AmqpRpcClient, WrongRequest
+from amphora import AmqpRpcClient, ManagementClient, WrongRequest
 from amphora.cli.failures import Exit
 from tests.cli.conftest import (
     PROGRAMS,
@@ -156,6 +156,52 @@ def test_a_worker_of_arpcs_is_served_though_it_loops_at_its_end(
     assert {answer["pid"] for answer in answers} == set(pids)
     pool.terminate()
     assert pool.wait() == Exit.DONE
+
+
+OTHER = """
+import os
+from amphora import AmqpRpcServer
+server = AmqpRpcServer(os.environ["SERVICE_NAMESPACE"] + "_b", management={"kill"})
+server.add_function(os.getpid)
+@server.add_function
+def concurrency():
+    return server.concurrency
+"""
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_each_worker_runs_all_the_servers_that_are_named(
+    serve: Serve, make_client: MakeClient, url: str, namespace: str, tmp_path: Path
+) -> None:
+    (tmp_path / "other.py").write_text(OTHER)
+    (tmp_path / "service.py").write_text((PROGRAMS / "service.py").read_text())
+    pool = serve("other", "-w", 2, "--concurrency", 7, cwd=tmp_path)
+    pids = wait_for_workers(pool, 2)
+    client = make_client()
+    with AmqpRpcClient(f"{namespace}_b", url=url) as other, ManagementClient(url=url) as management:
+        assert {client.call.pid() for _ in range(50)} == set(pids)
+        assert {other.call.getpid() for _ in range(50)} == set(pids)
+        assert other.call.concurrency() == 7
+        assert {stats.value["concurrency"] for stats in management.ask(namespace, "stats")} == {7}
+        # The end of one server is that of its worker, which is replaced.
+        ended = next(iter(management.ask(f"{namespace}_b", "kill"))).value["pid"]
+        wait_for_workers(pool, 2, ended)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_each_of_several_servers_must_be_able_to_serve(
+    serve: Serve, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "service.py").write_text((PROGRAMS / "service.py").read_text())
+    (tmp_path / "other.py").write_text(
+        "from amphora import AmqpRpcServer\n"
+        f"server = AmqpRpcServer('x', url={url.replace('guest@', 'sesame@')!r})\n"
+    )
+    pool = serve("other", cwd=tmp_path)
+    assert pool.wait(20) == Exit.NOT_ALLOWED
+    assert "refuses the login" in pool.output
 
 
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)

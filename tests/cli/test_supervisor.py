@@ -8,6 +8,7 @@ from tests.support.processes import PythonProcess
 def test_no_error_ends_the_supervisor() -> None:
     code = (
         "import logging, os, signal, sys\n"
+        "from amphora.cli.serving.options import PoolOptions\n"
         "from amphora.cli.serving.sources import Sources\n"
         "from amphora.cli.serving.supervisor import Supervisor\n"
         "logging.basicConfig(level='INFO')\n"
@@ -20,7 +21,9 @@ def test_no_error_ends_the_supervisor() -> None:
         "        raise RuntimeError('no look is possible')\n"
         "command = [sys.executable, '-c', 'import signal, sys;'\n"
         "    ' signal.pthread_sigmask(signal.SIG_SETMASK, []); signal.pause()']\n"
-        "print('status', Supervisor(command, os.environ, '.', 1, 10, Broken('.', 'x')).run())\n"
+        "sources = Broken('.', 'x')\n"
+        "supervisor = Supervisor(command, os.environ, '.', 10, PoolOptions(), sources)\n"
+        "print('status', supervisor.run())\n"
     )
     with PythonProcess("-c", code) as supervisor:
         assert supervisor.wait(20) == 0

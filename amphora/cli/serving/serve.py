@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import fields
+from typing import Any
 
 import click
 
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.output import counted
 from amphora.cli.serving.interpreter import current_directory, python_command, shadows
-from amphora.cli.serving.lifeline import BEAT
+from amphora.cli.serving.options import (
+    PoolOptions,
+    WorkerOptions,
+    pool_options,
+    programs_argument,
+    worker_options,
+)
 from amphora.cli.serving.programs import parse_target
 from amphora.cli.serving.sources import Sources
 from amphora.cli.serving.supervisor import Supervisor, say
-from amphora.cli.serving.worker import (
-    access_log_option,
-    grace_option,
-    log_format_option,
-    log_level_option,
-)
 from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
 from amphora.telemetry.logs import set_up
 from amphora.transport.endpoint import endpoint
@@ -32,72 +34,34 @@ logger = logging.getLogger("amphora.serve")
         "amphora serve examples.math.server:server -w 4",
         "amphora serve mathserver --reload           # mathserver.py has a `server`",
         "amphora serve shop.workers:make_server -w 8 --grace 60 --patch",
+        "amphora serve shop.orders shop.billing -w 4   # both in each worker",
         "kill -HUP PID                              # rolling restart, with new code",
         "kill -TERM PID                             # stop warmly",
     )
 )
-@click.argument("program", metavar="MODULE[:SERVER]")
-@click.option(
-    "-w",
-    "--workers",
-    type=click.IntRange(1, 400),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="How many worker processes.",
-)
-@click.option("--reload", is_flag=True, help="Restart the workers when a source file changes.")
-@click.option(
-    "--patch",
-    is_flag=True,
-    help="Let gevent monkey-patch Python's library in each worker, before anything is loaded.",
-)
-@grace_option
-@click.option(
-    "--load-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="End a worker that has not loaded the program by then.  [default: wait for ever]",
-)
-@click.option(
-    "--stuck-timeout",
-    # A worker that is well says so once a second.
-    type=click.FloatRange(min=2 * BEAT),
-    metavar="SECONDS",
-    help="Replace a worker that a function has held for so long.  [default: only say so]",
-)
-@access_log_option
-@log_level_option
-@log_format_option
+@programs_argument
+@pool_options
+@worker_options
 @url_and_debug
 @pass_settings
-def serve(
-    settings: Settings,
-    program: str,
-    workers: int,
-    reload: bool,
-    patch: bool,
-    grace: float,
-    load_timeout: float | None,
-    stuck_timeout: float | None,
-    access_log: bool,
-    log_level: str,
-    log_format: str,
-) -> int:
+def serve(settings: Settings, /, **options: Any) -> int:
     """Run the SERVER of a MODULE in worker processes, and look after them.
 
     SERVER is an AmqpRpcServer, or a function that returns one; "server" unless given.  One that
-    arpc's make_json_server has made will do, too.  The module
-    is looked for in the current directory first.  --url is the AMQP_URL of the workers: a server
-    with a url of its own keeps that.
+    arpc's make_json_server has made will do, too.  The module is looked for in the current
+    directory first.  With several, each worker runs all of them.  --url is the AMQP_URL of the
+    workers: a server with a url of its own keeps that.
 
     A worker that dies is replaced.  SIGTERM and ctrl-C stop all workers warmly: they take nothing
     new and finish what is running; a second one stops them at once, and what was running goes
     back to the queue.  SIGHUP restarts them one after the other, with the program as it is then.
     """
     with settings_errors():
-        module, _ = parse_target(program)
-    set_up(log_level, log_format)
+        modules = [parse_target(program)[0] for program in options["programs"]]
+    names = {each.name for each in fields(WorkerOptions)}
+    handed_on = WorkerOptions(**{name: options.pop(name) for name in names})
+    pool = PoolOptions(**options)
+    set_up(handed_on.log_level, handed_on.log_format)
     try:
         directory = current_directory()
     except OSError as error:
@@ -109,20 +73,16 @@ def serve(
             endpoint(settings.url)
         # Not an argument: everybody on the machine may read those, passwords too.
         environment["AMQP_URL"] = settings.url
-    command = python_command(directory, patch)
-    command += ["worker", program, "--log-level", log_level, "--grace", str(grace)]
-    command += ["--log-format", log_format]
-    if access_log:
-        command.append("--access-log")
+    command = [*python_command(directory, pool.patch), "worker", *handed_on.words()]
     if settings.debug:
         command.append("--debug")
-    sources = Sources(directory, module) if reload else None
+    sources = Sources(directory, *modules) if pool.reload else None
     say(
         logging.INFO,
         "process %d keeps %s of %s",
         os.getpid(),
-        counted(workers, "worker"),
-        program,
+        counted(pool.workers, "worker"),
+        ", ".join(handed_on.programs),
     )
     for name in shadows(directory):
         say(
@@ -132,16 +92,8 @@ def serve(
             name,
             directory,
         )
-    supervisor = Supervisor(
-        [*command, "--lifeline"],
-        environment,
-        directory,
-        workers,
-        grace,
-        sources,
-        load_timeout,
-        stuck_timeout,
-    )
+    command.append("--lifeline")
+    supervisor = Supervisor(command, environment, directory, handed_on.grace, pool, sources)
     status = supervisor.run()
     say(logging.INFO, "all workers have stopped")
     return status

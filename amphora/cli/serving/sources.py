@@ -29,17 +29,19 @@ class Sources:
 
     Args:
         directory: the current directory.
-        module: the dotted name of the program's module.
+        modules: the dotted names of the programs' modules.
     """
 
-    def __init__(self, directory: str, module: str) -> None:
+    def __init__(self, directory: str, *modules: str) -> None:
         # By name each time, as a link may lead elsewhere by then.  The program's own package comes
         # first: it is looked at even if the directory is too big for all of it.
-        top = module.partition(".")[0]
-        self._roots = [os.path.join(directory, top), os.path.join(directory, f"{top}.py")]
-        elsewhere = find_package(module)
-        if elsewhere is not None and not _is_one_of(elsewhere, self._roots):
-            self._roots.append(elsewhere)
+        self._roots: list[str] = []
+        for module in modules:
+            top = module.partition(".")[0]
+            self._roots += os.path.join(directory, top), os.path.join(directory, f"{top}.py")
+            elsewhere = find_package(module)
+            if elsewhere is not None and not _is_one_of(elsewhere, self._roots):
+                self._roots.append(elsewhere)
         self._roots.append(directory)
         self._warned = False
         self._known = self._look()

@@ -35,6 +35,7 @@ from time import monotonic
 from typing import Any
 
 from amphora.cli.failures import Exit
+from amphora.cli.serving.options import PoolOptions
 from amphora.cli.serving.process import Worker, ended_children
 from amphora.cli.serving.signals import MEANINGLESS, has_terminal, name_of, readable_signals
 from amphora.cli.serving.sources import Sources
@@ -76,12 +77,9 @@ class Supervisor:
         command: what starts a worker; the descriptor of its lifeline follows as one more word.
         environment: the workers' environment.
         directory: the workers' current directory, by the name that is to be followed each time.
-        count: how many workers there are to be.
         grace: seconds that a worker has to finish what is running.
+        options: how many workers there are to be, and what they may take.
         sources: the program's files, if a change of them is to cause a rolling restart.
-        load_timeout: seconds that a worker has to load its program; None for no limit.
-        stuck_timeout: a worker whose event loop was held for so many seconds is replaced; None for
-            never.
     """
 
     def __init__(
@@ -89,20 +87,17 @@ class Supervisor:
         command: Sequence[str],
         environment: Mapping[str, str],
         directory: str,
-        count: int,
         grace: float,
+        options: PoolOptions,
         sources: Sources | None = None,
-        load_timeout: float | None = None,
-        stuck_timeout: float | None = None,
     ) -> None:
         self._command = list(command)
         self._environment = dict(environment)
         self._directory = directory
-        self._count = count
+        self._count = options.workers
         self._grace = grace
         self._sources = sources
-        self._load_timeout = load_timeout
-        self._stuck_timeout = stuck_timeout
+        self._options = options
         self._workers: list[Worker] = []
         self._generation = 0
         # The program of this generation was loaded by at least one worker.
@@ -237,14 +232,15 @@ class Supervisor:
                 self._look_after_held(worker, monotonic() - worker.heard.beaten)
 
     def _look_after_start(self, worker: Worker, lasted: float) -> None:
-        too_long = self._load_timeout is not None and lasted > self._load_timeout
+        limit = self._options.load_timeout
+        too_long = limit is not None and lasted > limit
         if too_long and not worker.loaded:
             self._quit(worker)
             say(
                 logging.ERROR,
                 "%s has not loaded the program within %g s and is ended; %s",
                 worker,
-                self._load_timeout,
+                limit,
                 worker.place(),
             )
             if not self._give_up(Exit.USAGE):
@@ -262,7 +258,8 @@ class Supervisor:
             )
 
     def _look_after_held(self, worker: Worker, lasted: float) -> None:
-        if self._stuck_timeout is not None and lasted > self._stuck_timeout:
+        limit = self._options.stuck_timeout
+        if limit is not None and lasted > limit:
             self._quit(worker)
             say(
                 logging.ERROR,

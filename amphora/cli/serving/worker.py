@@ -6,76 +6,42 @@ It loads the program and serves; a guard looks after it from the beginning.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import click
 import gevent
 
 from amphora.cli.failures import Exit
 from amphora.cli.serving.guard import Guard, Left
+from amphora.cli.serving.options import WorkerOptions, programs_argument, worker_options
 from amphora.cli.serving.programs import CannotLoad, load_server
 from amphora.cli.settings import url_and_debug
+from amphora.errors import AmphoraError
 from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.settings import overrides
 from amphora.telemetry.logs import set_up
 
 logger = logging.getLogger("amphora.serve")
 
-LEVELS = ("debug", "info", "warning", "error")
-
-log_level_option = click.option(
-    "--log-level",
-    type=click.Choice(LEVELS),
-    default="info",
-    show_default=True,
-    help="What the supervisor logs, and the workers if the program sets up no logging itself.",
-)
-grace_option = click.option(
-    "--grace",
-    type=click.FloatRange(min=0),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a worker that stops may take to finish what is running.",
-)
-
-log_format_option = click.option(
-    "--log-format",
-    type=click.Choice(("text", "json")),
-    default="text",
-    show_default=True,
-    help="How a record of the log looks; json is one object per line.",
-)
-access_log_option = click.option(
-    "--access-log", is_flag=True, help="Log a line for each request, when it is done."
-)
-
 
 @click.command(hidden=True)
-@click.argument("program", metavar="MODULE[:SERVER]")
+@programs_argument
 @click.option("--lifeline", type=int, help="The descriptor of a socket to the supervisor.")
-@grace_option
-@log_level_option
-@log_format_option
-@access_log_option
+@worker_options
 @url_and_debug
-def worker(
-    program: str,
-    lifeline: int | None,
-    grace: float,
-    log_level: str,
-    log_format: str,
-    access_log: bool,
-) -> int:
+def worker(lifeline: int | None, **options: Any) -> int:
     """Be one of the workers of `amphora serve`."""
-    guard = Guard(lifeline, grace)
-    overrides.access_log = access_log
+    given = WorkerOptions(**options)
+    guard = Guard(lifeline, given.grace)
+    overrides.access_log, overrides.concurrency = given.access_log, given.concurrency
     try:
         guard.begin()
-        server = load_server(program)
+        servers = [load_server(program) for program in given.programs]
         guard.loaded()
         # The program's own setup of logging, if it has any, goes first.
-        set_up(log_level, log_format)
-        run(server, guard)
+        set_up(given.log_level, given.log_format)
+        run(servers, guard)
     except Left:
         guard.left()
         guard.stop()
@@ -83,7 +49,7 @@ def worker(
         guard.left()
         # A program that waits at its end may be surprised that its server has stopped.
         if not guard.stopping:
-            show(error, log_level, log_format)
+            show(error, given)
             return Exit.USAGE
         guard.stop()
     finally:
@@ -91,10 +57,10 @@ def worker(
     return Exit.DONE
 
 
-def show(error: CannotLoad, log_level: str, log_format: str) -> None:
+def show(error: CannotLoad, options: WorkerOptions) -> None:
     """Say why the program cannot be loaded, if there is any place left to say it."""
-    if log_format == "json":
-        set_up(log_level, log_format)
+    if options.log_format == "json":
+        set_up(options.log_level, options.log_format)
         logger.error("%s", error)
         return
     try:
@@ -103,19 +69,40 @@ def show(error: CannotLoad, log_level: str, log_format: str) -> None:
         pass
 
 
-def run(server: AmqpRpcServer, guard: Guard) -> None:
-    """Serve until the server is stopped, and then stop the program's other ones."""
-    telling = gevent.spawn(tell, guard, server)
+def run(servers: Sequence[AmqpRpcServer], guard: Guard) -> None:
+    """Serve until one of the servers is stopped, and then stop all of the program's.
+
+    Raises:
+        AmphoraError: one of them cannot serve.
+    """
+    telling = gevent.spawn(tell, guard, servers)
+    serving: list[gevent.Greenlet[..., AmphoraError | None]] = []
     try:
         if not guard.stopping:
-            server.serve()
-            server.serve(nowait=False, handle_signals=False)
+            for server in servers:
+                server.serve()
+            serving = [gevent.spawn(serve_to_its_end, server) for server in servers]
+            gevent.wait(serving, count=1)
         guard.stop()
     finally:
         telling.kill()
+    for each in serving:
+        error = each.get()
+        if error is not None:
+            raise error
 
 
-def tell(guard: Guard, server: AmqpRpcServer) -> None:
-    """Tell the guard when the server takes requests."""
-    server.session.consuming.wait_until(lambda: server.ready)
+def serve_to_its_end(server: AmqpRpcServer) -> AmphoraError | None:
+    """Serve until a server is stopped; return why it cannot serve, if that is so."""
+    try:
+        server.serve(nowait=False, handle_signals=False)
+    except AmphoraError as error:
+        return error
+    return None
+
+
+def tell(guard: Guard, servers: Sequence[AmqpRpcServer]) -> None:
+    """Tell the guard when the servers take requests."""
+    for server in servers:
+        server.session.consuming.wait_until(lambda server=server: server.ready)  # type: ignore[misc]
     guard.ready()

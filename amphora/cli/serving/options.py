@@ -1,0 +1,138 @@
+"""The options of `amphora serve`, as its command line, its file and its environment have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from amphora.cli.serving.lifeline import BEAT
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LEVELS = ("debug", "info", "warning", "error")
+
+grace_option = click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a worker that stops may take to finish what is running.",
+)
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    help="How many requests each server handles at once.  [default: what the program says]",
+)
+access_log_option = click.option(
+    "--access-log", is_flag=True, help="Log a line for each request, when it is done."
+)
+log_level_option = click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    help="What the supervisor logs, and the workers if the program sets up no logging itself.",
+)
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="How a record of the log looks; json is one object per line.",
+)
+
+
+def programs_argument(command: F) -> F:
+    """Add the programs to a command."""
+    metavar = "MODULE[:SERVER]..."
+    return click.argument("programs", metavar=metavar, nargs=-1, required=True)(command)
+
+
+def worker_options(command: F) -> F:
+    """Add what a supervisor hands on to its workers."""
+    for option in (
+        log_format_option,
+        log_level_option,
+        access_log_option,
+        concurrency_option,
+        grace_option,
+    ):
+        command = option(command)
+    return command
+
+
+def pool_options(command: F) -> F:
+    """Add what is the supervisor's own."""
+    for option in (
+        click.option(
+            "--stuck-timeout",
+            # A worker that is well says so once a second.
+            type=click.FloatRange(min=2 * BEAT),
+            metavar="SECONDS",
+            help="Replace a worker that a function has held for so long.  [default: only say so]",
+        ),
+        click.option(
+            "--load-timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="End a worker that has not loaded the program by then.  [default: wait for ever]",
+        ),
+        click.option(
+            "--patch",
+            is_flag=True,
+            help="Let gevent monkey-patch Python's library in each worker, before anything is"
+            " loaded.",
+        ),
+        click.option(
+            "--reload", is_flag=True, help="Restart the workers when a source file changes."
+        ),
+        click.option(
+            "-w",
+            "--workers",
+            type=click.IntRange(1, 400),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="How many worker processes.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What a supervisor hands on to its workers; see the help of each."""
+
+    programs: tuple[str, ...]
+    grace: float
+    concurrency: int | None
+    access_log: bool
+    log_level: str
+    log_format: str
+
+    def words(self) -> list[str]:
+        """Return them as the words of a command line."""
+        words = [*self.programs, "--grace", str(self.grace)]
+        words += ["--log-level", self.log_level, "--log-format", self.log_format]
+        if self.concurrency is not None:
+            words += ["--concurrency", str(self.concurrency)]
+        if self.access_log:
+            words.append("--access-log")
+        return words
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """What is the supervisor's own; see the help of each."""
+
+    workers: int = 1
+    reload: bool = False
+    patch: bool = False
+    load_timeout: float | None = None
+    stuck_timeout: float | None = None
