@@ -53,9 +53,13 @@ def test_what_is_no_line_is_forgotten(pair: tuple[Heard, socket.socket]) -> None
         worker.sendall(b"x" * 5000)
         heard.listen()
     assert len(heard._rest) <= 2 * LONGEST_PLACE
-    worker.sendall(b"\nbeats ready, whatever that is\nbeats ready\n")
+    worker.sendall(b"\nbeats ready, whatever that is\nbeats requests=many ready\n")
     heard.listen()
     assert heard.ready
+    assert heard.requests == 0
+    worker.sendall(b"beats requests=17\n")
+    heard.listen()
+    assert heard.requests == 17
 
 
 def test_the_end_of_a_lifeline_is_heard_once(pair: tuple[Heard, socket.socket]) -> None:

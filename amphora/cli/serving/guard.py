@@ -26,7 +26,7 @@ import gevent
 from gevent import monkey
 
 from amphora.cli.failures import Exit
-from amphora.cli.serving.lifeline import AT, BEAT, BEATS, LOADED, LONGEST_PLACE, READY
+from amphora.cli.serving.lifeline import AT, BEAT, BEATS, LOADED, LONGEST_PLACE, READY, REQUESTS
 from amphora.cli.serving.places import place_of_holding, place_of_loading
 from amphora.cli.serving.signals import HELD_BACK, MEANINGLESS
 from amphora.rpc.server.server import AmqpRpcServer, servers_made
@@ -206,6 +206,8 @@ class Guard:
             self._ready = self._ready or any(server.ready for server in servers_made())
         words = [BEATS]
         words += [LOADED] * (not self._loading) + [READY] * self._ready
+        handled = sum(server.statistics.handled for server in servers_made())
+        words.append(b"%s%d" % (REQUESTS, handled))
         self._tell(b" ".join(words))
 
     def _tell(self, line: bytes) -> bool:

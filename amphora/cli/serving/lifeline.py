@@ -17,6 +17,8 @@ from amphora.errors import printable
 LOADED = b"loaded"
 READY = b"ready"
 BEATS = b"beats"
+# Begins a word: how many requests the worker has handled.
+REQUESTS = b"requests="
 # Begins a line that says where the program stands.
 AT = b"at "
 
@@ -30,6 +32,7 @@ class Heard:
     Attributes:
         loaded: its program is loaded.
         ready: it takes requests.
+        requests: how many requests it has handled.
         beaten: when its event loop last ran; None before the first time.
         place: where its program stood when it did not come on, None if that was never said.
     """
@@ -38,6 +41,7 @@ class Heard:
         self.lifeline = lifeline
         self.loaded = False
         self.ready = False
+        self.requests = 0
         self.beaten: float | None = None
         self.place: str | None = None
         self._rest = b""
@@ -68,3 +72,7 @@ class Heard:
         self.loaded |= LOADED in words
         self.ready |= READY in words
         self.beaten = monotonic()
+        for word in words:
+            number = word.removeprefix(REQUESTS)
+            if number != word and number.isdigit():
+                self.requests = int(number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,8 +11,13 @@ from typing import Any, TypeVar
 import click
 
 from amphora.cli.serving.lifeline import BEAT
+from amphora.cli.serving.wear import memory_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# A plain number is too easily one of megabytes.
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMG])(?:i?B)?", re.IGNORECASE)
+_UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -47,6 +54,18 @@ log_format_option = click.option(
 )
 
 
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Return the number of bytes that a text such as `300M` says."""
+    if value is None:
+        return None
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no size such as 300M, 2G or 1.5G")
+    if not memory_of(os.getpid()):
+        raise click.BadParameter("this system does not tell how much memory a process has")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
 def programs_argument(command: F) -> F:
     """Add the programs to a command."""
     metavar = "MODULE[:SERVER]..."
@@ -75,6 +94,18 @@ def pool_options(command: F) -> F:
             type=click.FloatRange(min=2 * BEAT),
             metavar="SECONDS",
             help="Replace a worker that a function has held for so long.  [default: only say so]",
+        ),
+        click.option(
+            "--max-memory",
+            callback=_size,
+            metavar="SIZE",
+            help="Replace a worker that has more in memory, such as 300M or 2G.",
+        ),
+        click.option(
+            "--max-requests",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Replace a worker that has handled so many requests, or up to a tenth more.",
         ),
         click.option(
             "--load-timeout",
@@ -136,3 +167,5 @@ class PoolOptions:
     patch: bool = False
     load_timeout: float | None = None
     stuck_timeout: float | None = None
+    max_requests: int | None = None
+    max_memory: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -42,6 +43,10 @@ class Worker:
         loaded, ready: the supervisor has taken note that its program is loaded, and that it takes
             requests.
         stopping: it was told to stop.
+        ready_since: since when it takes requests.
+        worn: it has done its share, and stops when another one takes requests.
+        spared_until: until then it is not found worn.
+        luck: from 0 to 1, how much more than others it does before it is worn.
         deadline: when it is to be told more firmly, None while it is not stopping.
     """
 
@@ -52,6 +57,10 @@ class Worker:
         self.started = monotonic()
         self.loaded = False
         self.ready = False
+        self.ready_since = 0.0
+        self.worn = False
+        self.spared_until = 0.0
+        self.luck = random.random()  # noqa: S311 (nothing is kept secret by it)
         self.deadline: float | None = None
         self.quitting = False
         self.slow_to_start = Overdue(SLOW_TO_START)

@@ -15,8 +15,9 @@ is for those that do not even react to that.  Workers have process groups of the
 ctrl-C in a terminal is for the supervisor alone.
 
 A rolling restart makes workers of a new generation, one at a time: the new one takes requests
-before an old one is stopped.  If the new program cannot be loaded, the old workers go on.  In the
-beginning, too, one worker is tried before the others are started.
+before an old one is stopped.  A worker that has done its share (see `wear`) is replaced in the same
+way.  If the new program cannot be loaded, the old workers go on.  In the beginning, too, one worker
+is tried before the others are started.
 
 No error ends the loop: what went wrong in one round is tried again in the next.
 """
@@ -39,6 +40,7 @@ from amphora.cli.serving.options import PoolOptions
 from amphora.cli.serving.process import Worker, ended_children
 from amphora.cli.serving.signals import MEANINGLESS, has_terminal, name_of, readable_signals
 from amphora.cli.serving.sources import Sources
+from amphora.cli.serving.wear import SPARED_FOR, Wear
 from amphora.net.backoff import doubled
 
 logger = logging.getLogger("amphora.serve")
@@ -98,6 +100,7 @@ class Supervisor:
         self._grace = grace
         self._sources = sources
         self._options = options
+        self._wear = Wear(options.max_requests, options.max_memory)
         self._workers: list[Worker] = []
         self._generation = 0
         # The program of this generation was loaded by at least one worker.
@@ -124,6 +127,7 @@ class Supervisor:
                 self._do(self._look_for_changes)
                 self._do(self._start_missing)
                 self._do(self._look_after_workers)
+                self._do(self._look_for_wear)
                 self._do(self._enforce_deadlines)
                 self._do(self._wait, wakeup)
                 self._do(self._bury)
@@ -143,7 +147,12 @@ class Supervisor:
         return [worker for worker in self._workers if not worker.stopping]
 
     def _old(self) -> list[Worker]:
-        return [worker for worker in self._active() if worker.generation != self._generation]
+        """Return the workers that stop as soon as others are in their place."""
+        return [
+            worker
+            for worker in self._active()
+            if worker.worn or worker.generation != self._generation
+        ]
 
     def _start_missing(self) -> None:
         if self._stopping or self._waits_for_change or monotonic() < self._start_at:
@@ -211,6 +220,15 @@ class Supervisor:
         for worker in self._active():
             if not worker.ready:
                 worker.stop(self._grace)
+
+    def _look_for_wear(self) -> None:
+        if self._stopping:
+            return
+        for worker in self._active():
+            reason = self._wear.reason(worker)
+            if reason:
+                worker.worn = True
+                say(logging.INFO, "%s %s and is replaced", worker, reason)
 
     # -- workers that do not come on -------------------------------------------------------------
 
@@ -320,6 +338,7 @@ class Supervisor:
             worker.loaded = self._tried = True
         if heard.ready and not worker.ready:
             worker.ready = self._tried = self._proven = True
+            worker.ready_since = monotonic()
             say(logging.INFO, "%s takes requests%s", worker, _reservation(worker))
             old = self._old()
             if old and len(self._active()) > self._count:
@@ -404,6 +423,8 @@ class Supervisor:
         if old:
             for worker in old:
                 worker.generation = self._generation
+                worker.worn = False
+                worker.spared_until = monotonic() + SPARED_FOR
             self._tried = True
             say(logging.ERROR, "the new program does not start; the old workers go on")
             return True

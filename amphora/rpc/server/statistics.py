@@ -90,6 +90,11 @@ class Statistics:
         self.last_request: float | None = None
 
     @property
+    def handled(self) -> int:
+        """How many requests were answered or ignored."""
+        return self.processed + self.exceptions + self.expected + self.ignored
+
+    @property
     def uptime(self) -> float:
         """Seconds since the server was made."""
         return monotonic() - self._started
