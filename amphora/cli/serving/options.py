@@ -96,6 +96,13 @@ def pool_options(command: F) -> F:
             help="Replace a worker that a function has held for so long.  [default: only say so]",
         ),
         click.option(
+            "--pidfile",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="Keep the process id of the supervisor there; refuse to start if another one has"
+            " it.",
+        ),
+        click.option(
             "--max-memory",
             callback=_size,
             metavar="SIZE",
@@ -169,3 +176,4 @@ class PoolOptions:
     stuck_timeout: float | None = None
     max_requests: int | None = None
     max_memory: int | None = None
+    pidfile: str | None = None

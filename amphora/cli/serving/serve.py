@@ -19,6 +19,7 @@ from amphora.cli.serving.options import (
     programs_argument,
     worker_options,
 )
+from amphora.cli.serving.pidfile import Taken, pidfile
 from amphora.cli.serving.programs import parse_target
 from amphora.cli.serving.sources import Sources
 from amphora.cli.serving.supervisor import Supervisor, say
@@ -76,7 +77,25 @@ def serve(settings: Settings, /, **options: Any) -> int:
     command = [*python_command(directory, pool.patch), "worker", *handed_on.words()]
     if settings.debug:
         command.append("--debug")
+    command.append("--lifeline")
     sources = Sources(directory, *modules) if pool.reload else None
+    supervisor = Supervisor(command, environment, directory, handed_on.grace, pool, sources)
+    try:
+        with pidfile(pool.pidfile):
+            greet(pool, handed_on, directory)
+            status = supervisor.run()
+    except Taken as error:
+        raise Failure(Exit.FAILED, str(error)) from error
+    except OSError as error:
+        if error.filename != pool.pidfile:
+            raise
+        raise Failure(Exit.FAILED, f"{error.filename}: {error.strerror}") from error
+    say(logging.INFO, "all workers have stopped")
+    return status
+
+
+def greet(pool: PoolOptions, handed_on: WorkerOptions, directory: str) -> None:
+    """Say what is served, and what about it is odd."""
     say(
         logging.INFO,
         "process %d keeps %s of %s",
@@ -92,8 +111,3 @@ def serve(settings: Settings, /, **options: Any) -> int:
             name,
             directory,
         )
-    command.append("--lifeline")
-    supervisor = Supervisor(command, environment, directory, handed_on.grace, pool, sources)
-    status = supervisor.run()
-    say(logging.INFO, "all workers have stopped")
-    return status

@@ -1,0 +1,72 @@
+"""A file with the process id of the supervisor, which is there as long as that runs.
+
+What says that a supervisor runs is a lock on the file, which the system takes away from a process
+that ends, however it ends.  The number alone would not do: another process may have it by now, and
+in a container it is 1 each time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Taken(Exception):
+    """The file is another's; the text says whose."""
+
+
+@contextmanager
+def pidfile(path: str | None) -> Iterator[None]:
+    """Keep the process id in a file meanwhile; None does nothing.
+
+    Raises:
+        Taken: a process that runs has the file, or it holds something else.
+        OSError: the file cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    # Workers do not inherit it, and with it the lock: Python sees to that.
+    file = _locked(path)
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        try:
+            # While nobody else can have locked it; it may be another's by now.
+            if _is_at(path, file):
+                os.unlink(path)
+        except OSError:
+            pass  # its directory is gone, or not ours any more
+        os.close(file)
+
+
+def _locked(path: str) -> int:
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(file, 20).strip().decode("ascii", "replace")
+            os.close(file)
+            raise Taken(f"{path} belongs to a supervisor that runs, process {pid or '?'}") from None
+        except BaseException:
+            os.close(file)
+            raise
+        if _is_at(path, file):
+            if os.read(file, 20).strip().isdigit() or not os.fstat(file).st_size:
+                return file
+            os.close(file)
+            raise Taken(f"{path} holds something else than a process id, and is left alone")
+        # Its owner has removed it meanwhile.
+        os.close(file)
+
+
+def _is_at(path: str, file: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
