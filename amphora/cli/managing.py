@@ -26,6 +26,9 @@ IF_REFUSED = {
     for name, word in {
         **{each: each for each in ("cancel", "eval", "kill", "pause", "threads")},
         "resume": "pause",
+        "retry": "retry",
+        "drop": "purge",
+        "purge": "purge",
     }.items()
 }
 

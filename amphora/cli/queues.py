@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import TIMEOUT, count_workers, find_queue, unknown_namespace
+from amphora.cli.one_worker import ask_one
 from amphora.cli.output import counted, show_json, show_note, show_table
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import ChannelClosed, ConnectionLost
@@ -21,7 +24,7 @@ NOT_FOR_QUORUM = "not supported by quorum queues"
 @click.group()
 @url_and_debug
 def queue() -> None:
-    """List, create and remove request queues."""
+    """List, create, remove and empty request queues."""
 
 
 @queue.command(
@@ -152,6 +155,33 @@ def remove(settings: Settings, namespace: str, label: str, force: bool) -> int:
         show_json({"queue": name, "label": label, "lost": lost})
     elif lost:
         show_note(f"{counted(lost, 'request')} waited in it and will never be done")
+    return Exit.DONE
+
+
+@queue.command(
+    epilog=examples("amphora queue purge messages", "amphora queue purge messages Alice")
+)
+@click.argument("namespace")
+@click.argument("label", required=False)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before.")
+@json_option
+@url_and_debug
+@pass_settings
+def purge(settings: Settings, namespace: str, label: str | None, yes: bool) -> int:
+    """Drop the requests that wait in the queue of all workers, or in that of LABEL.
+
+    They are lost: their callers get no answer.  A worker does it, of a server made with
+    management={"purge"}.  --json prints {"queue", "purged"}: how many there were.
+    """
+    asks = not yes and sys.stdin.isatty() and not settings.json
+    which = namespace if label is None else f"{label} of {namespace}"
+    if asks and not click.confirm(f"Drop all requests that wait for {which}?", err=True):
+        raise Failure(Exit.FAILED, "nothing was dropped")
+    done = ask_one(settings, naming.check_namespace(namespace), TIMEOUT, "purge", label)
+    if settings.json:
+        show_json(done)
+    else:
+        click.echo(f"{counted(done['purged'], 'request')} dropped from {done['queue']}")
     return Exit.DONE
 
 

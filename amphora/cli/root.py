@@ -17,6 +17,7 @@ import amphora
 from amphora.cli.activity import active, cancel, pause, resume, threads
 from amphora.cli.broker import broker
 from amphora.cli.call import call
+from amphora.cli.dead import dead
 from amphora.cli.demo.demo import demo
 from amphora.cli.failures import (
     MEANINGS,
@@ -48,7 +49,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Workers": (serve,),
     "Requests": (call, send),
     "Management": (services, ping, stats, describe, top, active),
-    "Intervening": (cancel, pause, resume, threads, kill, evaluate, ask),
+    "Intervening": (cancel, pause, resume, threads, dead, kill, evaluate, ask),
     "Broker": (queue, broker),
 }
 

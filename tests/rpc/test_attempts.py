@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +67,14 @@ class FakeSession:
         pass
 
     def publish(
-        self, exchange: str, queue: str, properties: Properties, body: bytes, *, unconfirmed: Any
+        self,
+        exchange: str,
+        queue: str,
+        properties: Properties,
+        body: bytes,
+        *,
+        mandatory: bool,
+        unconfirmed: Any,
     ) -> None:
         assert exchange == ""
         self.queues[queue].append((properties, body))
@@ -189,10 +197,16 @@ def test_what_is_given_up_is_kept_as_it_was_but_for_what_would_lose_it(
     [(properties, body)] = session.queues[DEAD]
     assert body == b"\x00\xff"
     assert properties.correlation_id == "1"
+    assert properties.headers is not None
+    died = properties.headers.pop("x-amphora-died")
+    assert abs(died / 1000 - time.time()) < 3600
     assert properties.headers == {
         "mine": 1,
         "x-amphora-reason": "poison",
         "x-amphora-attempts": 1,
+        "x-amphora-exchange": "exchange",
+        "x-amphora-routing-key": "key",
+        "x-amphora-user": "guest",
     }
     assert properties.expiration is None
     assert properties.user_id is None

@@ -145,6 +145,13 @@ class Pausing(Ping):
     in_flight: int
 
 
+class Purged(TypedDict):
+    """A request queue that was emptied, and how many requests were in it."""
+
+    queue: str
+    purged: int
+
+
 class Stack(TypedDict):
     """Where greenlets or a thread are: `count` have the same stack, the outermost frame first.
 

@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gevent.event import AsyncResult
 from gevent.lock import Semaphore
 
-from amphora.errors import AmphoraError, ConnectionLost, PoisonRequest
+from amphora.errors import AmphoraError, PoisonRequest
 from amphora.net.log import Log
 from amphora.rpc.contract import naming
+from amphora.rpc.contract.dead import buried
 from amphora.rpc.server.in_progress import looks
 from amphora.transport.channel import Channel
-from amphora.transport.confirms import Returned
+from amphora.transport.confirmed import publish_confirmed
 from amphora.transport.delivery import Delivery
 from amphora.transport.endpoint import check_count
 from amphora.transport.session import Session
@@ -122,7 +122,7 @@ class Attempts:
             marks = _declare(channel, queue)
             if before is None or marks <= before:
                 before = marks
-                publish_confirmed(channel, queue, Properties(delivery_mode=PERSISTENT), b"")
+                publish_confirmed(channel, "", queue, Properties(delivery_mode=PERSISTENT), b"")
 
         self._session.operate(mark, TIMEOUT)
 
@@ -147,21 +147,12 @@ class Attempts:
         dead = naming.dead_queue(self._namespace)
         # An existing queue may have been made with other settings.
         presence = self._look_for(dead)
-        properties = Properties(**dict(delivery.properties))
-        properties.headers = {
-            **(properties.headers or {}),
-            "x-amphora-reason": "poison",
-            "x-amphora-attempts": begun,
-        }
-        # It stays until an operator looks at it.
-        properties.expiration = None
-        # The broker refuses a message with the user id of another login.
-        properties.user_id = None
+        properties = buried(delivery.properties, begun, delivery.exchange, delivery.routing_key)
 
         def bury(channel: Channel) -> None:
             if presence is not Presence.THERE:
                 channel.queue_declare(dead, arguments=self._queue_arguments)
-            publish_confirmed(channel, dead, properties, delivery.body)
+            publish_confirmed(channel, "", dead, properties, delivery.body)
 
         return bury
 
@@ -180,32 +171,3 @@ def _name_of(delivery: Delivery) -> str:
     id.
     """
     return hashlib.sha256(repr(looks(delivery)).encode()).hexdigest()[:32]
-
-
-class _Verdict:
-    """The broker's verdict on one message."""
-
-    def __init__(self) -> None:
-        self.message_id = ""
-        self.accepted: AsyncResult[bool] = AsyncResult()
-
-    def confirmed(self, accepted: bool, returned: Returned | None) -> None:
-        self.accepted.set(accepted)
-
-
-def publish_confirmed(channel: Channel, queue: str, properties: Properties, body: bytes) -> None:
-    """Publish to a queue by its name and wait for the broker's confirm.
-
-    Switches greenlets.
-
-    Raises:
-        ConnectionLost: the channel ended first, or the broker did not confirm in time.
-    """
-    channel.confirm_select()
-    verdict = _Verdict()
-    # On a channel that has ended no verdict comes.
-    channel.on_closed = lambda channel: verdict.accepted.set(False)
-    channel.publish("", queue, properties, body, unconfirmed=verdict)
-    if not verdict.accepted.wait(TIMEOUT):
-        reason = f": {channel.error}" if channel.error is not None else ""
-        raise ConnectionLost(f"the broker did not confirm a message to {queue}{reason}")

@@ -10,8 +10,17 @@ from typing import Protocol
 from amphora.errors import printable
 from amphora.net.log import Log
 from amphora.rpc.contract import streams
-from amphora.rpc.contract.reports import Active, Activity, CancelledRequest, Pausing, Ping, Stack
+from amphora.rpc.contract.reports import (
+    Active,
+    Activity,
+    CancelledRequest,
+    Pausing,
+    Ping,
+    Purged,
+    Stack,
+)
 from amphora.rpc.functions.signatures import Handler
+from amphora.rpc.server.dead import Dead
 from amphora.rpc.server.in_progress import RequestInProgress
 from amphora.rpc.server.management import asker
 from amphora.rpc.server.requests import RequestHandling
@@ -46,13 +55,15 @@ class Operating:
 
     def __init__(self, worker: Operated, settings: Settings, requests: RequestHandling) -> None:
         self._worker = worker
-        self._namespace = settings.namespace
         self._requests = requests
+        self._dead = Dead(settings.session, settings.namespace, settings.functions)
         self.always: tuple[Handler, ...] = (self.active,)
         self.switched: dict[str, tuple[Handler, ...]] = {
             "pause": (self.pause, self.resume),
             "cancel": (self.cancel,),
             "threads": (self.threads,),
+            "retry": (self.retry,),
+            "purge": (self.drop, self.purge),
         }
 
     def active(self) -> Activity:
@@ -94,6 +105,22 @@ class Operating:
         self._note("threads")
         return all_stacks()
 
+    def retry(self, ids: list[str] | None = None) -> int:
+        """Try requests again that were given up, all of them without `ids`; return how many."""
+        self._note("retry", *(ids or ["all"]))
+        return self._dead.retry(ids)
+
+    def drop(self, ids: list[str] | None = None) -> int:
+        """Drop requests that were given up, all of them without `ids`; return how many."""
+        self._note("drop", *(ids or ["all"]))
+        return self._dead.drop(ids)
+
+    def purge(self, label: str | None = None) -> Purged:
+        """Drop what waits in the queue of all workers, or of a label."""
+        self._note("purge", *([] if label is None else [label]))
+        queue, count = self._dead.purge(label)
+        return {"queue": queue, "purged": count}
+
     def _pausing(self) -> Pausing:
         state = "paused" if self._worker.paused else "serving"
         return {**self._who(), "state": state, "in_flight": len(self._worker.underway)}
@@ -102,7 +129,7 @@ class Operating:
         return {"wid": self._worker.worker_id, "host": socket.gethostname(), "pid": os.getpid()}
 
     def _note(self, command: str, *arguments: str) -> None:
-        words = " ".join((command, *(printable(each, 100) for each in arguments)))
+        words = " ".join((command, *(printable(each, 100) for each in arguments[:20])))
         audit.warning("%s: %s by %s", self._worker.worker_id, words, asker())
 
 

@@ -1,0 +1,35 @@
+"""What is kept and told of a request that was given up."""
+
+from __future__ import annotations
+
+from amphora.rpc.contract import dead
+from amphora.wire.properties import Properties
+
+
+def test_what_is_kept_of_a_request_can_be_sent_again() -> None:
+    sent = Properties(
+        message_id="1",
+        reply_to="client",
+        expiration="5000",
+        user_id="guest",
+        headers={"mine": 1, "x-amphora-sent": 2, "x-amphora-takes": "batch"},
+    )
+    kept = dead.buried(sent, 3, "exchange", "key")
+    assert (kept.expiration, kept.user_id, kept.reply_to) == (None, None, "client")
+    again = dead.raised(kept)
+    assert (again.message_id, again.reply_to, again.headers) == ("1", None, {"mine": 1})
+    assert sent.headers is not None
+    assert "x-amphora-reason" not in sent.headers
+    assert dead.raised(Properties(headers={dead.REASON: "poison"})).headers is None
+
+
+def test_what_an_older_amphora_has_kept_or_nobody_can_read_is_told_as_far_as_it_goes() -> None:
+    kept = Properties(correlation_id="1", headers={dead.REASON: "poison", dead.ATTEMPTS: 3})
+    found = dead.contents(kept, b'{"func": "f", "args": [1]}')
+    assert (found["id"], found["function"], found["attempts"]) == ("1", "f", 3)
+    assert (found["died"], found["user"], found["routing_key"]) == (None, None, None)
+    for strange in (kept, Properties(content_type="image/png")):
+        found = dead.contents(strange, b"\xff{\x1b[2J")
+        assert found["function"] == ""
+        assert found["text"] == "\\xff{\x1b[2J"
+        assert "args" not in found
