@@ -8,6 +8,8 @@ import gevent
 import gevent.socket
 import pytest
 
+from amphora.wire.properties import Properties
+from tests.support.brokers import Broker
 from tests.support.processes import PythonProcess
 from tests.support.rabbitmq import (
     PROTOCOL_HEADER,
@@ -18,6 +20,7 @@ from tests.support.rabbitmq import (
     RabbitNotInstalled,
     chosen_installation,
 )
+from tests.support.waiting import wait_until
 
 NODE_AND_NO_END = """
 import gevent
@@ -65,6 +68,36 @@ def test_a_node_answers_rabbitmqctl_and_leaves_other_greenlets_running(
 def test_a_failing_rabbitmqctl_is_an_error_with_its_complaint(rabbit_node: RabbitNode) -> None:
     with pytest.raises(RabbitError, match="delete_queue nowhere failed with status"):
         rabbit_node.ctl("delete_queue", "nowhere")
+
+
+def test_a_node_evaluates_what_it_is_asked(rabbit_node: RabbitNode) -> None:
+    assert rabbit_node.eval("1 + 1") == "2"
+    assert rabbit_node.eval("node()").strip("'") == rabbit_node.name
+    with pytest.raises(RabbitError, match="oops"):
+        rabbit_node.eval("exit(oops)")
+
+
+def test_without_erl_call_a_node_is_asked_by_rabbitmqctl(
+    rabbit_node: RabbitNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Installation, "finds", lambda *_: False)
+    assert rabbit_node.eval("1 + 1") == "2"
+    assert [part.isdecimal() for part in rabbit_node.version.split(".")] == [True] * 3
+    assert rabbit_node.queues("no queue") == {}
+
+
+def test_a_node_lists_queues_by_a_part_of_their_names(
+    rabbit_node: RabbitNode, namespace: str
+) -> None:
+    name = f"a queue of {namespace}"
+    with Broker(rabbit_node.url).channel() as channel:
+        channel.queue_declare(name)
+        channel.confirm_select()
+        for _ in range(2):
+            channel.publish("", name, Properties(), b"")
+        wait_until(lambda: rabbit_node.queues(namespace) == {name: (2, 0)})
+        channel.queue_delete(name)
+    assert rabbit_node.queues(namespace) == {}
 
 
 def test_a_node_tells_its_version(rabbit_node: RabbitNode) -> None:

@@ -22,7 +22,7 @@ IN_FLIGHT = 2 * PREFETCH + CALLERS
 def raise_memory_alarm(node: RabbitNode) -> None:
     node.ctl("set_vm_memory_high_watermark", "absolute", "1000000")
     # It takes effect a little later.
-    wait_until(lambda: "memory" in node.ctl("eval", "rabbit_alarm:get_alarms()."))
+    wait_until(lambda: "memory" in node.eval("rabbit_alarm:get_alarms()"))
 
 
 def clear_memory_alarm(node: RabbitNode) -> None:
@@ -166,7 +166,7 @@ def test_a_reconnect_during_an_alarm_is_one_reconnect(rig: Rig, node: RabbitNode
     with rig.outage("memory alarm, and all connections closed"):
         raise_memory_alarm(node)
         pending = rig.many_here(client, 10)
-        node.ctl("close_all_connections", "during an alarm")
+        node.close_all_connections("during an alarm")
         wait_until(lambda: client.session.publishing.connects > before)
         gevent.sleep(5.0)
         clear_memory_alarm(node)

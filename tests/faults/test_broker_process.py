@@ -131,8 +131,8 @@ def test_a_user_or_vhost_that_is_deleted_is_a_clear_error_and_is_not_asked_for_a
 ) -> None:
     proxy = rig.proxy()
     node.ctl("add_vhost", "temporary")
-    node.ctl("add_user", "someone", "secret-word")
-    node.ctl("set_permissions", "-p", "temporary", "someone", ".*", ".*", ".*")
+    node.add_user("someone", "secret-word")
+    node.permit("someone", ".*", ".*", ".*", vhost="temporary")
     url = f"amqp://someone:secret-word@127.0.0.1:{proxy.port}/temporary"
     try:
         rig.server_here(url=url)
@@ -142,7 +142,7 @@ def test_a_user_or_vhost_that_is_deleted_is_a_clear_error_and_is_not_asked_for_a
         node.ctl(f"delete_{taken}", "temporary" if taken == "vhost" else "someone")
         if taken == "user":
             # RabbitMQ closes the connections of a deleted user after a while.
-            node.ctl("close_all_connections", "by the test")
+            node.close_all_connections()
         before = proxy.accepted
         told = rig.one_here(client)
         while told.outcome != "AuthenticationError":
@@ -161,7 +161,7 @@ def test_a_user_or_vhost_that_is_deleted_is_a_clear_error_and_is_not_asked_for_a
         rig.settle(errors=("AmphoraError", "AuthenticationError", "ConnectionLost"), remains=True)
     finally:
         if taken == "vhost":
-            node.ctl("delete_user", "someone")
+            node.delete_user("someone")
         else:
             node.ctl("delete_vhost", "temporary")
 
@@ -173,15 +173,15 @@ def test_a_permission_that_is_revoked_is_a_clear_error_and_no_hot_loop(
     rig: Rig, node: RabbitNode
 ) -> None:
     proxy = rig.proxy()
-    node.ctl("add_user", "someone", "secret-word")
-    node.ctl("set_permissions", "someone", ".*", ".*", ".*")
+    node.add_user("someone", "secret-word")
+    node.permit("someone", ".*", ".*", ".*")
     url = f"amqp://someone:secret-word@127.0.0.1:{proxy.port}/%2F"
     try:
         rig.server_here()
         client = rig.client_here(url=url, timeout=8.0)
         assert rig.one_here(client).outcome == "ok"
         rig.fault("the permission to write is revoked")
-        node.ctl("set_permissions", "someone", ".*", "^$", ".*")
+        node.permit("someone", ".*", "^$", ".*")
         # What was allowed once on a channel is remembered there for a while.
         proxy.reset()
         before = proxy.up.passed
@@ -195,7 +195,7 @@ def test_a_permission_that_is_revoked_is_a_clear_error_and_no_hot_loop(
         assert spoken < 100_000
         rig.settle(errors=(told.outcome,), remains=True)
     finally:
-        node.ctl("delete_user", "someone")
+        node.delete_user("someone")
 
 
 @pytest.mark.case("B-26")
@@ -208,7 +208,7 @@ def test_a_broker_in_maintenance_is_waited_for(rig: Rig, node: RabbitNode) -> No
     try:
         with rig.outage("suspend_listeners"):
             node.ctl("suspend_listeners")
-            node.ctl("close_all_connections", "maintenance")
+            node.close_all_connections("maintenance")
             gevent.sleep(3.0)
             node.ctl("resume_listeners")
     except BaseException:

@@ -32,7 +32,7 @@ def test_no_call_is_lost_when_the_broker_closes_all_connections_again_and_again(
     for _ in range(kills):
         gevent.sleep(rig.random.uniform(0.2, whole(3.0, 0.5)))
         with rig.outage("close_all_connections"):
-            node.ctl("close_all_connections", "by the test")
+            node.close_all_connections()
     rig.wait_for_answers(whole(10_000, 500), 100.0)
     rig.settle(duplicates=kills * PREFETCH * 2)
 
@@ -215,7 +215,7 @@ def test_a_client_without_file_descriptors_says_so_and_goes_on_when_it_has_some(
     with client:
         client.wait_for("first answer: ok")
         rig.fault("no file descriptors")
-        node.ctl("close_all_connections", "while the client has no descriptors")
+        node.close_all_connections("while the client has no descriptors")
         client.wait_for("Too many open files")
         client.wait_for("second answer: ok")
         assert client.wait(20.0) == 0

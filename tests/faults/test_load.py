@@ -86,14 +86,14 @@ def test_a_busy_key_does_not_hold_up_the_others(rig: Rig) -> None:
 @contextmanager
 def consumer_timeout(node: RabbitNode, seconds: float) -> Iterator[None]:
     """Have RabbitMQ close the channels on which a delivery is unsettled for so long."""
-    node.ctl("eval", f"application:set_env(rabbit, consumer_timeout, {int(seconds * 1000)}).")
+    node.eval(f"application:set_env(rabbit, consumer_timeout, {int(seconds * 1000)})")
     # How often a channel looks.
-    node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+    node.eval("application:set_env(rabbit, channel_tick_interval, 500)")
     try:
         yield
     finally:
-        node.ctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
-        node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 60000).")
+        node.eval("application:set_env(rabbit, consumer_timeout, 1800000)")
+        node.eval("application:set_env(rabbit, channel_tick_interval, 60000)")
 
 
 @pytest.mark.case("B-73")

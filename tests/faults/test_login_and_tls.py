@@ -47,8 +47,8 @@ def test_a_bad_password_is_told_at_once_and_not_tried_all_the_time(rig: Rig) -> 
 def test_a_password_that_is_changed_is_told_when_the_connection_is_lost(
     rig: Rig, node: RabbitNode
 ) -> None:
-    node.ctl("add_user", "someone", "first-word")
-    node.ctl("set_permissions", "someone", ".*", ".*", ".*")
+    node.add_user("someone", "first-word")
+    node.permit("someone", ".*", ".*", ".*")
     try:
         rig.server_here()
         url = f"amqp://someone:first-word@127.0.0.1:{node.port}/"
@@ -57,7 +57,7 @@ def test_a_password_that_is_changed_is_told_when_the_connection_is_lost(
         rig.fault("the password is changed")
         node.ctl("change_password", "someone", "second-word")
         assert rig.one_here(client).outcome == "ok"
-        node.ctl("close_all_connections", "by the test")
+        node.close_all_connections()
         told = rig.one_here(client)
         assert told.outcome == "AuthenticationError"
         node.ctl("change_password", "someone", "first-word")
@@ -65,7 +65,7 @@ def test_a_password_that_is_changed_is_told_when_the_connection_is_lost(
         assert rig.one_here(client).outcome == "ok"
         rig.settle(errors=("AuthenticationError",))
     finally:
-        node.ctl("delete_user", "someone")
+        node.delete_user("someone")
 
 
 @pytest.mark.case("B-96")
@@ -77,7 +77,7 @@ def test_a_vhost_may_have_any_name(rig: Rig, node: RabbitNode, vhost: str, writt
     rig.fault(f"the vhost {vhost}")
     if vhost != "/":
         node.ctl("add_vhost", vhost)
-        node.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+        node.permit("guest", ".*", ".*", ".*", vhost=vhost)
     try:
         url = f"amqp://guest:guest@127.0.0.1:{node.port}/{written}"
         rig.server_here(url=url)
@@ -342,9 +342,9 @@ def recipe(role: str) -> list[str]:
 def test_the_documented_permissions_are_enough_and_no_more(rig: Rig, node: RabbitNode) -> None:
     urls = {}
     for role in ("client", "server"):
-        node.ctl("add_user", role, "secret-word")
+        node.add_user(role, "secret-word")
         patterns = [pattern.replace("math", rig.namespace) for pattern in recipe(role)]
-        node.ctl("set_permissions", role, *patterns)
+        node.permit(role, *patterns)
         urls[role] = f"amqp://{role}:secret-word@127.0.0.1:{node.port}/"
     try:
         rig.fault("users who may do little")
@@ -366,7 +366,7 @@ def test_the_documented_permissions_are_enough_and_no_more(rig: Rig, node: Rabbi
         # Requests that come back are counted on the broker.
         pending = rig.many_here(client, 1, 1.0)
         wait_until(lambda: server.running == 1)
-        node.ctl("close_all_connections", "by the test")
+        node.close_all_connections()
         assert pending[0].get().outcome == "ok"
         stranger = amphora.AmqpRpcClient("other", url=urls["client"], timeout=3.0)
         with stranger, pytest.raises(amphora.AmphoraError, match="access"):
@@ -387,4 +387,4 @@ def test_the_documented_permissions_are_enough_and_no_more(rig: Rig, node: Rabbi
         rig.settle(duplicates=1)
     finally:
         for role in urls:
-            node.ctl("delete_user", role)
+            node.delete_user(role)

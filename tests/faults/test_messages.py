@@ -82,11 +82,11 @@ def length(text: str) -> int:
 @contextmanager
 def limited_messages(rig: Rig, node: RabbitNode, size: int) -> Iterator[None]:
     """Have the broker close channels for messages that are larger."""
-    node.ctl("eval", f"application:set_env(rabbit, max_message_size, {size}).")
+    node.eval(f"application:set_env(rabbit, max_message_size, {size})")
     try:
         yield
     finally:
-        node.ctl("eval", "application:unset_env(rabbit, max_message_size).")
+        node.eval("application:unset_env(rabbit, max_message_size)")
 
 
 @pytest.mark.case("B-55", short=True)

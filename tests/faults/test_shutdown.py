@@ -82,7 +82,7 @@ def test_closing_is_fine_twice_and_from_anywhere(rig: Rig, node: RabbitNode) -> 
     client.close()
     other = rig.client_here()
     assert rig.one_here(other).outcome == "ok"
-    node.ctl("close_all_connections", "while it is closed")
+    node.close_all_connections("while it is closed")
     gevent.joinall([gevent.spawn(other.close) for _ in range(3)], raise_error=True)
     gevent.joinall([gevent.spawn(server.stop, 1.0) for _ in range(3)], raise_error=True)
     rig.settle(remains=True)

@@ -209,7 +209,7 @@ def test_an_exchange_that_is_deleted_costs_no_connection_and_no_hot_loop(
     else:
         # Only the client itself can bind its queue again.
         assert {(each.outcome, each.executed) for each in told} == {("NoResult", None)}
-        node.ctl("close_all_connections", "so that clients bind again")
+        node.close_all_connections("so that clients bind again")
         assert rig.one_here(client).outcome == "ok"
     rig.settle(errors=("NoResult",), recovery=None)
 

@@ -31,14 +31,14 @@ ALL, NONE = ".*", "^$"
 def permit(rabbit_node: RabbitNode) -> Iterator[Permit]:
     """Make a user with the permissions to configure, write and read, and return its URL."""
     user = f"user-{secrets.token_hex(4)}"
-    rabbit_node.ctl("add_user", user, "secret-word")
+    rabbit_node.add_user(user, "secret-word")
 
     def make(configure: str, write: str, read: str) -> str:
-        rabbit_node.ctl("set_permissions", user, configure, write, read)
+        rabbit_node.permit(user, configure, write, read)
         return f"amqp://{user}:secret-word@127.0.0.1:{rabbit_node.port}/"
 
     yield make
-    rabbit_node.ctl("delete_user", user)
+    rabbit_node.delete_user(user)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,8 @@ def test_who_may_not_tell_servers_anything_has_no_streams(
             assert next(stream) == 0
             permit(ALL, everything, ALL)
             # What was permitted stays so for a while on a channel that is open.
-            client.session.publishing.connection.interrupted(OSError("cut"))  # type: ignore[union-attr]
+            for link in (client.session.publishing, client.session.consuming):
+                link.connection.interrupted(OSError("cut"))  # type: ignore[union-attr]
             with pytest.raises(StreamLost, match="permission to write") as lost:
                 list(stream)
             assert lost.value.received == stream.received > 0

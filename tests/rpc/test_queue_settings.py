@@ -130,7 +130,7 @@ def test_a_client_takes_a_queue_as_it_is_that_somebody_made_since_it_looked() ->
 def vhost(rabbit_node: RabbitNode, namespace: str) -> Iterator[str]:
     """A virtual host of its own, whose default type is RabbitMQ's."""
     rabbit_node.ctl("add_vhost", namespace)
-    rabbit_node.ctl("set_permissions", "-p", namespace, "guest", ".*", ".*", ".*")
+    rabbit_node.permit("guest", ".*", ".*", ".*", vhost=namespace)
     yield namespace
     rabbit_node.ctl("delete_vhost", namespace)
 
@@ -140,7 +140,7 @@ def make_quorum_the_default(node: RabbitNode, vhost: str) -> None:
         # It can be given there when a virtual host is made, and has no command to change it.
         change = 'fun(Metadata) -> Metadata#{default_queue_type => <<"quorum">>} end'
         update = f'fun() -> rabbit_vhost:update_metadata(<<"{vhost}">>, {change}) end'
-        node.ctl("eval", f"rabbit_misc:execute_mnesia_transaction({update}).")
+        node.eval(f"rabbit_misc:execute_mnesia_transaction({update})")
     else:
         node.ctl("update_vhost_metadata", vhost, "--default-queue-type", "quorum")
     assert "quorum" in node.ctl("list_vhosts", "name", "default_queue_type")

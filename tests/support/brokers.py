@@ -136,7 +136,7 @@ class ManagedRabbit(ManagedBroker):
         self._node = node
 
     def close_all_connections(self) -> None:
-        self._node.ctl("close_all_connections", "closed by the test")
+        self._node.close_all_connections()
 
     def stop(self) -> None:
         self._node.stop()
@@ -158,8 +158,8 @@ class ManagedRabbit(ManagedBroker):
         self._node.ctl("set_vm_memory_high_watermark", *limit)
 
     def add_user(self, name: str, password: str) -> None:
-        self._node.ctl("add_user", name, password)
-        self._node.ctl("set_permissions", name, ".*", ".*", ".*")
+        self._node.add_user(name, password)
+        self._node.permit(name, ".*", ".*", ".*")
 
 
 class EmbeddedBroker(ManagedBroker):

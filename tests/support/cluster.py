@@ -31,8 +31,18 @@ cluster_partition_handling = {handling}
 # The function was given another name after 3.10.
 RUNNING_NODES = (
     "case erlang:function_exported(rabbit_nodes, list_running, 0) of "
-    "true -> rabbit_nodes:list_running(); false -> rabbit_nodes:all_running() end."
+    "true -> rabbit_nodes:list_running(); false -> rabbit_nodes:all_running() end"
 )
+# The queues and where they are, as one string.
+HOMES = """
+lists:flatten([
+    io_lib:format("~ts ~s|", [Name, case Pid of
+        {_, Leader} -> Leader; _ when is_pid(Pid) -> node(Pid); _ -> "" end])
+    || Info <- rabbit_amqqueue:info_all(<<"/">>, [name, pid]),
+    {resource, _, queue, Name} <- [proplists:get_value(name, Info)],
+    Pid <- [proplists:get_value(pid, Info)]
+])
+"""
 # How long nodes may take to come together, in seconds.
 PATIENCE = 90.0
 
@@ -144,13 +154,16 @@ class Cluster:
         """Return the nodes that one takes for running, itself among them; none if it is not."""
         if not node.running:
             return set()
-        listed = node.ctl("eval", RUNNING_NODES, timeout=60.0)
+        listed = node.eval(RUNNING_NODES, timeout=60.0)
         return {self.named(name) for name in re.findall(r"[\w-]+@localhost", listed)}
 
-    def ctl(self, *arguments: str, timeout: float = 60.0) -> str:
-        """Run `rabbitmqctl` on the first node that runs; see `RabbitNode.ctl`."""
-        node = next(each for each in self.nodes if each.running)
-        return node.ctl(*arguments, timeout=timeout)
+    def queues(self, part: str) -> dict[str, tuple[int, int]]:
+        """Return what `RabbitNode.queues` returns, of the first node that runs."""
+        return self._running.queues(part)
+
+    @property
+    def _running(self) -> RabbitNode:
+        return next(node for node in self.nodes if node.running)
 
     def recover(self) -> None:
         """Make all nodes ready and one cluster, whatever was done to them."""
@@ -170,9 +183,9 @@ class Cluster:
 
     def homes(self) -> dict[str, RabbitNode]:
         """Return the node that each queue is on, or that leads it if it is on several."""
-        listed = self.ctl("list_queues", "--no-table-headers", "name", "pid")
-        rows = [line.split("\t") for line in listed.splitlines() if "\t" in line]
-        return {name: self.named(pid[1:].rsplit(".", 3)[0]) for name, pid in rows if "@" in pid}
+        listed = self._running.eval(HOMES).strip('"[]').split("|")
+        rows = [row.rsplit(" ", 1) for row in listed if row]
+        return {name: self.named(node) for name, node in rows if node}
 
     def home_of(self, queue: str) -> RabbitNode:
         """Return the node that a queue is on, or that leads it if it is on several."""

@@ -64,6 +64,20 @@ ON_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = 1
 
+# What RabbitMQ calls its own users, and who it is told to have asked for something.
+USERS = "rabbit_auth_backend_internal"
+TESTS = '<<"the tests">>'
+# The queues whose names have a part, as one string: names, messages and consumers.
+QUEUES = """
+lists:flatten([
+    io_lib:format("~ts ~p ~p|", [Name | [case is_integer(N) of true -> N; false -> 0 end
+        || N <- [proplists:get_value(K, Info) || K <- [messages, consumers]]]])
+    || Info <- rabbit_amqqueue:info_all(<<"/">>, [name, messages, consumers]),
+    {resource, _, queue, Name} <- [proplists:get_value(name, Info)],
+    string:find(Name, %s) =/= nomatch
+])
+"""
+
 CONFIG = """\
 listeners.tcp.local = 127.0.0.1:{port}
 log.console = false
@@ -117,6 +131,12 @@ class Installation:
         """Make a folder of a new name where the processes can see it."""
         parent = None if self.root is None else self.root / "tmp"
         return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+
+    def finds(self, program: str) -> bool:
+        """Return whether there is a program that is no script of RabbitMQ."""
+        if self.root is None:
+            return shutil.which(program) is not None
+        return (self.root / "usr/bin" / program).exists()
 
     def inside(self, path: Path) -> Path:
         """Return what the processes call a path."""
@@ -249,7 +269,7 @@ class RabbitNode:
     @property
     def version(self) -> str:
         """RabbitMQ's version, such as "3.10.8"."""
-        return self.ctl("version").strip()
+        return self.eval("rabbit_misc:version()").strip('"')
 
     @property
     def log(self) -> str:
@@ -342,12 +362,64 @@ class RabbitNode:
         Raises RabbitError with its complaint when it fails or takes longer than `timeout` seconds.
         """
         command = self._installation.command("rabbitmqctl", "--silent", *arguments)
-        shown = f"rabbitmqctl {' '.join(arguments)}"
+        return self._run(command, f"rabbitmqctl {' '.join(arguments)}", timeout)
+
+    def eval(self, expression: str, timeout: float = 30.0) -> str:
+        """Evaluate an expression in Erlang on the node, and return its value as Erlang prints it.
+
+        `rabbitmqctl` starts an Erlang machine for each command, which takes a second and a third of
+        a second of the processor.  This takes some milliseconds, where Erlang has its `erl_call`.
+
+        Raises RabbitError when it fails or takes longer than `timeout` seconds.
+        """
+        if not self._installation.finds("erl_call"):
+            return self.ctl("eval", f"{expression}.", timeout=timeout).strip()
+        command = ["erl_call", "-sname", self.name, "-c", self.cookie, "-e"]
+        shown = f"erl_call {expression}"
+        told = self._run(
+            self._installation.command(*command), shown, timeout, given=f"{expression}.\n"
+        )
+        if not told.startswith("{ok, "):
+            raise RabbitError(f"{shown} failed:\n{told}")
+        return told.removeprefix("{ok, ").removesuffix("}")
+
+    def close_all_connections(self, reason: str = "by the test") -> None:
+        """Close all clients' connections, as an operator can."""
+        self.eval(
+            "rabbit_networking:close_connections("
+            f"rabbit_networking:connections(), {as_string(reason)})"
+        )
+
+    def add_user(self, name: str, password: str) -> None:
+        """Let somebody log in, who may do nothing yet."""
+        self.eval(f"{USERS}:add_user({as_binary(name)}, {as_binary(password)}, {TESTS})")
+
+    def delete_user(self, name: str) -> None:
+        """Let somebody not log in any more."""
+        self.eval(f"{USERS}:delete_user({as_binary(name)}, {TESTS})")
+
+    def permit(self, user: str, configure: str, write: str, read: str, *, vhost: str = "/") -> None:
+        """Set what a user may do: patterns of the names of queues and exchanges."""
+        patterns = ", ".join(map(as_binary, (configure, write, read)))
+        named = f"{as_binary(user)}, {as_binary(vhost)}"
+        self.eval(f"{USERS}:set_permissions({named}, {patterns}, {TESTS})")
+
+    def queues(self, part: str) -> dict[str, tuple[int, int]]:
+        """Return the messages and the consumers of each queue whose name has a part.
+
+        Of a queue whose node is down nothing is known: it has none.
+        """
+        listed = self.eval(QUEUES % as_binary(part))
+        rows = [row.rsplit(" ", 2) for row in listed.strip('"[]').split("|") if row]
+        return {name: (int(messages), int(consumers)) for name, messages, consumers in rows}
+
+    def _run(self, command: list[str], shown: str, timeout: float, given: str | None = None) -> str:
+        """Run a command, and return what it prints."""
         try:
             done = subprocess.run(
                 command,
                 env=self._environment,
-                stdin=subprocess.DEVNULL,
+                input=given or "",
                 capture_output=True,
                 text=True,
                 timeout=timeout,
@@ -443,6 +515,17 @@ class RabbitNode:
 def make_name() -> str:
     """Return a name for a node that no other has."""
     return f"amphora-{secrets.token_hex(4)}@localhost"
+
+
+def as_string(text: str) -> str:
+    """Return a text as Erlang writes it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def as_binary(text: str) -> str:
+    """Return a text as Erlang writes its bytes."""
+    return f"<<{as_string(text)}/utf8>>"
 
 
 def more_config() -> str:
