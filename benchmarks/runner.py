@@ -80,6 +80,11 @@ class Process:
         self._stdin.write(json.dumps(command) + "\n")
         self._stdin.flush()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def cpu(self) -> float:
         """Return how many seconds of CPU its threads have used (Linux)."""
         tasks = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")

@@ -17,7 +17,7 @@ from amphora.rpc.contract.control import (
     encode_cancels,
     encode_credits,
 )
-from amphora.rpc.contract.streams import MOST_WINDOW, WINDOW_BYTES
+from amphora.rpc.contract.streams import MOST_BYTES, MOST_WINDOW, UNDER_WAY_BYTES, WINDOW_BYTES
 from amphora.rpc.server.window import MOST_STALLS, Window
 from amphora.transport.publisher import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
@@ -69,7 +69,7 @@ class Worker:
         return True
 
     def send(self) -> tuple[int, list[int], int] | None:
-        if not self.window.unsent:
+        if not self.window.due:
             return None
         first, items = self.window.next_items()
         return first, [int.from_bytes(item[:4]) for item in items], sum(map(len, items))
@@ -81,6 +81,10 @@ class Worker:
         assert 0 <= window.received <= window._came <= window._sent <= window.seq
         assert len(kept) == window.seq - window.received <= credit
         assert window._kept_bytes == sum(map(len, kept))
+        under_way = [len(item) for item in kept][window._came - window.received :]
+        assert window._under_way == sum(under_way[: window._sent - window._came])
+        # The last message may go beyond it.
+        assert window._under_way < UNDER_WAY_BYTES + max(MOST_BYTES, *under_way, 0)
         # A little of each is the number; one larger item goes alone.
         assert window._kept_bytes <= WINDOW_BYTES + 4 * len(kept) or len(kept) == 1
 
@@ -184,7 +188,7 @@ def test_what_does_not_come_is_sent_again_less_and_less_often() -> None:
         worker.window.credit(4, 0, 0)
     assert sent == [0, 2, 6, 14, 30, 60, 90]
     worker.window.credit(8, 4, 4)
-    assert not worker.window.unsent
+    assert not worker.window.due
 
 
 # What two workers say that have one request: each what is to come from it.
@@ -299,6 +303,23 @@ def test_large_items_are_told_of_before_half_of_the_credit_is_used() -> None:
     assert caller.take()
     assert caller.grants == 1
     assert caller.pending.counts() == Credit("request", "run", 33, 1, 4)
+
+
+def test_of_large_items_one_mebibyte_is_under_way_and_more_are_ready() -> None:
+    worker = Worker(32, [300_000] * 20)
+    while worker.produce():
+        pass
+    assert worker.window.seq == WINDOW_BYTES // 300_004
+    sent = []
+    while (message := worker.send()) is not None:
+        sent += message[1]
+    assert sent == [1, 2, 3, 4]
+    # What has come makes room, although nothing is taken; what is said again makes none.
+    for _ in range(2):
+        worker.window.credit(32, 0, 1)
+    while (message := worker.send()) is not None:
+        sent += message[1]
+    assert sent == [1, 2, 3, 4, 5]
 
 
 def test_a_stream_whose_rest_nobody_has_is_lost_with_the_number_of_items_that_had_come() -> None:

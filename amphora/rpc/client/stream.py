@@ -22,11 +22,11 @@ from amphora.rpc.client.liveness import Watched
 from amphora.rpc.client.pending import Pending, Waiting
 from amphora.rpc.context.outcome import DROPPED, Outcome
 from amphora.rpc.contract.control import Credit
-from amphora.rpc.contract.streams import WINDOW_BYTES
+from amphora.rpc.contract.streams import UNDER_WAY_BYTES
 from amphora.transport.publisher import Outgoing
 
 # The server is told when so many bytes were taken, which may be far fewer items than the credit.
-TELL_BYTES = WINDOW_BYTES // 4
+TELL_BYTES = UNDER_WAY_BYTES // 4
 
 
 class Flow(Protocol):

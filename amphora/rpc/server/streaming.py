@@ -185,7 +185,8 @@ class Outlet:
     def credit(self, credit: Credit) -> None:
         """Take the client's counts.  Never switches greenlets."""
         self._heard = monotonic()
-        if self._window.credit(credit.allowed, credit.received, credit.came):
+        self._window.credit(credit.allowed, credit.received, credit.came)
+        if self._window.due:
             self._outlets.send_soon(self)
         self._changed.set()
 
@@ -214,7 +215,7 @@ class Outlet:
         """Yield the messages with the items that are to be sent."""
         reply_to, request_id, run_id = self.key
         direct = reply_to.startswith(DIRECT_REPLY_TO)
-        while self._window.unsent:
+        while self._window.due:
             first, items = self._window.next_items()
             numbers = {headers.RUN: run_id, streams.SEQ: first}
             yield Outgoing(

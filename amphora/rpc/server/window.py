@@ -5,16 +5,24 @@ it, those that were sent, and those that are to be sent:
 
     received <= came <= sent <= seq
 
-What is not taken is kept.  What was sent and has not come is sent again after a lost connection,
-and when the client's counts stand still: each time after a longer while, as the way to the client
-may also just be slow, and what is sent twice makes it slower.
+What is not taken is kept.  Of large items few are under way at a time, although more are kept:
+whatever is on its way stands before the answers to other calls.  What was sent and has not come is
+sent again after a lost connection, and when the client's counts stand still: each time after a
+longer while, as the way to the client may also just be slow, and what is sent twice makes it
+slower.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from amphora.rpc.contract.streams import MOST_BYTES, MOST_ITEMS, MOST_WINDOW, WINDOW_BYTES
+from amphora.rpc.contract.streams import (
+    MOST_BYTES,
+    MOST_ITEMS,
+    MOST_WINDOW,
+    UNDER_WAY_BYTES,
+    WINDOW_BYTES,
+)
 
 # How many messages with credit may tell of no progress before items are sent again, at first and
 # at most.
@@ -42,13 +50,15 @@ class Window:
         # The items after `received`, encoded.
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
+        # How many bytes were sent and have not come.
+        self._under_way = 0
         self._stalls = 0
         self._patience = STALLS
 
     @property
-    def unsent(self) -> bool:
-        """Whether there are items to be sent."""
-        return self._sent < self.seq
+    def due(self) -> bool:
+        """Whether there are items that may be sent now."""
+        return self._sent < self.seq and self._under_way < UNDER_WAY_BYTES
 
     def has_room(self, size: int) -> bool:
         """Return whether the client takes another item, of `size` bytes."""
@@ -62,17 +72,16 @@ class Window:
         self._kept.append(item)
         self._kept_bytes += len(item)
 
-    def credit(self, allowed: int, received: int, came: int) -> bool:
-        """Take the client's counts; return whether items are to be sent again.
-
-        They may be late, repeated or forged.
-        """
+    def credit(self, allowed: int, received: int, came: int) -> None:
+        """Take the client's counts, which may be late, repeated or forged."""
         if not self.received <= received <= self.seq:
             received = self.received
         if not came <= self.seq:
             came = 0
         came = max(came, received, self._came)
         progress = received > self.received or came > self._came
+        for number in range(self._came, min(came, self._sent)):
+            self._under_way -= len(self._kept[number - self.received])
         for _ in range(received - self.received):
             self._kept_bytes -= len(self._kept.popleft())
         self.received, self._came = received, came
@@ -84,19 +93,20 @@ class Window:
             self._stalls = 0
         else:
             self._stalls += 1
-        if self._stalls < self._patience:
-            return False
-        self._patience = min(2 * self._patience, MOST_STALLS)
-        self.send_again()
-        return True
+        if self._stalls >= self._patience:
+            self._patience = min(2 * self._patience, MOST_STALLS)
+            self.send_again()
 
     def send_again(self) -> None:
         """Have everything sent again that has not come."""
-        self._stalls = 0
+        self._stalls = self._under_way = 0
         self._sent = self._came
 
     def next_items(self) -> tuple[int, list[bytes]]:
-        """Return what travels in the next message, and the number of the first item."""
+        """Return what travels in the next message, and the number of the first item.
+
+        One or more items are due.
+        """
         first = self._sent - self.received
         items: list[bytes] = []
         size = 0
@@ -108,4 +118,5 @@ class Window:
             items.append(item)
         number = self._sent + 1
         self._sent += len(items)
+        self._under_way += sum(map(len, items))
         return number, items
