@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from amphora.cli.failures import settings_errors
 from amphora.errors import ConnectionLost
@@ -71,9 +72,12 @@ def connect(link: Link) -> None:
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    # An option after the command's name is read last, and wins.
-    if value and parameter.name is not None:
-        setattr(context.ensure_object(Settings), parameter.name, value)
+    settings = context.ensure_object(Settings)
+    name = parameter.name or ""
+    typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    # An option after the command's name is read last, and wins if it was typed.
+    if value and (typed or not getattr(settings, name)):
+        setattr(settings, name, value)
 
 
 def _debug(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -82,27 +86,31 @@ def _debug(context: click.Context, parameter: click.Parameter, value: Any) -> No
         set_up("debug")
 
 
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_debug,
+    help="Log what happens, and show tracebacks.",
+)
+
+
+def url_option(**where: Any) -> Callable[[F], F]:
+    """Return what adds --url to a command; `where` says where else it may come from."""
+    return click.option(
+        "--url",
+        metavar="URL",
+        expose_value=False,
+        callback=_remember,
+        help="The broker: amqp://user:password@host:port/vhost"
+        "  [default: AMQP_URL of the environment, or a broker on this machine]",
+        **where,
+    )
+
+
 def url_and_debug(command: F) -> F:
     """Add --url and --debug to a command."""
-    for option in (
-        click.option(
-            "--debug",
-            is_flag=True,
-            expose_value=False,
-            callback=_debug,
-            help="Log what happens, and show tracebacks.",
-        ),
-        click.option(
-            "--url",
-            metavar="URL",
-            expose_value=False,
-            callback=_remember,
-            help="The broker: amqp://user:password@host:port/vhost"
-            "  [default: AMQP_URL of the environment, or a broker on this machine]",
-        ),
-    ):
-        command = option(command)
-    return command
+    return url_option()(debug_option(command))
 
 
 def json_option(command: F) -> F:

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from amphora.cli.failures import Exit, Failure, settings_errors
-from amphora.cli.output import counted
+from amphora.cli.output import counted, show_table
+from amphora.cli.serving.config import config_option, show_config_option, sources
 from amphora.cli.serving.interpreter import current_directory, python_command, shadows
 from amphora.cli.serving.options import (
     PoolOptions,
@@ -23,7 +24,7 @@ from amphora.cli.serving.pidfile import Taken, pidfile
 from amphora.cli.serving.programs import parse_target
 from amphora.cli.serving.sources import Sources
 from amphora.cli.serving.supervisor import Supervisor, say
-from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
+from amphora.cli.settings import Settings, debug_option, examples, pass_settings, url_option
 from amphora.telemetry.logs import set_up
 from amphora.transport.endpoint import endpoint
 
@@ -31,19 +32,25 @@ logger = logging.getLogger("amphora.serve")
 
 
 @click.command(
+    context_settings={"auto_envvar_prefix": "AMPHORA"},
     epilog=examples(
         "amphora serve examples.math.server:server -w 4",
         "amphora serve mathserver --reload           # mathserver.py has a `server`",
         "amphora serve shop.workers:make_server -w 8 --grace 60 --patch",
         "amphora serve shop.orders shop.billing -w 4   # both in each worker",
+        "amphora serve --config examples/deploy/amphora.toml --show-config",
         "kill -HUP PID                              # rolling restart, with new code",
         "kill -TERM PID                             # stop warmly",
-    )
+    ),
 )
 @programs_argument
 @pool_options
 @worker_options
-@url_and_debug
+@config_option
+@show_config_option
+# Not AMPHORA_URL: all that amphora is has its broker from AMQP_URL.
+@url_option(envvar="AMQP_URL", allow_from_autoenv=False)
+@debug_option
 @pass_settings
 def serve(settings: Settings, /, **options: Any) -> int:
     """Run the SERVER of a MODULE in worker processes, and look after them.
@@ -56,7 +63,16 @@ def serve(settings: Settings, /, **options: Any) -> int:
     A worker that dies is replaced.  SIGTERM and ctrl-C stop all workers warmly: they take nothing
     new and finish what is running; a second one stops them at once, and what was running goes
     back to the queue.  SIGHUP restarts them one after the other, with the program as it is then.
+
+    Each option may also be set in the environment, as AMPHORA_WORKERS=4, or in a file; what is
+    typed counts more than the environment, and that more than the file.
     """
+    del options["config"]
+    if options.pop("show_config"):
+        with settings_errors():
+            rows = list(sources(click.get_current_context(), settings))
+        show_table(("setting", "value", "from"), rows)
+        return Exit.DONE
     with settings_errors():
         modules = [parse_target(program)[0] for program in options["programs"]]
     names = {each.name for each in fields(WorkerOptions)}
@@ -78,8 +94,8 @@ def serve(settings: Settings, /, **options: Any) -> int:
     if settings.debug:
         command.append("--debug")
     command.append("--lifeline")
-    sources = Sources(directory, *modules) if pool.reload else None
-    supervisor = Supervisor(command, environment, directory, handed_on.grace, pool, sources)
+    watched = Sources(directory, *modules) if pool.reload else None
+    supervisor = Supervisor(command, environment, directory, handed_on.grace, pool, watched)
     try:
         with pidfile(pool.pidfile):
             greet(pool, handed_on, directory)

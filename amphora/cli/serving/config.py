@@ -1,0 +1,137 @@
+"""Settings of `amphora serve` from a file, and where each of them comes from.
+
+click looks for a setting on the command line, in the environment and in its `default_map`, in this
+order.  The file is that map.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from amphora.cli.settings import Settings
+from amphora.transport.endpoint import endpoint
+from amphora.transport.options import did_you_mean
+
+# The table of the file, so that other commands may have theirs.
+TABLE = "serve"
+# What is about the settings, and is none.
+ABOUT = ("config", "show_config", "help")
+
+
+def _read(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    if path is not None:
+        try:
+            with open(path, "rb") as file:
+                content = tomllib.load(file)
+        except OSError as error:
+            raise click.UsageError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise click.UsageError(f"{path} cannot be read: {error}") from error
+        context.default_map = dict(_settings(context.command, content, path))
+    return path
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    is_eager=True,
+    callback=_read,
+    metavar="FILE",
+    help="Read settings from the table [serve] of a TOML file.",
+)
+show_config_option = click.option(
+    "--show-config",
+    is_flag=True,
+    help="Print each setting and where it comes from, and end.",
+)
+
+
+def _settings(
+    command: click.Command, content: dict[str, Any], path: str
+) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a file by the names of their parameters.
+
+    Raises:
+        UsageError: it has what is no setting, or is of a wrong type.
+    """
+    parameters = {
+        (parameter.name or "").replace("_", "-"): parameter
+        for parameter in command.params
+        if parameter.name not in ABOUT
+    }
+    strangers = content.keys() - {TABLE}
+    table = content.get(TABLE, {})
+    if strangers or not isinstance(table, dict):
+        raise click.UsageError(f"{path} must have its settings in a table [{TABLE}]")
+    for key, value in table.items():
+        name = key.replace("_", "-")
+        parameter = parameters.get(name)
+        if parameter is None:
+            hint = did_you_mean([name], parameters)
+            raise click.UsageError(f"{path} has {key!r:.100}, which is no setting{hint}")
+        is_list = parameter.nargs == -1 or parameter.multiple
+        if is_list and isinstance(value, str):
+            value = [value]
+        if not _fits(parameter, value, is_list):
+            raise click.UsageError(f"{path}: {key} cannot be {value!r:.100}")
+        yield name.replace("-", "_"), value
+
+
+def _fits(parameter: click.Parameter, value: object, is_list: bool) -> bool:
+    if is_list:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        return isinstance(value, bool)
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def sources(context: click.Context, settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Yield the name of each setting, its value as text, and where it comes from.
+
+    Args:
+        settings: those that may have stood before the command's name.
+
+    Raises:
+        ValueError: the URL of the broker is none.
+    """
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in ABOUT:
+            continue
+        source = context.get_parameter_source(name)
+        value = context.params.get(name)
+        if not parameter.expose_value:
+            value = getattr(settings, name)
+            if value and source is ParameterSource.DEFAULT:
+                source = ParameterSource.COMMANDLINE
+        yield name.replace("_", "-"), _shown(name, value), _told(context, parameter, source)
+
+
+def _told(
+    context: click.Context, parameter: click.Parameter, source: ParameterSource | None
+) -> str:
+    if source is ParameterSource.COMMANDLINE:
+        return "command line"
+    if source is ParameterSource.DEFAULT_MAP:
+        return str(context.params.get("config"))
+    if source is ParameterSource.ENVIRONMENT:
+        return str(parameter.envvar or f"{context.auto_envvar_prefix}_{parameter.name}".upper())
+    return "default"
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None or value == ():
+        return "-"
+    if name == "url":
+        # Without its password.
+        return str(endpoint(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if name == "max_memory":
+        return f"{value / 1024**2:g}M"
+    return " ".join(value) if isinstance(value, tuple) else str(value)
