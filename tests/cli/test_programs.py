@@ -12,7 +12,7 @@ import pytest
 
 from amphora.cli.serving.interpreter import current_directory, python_command
 from amphora.cli.serving.programs import CannotLoad, load_server, parse_target
-from amphora.cli.serving.sources import Sources
+from amphora.cli.serving.sources import Patterns, Sources
 from tests.support.processes import ROOT
 
 SERVER = "from amphora import AmqpRpcServer\nserver = AmqpRpcServer('math')\n"
@@ -235,6 +235,31 @@ def test_in_a_directory_that_is_too_big_the_program_is_looked_at(
 def test_the_whole_system_is_looked_at_in_bounded_time() -> None:
     sources = Sources("/", "no_such_program")
     assert sources.changed() == []
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "seen"),
+    [
+        ([], [], {"a.py", "tests/b.py", "tests/deep/c.py"}),
+        (["*.yaml"], [], {"a.py", "a.yaml", "tests/b.py", "tests/deep/c.py", "tests/d.yaml"}),
+        (["tests/*.yaml"], ["*.py"], {"tests/d.yaml"}),
+        (["*"], ["tests"], {"a.py", "a.yaml", "deep"}),
+        ([], ["tests/deep"], {"a.py", "tests/b.py"}),
+        ([], ["tests/*"], {"a.py"}),
+        (["*.yaml"], ["a.*"], {"tests/b.py", "tests/deep/c.py", "tests/d.yaml"}),
+    ],
+)
+def test_patterns_say_what_is_looked_at(
+    tmp_path: Path, include: list[str], exclude: list[str], seen: set[str]
+) -> None:
+    names = ["a.py", "a.yaml", "deep", "tests/b.py", "tests/deep/c.py", "tests/d.yaml"]
+    for name in names:
+        touch(tmp_path / name)
+    sources = Sources(str(tmp_path), "a", patterns=Patterns(str(tmp_path), include, exclude))
+    for name in names:
+        touch(tmp_path / name, "1")
+    assert sources.changed() == []
+    assert {os.path.relpath(each, tmp_path) for each in sources.changed()} == seen
 
 
 # -- its python -----------------------------------------------------------------------------------

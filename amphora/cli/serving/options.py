@@ -127,6 +127,18 @@ def pool_options(command: F) -> F:
             " loaded.",
         ),
         click.option(
+            "--reload-exclude",
+            multiple=True,
+            metavar="PATTERN",
+            help="What --reload does not look at, such as tests or 'static/*'; may be repeated.",
+        ),
+        click.option(
+            "--reload-include",
+            multiple=True,
+            metavar="PATTERN",
+            help="What --reload looks at beside Python files, such as '*.yaml'; may be repeated.",
+        ),
+        click.option(
             "--reload", is_flag=True, help="Restart the workers when a source file changes."
         ),
         click.option(
@@ -171,6 +183,8 @@ class PoolOptions:
 
     workers: int = 1
     reload: bool = False
+    reload_include: tuple[str, ...] = ()
+    reload_exclude: tuple[str, ...] = ()
     patch: bool = False
     load_timeout: float | None = None
     stuck_timeout: float | None = None

@@ -22,7 +22,7 @@ from amphora.cli.serving.options import (
 )
 from amphora.cli.serving.pidfile import Taken, pidfile
 from amphora.cli.serving.programs import parse_target
-from amphora.cli.serving.sources import Sources
+from amphora.cli.serving.sources import Patterns, Sources
 from amphora.cli.serving.supervisor import Supervisor, say
 from amphora.cli.settings import Settings, debug_option, examples, pass_settings, url_option
 from amphora.telemetry.logs import set_up
@@ -94,7 +94,8 @@ def serve(settings: Settings, /, **options: Any) -> int:
     if settings.debug:
         command.append("--debug")
     command.append("--lifeline")
-    watched = Sources(directory, *modules) if pool.reload else None
+    patterns = Patterns(directory, pool.reload_include, pool.reload_exclude)
+    watched = Sources(directory, *modules, patterns=patterns) if pool.reload else None
     supervisor = Supervisor(command, environment, directory, handed_on.grace, pool, watched)
     try:
         with pidfile(pool.pidfile):

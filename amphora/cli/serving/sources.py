@@ -1,8 +1,8 @@
 """Noticing that the source of a program has changed, by looking at its files.
 
 Looked at are all Python files below the current directory, and the program's own package wherever
-it is.  So a program that could not even be imported is seen when it is mended.  Linked directories
-are followed, each real one once.
+it is; with patterns of the user's, more files or fewer.  So a program that could not even be
+imported is seen when it is mended.  Linked directories are followed, each real one once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 
 logger = logging.getLogger("amphora.serve")
 
@@ -24,15 +25,51 @@ MOST_DIRECTORIES = 2000
 Snapshot = dict[str, tuple[int, int]]
 
 
+class Patterns:
+    """Which files are sources: Python files, those that are included, and none that are excluded.
+
+    A pattern is that of a shell.  One with a slash is for the path below the current directory, and
+    one without for any name on that path: a file's, or that of a directory and all that is in it.
+
+    Args:
+        directory: the current directory.
+        include, exclude: the patterns.
+    """
+
+    def __init__(
+        self, directory: str, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> None:
+        self._directory = os.path.join(directory, "")
+        self._include = include
+        self._exclude = exclude
+
+    def wants(self, path: str) -> bool:
+        """Return whether a file is a source."""
+        return (path.endswith(".py") or self._is_one(path, self._include)) and not self.skips(path)
+
+    def skips(self, path: str) -> bool:
+        """Return whether a file, or a directory with all that is in it, is excluded."""
+        return self._is_one(path, self._exclude)
+
+    def _is_one(self, path: str, patterns: Sequence[str]) -> bool:
+        below = path.removeprefix(self._directory)
+        return any(
+            fnmatchcase(below if "/" in pattern else os.path.basename(path), pattern)
+            for pattern in patterns
+        )
+
+
 class Sources:
     """The files of a program, and how they were when last looked at.
 
     Args:
         directory: the current directory.
         modules: the dotted names of the programs' modules.
+        patterns: which files count; Python files unless given.
     """
 
-    def __init__(self, directory: str, *modules: str) -> None:
+    def __init__(self, directory: str, *modules: str, patterns: Patterns | None = None) -> None:
+        self._patterns = patterns or Patterns(directory)
         # By name each time, as a link may lead elsewhere by then.  The program's own package comes
         # first: it is looked at even if the directory is too big for all of it.
         self._roots: list[str] = []
@@ -67,7 +104,7 @@ class Sources:
         found: Snapshot = {}
         seen: set[tuple[int, int]] = set()
         for root in self._roots:
-            found.update(python_files(root, seen))
+            found.update(source_files(root, seen, self._patterns))
         if len(seen) >= MOST_DIRECTORIES and not self._warned:
             self._warned = True
             logger.warning(
@@ -96,14 +133,19 @@ def find_package(module: str) -> str | None:
     return spec.origin if spec.has_location else None
 
 
-def python_files(root: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield each Python file at or below `root`, with its time of change and its size.
+def source_files(
+    root: str, seen: set[tuple[int, int]], patterns: Patterns
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield each source at or below `root`, with its time of change and its size.
 
     Args:
         root: a file or a directory; nothing is yielded if there is none.
         seen: which directories were looked at; they are left out, and new ones added.
+        patterns: which files are sources.
     """
-    for path in _walk(root, seen) if os.path.isdir(root) else (root,):
+    for path in _walk(root, seen, patterns) if os.path.isdir(root) else (root,):
+        if not patterns.wants(path):
+            continue
         try:
             found = os.stat(path)
         except OSError:
@@ -112,13 +154,18 @@ def python_files(root: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, t
         yield path, (found.st_mtime_ns, found.st_size)
 
 
-def _walk(root: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+def _walk(root: str, seen: set[tuple[int, int]], patterns: Patterns) -> Iterator[str]:
     for directory, below, files in os.walk(root, followlinks=True):
         if len(seen) >= MOST_DIRECTORIES or not _is_new(directory, seen):
             below.clear()
             continue
-        below[:] = sorted(name for name in below if _may_hold_sources(directory, name))
-        yield from (os.path.join(directory, name) for name in files if name.endswith(".py"))
+        below[:] = sorted(
+            name
+            for name in below
+            if _may_hold_sources(directory, name)
+            and not patterns.skips(os.path.join(directory, name))
+        )
+        yield from (os.path.join(directory, name) for name in files)
 
 
 def _is_new(directory: str, seen: set[tuple[int, int]]) -> bool:
