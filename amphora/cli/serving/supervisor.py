@@ -37,6 +37,7 @@ from typing import Any
 
 from amphora.cli.failures import Exit
 from amphora.cli.serving.options import PoolOptions
+from amphora.cli.serving.patience import verdict
 from amphora.cli.serving.process import Worker, ended_children
 from amphora.cli.serving.signals import MEANINGLESS, has_terminal, name_of, readable_signals
 from amphora.cli.serving.sources import Sources
@@ -243,58 +244,15 @@ class Supervisor:
             self._hear(worker)
             if worker.stopping:
                 continue
-            if not worker.ready:
-                self._look_after_start(worker, monotonic() - worker.started)
-            is_on = (worker.loaded or worker.ready) and not worker.stopping
-            if is_on and worker.heard.beaten is not None:
-                self._look_after_held(worker, monotonic() - worker.heard.beaten)
-
-    def _look_after_start(self, worker: Worker, lasted: float) -> None:
-        limit = self._options.load_timeout
-        too_long = limit is not None and lasted > limit
-        if too_long and not worker.loaded:
-            self._quit(worker)
-            say(
-                logging.ERROR,
-                "%s has not loaded the program within %g s and is ended; %s",
-                worker,
-                limit,
-                worker.place(),
-            )
-            if not self._give_up(Exit.USAGE):
+            serving = sum(each.ready for each in self._active())
+            found = verdict(worker, monotonic(), self._options, serving)
+            if found is None:
+                continue
+            if found.ends:
+                self._quit(worker)
+            say(found.level, found.text, *found.values)
+            if found.unloadable and not self._give_up(Exit.USAGE):
                 self._failed()
-        elif worker.slow_to_start.is_due(lasted):
-            say(
-                logging.WARNING,
-                "%s %s after %.0f s%s; %d of %d take requests",
-                worker,
-                "does not take requests" if worker.loaded else "is still loading the program",
-                lasted,
-                "" if worker.loaded else f": {worker.place()}",
-                sum(each.ready for each in self._active()),
-                self._count,
-            )
-
-    def _look_after_held(self, worker: Worker, lasted: float) -> None:
-        limit = self._options.stuck_timeout
-        if limit is not None and lasted > limit:
-            self._quit(worker)
-            say(
-                logging.ERROR,
-                "%s has not reacted for %.1f s and is replaced; %s",
-                worker,
-                lasted,
-                worker.place(),
-            )
-        elif worker.held.is_due(lasted):
-            say(
-                logging.WARNING,
-                "%s has not reacted for %.0f s: something holds its processor, and nothing else"
-                " runs in it meanwhile; %s",
-                worker,
-                lasted,
-                worker.place(),
-            )
 
     # -- what has happened ----------------------------------------------------------------------
 
