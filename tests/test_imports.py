@@ -24,8 +24,9 @@ ALLOWED = {
     "stores": {"rpc", "net", "errors"},
     "telemetry": {"rpc", "transport", "net", "wire", "errors"},
     "testing": {"rpc", "transport", "broker", "net", "wire", "errors"},
+    "observe": {"rpc", "transport", "net", "errors"},
     "cli": {
-        *("telemetry", "testing", "arpc", "rpc"),
+        *("observe", "telemetry", "testing", "arpc", "rpc"),
         *("transport", "broker", "net", "wire", "errors"),
     },
 }

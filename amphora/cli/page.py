@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Style = Literal["", "bold", "bold red"]
+# A text in a table is not cut below so many cells.
+SHORTEST = 12
 # Pieces of one line.
 Line = tuple[tuple[str, Style], ...]
 
@@ -40,13 +42,73 @@ def plain(parts: Iterable[Line | Table]) -> Iterator[str]:
 def plain_table(table: Table) -> Iterator[str]:
     """Yield a table's lines, its header first."""
     lines = [[name.removeprefix(">") for name in table.columns], *table.rows]
-    widths = [max(map(cells, column)) for column in zip(*lines, strict=True)]
+    widths = _widths(table)
     for line in lines:
         padded = []
         for name, width, text in zip(table.columns, widths, line, strict=True):
             padding = " " * (width - cells(text))
             padded.append(padding + text if name.startswith(">") else text + padding)
         yield "  ".join(padded)
+
+
+def fitted(table: Table, width: int, least: Sequence[str], *, ids: bool = False) -> Table:
+    """Return a table that is at most so wide, if that is possible.
+
+    Texts are cut, then whole columns are left out.  Numbers are never cut.
+
+    Args:
+        least: the columns to leave out, the first one first.
+        ids: the first column has ids, which differ at their ends: their beginnings are cut.
+    """
+    made = table
+    for name in (None, *least):
+        if name is not None:
+            left = [each for each in range(len(made.columns)) if made.columns[each] != name]
+            made = Table(
+                [made.columns[each] for each in left],
+                [[row[each] for each in left] for row in made.rows],
+            )
+        made = _cut(made, width, ids)
+        if sum(_widths(made)) + 2 * (len(made.columns) - 1) <= width:
+            break
+    return made
+
+
+def _cut(table: Table, width: int, ids: bool) -> Table:
+    """Cut texts until the table fits, but leave them `SHORTEST` cells."""
+    widths = _widths(table)
+    excess = sum(widths) + 2 * (len(widths) - 1) - width
+    texts = [place for place, name in enumerate(table.columns) if not name.startswith(">")]
+    while excess > 0:
+        place = max(texts, key=lambda each: widths[each], default=None)
+        if place is None or widths[place] <= SHORTEST:
+            break
+        widths[place] -= 1
+        excess -= 1
+    rows = [
+        [
+            shortened(text, widths[place], at_the_end=place > 0 or not ids)
+            if place in texts
+            else text
+            for place, text in enumerate(row)
+        ]
+        for row in table.rows
+    ]
+    return Table(table.columns, rows)
+
+
+def _widths(table: Table) -> list[int]:
+    lines = [[name.removeprefix(">") for name in table.columns], *table.rows]
+    return [max(map(cells, column)) for column in zip(*lines, strict=True)]
+
+
+def shortened(text: str, width: int, *, at_the_end: bool) -> str:
+    """Return a text of at most `width` cells; dots stand for what is left out."""
+    if cells(text) <= width:
+        return text
+    while text and cells(text) > width - 1:
+        text = text[:-1] if at_the_end else text[1:]
+    return f"{text}\u2026" if at_the_end else f"\u2026{text}"
 
 
 def cells(text: str) -> int:

@@ -1,110 +1,107 @@
-"""`amphora top`: a live view of the workers of a namespace.
-
-A sample has the statistics of all workers, and how many requests wait.  A frame is made of two
-samples: the rates are their differences, divided by the time on each worker's own clock.
-"""
+"""`amphora top`: a live view of the workers of a namespace."""
 
 from __future__ import annotations
 
-import itertools
+import shutil
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import click
 import gevent
 
 from amphora.cli.failures import settings_errors
+from amphora.cli.keys import Keys
 from amphora.cli.lookup import count_workers, find_queue
 from amphora.cli.output import counted, seconds, show, show_json, show_live, table
-from amphora.cli.page import Line, Table
+from amphora.cli.page import Line, Table, fitted
 from amphora.cli.replies import nobody
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import AmphoraError, AuthenticationError, printable
+from amphora.observe.samples import DURATIONS, Sample, frame, only
 from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.contract import naming
 
-DURATIONS = ("p50", "p95", "p99")
 # Seconds for workers to send their statistics; a frame does not wait for longer.
 PATIENCE = 2.0
+# Durations are those of the calls in so many seconds.
+WINDOW = 60.0
+# By what lines are sorted, and how a line's value is found; the highest first, but for the name.
+SORTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "name": lambda each: each.get("worker") or each.get("function"),
+    "calls/s": lambda each: -each["calls_per_second"],
+    "errors": lambda each: -each["errors"],
+    "p95": lambda each: -(each["p95"] or 0.0),
+    "in progress": lambda each: -each.get("in_flight", 0),
+}
+# What is left out of a table that is too wide, the first one first.
+LEAST_OF_WORKERS = ("host", ">pid", ">pending", ">again", ">calls", ">p50", ">up", ">p99")
+LEAST_OF_FUNCTIONS = (">p50", ">calls")
+KEYS = "q quit  s sort  p pause  w worker  f function  a all"
 
 
 @dataclass
-class Sample:
-    """The workers' statistics by worker id, at one moment.
+class View:
+    """What somebody at the terminal has chosen to see."""
 
-    `waiting` is how many requests wait in the queue that all workers share, None if there is no
-    such queue; `expected` is how many workers are there, including those that have not answered.
+    sort: str = "name"
+    paused: bool = False
+    worker: str | None = None
+    function: str | None = None
+    ended: bool = False
+
+    def press(self, key: str, sample: Sample) -> None:
+        """Do what a key is for; other keys do nothing."""
+        match key:
+            case "q":
+                self.ended = True
+            case "s":
+                self.sort = _after(self.sort, list(SORTS)) or "name"
+            case "p" | " ":
+                self.paused = not self.paused
+            case "w":
+                self.worker = _after(self.worker, sorted(sample.workers))
+            case "f":
+                names = {name for each in sample.workers.values() for name in each["functions"]}
+                self.function = _after(self.function, sorted(names))
+            case "a" | "\x1b":
+                self.worker = self.function = None
+
+    @property
+    def words(self) -> str:
+        """What is chosen, in words."""
+        said = [f"sorted by {self.sort}"] if self.sort != "name" else []
+        said += [name for name in (self.worker, self.function) if name is not None]
+        return ", ".join([*said, *(["paused"] if self.paused else [])])
+
+
+def _after(present: str | None, names: list[str]) -> str | None:
+    """Return the name after the present one, None after the last."""
+    if present not in names:
+        return names[0] if names else None
+    return [*names, None][names.index(present) + 1]
+
+
+def render(
+    shown: dict[str, Any],
+    trouble: str = "",
+    *,
+    sort: str = "name",
+    size: tuple[int, int] | None = None,
+) -> list[Line | Table]:
+    """Return a frame as lines and tables.
+
+    Args:
+        trouble: an error to show.
+        sort: by which of `SORTS` lines are sorted.
+        size: the columns and lines that there are; None for as many as it takes.
     """
-
-    workers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    waiting: int | None = None
-    expected: int = 0
-
-
-def frame(namespace: str, before: Sample, now: Sample) -> dict[str, Any]:
-    """Return what happened between two samples, in the shape that --json prints."""
-    workers = []
-    functions: dict[str, dict[str, Any]] = {}
-    for name, stats in sorted(now.workers.items()):
-        # A worker that is new in this sample has counted from zero.
-        earlier = before.workers.get(name, {"uptime": 0.0, "functions": {}})
-        elapsed = max(stats["uptime"] - earlier["uptime"], 1e-3)
-        worker = {
-            "worker": name,
-            "host": stats["host"],
-            "pid": stats["pid"],
-            "uptime": stats["uptime"],
-            "in_flight": stats["in_flight"],
-            "concurrency": stats["concurrency"],
-            "calls_per_second": (calls(stats) - calls(earlier)) / elapsed,
-            "calls": calls(stats),
-            "errors": stats["exceptions"],
-            # None of older workers, which do not tell.
-            "expected": stats.get("expected"),
-            "cancelled": stats.get("cancelled"),
-            "expired": stats.get("expired"),
-            "queue_wait": stats.get("queue_wait"),
-        }
-        for key in DURATIONS:
-            worker[key] = longest(each[key] for each in stats["functions"].values())
-        workers.append(worker)
-        for function, each in stats["functions"].items():
-            done = earlier["functions"].get(function, {"count": 0})["count"]
-            total = functions.setdefault(
-                function,
-                {"function": function, "calls_per_second": 0.0, "calls": 0, "errors": 0},
-            )
-            total["calls_per_second"] += (each["count"] - done) / elapsed
-            total["calls"] += each["count"]
-            total["errors"] += each["errors"]
-            for key in DURATIONS:
-                total[key] = longest((total.get(key), each[key]))
-    return {
-        "namespace": namespace,
-        "waiting": now.waiting,
-        "silent": max(now.expected - len(workers), 0),
-        "calls_per_second": sum(worker["calls_per_second"] for worker in workers),
-        "workers": workers,
-        "functions": sorted(functions.values(), key=lambda each: str(each["function"])),
-    }
-
-
-def calls(stats: dict[str, Any]) -> int:
-    """Return how many requests a worker has answered."""
-    return sum(int(stats.get(name, 0)) for name in ("processed", "exceptions", "expected"))
-
-
-def longest(durations: Any) -> float | None:
-    """Return the longest of some durations, None if there are none."""
-    return max((each for each in durations if each is not None), default=None)
-
-
-def render(shown: dict[str, Any], trouble: str = "") -> list[Line | Table]:
-    """Return a frame as lines and tables."""
-    workers = shown["workers"]
+    workers = sorted(shown["workers"], key=SORTS[sort])
+    functions = sorted(shown["functions"], key=SORTS[sort])
     waiting = shown["waiting"]
     parts = [
         f"{shown['namespace']}:",
@@ -119,12 +116,12 @@ def render(shown: dict[str, Any], trouble: str = "") -> list[Line | Table]:
     by_worker = table(
         (
             *("worker", "host", ">pid", ">up", ">in progress", ">calls/s", ">calls", ">errors"),
-            ">waited",
+            *(">again", ">pending", ">waited"),
             *(f">{key}" for key in DURATIONS),
         ),
         [
             (
-                each["worker"],
+                each["worker"] + ("" if each["state"] == "serving" else f" ({each['state']})"),
                 each["host"],
                 each["pid"],
                 seconds(each["uptime"]),
@@ -132,6 +129,8 @@ def render(shown: dict[str, Any], trouble: str = "") -> list[Line | Table]:
                 f"{each['calls_per_second']:,.1f}",
                 f"{each['calls']:,}",
                 f"{each['errors']:,}",
+                known(each["redelivered"]),
+                known(each["pending"]),
                 seconds((each["queue_wait"] or {}).get("p95")),
                 *(seconds(each[key]) for key in DURATIONS),
             )
@@ -148,10 +147,35 @@ def render(shown: dict[str, Any], trouble: str = "") -> list[Line | Table]:
                 f"{each['errors']:,}",
                 *(seconds(each[key]) for key in DURATIONS),
             )
-            for each in shown["functions"]
+            for each in functions
         ],
     )
-    return [*head, (), by_worker, (), by_function]
+    if size is None:
+        return [*head, (), by_worker, (), by_function]
+    width, lines = size
+    # Beside the head, the headers, the empty lines and the keys.
+    room = max(lines - len(head) - 7, 2)
+    for_workers = max(room - len(by_function.rows), room // 2)
+    by_worker, more_workers = first_rows(
+        fitted(by_worker, width, LEAST_OF_WORKERS, ids=True), for_workers
+    )
+    room -= len(by_worker.rows)
+    by_function, more = first_rows(fitted(by_function, width, LEAST_OF_FUNCTIONS), room)
+    return [*head, (), by_worker, *more_workers, (), by_function, *more]
+
+
+def known(number: int | None) -> str:
+    """Return a number as text, a dash if it is unknown."""
+    return "-" if number is None else f"{number:,}"
+
+
+def first_rows(whole: Table, most: int) -> tuple[Table, list[Line]]:
+    """Return as much of a table as there is room for, and a line about the rest."""
+    left_out = len(whole.rows) - most
+    if left_out <= 0:
+        return whole, []
+    shown = Table(whole.columns, whole.rows[: max(most - 1, 0)])
+    return shown, [((f"and {left_out + 1} more", ""),)]
 
 
 @click.command(
@@ -175,16 +199,20 @@ def render(shown: dict[str, Any], trouble: str = "") -> list[Line | Table]:
 @url_and_debug
 @pass_settings
 def top(settings: Settings, namespace: str, interval: float, once: bool) -> None:
-    """Watch the workers of a namespace in a live table, until ctrl-C.
+    """Watch the workers of a namespace in a live table, until q or ctrl-C.
 
-    Rates are those since the frame before; --once takes two samples.  Durations are those of the
-    latest 1000 calls of each function; in a line of several functions or workers, the longest.
-    "waited" is the time in the queue that 95 of 100 requests have not exceeded, as far as known.
-    When standard output is not a terminal, one frame is printed.
+    Rates are those since the frame before; --once takes two samples.  Durations are those of all
+    calls of the last minute; until there is one, of all calls.  "waited" is the time in the queue
+    that 95 of 100 requests have not exceeded, as far as known; "again" counts requests that had
+    been delivered before, and "pending" calls that the worker's process has made.  When standard
+    output is not a terminal, one frame is printed.
+
+    Keys: s sorts by another column, p pauses, w and f show the next worker or function alone, a
+    shows all, q ends.  Of ids that are too long for the terminal the end is shown.
 
     --json prints a frame per line: {"namespace", "waiting", "silent", "calls_per_second",
-    "workers": [...], "functions": [...]}, with durations in seconds.  "waiting" is null if there
-    is no shared queue, and "silent" counts workers that are there and did not answer.
+    "queue_wait", "workers": [...], "functions": [...]}, with durations in seconds.  "waiting" is
+    null if there is no shared queue, and "silent" counts workers that are there and did not answer.
     """
     with settings_errors(), settings.session() as session:
         management = ManagementClient(session=session)
@@ -193,17 +221,22 @@ def top(settings: Settings, namespace: str, interval: float, once: bool) -> None
             first = look()
             if not first.workers:
                 raise nobody(session, namespace, None, PATIENCE)
-            frames = watch(namespace, first, look, interval)
+            history = History(namespace, first, look)
             if settings.json and not once:
-                for shown, _ in frames:
-                    show_json(shown)
-            elif settings.json:
-                show_json(next(frames)[0])
-            elif once or not sys.stdout.isatty():
-                show(render(*next(frames)))
+                while True:
+                    gevent.sleep(interval)
+                    history.look()
+                    show_json(history.frame())
+            if once or settings.json or not sys.stdout.isatty():
+                gevent.sleep(interval)
+                history.look()
+                if settings.json:
+                    show_json(history.frame())
+                else:
+                    show(render(history.frame(), history.trouble))
             else:
-                first_frame = (frame(namespace, first, first), "")
-                show_live(render(*each) for each in itertools.chain([first_frame], frames))
+                with Keys() as keys:
+                    show_live(pages(history, keys, interval))
 
 
 def take_sample(management: ManagementClient, namespace: str) -> Sample:
@@ -218,21 +251,65 @@ def take_sample(management: ManagementClient, namespace: str) -> Sample:
     )
 
 
-def watch(
-    namespace: str, before: Sample, look: Callable[[], Sample], interval: float
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield a frame after each interval, with an error if there is no new sample."""
-    shown = frame(namespace, before, before)
-    while True:
-        gevent.sleep(interval)
+class History:
+    """The samples of the last minute.
+
+    Attributes:
+        trouble: why there is no newer sample, "" if there is none to be had.
+    """
+
+    def __init__(self, namespace: str, first: Sample, look: Callable[[], Sample]) -> None:
+        self.trouble = ""
+        self._namespace = namespace
+        self._look = look
+        self._samples = deque([(monotonic(), first)])
+
+    @property
+    def latest(self) -> Sample:
+        """The latest sample."""
+        return self._samples[-1][1]
+
+    def look(self) -> None:
+        """Take a sample, if the broker is there.  Switches greenlets."""
         try:
-            now = look()
+            sample = self._look()
         except AuthenticationError:
             raise
         except AmphoraError as error:
-            # Show the last frame again: the broker may come back.
-            yield shown, str(error)
+            # The last frame is shown again: the broker may come back.
+            self.trouble = str(error)
+            return
+        self.trouble = ""
+        now = monotonic()
+        self._samples.append((now, sample))
+        # One is kept of before the window, and the one before the latest.
+        while len(self._samples) > 2 and self._samples[1][0] < now - WINDOW:
+            self._samples.popleft()
+
+    def frame(self, worker: str | None = None, function: str | None = None) -> dict[str, Any]:
+        """Return the latest frame, of one worker or function alone if that is asked for."""
+        now, since = self._samples[-1], self._samples[0]
+        before = self._samples[-2] if len(self._samples) > 1 else now
+        whole = now[0] - since[0] < WINDOW
+        samples = [before[1], now[1], Sample() if whole else since[1]]
+        if worker is not None or function is not None:
+            samples = [only(each, worker, function) for each in samples]
+        return frame(self._namespace, *samples)
+
+
+def pages(history: History, keys: Keys, interval: float) -> Iterator[list[Line | Table]]:
+    """Yield what is to be seen, after each interval and each key, until q.  Switches greenlets."""
+    view = View()
+    next_at = monotonic() + interval
+    while not view.ended:
+        width, lines = shutil.get_terminal_size()
+        shown = history.frame(view.worker, view.function)
+        page = render(shown, history.trouble, sort=view.sort, size=(width, lines))
+        yield [*page, ((printable(view.words, width), "bold"),), ((KEYS[:width], ""),)]
+        key = keys.next(max(next_at - monotonic(), 0.0))
+        if key is not None:
+            view.press(key, history.latest)
             continue
-        shown = frame(namespace, before, now)
-        before = now
-        yield shown, ""
+        if not view.paused:
+            history.look()
+        next_at = monotonic() + interval

@@ -41,6 +41,10 @@ log = Log("amphora.transport")
 class SessionUser(Protocol):
     """A client or server that keeps state for a session.  Neither method may switch greenlets."""
 
+    @property
+    def pending(self) -> int:
+        """How many calls of its wait for an answer."""
+
     def session_closed(self) -> None:
         """Called when the session was closed: fail whatever waits."""
 
@@ -106,6 +110,11 @@ class Session:
             if state in states:
                 return state
         return LinkState.IDLE
+
+    @property
+    def pending(self) -> int:
+        """How many calls of its clients wait for an answer."""
+        return sum(user.pending for user in list(self._users))
 
     @property
     def settled(self) -> bool:

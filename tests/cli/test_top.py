@@ -14,8 +14,10 @@ from gevent import subprocess
 from gevent.fileobject import FileObject
 
 from amphora import AmphoraError
-from amphora.cli.page import Table
-from amphora.cli.top import Sample, frame, render, watch
+from amphora.cli.page import Table, cells, plain
+from amphora.cli.top import History, View, first_rows, render
+from amphora.observe.samples import Sample, frame
+from amphora.rpc.contract.sketches import as_list, counts_of
 from tests.cli.conftest import WITHOUT_RICH, Amphora
 from tests.support.processes import ROOT
 from tests.support.rpc import MakeClient, MakeServer, add
@@ -39,25 +41,6 @@ def stats(uptime: float, errors: int = 0, **counts: int) -> dict[str, Any]:
     }
 
 
-def test_rates_are_differences_over_the_workers_own_clock() -> None:
-    before = Sample({"a": stats(10, add=100, sub=10), "b": stats(5, add=1)})
-    now = Sample({"a": stats(12, add=120, sub=10), "b": stats(6, add=4)}, waiting=7, expected=2)
-    shown = frame("math", before, now)
-    assert [worker["calls_per_second"] for worker in shown["workers"]] == [10, 3]
-    assert shown["calls_per_second"] == 13
-    assert shown["functions"][0] == {
-        "function": "add",
-        "calls_per_second": 13,
-        "calls": 124,
-        "errors": 0,
-        "p50": 0.1,
-        "p95": 12.0,
-        "p99": None,
-    }
-    assert shown["functions"][1]["calls_per_second"] == 0
-    assert (shown["waiting"], shown["silent"]) == (7, 0)
-
-
 def test_the_time_in_the_queue_is_shown_where_workers_tell_it() -> None:
     wait = {"known": 7, "unknown": 3, "p50": 0.1, "p95": 0.25, "p99": 0.3}
     new = {**stats(1, add=1), "cancelled": 2, "expired": 1, "queue_wait": wait}
@@ -68,28 +51,6 @@ def test_the_time_in_the_queue_is_shown_where_workers_tell_it() -> None:
     by_worker = next(part for part in render(shown) if isinstance(part, Table))
     column = by_worker.columns.index(">waited")
     assert [row[column] for row in by_worker.rows] == ["250 ms", "-"]
-
-
-def test_a_new_worker_began_from_nothing() -> None:
-    shown = frame("math", Sample(), Sample({"a": stats(0.5, add=5)}))
-    assert shown["workers"][0]["calls_per_second"] == 10
-
-
-def test_a_worker_that_is_gone_is_not_shown_and_one_that_is_silent_is_counted() -> None:
-    before = Sample({"a": stats(1), "b": stats(1)}, expected=2)
-    shown = frame("math", before, Sample({"a": stats(2)}, expected=2))
-    assert [worker["worker"] for worker in shown["workers"]] == ["a"]
-    assert shown["silent"] == 1
-
-
-def test_the_same_sample_twice_is_a_frame_without_calls() -> None:
-    sample = Sample({"a": stats(1, add=5)})
-    assert frame("math", sample, sample)["calls_per_second"] == 0
-
-
-def test_a_worker_without_calls_has_no_durations() -> None:
-    (worker,) = frame("math", Sample(), Sample({"a": stats(1)}))["workers"]
-    assert (worker["p50"], worker["p95"], worker["p99"]) == (None, None, None)
 
 
 def test_the_last_frame_stays_while_the_broker_is_away() -> None:
@@ -105,11 +66,95 @@ def test_the_last_frame_stays_while_the_broker_is_away() -> None:
             raise sample
         return sample
 
-    frames = watch("math", Sample({"a": stats(1)}), look, 0.0)
-    first, second, third = (next(frames) for _ in range(3))
-    assert second == (first[0], "no broker")
-    assert third[0]["workers"][0]["calls_per_second"] == 2
-    assert render(*second)
+    history = History("math", Sample({"a": stats(1)}), look)
+    history.look()
+    first = history.frame()
+    history.look()
+    assert (history.frame(), history.trouble) == (first, "no broker")
+    assert "no broker" in str(render(first, history.trouble))
+    history.look()
+    assert (history.frame()["workers"][0]["calls_per_second"], history.trouble) == (2, "")
+
+
+def test_durations_are_those_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("amphora.cli.top.monotonic", lambda: clock[0])
+
+    def told(*durations: float) -> Sample:
+        numbers = stats(clock[0] + 1, add=len(durations))
+        numbers["functions"]["add"]["durations"] = as_list(counts_of(durations))
+        return Sample({"a": numbers})
+
+    durations = [5.0]
+    history = History("math", told(*durations), lambda: told(*durations))
+    for _ in range(3):
+        clock[0] += 50
+        durations.append(0.001)
+        history.look()
+        shown = history.frame()["functions"][0]
+        if clock[0] == 50:
+            assert shown["p99"] == pytest.approx(5.0, rel=0.05)
+    assert shown["p99"] == pytest.approx(0.001, rel=0.05)
+
+
+def test_keys_choose_what_is_shown() -> None:
+    sample = Sample({"a": stats(1, add=1, sub=2), "b": stats(1, mul=1)})
+    view = View()
+    for key, worker, function in [
+        ("w", "a", None),
+        ("w", "b", None),
+        ("f", "b", "add"),
+        ("f", "b", "mul"),
+        ("a", None, None),
+        ("x", None, None),
+    ]:
+        view.press(key, sample)
+        assert (view.worker, view.function) == (worker, function)
+    for _ in range(3):
+        view.press("w", sample)
+    assert view.worker is None
+    view.press("s", sample)
+    view.press("p", sample)
+    assert (view.sort, view.paused, view.words) == ("calls/s", True, "sorted by calls/s, paused")
+    view.press(" ", sample)
+    assert not view.paused
+    view.press("q", sample)
+    assert view.ended
+    view.press("w", Sample())
+    assert view.worker is None
+
+
+def test_lines_are_sorted_the_highest_first() -> None:
+    now = Sample({"a": stats(1, add=1), "b": stats(1, add=5)})
+    shown = frame("math", Sample(), now)
+    for sort, first in (("name", "a"), ("calls/s", "b"), ("p95", "b"), ("in progress", "a")):
+        by_worker = next(part for part in render(shown, sort=sort) if isinstance(part, Table))
+        assert by_worker.rows[0][0] == first
+
+
+def test_at_80_columns_ids_are_cut_and_numbers_are_not() -> None:
+    worker = "accounting-and-billing-4f741449e0"
+    now = {**stats(1, a_function_with_quite_a_long_name_of_its_own_as_some_have=1_234_567)}
+    now |= {"host": "a-host-with-a-long-name.example.org", "in_flight": 99}
+    page = render(frame("math", Sample(), Sample({worker: now})), size=(80, 24))
+    lines = list(plain(page))
+    assert all(cells(line) <= 80 for line in lines)
+    tables = [part for part in page if isinstance(part, Table)]
+    assert tables[0].rows[0][0].startswith("\u2026")
+    assert worker.endswith(tables[0].rows[0][0][1:])
+    assert "1,234,567.0" in tables[0].rows[0]
+    assert "99/100" in tables[0].rows[0]
+    assert tables[1].rows[0][0].endswith("\u2026")
+    # With room for all, all is there.
+    assert worker in str(render(frame("math", Sample(), Sample({worker: now}))))
+
+
+def test_what_is_below_the_end_of_the_screen_is_counted() -> None:
+    workers = {f"worker-{number:02}": stats(1, add=1) for number in range(40)}
+    page = render(frame("math", Sample(), Sample(workers)), size=(80, 24))
+    assert len(list(plain(page))) <= 22
+    assert any("and 2" in line and " more" in line for line in plain(page))
+    assert first_rows(Table(["a"], [["1"], ["2"]]), 2) == (Table(["a"], [["1"], ["2"]]), [])
 
 
 def test_once_prints_one_frame(
@@ -159,7 +204,7 @@ def test_programs_get_frame_after_frame(url: str, make_server: MakeServer, names
 
 @pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
 @pytest.mark.parametrize("rich", [True, False], ids=["rich", "plain"])
-def test_on_a_terminal_the_table_is_live_until_ctrl_c(
+def test_on_a_terminal_the_table_is_live_until_q_or_ctrl_c(
     url: str, make_server: MakeServer, make_client: MakeClient, namespace: str, rich: bool
 ) -> None:
     make_server(add)
@@ -189,8 +234,14 @@ def test_on_a_terminal_the_table_is_live_until_ctrl_c(
         wait_until(lambda: f"{namespace}: 1 worker, 0.0 calls/s" in "".join(shown))
         assert make_client().call.add(1, 2) == 3
         wait_until(lambda: "add" in "".join(shown))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        if rich:
+            os.write(screen, b"s")
+            wait_until(lambda: "sorted by calls/s" in "".join(shown))
+            os.write(screen, b"q")
+            assert process.wait(timeout=20) == 0
+        else:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 130
         reading.join()
     finally:
         process.kill()

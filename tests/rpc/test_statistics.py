@@ -7,9 +7,10 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from amphora.rpc.contract.sketches import as_list, counts_of
 from amphora.rpc.server import statistics as module
+from amphora.rpc.server.durations import LATEST_KEPT
 from amphora.rpc.server.statistics import (
-    DURATIONS_KEPT,
     WAIT_TIMES_KEPT,
     FunctionStatistics,
     Statistics,
@@ -27,6 +28,7 @@ def test_a_function_that_was_never_called_has_no_durations() -> None:
         "p50": None,
         "p95": None,
         "p99": None,
+        "durations": [],
     }
 
 
@@ -41,6 +43,7 @@ def test_one_call_is_all_percentiles() -> None:
         "p50": 0.25,
         "p95": 0.25,
         "p99": 0.25,
+        "durations": as_list(counts_of([0.25])),
     }
 
 
@@ -56,6 +59,7 @@ def test_percentiles_are_durations_of_calls() -> None:
         "p50": 50.0,
         "p95": 95.0,
         "p99": 99.0,
+        "durations": as_list(counts_of(map(float, range(101)))),
     }
 
 
@@ -83,12 +87,12 @@ def test_what_is_expected_is_no_error() -> None:
 
 def test_all_calls_are_counted_and_the_latest_are_timed() -> None:
     function = FunctionStatistics()
-    for _ in range(DURATIONS_KEPT):
+    for _ in range(LATEST_KEPT):
         function.record(9.0, failed=True)
-    for _ in range(DURATIONS_KEPT):
+    for _ in range(LATEST_KEPT):
         function.record(1.0, failed=False)
     numbers = function.summary()
-    assert (numbers["count"], numbers["errors"]) == (2 * DURATIONS_KEPT, DURATIONS_KEPT)
+    assert (numbers["count"], numbers["errors"]) == (2 * LATEST_KEPT, LATEST_KEPT)
     assert numbers["p99"] == 1.0
 
 
@@ -133,7 +137,15 @@ def test_the_summary_is_of_plain_values_that_can_be_sent(monkeypatch: pytest.Mon
         "ignored": 1,
         "cancelled": 5,
         "expired": 6,
-        "queue_wait": {"known": 2, "unknown": 1, "p50": 0.0, "p95": 0.0, "p99": 0.0},
+        "redelivered": 0,
+        "queue_wait": {
+            "known": 2,
+            "unknown": 1,
+            "p50": 0.0,
+            "p95": 0.0,
+            "p99": 0.0,
+            "durations": as_list(counts_of([0.0, 0.249375])),
+        },
         "wait_times": [0.0],
         "uptime": 1.235,
         "functions": {},

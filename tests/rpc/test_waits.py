@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amphora.rpc.server.waits import LATEST_KEPT, LONGEST, MOST_CLIENTS, Waits
+from amphora.rpc.server.durations import LATEST_KEPT
+from amphora.rpc.server.waits import LONGEST, MOST_CLIENTS, Waits
 
 SECOND = 1_000_000
 # Seconds: between two requests, on the way, and in the queue.
@@ -111,12 +112,12 @@ def test_the_latest_waits_are_kept_for_statistics() -> None:
     simulated.request(0.0, 0.0, at_once=True)
     simulated.request(0.0, 0.5)
     waits = simulated.waits
-    assert [round(wait, 3) for wait in waits.latest] == [0.0, 0.5]
+    assert [round(wait, 3) for wait in waits.waits.latest] == [0.0, 0.5]
     assert (waits.known, waits.unknown) == (2, 1)
     for _ in range(LATEST_KEPT):
         simulated.request(0.0, 0.25)
-    assert len(waits.latest) == LATEST_KEPT
-    assert min(waits.latest) > 0.2
+    assert len(waits.waits.latest) == LATEST_KEPT
+    assert min(waits.waits.latest) > 0.2
 
 
 def test_clients_without_end_take_no_memory_without_end() -> None:

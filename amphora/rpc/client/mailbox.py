@@ -55,6 +55,11 @@ class Mailbox:
         self._closed = False
         self._open(client_id)
 
+    @property
+    def pending(self) -> int:
+        """How many calls wait for an answer."""
+        return len(self._calls)
+
     def _open(self, client_id: str | None) -> None:
         calls = self._calls
         queue = ResponseQueue(calls.namespace, client_id, calls.responses_lost, self._use_id)

@@ -17,7 +17,8 @@ class FunctionNumbers(TypedDict):
     """The calls of one function: how many, how many failed, how long the latest took.
 
     What failed as its function declares (`expected`) is counted apart.
-    The percentiles are None for a function that was never called.
+    The percentiles are None for a function that was never called.  `durations` are those of all
+    calls, as counts that can be added up: see `sketches`.
     """
 
     count: int
@@ -27,6 +28,8 @@ class FunctionNumbers(TypedDict):
     p50: float | None
     p95: float | None
     p99: float | None
+    # Older workers do not tell.
+    durations: NotRequired[list[int]]
 
 
 class WaitNumbers(TypedDict):
@@ -41,6 +44,8 @@ class WaitNumbers(TypedDict):
     p50: float | None
     p95: float | None
     p99: float | None
+    # As in `FunctionNumbers`.
+    durations: NotRequired[list[int]]
 
 
 class Numbers(TypedDict):
@@ -53,6 +58,7 @@ class Numbers(TypedDict):
     expected: NotRequired[int]
     cancelled: NotRequired[int]
     expired: NotRequired[int]
+    redelivered: NotRequired[int]
     queue_wait: NotRequired[WaitNumbers]
     wait_times: list[float]
     uptime: float
@@ -60,13 +66,18 @@ class Numbers(TypedDict):
 
 
 class Stats(Ping, Numbers):
-    """A worker's counters and its present state."""
+    """A worker's counters and its present state.
+
+    `pending` is how many calls of clients in its process wait for an answer.
+    """
 
     namespace: str
     state: str
     in_flight: int
     concurrency: int
     lost_responses: int
+    # Older workers do not tell.
+    pending: NotRequired[int]
 
 
 class ParameterDescription(TypedDict):

@@ -42,6 +42,7 @@ from amphora.transport.cheap_queue import CheapQueue
 from amphora.transport.consumer import Consumer
 from amphora.transport.delivery import Delivery
 from amphora.transport.link import Restorable
+from amphora.transport.session import all_sessions
 from amphora.transport.topology import Binding, Exchange
 
 log = Log("amphora.rpc")
@@ -242,6 +243,7 @@ class Management:
             "in_flight": server.running,
             "concurrency": server.concurrency,
             "lost_responses": server.lost_responses,
+            "pending": sum(session.pending for session in all_sessions()),
             **server.statistics.summary(),
         }
 

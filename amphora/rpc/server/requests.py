@@ -212,6 +212,7 @@ class RequestHandling:
         """
         properties = request.properties
         arrived, redelivered = request.arrived, request.redelivered
+        self._statistics.redelivered += redelivered
         limit = seconds_of(properties.expiration)
         wait = None
         # Its client's clock, in microseconds.

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from time import monotonic
 
 from amphora.rpc.contract.reports import FunctionNumbers, Numbers
+from amphora.rpc.server.durations import Durations, percentiles
 from amphora.rpc.server.waits import Waits
 
-# The percentiles of a function are computed from this many of its latest durations.
-DURATIONS_KEPT = 1000
 WAIT_TIMES_KEPT = 10
-PERCENTILES = (50, 95, 99)
-
-
-def percentiles(durations: Iterable[float]) -> tuple[float | None, ...]:
-    """Return the `PERCENTILES` of some durations, each None if there are none."""
-    known = sorted(durations)
-    last = len(known) - 1
-    return tuple(
-        round(known[last * percent // 100], 6) if known else None for percent in PERCENTILES
-    )
 
 
 class FunctionStatistics:
@@ -30,13 +18,13 @@ class FunctionStatistics:
     Exceptions that the function declares as `expected` are counted apart from `errors`.
     """
 
-    __slots__ = ("_durations", "count", "errors", "expected")
+    __slots__ = ("count", "durations", "errors", "expected")
 
     def __init__(self) -> None:
         self.count = 0
         self.errors = 0
         self.expected = 0
-        self._durations: deque[float] = deque(maxlen=DURATIONS_KEPT)
+        self.durations = Durations()
 
     def record(self, seconds: float, failed: bool, expected: bool = False) -> None:
         """Count a call."""
@@ -45,11 +33,11 @@ class FunctionStatistics:
             self.expected += 1
         else:
             self.errors += failed
-        self._durations.append(seconds)
+        self.durations.add(seconds)
 
     def summary(self) -> FunctionNumbers:
         """Return the numbers as plain values; durations are seconds."""
-        p50, p95, p99 = percentiles(self._durations)
+        p50, p95, p99 = percentiles(self.durations.latest)
         return {
             "count": self.count,
             "errors": self.errors,
@@ -57,6 +45,7 @@ class FunctionStatistics:
             "p50": p50,
             "p95": p95,
             "p99": p99,
+            "durations": self.durations.numbers(),
         }
 
 
@@ -70,6 +59,7 @@ class Statistics:
         ignored: how many were ignored by their handler.
         cancelled: how many were not begun, or ended, because their caller had gone away.
         expired: how many were not begun because their time was over.
+        redelivered: how many came that had been delivered before.
         wait_times: seconds between the latest requests.
         waits: what is known of the time that requests waited in the queue.
         functions: the numbers of each function's calls, by its name.
@@ -83,6 +73,7 @@ class Statistics:
         self.ignored = 0
         self.cancelled = 0
         self.expired = 0
+        self.redelivered = 0
         self.wait_times: deque[float] = deque(maxlen=WAIT_TIMES_KEPT)
         self.waits = Waits()
         self.functions: dict[str, FunctionStatistics] = {}
@@ -115,7 +106,7 @@ class Statistics:
     def summary(self) -> Numbers:
         """Return everything as plain values; durations are seconds."""
         waits = self.waits
-        p50, p95, p99 = percentiles(waits.latest)
+        p50, p95, p99 = percentiles(waits.waits.latest)
         return {
             "processed": self.processed,
             "exceptions": self.exceptions,
@@ -123,6 +114,7 @@ class Statistics:
             "ignored": self.ignored,
             "cancelled": self.cancelled,
             "expired": self.expired,
+            "redelivered": self.redelivered,
             "wait_times": [round(seconds, 6) for seconds in self.wait_times],
             "queue_wait": {
                 "known": waits.known,
@@ -130,6 +122,7 @@ class Statistics:
                 "p50": p50,
                 "p95": p95,
                 "p99": p99,
+                "durations": waits.waits.numbers(),
             },
             "uptime": round(self.uptime, 3),
             "functions": {name: each.summary() for name, each in self.functions.items()},

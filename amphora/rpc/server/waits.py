@@ -9,15 +9,14 @@ clocks say and however long the server is busy; where nothing is known, it is un
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
+
+from amphora.rpc.server.durations import Durations
 
 # Requests of this many clients, and for this many seconds without a request that cannot have
 # waited, are known.
 MOST_CLIENTS = 10_000
 LONGEST = 3600.0
-# How many of the latest waits are kept, for statistics.
-LATEST_KEPT = 1000
 # Two clocks drift apart by less than this share of the time.
 DRIFT = 500e-6
 
@@ -38,13 +37,13 @@ class Waits:
     Attributes:
         known: how many requests had a known wait.
         unknown: how many had none.
-        latest: the latest known waits, in seconds.
+        waits: the known waits, in seconds.
     """
 
     def __init__(self) -> None:
         self.known = 0
         self.unknown = 0
-        self.latest: deque[float] = deque(maxlen=LATEST_KEPT)
+        self.waits = Durations()
         self._offsets: dict[str, _Offset] = {}
 
     def __len__(self) -> int:
@@ -67,7 +66,7 @@ class Waits:
         offset = self._offsets.get(client)
         if at_once:
             self.known += 1
-            self.latest.append(0.0)
+            self.waits.add(0.0)
             if offset is None:
                 self._learn(client, _Offset(ahead, now))
             else:
@@ -86,7 +85,7 @@ class Waits:
             return None
         wait = max(wait, 0.0)
         self.known += 1
-        self.latest.append(wait)
+        self.waits.add(wait)
         offset.microseconds = min(ahead, offset.microseconds)
         return wait
 

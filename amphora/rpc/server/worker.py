@@ -281,6 +281,11 @@ class Place:
         self._new_worker = new_worker
         self.worker = new_worker()
 
+    @property
+    def pending(self) -> int:
+        """None: a server calls nobody."""
+        return 0
+
     def session_closed(self) -> None:
         """Called when the session was closed: tell the worker."""
         self.worker.session_closed()

@@ -1,0 +1,1 @@
+"""Watching workers over time: what `amphora top` and the dashboard show."""

@@ -1,0 +1,171 @@
+"""Samples of the workers of a namespace, and what happened between them.
+
+A sample has the statistics of all workers, and how many requests wait.  A frame is made of two
+samples: the rates are their differences, divided by the time on each worker's own clock.  Its
+durations are those of all calls of all workers since an earlier sample, whose counts are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from amphora.rpc.contract.sketches import Counts, as_counts, percentile
+
+DURATIONS = ("p50", "p95", "p99")
+_PERCENTS = {"p50": 50, "p95": 95, "p99": 99}
+
+# A worker's statistics, as it tells them.
+Stats = dict[str, Any]
+
+
+@dataclass
+class Sample:
+    """The workers' statistics by worker id, at one moment.
+
+    `waiting` is how many requests wait in the queue that all workers share, None if there is no
+    such queue; `expected` is how many workers are there, including those that have not answered.
+    """
+
+    workers: dict[str, Stats] = field(default_factory=dict)
+    waiting: int | None = None
+    expected: int = 0
+
+
+# Before everything.
+NOTHING = Sample()
+_NEW: Stats = {"uptime": 0.0, "functions": {}}
+
+
+def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) -> dict[str, Any]:
+    """Return what happened between two samples, in the shape that `amphora top --json` prints.
+
+    Args:
+        since: the sample from which on durations are counted.
+    """
+    workers = []
+    functions: dict[str, dict[str, Any]] = {}
+    of_functions: dict[str, list[Stats]] = {}
+    counts_of_functions: dict[str, Counts] = {}
+    waits: Counts = Counts()
+    for name, stats in sorted(now.workers.items()):
+        # A worker that is new in this sample has counted from zero.
+        earlier, first = before.workers.get(name, _NEW), since.workers.get(name, _NEW)
+        elapsed = max(stats["uptime"] - earlier["uptime"], 1e-3)
+        waited = _since(stats.get("queue_wait"), first.get("queue_wait"))
+        waits.update(waited)
+        worker = {
+            "worker": name,
+            "host": stats["host"],
+            "pid": stats["pid"],
+            "state": stats.get("state", "serving"),
+            "uptime": stats["uptime"],
+            "in_flight": stats["in_flight"],
+            "concurrency": stats["concurrency"],
+            "calls_per_second": (calls(stats) - calls(earlier)) / elapsed,
+            "calls": calls(stats),
+            "errors": stats["exceptions"],
+            # None of older workers, which do not tell.
+            "cancelled": stats.get("cancelled"),
+            "expired": stats.get("expired"),
+            "redelivered": stats.get("redelivered"),
+            "pending": stats.get("pending"),
+            "queue_wait": _wait(stats.get("queue_wait"), waited),
+        }
+        counted: Counts = Counts()
+        for function, each in stats["functions"].items():
+            done = earlier["functions"].get(function, {"count": 0, "errors": 0})
+            counts = _since(each, first["functions"].get(function))
+            counted.update(counts)
+            counts_of_functions.setdefault(function, Counts()).update(counts)
+            of_functions.setdefault(function, []).append(each)
+            total = functions.setdefault(
+                function,
+                {
+                    "function": function,
+                    "calls_per_second": 0.0,
+                    "errors_per_second": 0.0,
+                    "calls": 0,
+                    "errors": 0,
+                },
+            )
+            total["calls_per_second"] += (each["count"] - done["count"]) / elapsed
+            total["errors_per_second"] += (each["errors"] - done["errors"]) / elapsed
+            total["calls"] += each["count"]
+            total["errors"] += each["errors"]
+        worker.update(durations(counted, stats["functions"].values()))
+        workers.append(worker)
+    for function, total in functions.items():
+        total.update(durations(counts_of_functions[function], of_functions[function]))
+    told = [stats["queue_wait"] for stats in now.workers.values() if stats.get("queue_wait")]
+    return {
+        "namespace": namespace,
+        "waiting": now.waiting,
+        "silent": max(now.expected - len(workers), 0),
+        "calls_per_second": sum(worker["calls_per_second"] for worker in workers),
+        "queue_wait": durations(waits, told),
+        "workers": workers,
+        "functions": sorted(functions.values(), key=lambda each: str(each["function"])),
+    }
+
+
+def only(sample: Sample, worker: str | None, function: str | None) -> Sample:
+    """Return a sample with what one worker, or one function, or one there, has done."""
+    workers = {}
+    for name, stats in sample.workers.items():
+        if worker is not None and name != worker:
+            continue
+        if function is not None:
+            each = stats["functions"].get(function)
+            numbers = {"count": 0, "errors": 0} if each is None else each
+            workers[name] = {
+                **stats,
+                "processed": numbers["count"] - numbers["errors"],
+                "exceptions": numbers["errors"],
+                "functions": {} if each is None else {function: each},
+            }
+        else:
+            workers[name] = stats
+    missing = len(sample.workers) - len(workers)
+    return Sample(workers, sample.waiting, max(sample.expected - missing, 0))
+
+
+def durations(counts: Counts, told: Iterable[Stats]) -> dict[str, float | None]:
+    """Return the percentiles of some calls.
+
+    Args:
+        counts: the calls that are counted.
+        told: the numbers of which they come.  Older workers tell only percentiles of their own, of
+            which nothing can be made but that the longest is not exceeded.
+    """
+    older = [each for each in told if "durations" not in each]
+    return {
+        key: longest([percentile(counts, percent), *(each[key] for each in older)])
+        for key, percent in _PERCENTS.items()
+    }
+
+
+def _since(now: Stats | None, first: Stats | None) -> Counts:
+    """Return the counts of what was between two tellings."""
+    counts = as_counts((now or {}).get("durations"))
+    if first is not None:
+        counts -= as_counts(first.get("durations"))
+    return counts
+
+
+def _wait(told: Stats | None, waited: Counts) -> dict[str, Any] | None:
+    """Return what is known of how long requests waited; None of an older worker."""
+    if told is None:
+        return None
+    return {"known": told["known"], "unknown": told["unknown"], **durations(waited, [told])}
+
+
+def calls(stats: Stats) -> int:
+    """Return how many requests a worker has answered."""
+    return int(stats.get("processed", 0) + stats.get("exceptions", 0))
+
+
+def longest(some: Iterable[float | None]) -> float | None:
+    """Return the longest of some durations, None if there are none."""
+    return max((each for each in some if each is not None), default=None)
