@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.browser import Browser
 from tests.support.processes import PythonProcess
+
+# A page does not see which broker is behind its server, and a browser is dear.
+on_one_broker = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 
 
 @pytest.fixture(
@@ -19,3 +23,10 @@ def broker_url(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     with PythonProcess("-m", "amphora", "broker", "--port", "0", ready="amqp://") as broker:
         yield broker.wait_for("amqp://").split()[0]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser."""
+    with Browser() as started:
+        yield started

@@ -15,6 +15,7 @@ import gevent
 import pytest
 
 from amphora.rpc.contract import naming
+from tests.examples.conftest import on_one_broker
 from tests.support.brokers import Broker
 from tests.support.browser import Browser
 from tests.support.http import Answer, ask
@@ -89,13 +90,6 @@ def apis(core: PythonProcess, start_api: Callable[[], Api]) -> tuple[Api, Api]:
     return start_api(), start_api()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A browser."""
-    with Browser() as started:
-        yield started
-
-
 @pytest.fixture
 def new_user(url: str) -> Iterator[Callable[[str], str]]:
     """Make up names that nobody else has; what waits for them is removed."""
@@ -140,6 +134,7 @@ def ready_and_consumers(url: str, username: str) -> tuple[int, int]:
 
 
 @pytest.mark.slow
+@on_one_broker
 def test_users_on_different_servers_write_to_each_other(
     browser: Browser, apis: tuple[Api, Api], alice: str, bob: str
 ) -> None:
@@ -160,6 +155,7 @@ def test_users_on_different_servers_write_to_each_other(
 
 
 @pytest.mark.slow
+@on_one_broker
 def test_what_is_sent_to_a_user_whose_tab_is_closed_is_there_when_she_returns(
     browser: Browser, apis: tuple[Api, Api], alice: str
 ) -> None:
@@ -181,6 +177,7 @@ def test_what_is_sent_to_a_user_whose_tab_is_closed_is_there_when_she_returns(
 
 
 @pytest.mark.slow
+@on_one_broker
 def test_a_page_says_that_nobody_has_that_name(
     browser: Browser, apis: tuple[Api, Api], alice: str
 ) -> None:
@@ -194,6 +191,7 @@ def test_a_page_says_that_nobody_has_that_name(
 
 
 @pytest.mark.slow
+@on_one_broker
 def test_a_page_that_is_loaded_again_is_still_signed_in(
     browser: Browser, apis: tuple[Api, Api], alice: str
 ) -> None:
@@ -208,6 +206,7 @@ def test_a_page_that_is_loaded_again_is_still_signed_in(
 
 
 @pytest.mark.slow
+@on_one_broker
 def test_a_page_goes_on_at_the_other_server_when_its_own_is_killed(
     browser: Browser, url: str, alice: str, bob: str
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from gevent import socket as gevent_socket
 
+from tests.examples.conftest import on_one_broker
 from tests.support.brokers import Broker
 from tests.support.browser import Browser
 from tests.support.http import ask
@@ -80,48 +81,54 @@ def copy_in(browser: Browser, port: int, title: str, pages: int) -> Any:
 
 
 @pytest.mark.slow
+@on_one_broker
 def test_two_browsers_see_their_jobs_and_one_is_closed_in_the_middle(
-    worker: PythonProcess, port: int
+    browser: Browser, worker: PythonProcess, port: int
 ) -> None:
-    with Browser() as his:
-        with Browser() as hers:
-            emma = copy_in(hers, port, "Emma", 10_000)
-            dracula = copy_in(his, port, "Dracula", 200)
-            emma.wait_for_text("article pre", "page 3 has")
-            emma.wait_for_text("article .state", "of 10000")
-            dracula.wait_for_text("article pre", "page 3 has")
-        # The browser is closed.
-        worker.wait_for("Emma: given up on page", timeout=10)
-        dracula.wait_for_text("article .state", "done:", timeout=20)
-        assert "page 200 has" in dracula.text("article pre")
-        assert dracula.text("article button") == ""
+    with Browser() as hers:
+        emma = copy_in(hers, port, "Emma", 10_000)
+        dracula = copy_in(browser, port, "Dracula", 80)
+        emma.wait_for_text("article pre", "page 3 has")
+        emma.wait_for_text("article .state", "of 10000")
+        dracula.wait_for_text("article pre", "page 3 has")
+    # The browser is closed.
+    worker.wait_for("Emma: given up on page")
+    dracula.wait_for_text("article .state", "done:", timeout=40)
+    assert "page 80 has" in dracula.text("article pre")
+    assert dracula.text("article button") == ""
+    dracula.close()
     worker.wait_for("Dracula: done")
 
 
 @pytest.mark.slow
-def test_a_page_that_gives_up_ends_its_job_and_has_others(worker: PythonProcess, port: int) -> None:
-    with Browser() as browser:
-        tab = copy_in(browser, port, "Emma", 10_000)
-        tab.wait_for_text("article pre", "page 3 has")
-        tab.click("article button")
-        tab.wait_for_text("article .state", "given up")
-        worker.wait_for("Emma: given up", timeout=10)
-        tab.type("#pages", "\ue003" * 5 + "4\n")
-        tab.wait_for_text("article .state", "done:")
-        worker.wait_for("Emma: done")
+@on_one_broker
+def test_a_page_that_gives_up_ends_its_job_and_has_others(
+    browser: Browser, worker: PythonProcess, port: int
+) -> None:
+    tab = copy_in(browser, port, "Emma", 10_000)
+    tab.wait_for_text("article pre", "page 3 has")
+    tab.click("article button")
+    tab.wait_for_text("article .state", "given up")
+    worker.wait_for("Emma: given up")
+    tab.type("#pages", "\ue003" * 5 + "4\n")
+    tab.wait_for_text("article .state", "done:")
+    worker.wait_for("Emma: done")
+    tab.close()
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("worker")
-def test_a_page_says_what_has_gone_wrong(worker: PythonProcess, port: int) -> None:
-    with Browser() as browser:
-        tab = copy_in(browser, port, "Emma", 10_000)
-        tab.wait_for_text("article pre", "page 3 has")
-        worker.kill()
-        # Two heartbeats, and a second.
-        tab.wait_for_text("article.failed .state", "copy_book is gone", timeout=20)
-        tab.click("form button")
-        tab.wait_for_text("article .state", "nobody serves progress")
+@on_one_broker
+def test_a_page_says_what_has_gone_wrong(
+    browser: Browser, worker: PythonProcess, port: int
+) -> None:
+    tab = copy_in(browser, port, "Emma", 10_000)
+    tab.wait_for_text("article pre", "page 3 has")
+    worker.kill()
+    # Two heartbeats, and a second.
+    tab.wait_for_text("article.failed .state", "copy_book is gone", timeout=40)
+    tab.click("form button")
+    tab.wait_for_text("article .state", "nobody serves progress")
+    tab.close()
 
 
 @pytest.mark.usefixtures("worker")
@@ -138,7 +145,7 @@ def test_a_browser_that_hangs_up_ends_its_job(worker: PythonProcess, port: int) 
     events = Events(port, "Emma", 10_000)
     assert events.next()[0] == "step"
     events.close()
-    worker.wait_for("Emma: given up on page", timeout=10)
+    worker.wait_for("Emma: given up on page")
 
 
 @pytest.mark.usefixtures("worker")

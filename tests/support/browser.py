@@ -167,7 +167,7 @@ class Tab:
         """Run a script in the page, and return what it returns."""
         return self._tell("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
-    def wait_for_text(self, selector: str, text: str, timeout: float = 10.0) -> None:
+    def wait_for_text(self, selector: str, text: str, timeout: float = 40.0) -> None:
         """Wait until an element shows a text."""
         last = ""
 
