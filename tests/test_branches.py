@@ -15,7 +15,7 @@ from coverage import Coverage
 from gevent import subprocess
 
 from amphora.errors import text_of
-from tests.branches.__main__ import LOADING, ROOT, Run
+from tests.branches.__main__ import LOADING, ROOT, Run, find_modules
 from tests.branches.marking import mark
 
 # Each branch, with sides that are taken and sides that are not, written and not written.
@@ -162,6 +162,11 @@ def test_of_a_file_the_same_is_told_as_with_a_tracer(
     coverage = Coverage(data_file=None, branch=True, config_file=False)
     measured.tell(coverage)
     assert report(coverage, path, tmp_path) == traced
+
+
+def test_the_code_has_no_statement_whose_branches_are_not_known() -> None:
+    for path in find_modules().values():
+        assert mark(path.read_bytes(), str(path), 0)[1]
 
 
 PROGRAM = """

@@ -56,20 +56,19 @@ class View:
 
     def press(self, key: str, sample: Sample) -> None:
         """Do what a key is for; other keys do nothing."""
-        match key:
-            case "q":
-                self.ended = True
-            case "s":
-                self.sort = _after(self.sort, list(SORTS)) or "name"
-            case "p" | " ":
-                self.paused = not self.paused
-            case "w":
-                self.worker = _after(self.worker, sorted(sample.workers))
-            case "f":
-                names = {name for each in sample.workers.values() for name in each["functions"]}
-                self.function = _after(self.function, sorted(names))
-            case "a" | "\x1b":
-                self.worker = self.function = None
+        if key == "q":
+            self.ended = True
+        elif key == "s":
+            self.sort = _after(self.sort, list(SORTS)) or "name"
+        elif key in ("p", " "):
+            self.paused = not self.paused
+        elif key == "w":
+            self.worker = _after(self.worker, sorted(sample.workers))
+        elif key == "f":
+            names = {name for each in sample.workers.values() for name in each["functions"]}
+            self.function = _after(self.function, sorted(names))
+        elif key in ("a", "\x1b"):
+            self.worker = self.function = None
 
     @property
     def words(self) -> str:
