@@ -285,6 +285,45 @@ def test_strangers_can_neither_add_items_nor_end_a_stream(
     assert (pending.worker, pending.run_id, pending.resumable) == ("worker", "run", False)
 
 
+@given(
+    st.integers(1, 6),
+    st.lists(st.tuples(st.integers(-2, 40), st.integers(1, 40), st.integers(0, 3)), max_size=40),
+)
+def test_a_server_cannot_make_a_caller_keep_more_than_was_granted(
+    credit: int, said: list[tuple[int, int, int]]
+) -> None:
+    caller = Caller(credit)
+    pending = caller.pending
+    assert pending.begun("worker", "run", True)
+    for first, count, takes in said:
+        pending.came("run", first, list(range(first, first + count)), 10)
+        for _ in range(takes):
+            caller.take()
+        told = pending.counts()
+        assert len(pending._items) <= credit
+        assert told.came <= told.allowed <= told.received + credit
+    # What was too much was not taken, and comes again.
+    while len(caller.taken) < 50:
+        first = pending.counts().came + 1
+        pending.came("run", first, list(range(first, first + 100)), 10)
+        assert caller.take()
+    assert caller.taken == list(range(1, 51))
+
+
+def test_the_rest_of_a_stream_comes_before_all_is_taken_that_an_earlier_worker_has_sent() -> None:
+    caller = Caller(4)
+    pending = caller.pending
+    assert pending.begun("one", "first", True)
+    pending.came("first", 1, [1, 2, 3, 4], 10)
+    pending.restart(pending.outgoing)
+    assert pending.begun("other", "second", True)
+    pending.counts()
+    pending.came("second", 1, [5, 6, 7, 8], 10)
+    while caller.take():
+        pass
+    assert caller.taken == list(range(1, 9))
+
+
 def test_a_request_that_is_refused_ends_a_stream_that_nobody_has_begun() -> None:
     refused, begun = Caller(8).pending, Caller(8).pending
     error = AmphoraError("no such function")

@@ -161,7 +161,8 @@ class PendingStream(Pending):
         if run_id != self.run_id or not 0 < first <= self._seen + 1 or not run_id:
             # Of another run; or some before them are lost, and the server will send them again.
             return
-        new = items[self._seen + 1 - first :]
+        # Who sends more than was granted is told to send the rest again.
+        new = items[self._seen + 1 - first :][: self.granted - self._seen]
         if new:
             each = size // len(items)
             self._items.extend([(item, each) for item in new])
@@ -251,7 +252,8 @@ class PendingStream(Pending):
         # All that has come counts as taken when nothing else can come.
         taken = self._seen if self.complete else self.taken
         self._untold = 0
-        self.granted = taken + self.credit
+        # Of an earlier run there may be more to take, which the server of this one does not count.
+        self.granted = max(self.granted, taken + self.credit)
         return Credit(self.outgoing.message_id, self.run_id, self.granted, taken, self._seen)
 
     def outcome(self) -> tuple[Any, AmphoraError | None] | None:
