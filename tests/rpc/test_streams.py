@@ -320,6 +320,20 @@ def test_where_no_server_has_streams_it_is_said_at_once(
         assert client.pending == 0
 
 
+def test_an_older_server_that_calls_the_function_is_an_error_and_no_empty_stream(
+    make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    # One of before there were streams, beside newer ones.
+    with RawServer(broker, namespace) as raw:
+        client = make_client()
+        client._calls.streams._known = True
+        stream = client.stream.count(3)
+        raw.respond(receive_stream(raw), b'{"result": 3}')
+        with pytest.raises(WrongResult, match=r"count was called, .* of an older amphora"):
+            next(stream)
+        assert client.pending == 0
+
+
 def test_a_stream_made_in_a_handler_ends_with_it(
     make_server: MakeServer, make_client: MakeClient, source: Source
 ) -> None:

@@ -8,7 +8,14 @@ from typing import Any
 
 import gevent
 
-from amphora.errors import AccessRefused, AmphoraError, ChannelClosed, StreamLost, WrongRequest
+from amphora.errors import (
+    AccessRefused,
+    AmphoraError,
+    ChannelClosed,
+    StreamLost,
+    WrongRequest,
+    WrongResult,
+)
 from amphora.net.deadline import Deadline
 from amphora.rpc.client.control import Control
 from amphora.rpc.client.stream import PendingStream
@@ -156,6 +163,11 @@ class Streams:
         if gives_up and self.again(pending):
             # As when a server stops: another one may have the rest.
             return False
+        if error is None and not run_id:
+            error = WrongResult(
+                f"{self._namespace}.{pending.function_name} was called, and not read: its server is"
+                " of an older amphora, which has no streams"
+            )
         return pending.ends(run_id, behind, value, error)
 
     def _unwanted(self, properties: Properties) -> None:
