@@ -228,6 +228,24 @@ def test_a_receiver_of_the_programs_own_tells_too(
     assert watch.next() == ("add", "OK", "NoneType")
 
 
+def test_an_outcome_says_how_long_it_took_and_what_was_raised(
+    make_server: MakeServer, make_client: MakeClient, watch: Watch
+) -> None:
+    server = make_server()
+    server.add_function({}.__getitem__, name="find", expected=KeyError)
+    server.add_function(gevent.sleep, name="sleep")
+    seen = observed(server)
+    client = make_client()
+    client.use(watch.calls)
+    with pytest.raises(RemoteException):
+        client.call.find("it")
+    client.defer.sleep(0.05).get()
+    there, here = ([each.told.get(timeout=20)[1] for _ in range(2)] for each in (seen, watch))
+    assert [outcome.error_type for outcome in (*there, *here)] == ["KeyError", None] * 2
+    assert [outcome.expected for outcome in (*there, *here)] == [True, False, False, False]
+    assert 0.05 <= (there[1].seconds or 0.0) <= (here[1].seconds or 0.0)
+
+
 # -- clients --------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,6 @@ from amphora.rpc.client.retries import Retries, check_retries
 from amphora.rpc.client.tuning import Tuning
 from amphora.rpc.context.call import here
 from amphora.rpc.context.middleware import Middleware, through
-from amphora.rpc.context.outcome import Outcome
 from amphora.rpc.contract import legacy
 from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
@@ -91,10 +90,10 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         try:
             value = through(self._middleware, call, proceed)
         except BaseException as error:
-            call.ended(Outcome.of(error))
+            call.ended(error)
             raise
         if not pending:
-            call.ended(Outcome())
+            call.ended()
         return value
 
     def _call(

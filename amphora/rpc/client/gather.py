@@ -13,7 +13,6 @@ from amphora.errors import AmphoraError, NoResult, Unroutable
 from amphora.net.backoff import doubled
 from amphora.rpc.client.attendance import Attendance
 from amphora.rpc.client.pending import Pending, Waiting
-from amphora.rpc.context.outcome import DROPPED, Outcome
 from amphora.transport.publisher import Outgoing
 
 # Seconds between two roll calls while answers are missing; they grow.
@@ -138,7 +137,7 @@ class PendingGather(Pending):
             self.error = error
         self.ended = True
         self.arrived.set()
-        self.tell_ended(Outcome.of(error))
+        self.tell_ended(error)
 
     def end(self, *, complete: bool) -> None:
         """End because no other answer will come."""
@@ -147,13 +146,13 @@ class PendingGather(Pending):
             self.complete = complete
             self._waiting.discard(self)
             self.arrived.set()
-            self.tell_ended(Outcome())
+            self.tell_ended(None)
 
     def dropped(self) -> None:
         """Note that the answers are unwanted."""
         if not self.ended:
             self._waiting.discard(self)
-            self.tell_ended(Outcome(DROPPED))
+            self.tell_dropped()
 
 
 class Gathered:

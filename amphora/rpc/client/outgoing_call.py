@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
 from typing import Any, Literal
 
 import gevent
 
-from amphora.rpc.context.outcome import Outcome, WhenDone, tell_all
+from amphora.rpc.context.outcome import Outcome, WhenDone, status_of, tell_all
 
 Mode = Literal["call", "defer", "cast", "gather", "stream"]
 
@@ -26,6 +29,7 @@ class OutgoingCall:
     """
 
     __slots__ = (
+        "_began",
         "_callbacks",
         "_outcome",
         "args",
@@ -58,6 +62,7 @@ class OutgoingCall:
         self.id = ""
         self._callbacks: list[WhenDone] = []
         self._outcome: Outcome | None = None
+        self._began = monotonic()
 
     def __repr__(self) -> str:
         return f"<OutgoingCall {self.mode} {self.namespace}.{self.function}>"
@@ -75,19 +80,22 @@ class OutgoingCall:
         else:
             tell_all([callback], self._outcome)
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, error: BaseException | None = None) -> None:
         """Tell how it has ended, if that is not known yet.  May switch greenlets."""
-        tell_all(self._note(outcome), outcome)
+        self._end(status_of(error), error, tell_all)
 
-    def ended_elsewhere(self, outcome: Outcome) -> None:
+    def ended_elsewhere(self, status: str, error: BaseException | None = None) -> None:
         """Have it told how it has ended, by a greenlet of its own.  Never switches greenlets."""
-        callbacks = self._note(outcome)
-        if callbacks:
-            gevent.spawn(tell_all, callbacks, outcome)
+        self._end(status, error, partial(gevent.spawn, tell_all))
 
-    def _note(self, outcome: Outcome) -> list[WhenDone]:
-        if self._outcome is not None:
-            return []
-        self._outcome = outcome
-        callbacks, self._callbacks = self._callbacks[::-1], []
-        return callbacks
+    def _end(
+        self,
+        status: str,
+        error: BaseException | None,
+        tell: Callable[[list[WhenDone], Outcome], object],
+    ) -> None:
+        if self._outcome is None:
+            self._outcome = Outcome(status, error, monotonic() - self._began)
+            callbacks, self._callbacks = self._callbacks[::-1], []
+            if callbacks:
+                tell(callbacks, self._outcome)

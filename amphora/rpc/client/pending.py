@@ -8,7 +8,7 @@ from amphora.errors import AmphoraError
 from amphora.rpc.client.liveness import Watched
 from amphora.rpc.client.outgoing_call import OutgoingCall
 from amphora.rpc.client.waking import Sleeper
-from amphora.rpc.context.outcome import Outcome
+from amphora.rpc.context.outcome import DROPPED, status_of
 from amphora.transport.publisher import Outgoing
 
 
@@ -54,10 +54,15 @@ class Pending:
         self.ticket = 0
         self.seen_as: OutgoingCall | None = None
 
-    def tell_ended(self, outcome: Outcome) -> None:
+    def tell_ended(self, error: BaseException | None) -> None:
         """Tell middleware how it ends, if that is not told yet.  Never switches greenlets."""
         if self.seen_as is not None:
-            self.seen_as.ended_elsewhere(outcome)
+            self.seen_as.ended_elsewhere(status_of(error), error)
+
+    def tell_dropped(self) -> None:
+        """Tell middleware that the program has let go of it.  Never switches greenlets."""
+        if self.seen_as is not None:
+            self.seen_as.ended_elsewhere(DROPPED)
 
     def cancel(self) -> bool:
         """End it, and tell its servers; return whether it was pending.  Never switches."""

@@ -12,7 +12,6 @@ from gevent.event import AsyncResult
 from amphora.errors import AmphoraError
 from amphora.rpc.client.liveness import Watched
 from amphora.rpc.client.pending import Pending
-from amphora.rpc.context.outcome import DROPPED, Outcome
 
 
 class Result(AsyncResult):  # type: ignore[type-arg]
@@ -97,7 +96,7 @@ class PendingCall(Pending):
             self.result = lambda: result
         else:
             self._waiting.discard(self)
-            self.tell_ended(Outcome(DROPPED))
+            self.tell_dropped()
 
     def answered(self, worker: str, value: Any, error: AmphoraError | None) -> bool:
         """Take the answer."""
@@ -111,7 +110,7 @@ class PendingCall(Pending):
                 self._waiting.wake(result)
         self.result = _no_result
         if self.seen_as is not None:
-            self.tell_ended(Outcome.of(error))
+            self.tell_ended(error)
         return True
 
     def ignored(self, worker: str) -> bool:

@@ -20,7 +20,6 @@ from amphora.errors import (
 )
 from amphora.rpc.client.liveness import Watched
 from amphora.rpc.client.pending import Pending, Waiting
-from amphora.rpc.context.outcome import DROPPED, Outcome
 from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.streams import UNDER_WAY_BYTES
 from amphora.transport.publisher import Outgoing
@@ -186,7 +185,7 @@ class PendingStream(Pending):
         if self._end is None or self._end[0] > self._seen + 1:
             return False
         self.arrival.set()
-        self.tell_ended(Outcome.of(self._end[2]))
+        self.tell_ended(self._end[2])
         return True
 
     @property
@@ -213,7 +212,7 @@ class PendingStream(Pending):
         self._end = (self._seen + 1, None, error)
         self.failed = True
         self.arrival.set()
-        self.tell_ended(Outcome.of(error))
+        self.tell_ended(error)
 
     def _breaks_off(self, error: AmphoraError) -> bool:
         """Return whether an error ends a stream that has begun, and not its beginning."""
@@ -312,12 +311,9 @@ class Stream:
 
     def close(self) -> None:
         """End it; the server is told.  Closing twice is fine.  Never switches greenlets."""
-        self._leave(Outcome(DROPPED))
-
-    def _leave(self, outcome: Outcome) -> None:
         if not self._closed:
             self._closed = True
-            self._call.tell_ended(outcome)
+            self._call.tell_dropped()
             self._call.cancel()
 
     def cancel(self) -> None:
@@ -351,7 +347,8 @@ class Stream:
             call.arrival.clear()
             if not call.arrival.wait(None if until is None else max(until - monotonic(), 0.0)):
                 self._error = NoResult(self._why_late())
-                self._leave(Outcome.of(self._error))
+                call.tell_ended(self._error)
+                self.close()
         if self._error is not None:
             if isinstance(self._error, StreamLost):
                 self._error.received = self.received

@@ -35,7 +35,7 @@ class CallContext:
         begun: True when the function was called.
         run_id: tells this run from another of the same request, "" if nobody asks.
         observers: told what has become of each request of the server.
-        outcome: what has become of it, None before; not set if nobody asks.
+        outcome: what has become of it, if anybody asks, until that is told.
     """
 
     __slots__ = (
@@ -186,13 +186,18 @@ class CallContext:
         seconds: float | None = None,
         expected: bool = False,
     ) -> None:
-        """Note what has become of it, which is told later; see `Outcome`."""
+        """Note what has become of it, which is told later, if anybody asks; see `Outcome`.
+
+        What is noted last counts.
+        """
         if self.observed:
+            if seconds is None and self.outcome is not None:
+                seconds = self.outcome.seconds
             self.outcome = Outcome(status, error, seconds, expected)
 
     def tell_ended(self) -> None:
-        """Tell what has become of it.  Called once; may switch greenlets."""
-        outcome = self.outcome
+        """Tell what has become of it, unless that is told.  May switch greenlets."""
+        outcome, self.outcome = self.outcome, None
         callbacks, self._callbacks = self._callbacks, None
         if outcome is None and callbacks:
             outcome = Outcome(ABORTED)

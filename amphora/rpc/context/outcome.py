@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from time import monotonic
 
-from amphora.errors import AmphoraError
+from amphora.errors import AmphoraError, RemoteException
 from amphora.net.log import tell
 
 OK = "OK"
@@ -15,6 +14,7 @@ IGNORED = "Ignored"
 CANCELLED = "Cancelled"
 EXPIRED = "Expired"
 ABORTED = "Aborted"
+WITHOUT_ANSWER = frozenset((IGNORED, CANCELLED, EXPIRED, ABORTED))
 # The caller has let go of a result or a stream.
 DROPPED = "Dropped"
 # It failed with what is no error of amphora, as in middleware.
@@ -31,12 +31,13 @@ class Outcome:
             is not amphora's own.
         error: what was raised; at a server by the function, at a client in the call.  None if it
             went well.
-        seconds: how long a server handled it; None at a client, and if it was not begun.
-        expected: True if the function has raised what it declares with `expected`.
-        at: when that was, on the monotonic clock.
+        seconds: how long it took, for its caller or for the server; None for a request that was not
+            begun.
+        expected: True if the function has declared what it raised (`add_function(expected=)`); only
+            known at the server.
     """
 
-    __slots__ = ("at", "error", "expected", "seconds", "status")
+    __slots__ = ("error", "expected", "seconds", "status")
 
     def __init__(
         self,
@@ -49,20 +50,30 @@ class Outcome:
         self.error = error
         self.seconds = seconds
         self.expected = expected
-        self.at = monotonic()
 
     def __repr__(self) -> str:
         return f"<Outcome {self.status}>"
 
-    @classmethod
-    def of(cls, error: BaseException | None) -> Outcome:
-        """Return the outcome of a call that its caller sees end so."""
-        if error is None:
-            return cls()
-        if isinstance(error, AmphoraError):
-            return cls(type(error).__name__, error)
-        # What is no Exception ends a caller that waits: it is killed, or has a time limit.
-        return cls(OTHER if isinstance(error, Exception) else CANCELLED, error)
+    @property
+    def error_type(self) -> str | None:
+        """The name of the class of what was raised, None if nothing was.
+
+        Where that is a RemoteException, it is what the remote function raised.
+        """
+        error = self.error
+        if isinstance(error, RemoteException):
+            return error.error_type
+        return None if error is None else type(error).__name__
+
+
+def status_of(error: BaseException | None) -> str:
+    """Return the status of a call that ends so for its caller."""
+    if error is None:
+        return OK
+    if isinstance(error, AmphoraError):
+        return type(error).__name__
+    # What is no Exception ends a caller that waits: it is killed, or has a time limit.
+    return OTHER if isinstance(error, Exception) else CANCELLED
 
 
 # Told what has become of one call.

@@ -14,7 +14,7 @@ from typing import Any
 from amphora.errors import RemoteException, printable
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
-from amphora.rpc.context.outcome import ABORTED, CANCELLED, EXPIRED, IGNORED, OK, Outcome
+from amphora.rpc.context.outcome import OK, WITHOUT_ANSWER, Outcome
 
 log = Log("amphora.access")
 
@@ -27,18 +27,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(
 _NO_TRACE = "0" * 32
 
 
-# What became of a request that has no answer, or the function's result as its answer.
-_WORDS = {
-    OK: "ok",
-    IGNORED: "ignored",
-    CANCELLED: "cancelled",
-    EXPIRED: "expired",
-    ABORTED: "aborted",
-}
-
-
 def write(call: CallContext, outcome: Outcome) -> None:
-    """Write the line of one request.  Never switches greenlets."""
+    """Write the line of one request: an observer of servers.  Never switches greenlets."""
     seconds = outcome.seconds
     fields: dict[str, Any] = {
         "function": f"{call.namespace}.{call.function}" if call.function else None,
@@ -60,20 +50,20 @@ def write(call: CallContext, outcome: Outcome) -> None:
 
 
 def _word(call: CallContext, outcome: Outcome) -> str:
-    if outcome.status in _WORDS:
-        return _WORDS[outcome.status]
+    """Return in one word what has become of a request."""
+    if outcome.status in WITHOUT_ANSWER or outcome.status == OK:
+        return outcome.status.lower()
     if outcome.expected:
         return "expected"
     return "failed" if call.begun else "refused"
 
 
 def _error(outcome: Outcome) -> str | None:
-    """Return the name of the exception that is the answer."""
-    if outcome.status in _WORDS:
+    """Return the name of the exception that is the answer to a request, None if there is none."""
+    if outcome.status in WITHOUT_ANSWER or outcome.status == OK:
         return None
-    if outcome.status == RemoteException.__name__:
-        return type(outcome.error).__name__
-    return f"amphora.{outcome.status}"
+    own = outcome.status != RemoteException.__name__
+    return f"amphora.{outcome.status}" if own else outcome.error_type
 
 
 def trace_id_of(headers: Mapping[str, Any]) -> str | None:

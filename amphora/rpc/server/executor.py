@@ -148,17 +148,14 @@ class Executor:
         self._statistics.arrived(began)
         unread = None
         try:
-            request = self._read(delivery)
+            self.read(delivery, call)
         except WrongRequest as error:
             unread = error
-        else:
-            call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
-            call.known = request.func in self._functions
         token = here.set(call)
         try:
             response, failure = self.call(call, once, inline, outlet, unread)
         except BaseException as error:
-            call.ended(ABORTED, error)
+            call.ended(ABORTED, error, monotonic() - began)
             raise
         finally:
             if inline:
@@ -166,27 +163,37 @@ class Executor:
                 here.reset(token)
         if call.cancellation is not None and call.interrupted:
             self._statistics.cancelled += 1
-            call.ended(CANCELLED, seconds=monotonic() - began)
+            call.ended(CANCELLED, None, monotonic() - began)
             return UNWANTED._replace(failure=failure)
         if response is None:
             self._statistics.ignored += 1
-            call.ended(IGNORED, seconds=monotonic() - began)
+            call.ended(IGNORED, None, monotonic() - began)
             return None
         seconds = monotonic() - began
         answer, failed = self._answer(call.function, response, failure, delivery.properties)
         expected = answer.failure is not None and answer.failure.expected
-        if not failed:
-            self._statistics.processed += 1
-        elif expected:
+        if expected:
             self._statistics.expected += 1
-        else:
+        elif failed:
             self._statistics.exceptions += 1
+        else:
+            self._statistics.processed += 1
         if call.known:
             self._statistics.finished(call.function, seconds, failed, expected)
         if call.observed:
-            status, raised = _outcome(response, answer.failure)
+            status, raised = _ended(response, answer.failure)
             call.ended(status, raised, seconds, expected)
         return answer
+
+    def read(self, delivery: Delivery, call: CallContext) -> None:
+        """Note what a request asks for.
+
+        Raises:
+            WrongRequest: it cannot be read.
+        """
+        request = self._read(delivery)
+        call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
+        call.known = request.func in self._functions
 
     def _answer(
         self,
@@ -222,13 +229,6 @@ class Executor:
             return serializer_of(delivery.properties).decode_request(delivery.body)
         except ValueError as error:
             raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
-
-    def function_of(self, delivery: Delivery) -> str:
-        """Return the name of the function that a request is for, "" if it cannot be read."""
-        try:
-            return self._read(delivery).func
-        except WrongRequest:
-            return ""
 
     def runs_once(self, delivery: Delivery) -> bool:
         """Return whether a request is for a function that runs at most once."""
@@ -425,7 +425,7 @@ class _TooLarge(ValueError):
     """A result is larger than a message may be."""
 
 
-def _outcome(response: Response, failure: Failure | None) -> tuple[str, BaseException | None]:
+def _ended(response: Response, failure: Failure | None) -> tuple[str, BaseException | None]:
     """Return the status of an answer, and what was raised."""
     error = None if failure is None else failure.error
     if isinstance(response.exception, ErrorBody):

@@ -440,7 +440,10 @@ class RequestHandling:
     ) -> None:
         """Note what has become of a request that is not begun, if anybody asks."""
         if call.observed:
-            call.function = self._executor.function_of(request.delivery)
+            try:
+                self._executor.read(request.delivery, call)
+            except WrongRequest:
+                pass  # its function stays unknown
             call.ended(status, error)
 
     def _respond(
@@ -464,6 +467,8 @@ class RequestHandling:
         self._outlets.send_now()
         end = outlet.end_headers
         self._responder.respond(request, answer.body, answer.content_type, headers=end)
+        if request.call is not None:
+            request.call.tell_ended()
         # Its items may have to be sent again.
         if not outlet.wait_taken() and not forsaken:
             lost = self._lost(request, FORSAKEN)
