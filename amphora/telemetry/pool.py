@@ -1,13 +1,12 @@
 """The metrics of several processes as one.
 
-A process has its `Metrics` (see `metrics`).  What it reports is a *snapshot*, which is plain lists
-and dicts, so it can be sent as JSON.  Whoever hears several processes, as the supervisor of
+A process has its metrics (`metrics.of_process`).  What it reports is a *snapshot*, which is plain
+lists and dicts, so it can be sent as JSON.  Whoever hears several processes, as the supervisor of
 `amphora serve` does, adds their snapshots up in a `Pool`:
 
-    # in each worker; never switches greenlets
-    metrics = Metrics()
-    metrics.watch(server)
-    line = encode(metrics.snapshot())
+    # in each worker, for each of its servers; the program may watch its clients, too
+    of_process.watch(server)
+    line = encode(of_process.snapshot())    # never switches greenlets
 
     # in the supervisor
     pool = Pool()
