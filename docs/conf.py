@@ -58,7 +58,8 @@ graphviz_dot_args = [
 OTHERS = sorted(
     {
         *sys.stdlib_module_names,
-        *("click", "gevent", "greenlet", "msgspec", "pamqp", "prometheus_client", "rich"),
+        *("click", "gevent", "greenlet", "msgspec", "opentelemetry", "pamqp"),
+        *("prometheus_client", "rich"),
     }
 )
 BUILTINS = sorted(name for name in dir(builtins) if not name.startswith("_"))

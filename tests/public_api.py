@@ -30,6 +30,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "amphora.arpc.mq": ("AMQPOperations", "JSONServer", "ServiceCaller", "make_json_server"),
     "amphora.transport.raw_channel": ("RawChannel",),
     "amphora.transport.endpoint": ("endpoint",),
+    "amphora.telemetry.tracing": ("trace",),
+    "amphora.telemetry.metrics": ("Metrics",),
+    "amphora.telemetry.pool": ("Pool", "added", "decode", "encode"),
+    "amphora.telemetry.exposition": ("SnapshotCollector", "exposition"),
     "pytest_amphora": (
         "amphora_broker",
         "amphora_client",

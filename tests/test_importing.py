@@ -12,7 +12,16 @@ import amphora
 from tests.support.processes import ROOT
 
 # Nobody who imports amphora has asked for these.
-HEAVY = {"asyncio", "click", "prometheus_client", "pydantic", "pytest", "rich", "unittest"}
+HEAVY = {
+    "asyncio",
+    "click",
+    "opentelemetry",
+    "prometheus_client",
+    "pydantic",
+    "pytest",
+    "rich",
+    "unittest",
+}
 
 
 def loaded_by(program: str) -> set[str]:

@@ -71,6 +71,7 @@ NO_INPUT_OR_OUTPUT = {
 NEEDED = {"click", "gevent", "msgspec", "pamqp"}
 # What only one file imports, which is imported only where it is installed.
 OPTIONAL = {
+    "opentelemetry": Path("telemetry", "tracing.py"),
     "prometheus_client": Path("telemetry", "exposition.py"),
     "rich": Path("cli", "styled.py"),
 }

@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 # The label for functions that there are not, of which strangers can make up any number.
 OTHER = "_OTHER"
 
+# The status at a server of an exception that its function declares: `add_function(expected=)`.
+EXPECTED = "Expected"
+
 # The upper bounds of the buckets of durations, in seconds.  They contain those of OpenTelemetry
 # (https://opentelemetry.io/docs/specs/semconv/rpc/rpc-metrics/), and go on up to a call's default
 # timeout.  Calls in one data centre take a millisecond or two.

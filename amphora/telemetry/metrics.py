@@ -31,14 +31,12 @@ from amphora.rpc.contract import naming
 from amphora.rpc.server.fanout import AmqpRpcFanoutServer
 from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.worker import State
-from amphora.telemetry.families import BUCKETS, FAMILIES, OTHER
+from amphora.telemetry.families import BUCKETS, EXPECTED, FAMILIES, OTHER
 from amphora.telemetry.pool import Snapshot, Values, add, snapshot_of
 from amphora.transport.link import LinkState
 from amphora.transport.session import Session
 from amphora.transport.topology import Presence, find_queue
 
-# The status of an exception that its function declares: see `add_function(expected=)`.
-EXPECTED = "Expected"
 POISON = "PoisonRequest"
 # A call that ends so has found its function, so there is one of that name.
 _FOUND = frozenset(
