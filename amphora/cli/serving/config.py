@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from amphora.cli.settings import Settings
+from amphora.net.address import host_and_port
 from amphora.transport.endpoint import endpoint
 from amphora.transport.options import did_you_mean
 
@@ -134,4 +135,6 @@ def _shown(name: str, value: Any) -> str:
         return str(value).lower()
     if name == "max_memory":
         return f"{value / 1024**2:g}M"
+    if name == "http":
+        return host_and_port(*value)
     return " ".join(value) if isinstance(value, tuple) else str(value)

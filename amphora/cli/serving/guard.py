@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Callable
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -26,7 +27,18 @@ import gevent
 from gevent import monkey
 
 from amphora.cli.failures import Exit
-from amphora.cli.serving.lifeline import AT, BEAT, BEATS, LOADED, LONGEST_PLACE, READY, REQUESTS
+from amphora.cli.serving.lifeline import (
+    AT,
+    BEAT,
+    BEATS,
+    LOADED,
+    LONGEST_PLACE,
+    READY,
+    REPORT,
+    REQUESTS,
+    SERVING,
+    Voice,
+)
 from amphora.cli.serving.places import place_of_holding, place_of_loading
 from amphora.cli.serving.signals import HELD_BACK, MEANINGLESS
 from amphora.rpc.server.server import AmqpRpcServer, servers_made
@@ -66,14 +78,23 @@ class Guard:
     Args:
         lifeline: the descriptor of a socket to the supervisor; None if there is none.
         grace: seconds to finish what is running when the supervisor is gone.
+        report: returns what the supervisor is told with each beat, None for nothing; must not
+            switch greenlets.
 
     Attributes:
         stopping: the worker was told to stop.
     """
 
-    def __init__(self, lifeline: int | None, grace: float) -> None:
+    def __init__(
+        self,
+        lifeline: int | None,
+        grace: float,
+        report: Callable[[], bytes] | None = None,
+    ) -> None:
         self.stopping = False
         self._lifeline = lifeline
+        self._voice = None if lifeline is None else Voice(lifeline)
+        self._report = report
         self._grace = grace
         self._main = gevent.getcurrent()
         self._thread = _get_thread()
@@ -188,7 +209,7 @@ class Guard:
         self._timer.stop()
         if self._lifeline is not None:
             os.close(self._lifeline)
-            self._lifeline = None
+            self._lifeline = self._voice = None
         for number in STOPPING:
             if signal.getsignal(number) == self._on_signal:
                 default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
@@ -206,19 +227,19 @@ class Guard:
             self._ready = self._ready or any(server.ready for server in servers_made())
         words = [BEATS]
         words += [LOADED] * (not self._loading) + [READY] * self._ready
-        handled = sum(server.statistics.handled for server in servers_made())
+        servers = servers_made()
+        serve = [server for server in servers if server.state is State.SERVING]
+        if serve and all(server.ready for server in serve):
+            words.append(SERVING)
+        handled = sum(server.statistics.handled for server in servers)
         words.append(b"%s%d" % (REQUESTS, handled))
         self._tell(b" ".join(words))
+        if self._report is not None:
+            self._tell(REPORT + self._report())
 
     def _tell(self, line: bytes) -> bool:
-        if self._lifeline is None:
-            return False
-        try:
-            os.write(self._lifeline, line + b"\n")
-        except OSError:
-            # The supervisor does not listen, or is gone, which the thread notices.
-            return False
-        return True
+        voice = self._voice
+        return voice is not None and voice.say(line)
 
     def _look(self) -> None:
         """Read the lifeline and look at the main thread: what the thread does."""

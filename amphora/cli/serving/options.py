@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # A plain number is too easily one of megabytes.
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMG])(?:i?B)?", re.IGNORECASE)
+_ADDRESS = re.compile(r"([^\s:\[\]]+|\[[^\s\[\]]+\]):(\d{1,5})")
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -66,6 +67,18 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
+def _address(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, int] | None:
+    """Return the host and the port that a text such as `127.0.0.1:9100` says."""
+    if value is None:
+        return None
+    found = _ADDRESS.fullmatch(value)
+    if found is None or not 0 <= int(found[2]) < 65536:
+        raise click.BadParameter(f"{value!r} is no address such as 127.0.0.1:9100 or [::1]:9100")
+    return found[1].strip("[]"), int(found[2])
+
+
 def programs_argument(command: F) -> F:
     """Add the programs to a command."""
     metavar = "MODULE[:SERVER]..."
@@ -94,6 +107,12 @@ def pool_options(command: F) -> F:
             type=click.FloatRange(min=2 * BEAT),
             metavar="SECONDS",
             help="Replace a worker that a function has held for so long.  [default: only say so]",
+        ),
+        click.option(
+            "--http",
+            callback=_address,
+            metavar="HOST:PORT",
+            help="Answer /livez, /readyz and /workers there, such as 127.0.0.1:9100.",
         ),
         click.option(
             "--pidfile",
@@ -191,3 +210,4 @@ class PoolOptions:
     max_requests: int | None = None
     max_memory: int | None = None
     pidfile: str | None = None
+    http: tuple[str, int] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from dataclasses import fields
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.output import counted, show_table
 from amphora.cli.serving.config import config_option, show_config_option, sources
+from amphora.cli.serving.http import Http
 from amphora.cli.serving.interpreter import current_directory, python_command, shadows
 from amphora.cli.serving.options import (
     PoolOptions,
@@ -25,6 +27,7 @@ from amphora.cli.serving.programs import parse_target
 from amphora.cli.serving.sources import Patterns, Sources
 from amphora.cli.serving.supervisor import Supervisor, say
 from amphora.cli.settings import Settings, debug_option, examples, pass_settings, url_option
+from amphora.net.address import host_and_port
 from amphora.telemetry.logs import set_up
 from amphora.transport.endpoint import endpoint
 
@@ -93,6 +96,8 @@ def serve(settings: Settings, /, **options: Any) -> int:
     command = [*python_command(directory, pool.patch), "worker", *handed_on.words()]
     if settings.debug:
         command.append("--debug")
+    if pool.http is not None:
+        command.append("--reports")
     command.append("--lifeline")
     patterns = Patterns(directory, pool.reload_include, pool.reload_exclude)
     watched = Sources(directory, *modules, patterns=patterns) if pool.reload else None
@@ -100,7 +105,13 @@ def serve(settings: Settings, /, **options: Any) -> int:
     try:
         with pidfile(pool.pidfile):
             greet(pool, handed_on, directory)
-            status = supervisor.run()
+            if pool.http is not None:
+                supervisor.http = Http(listen(*pool.http), supervisor.health.answer)
+            try:
+                status = supervisor.run()
+            finally:
+                if supervisor.http is not None:
+                    supervisor.http.close()
     except Taken as error:
         raise Failure(Exit.FAILED, str(error)) from error
     except OSError as error:
@@ -109,6 +120,26 @@ def serve(settings: Settings, /, **options: Any) -> int:
         raise Failure(Exit.FAILED, f"{error.filename}: {error.strerror}") from error
     say(logging.INFO, "all workers have stopped")
     return status
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        Failure: that is not possible.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listener = socket.create_server(found[0][4][:2], family=found[0][0])
+    except OSError as error:
+        where = host_and_port(host, port)
+        raise Failure(Exit.FAILED, f"cannot listen on {where}: {error.strerror}") from error
+    say(
+        logging.INFO,
+        "http://%s/ answers livez, readyz and workers",
+        host_and_port(*listener.getsockname()[:2]),
+    )
+    return listener
 
 
 def greet(pool: PoolOptions, handed_on: WorkerOptions, directory: str) -> None:

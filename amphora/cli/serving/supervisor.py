@@ -1,6 +1,7 @@
 """Keeping a number of worker processes alive.
 
-The supervisor is one plain loop without greenlets or threads.  It never imports the user's program,
+The supervisor is one plain loop without greenlets or threads.  Questions by HTTP are answered by
+the same loop, in pieces that do not wait: see `http`.  It never imports the user's program,
 so that nothing in it, not even a syntax error, can harm the supervisor.  Each worker is a fresh
 Python that loads the program by itself.  A fork would be cheaper, but a fork of a process that has
 used gevent inherits its event loop, its sockets and its locks, and could never load newer code.
@@ -36,6 +37,8 @@ from time import monotonic
 from typing import Any
 
 from amphora.cli.failures import Exit
+from amphora.cli.serving.health import Health
+from amphora.cli.serving.http import Http
 from amphora.cli.serving.options import PoolOptions
 from amphora.cli.serving.patience import verdict
 from amphora.cli.serving.process import Worker, ended_children
@@ -103,6 +106,9 @@ class Supervisor:
         self._options = options
         self._wear = Wear(options.max_requests, options.max_memory)
         self._workers: list[Worker] = []
+        self.health = Health(self._workers, options.workers)
+        # Answers questions about the workers, None if nobody asks.
+        self.http: Http | None = None
         self._generation = 0
         # The program of this generation was loaded by at least one worker.
         self._tried = False
@@ -174,6 +180,7 @@ class Supervisor:
                 self._failed()
                 return
             self._workers.append(worker)
+            self.health.started += 1
             say(logging.INFO, "%s starts", worker)
 
     def _quit(self, worker: Worker) -> None:
@@ -260,6 +267,8 @@ class Supervisor:
         """Wait until something happens or is due, and record it."""
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
+        for descriptor, events in self.http.interests() if self.http else ():
+            poll.register(descriptor, events)
         speaking = {}
         for worker in self._workers:
             descriptor = worker.heard.lifeline.fileno()
@@ -272,6 +281,8 @@ class Supervisor:
         for descriptor, _ in readable:
             if descriptor in speaking:
                 self._hear(speaking[descriptor])
+        if self.http is not None:
+            self.http.handle(descriptor for descriptor, _ in readable)
         if any(descriptor == wakeup.fileno() for descriptor, _ in readable):
             for number in wakeup.recv(1024):
                 self._on_signal(number)
@@ -279,6 +290,9 @@ class Supervisor:
     def _time_to_wait(self) -> float:
         now = monotonic()
         times = [now + ROUND]
+        asked = self.http.next_deadline() if self.http else None
+        if asked is not None:
+            times.append(asked)
         times += [worker.deadline for worker in self._workers if worker.deadline is not None]
         if not self._stopping:
             if self._sources is not None:
@@ -327,7 +341,7 @@ class Supervisor:
             say(logging.WARNING, "%s again: stopping at once", name_of(number))
 
     def _stop_all(self, status: Exit) -> None:
-        self._stopping = True
+        self._stopping = self.health.stopping = True
         self._status = status
         for worker in self._workers:
             worker.stop(self._grace)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import gevent
+import msgspec
 
 from amphora.cli.failures import Exit
 from amphora.cli.serving.guard import Guard, Left
@@ -18,8 +19,9 @@ from amphora.cli.serving.options import WorkerOptions, programs_argument, worker
 from amphora.cli.serving.programs import CannotLoad, load_server
 from amphora.cli.settings import url_and_debug
 from amphora.errors import AmphoraError
-from amphora.rpc.server.server import AmqpRpcServer
+from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.rpc.server.settings import overrides
+from amphora.telemetry.health import about
 from amphora.telemetry.logs import set_up
 
 logger = logging.getLogger("amphora.serve")
@@ -28,12 +30,13 @@ logger = logging.getLogger("amphora.serve")
 @click.command(hidden=True)
 @programs_argument
 @click.option("--lifeline", type=int, help="The descriptor of a socket to the supervisor.")
+@click.option("--reports", is_flag=True, help="Tell the supervisor what the servers have done.")
 @worker_options
 @url_and_debug
-def worker(lifeline: int | None, **options: Any) -> int:
+def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
     """Be one of the workers of `amphora serve`."""
     given = WorkerOptions(**options)
-    guard = Guard(lifeline, given.grace)
+    guard = Guard(lifeline, given.grace, report if reports else None)
     overrides.access_log, overrides.concurrency = given.access_log, given.concurrency
     try:
         guard.begin()
@@ -99,6 +102,11 @@ def serve_to_its_end(server: AmqpRpcServer) -> AmphoraError | None:
     except AmphoraError as error:
         return error
     return None
+
+
+def report() -> bytes:
+    """Return what the supervisor is told of this worker, as JSON.  Never switches greenlets."""
+    return msgspec.json.encode({"servers": [about(server) for server in servers_made()]})
 
 
 def tell(guard: Guard, servers: Sequence[AmqpRpcServer]) -> None:

@@ -1,0 +1,126 @@
+"""How a pool is: what its supervisor answers to probes, monitors and people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from amphora.cli.serving.process import HELD, Worker
+from amphora.cli.serving.wear import memory_of
+from amphora.telemetry.health import Answer, answer, as_json, said
+
+# A pool is taken for dead when no event loop of its workers has run for so many seconds.
+DEAD_AFTER = 30.0
+
+
+class Health:
+    """How the workers of a pool are.
+
+    Args:
+        workers: the workers, of which there are others from time to time.
+        count: how many there are to be.
+
+    Attributes:
+        stopping: the pool was told to stop.
+        started: how many workers were started so far.
+    """
+
+    def __init__(self, workers: Sequence[Worker], count: int) -> None:
+        self._workers = workers
+        self._count = count
+        self._routes = {
+            "/livez": self.livez,
+            "/readyz": self.readyz,
+            "/workers": self.workers,
+        }
+        self.stopping = False
+        self.started = 0
+
+    @property
+    def live(self) -> bool:
+        """Whether an event loop of the workers has run lately, or there is none yet.
+
+        A worker that waits for its broker, or is being loaded, is alive.  To begin anew would help
+        neither.
+        """
+        beats = [each.heard.beaten for each in self._workers if each.loaded or each.ready]
+        latest = max((beat for beat in beats if beat is not None), default=None)
+        return latest is None or monotonic() - latest < DEAD_AFTER
+
+    @property
+    def serving(self) -> int:
+        """How many workers take requests now."""
+        return sum(state_of(worker) == "serving" for worker in self._workers)
+
+    @property
+    def status(self) -> str:
+        """How the pool is, in a few words."""
+        return f"{self.serving} of {self._count} workers take requests"
+
+    def answer(self, path: str) -> Answer:
+        """Return the answer to a question."""
+        return answer(path, self._routes)
+
+    def livez(self) -> Answer:
+        """Say whether it is any use to let the pool live on."""
+        dead = f"no worker's event loop has run for {DEAD_AFTER:g} s"
+        return said(self.live, "the workers' event loops run" if self.live else dead)
+
+    def readyz(self) -> Answer:
+        """Say whether at least one worker takes requests."""
+        status = f"{self.status}; the pool is stopping" if self.stopping else self.status
+        return said(self.serving > 0 and not self.stopping, status)
+
+    def workers(self) -> Answer:
+        """Say everything that is known of each worker."""
+        return as_json(
+            {
+                "pid": os.getpid(),
+                "count": self._count,
+                "serving": self.serving,
+                "stopping": self.stopping,
+                "started": self.started,
+                "workers": [overview(worker) for worker in self._workers],
+            }
+        )
+
+
+def state_of(worker: Worker) -> str:
+    """Return how a worker is, in one word."""
+    heard = worker.heard
+    if worker.stopping:
+        return "stopping"
+    if heard.beaten is not None and monotonic() - heard.beaten > HELD and worker.loaded:
+        # Something holds its processor.
+        return "held"
+    if heard.serving:
+        return "serving"
+    # Loaded, it waits for its broker.
+    return "waiting" if worker.loaded or worker.ready else "loading"
+
+
+def overview(worker: Worker) -> dict[str, Any]:
+    """Return what is known of a worker; durations are seconds, and its memory is bytes."""
+    now, heard = monotonic(), worker.heard
+    return {
+        "pid": worker.process.pid,
+        "state": state_of(worker),
+        "uptime": round(now - worker.started, 3),
+        "silent": None if heard.beaten is None else round(now - heard.beaten, 3),
+        "place": heard.place,
+        "requests": heard.requests,
+        "memory": memory_of(worker.process.pid),
+        "servers": _servers(heard.report),
+    }
+
+
+def _servers(report: bytes) -> Any:
+    """Return what a worker has reported of its servers."""
+    try:
+        return msgspec.json.decode(report)["servers"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return []

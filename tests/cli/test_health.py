@@ -1,0 +1,204 @@
+"""How a pool is, as its supervisor says by HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amphora.cli.failures import Exit
+from amphora.cli.serving.health import DEAD_AFTER, Health, overview, state_of
+from amphora.cli.serving.lifeline import REPORT, Heard, Voice
+from amphora.cli.serving.process import HELD, Worker
+from tests.cli.conftest import Amphora, Serve, wait_for_workers
+from tests.support.brokers import ManagedBroker
+from tests.support.http import ask
+from tests.support.processes import PythonProcess
+from tests.support.rpc import MakeClient
+from tests.support.waiting import wait_until
+
+embedded = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+
+
+def worker(*, loaded: bool = True, serving: bool = True, silent: float | None = 0.1) -> Worker:
+    """Return a worker that has said something, of which this process is the process."""
+    heard: Any = SimpleNamespace(
+        serving=serving,
+        beaten=None if silent is None else monotonic() - silent,
+        report=b'{"servers":[{"namespace":"math"}]}',
+        place=None,
+        requests=17,
+    )
+    process: Any = SimpleNamespace(pid=os.getpid(), returncode=0)
+    made = Worker(process, heard, 0)
+    made.loaded, made.ready = loaded, serving
+    return made
+
+
+def stopping() -> Worker:
+    made = worker()
+    made.stop(30)
+    return made
+
+
+def test_a_worker_is_in_one_state() -> None:
+    states = {
+        "serving": worker(),
+        "waiting": worker(serving=False),
+        "loading": worker(loaded=False, serving=False, silent=None),
+        "held": worker(silent=HELD + 1),
+        "stopping": stopping(),
+    }
+    assert {state: state_of(each) for state, each in states.items()} == {s: s for s in states}
+
+
+@pytest.mark.parametrize(
+    ("workers", "live", "ready"),
+    [
+        ([], True, False),
+        ([worker()], True, True),
+        # A broker that is away is no reason to be killed.
+        ([worker(serving=False)], True, False),
+        ([worker(loaded=False, serving=False, silent=DEAD_AFTER * 2)], True, False),
+        ([worker(silent=DEAD_AFTER + 1)], False, False),
+        ([worker(silent=DEAD_AFTER + 1), worker()], True, True),
+        ([worker(loaded=True, serving=False, silent=None)], True, False),
+        ([stopping()], True, False),
+    ],
+)
+def test_a_pool_is_alive_while_a_loop_runs_and_ready_while_one_serves(
+    workers: list[Worker], live: bool, ready: bool
+) -> None:
+    health = Health(workers, 2)
+    assert health.live is live
+    assert health.answer("/livez").status == (200 if live else 503)
+    assert health.answer("/readyz?verbose").status == (200 if ready else 503)
+    health.stopping = True
+    assert health.answer("/readyz").status == 503
+
+
+def test_everything_that_is_known_of_a_worker_is_told() -> None:
+    told = json.loads(Health([worker()], 2).answer("/workers").body)
+    (one,) = told.pop("workers")
+    assert told == {
+        "pid": os.getpid(),
+        "count": 2,
+        "serving": 1,
+        "stopping": False,
+        "started": 0,
+    }
+    assert (one["pid"], one["state"], one["requests"]) == (os.getpid(), "serving", 17)
+    assert one["servers"] == [{"namespace": "math"}]
+    assert one["memory"] > 1_000_000
+    assert 0 < one["silent"] < 60
+
+
+@pytest.mark.parametrize("report", [b"", b"{", b"[]", b"{}"])
+def test_a_report_that_is_none_is_no_harm(report: bytes) -> None:
+    silent = worker(silent=None)
+    silent.heard.report = report
+    assert overview(silent)["servers"] == []
+    assert overview(silent)["silent"] is None
+
+
+def test_what_is_not_there_is_not_found() -> None:
+    answer = Health([], 1).answer("/favicon.ico")
+    assert answer.status == 404
+    assert b"/livez, /readyz, /workers" in answer.body
+
+
+# -- a pool ---------------------------------------------------------------------------------------
+
+
+def port_of(pool: PythonProcess) -> int:
+    """Return the port that a pool answers at."""
+    found = re.search(r"http://127\.0\.0\.1:(\d+)/", pool.wait_for("answers livez"))
+    assert found is not None
+    return int(found[1])
+
+
+@embedded
+def test_a_pool_answers_while_it_works_waits_and_stops(
+    serve: Serve, make_client: MakeClient, managed_broker: ManagedBroker, tmp_path: Any
+) -> None:
+    release = tmp_path / "release"
+    pool = serve("-w", 2, "--http", "127.0.0.1:0")
+    port = port_of(pool)
+    assert ask(port, "/livez").status == 200
+    pids = wait_for_workers(pool, 2)
+    wait_until(lambda: ask(port, "/readyz").body == b"2 of 2 workers take requests\n")
+    client = make_client()
+    for _ in range(20):
+        client.call.pid()
+
+    def workers() -> list[Any]:
+        told = ask(port, "/workers").json
+        assert isinstance(told["workers"], list)
+        return told["workers"]
+
+    wait_until(lambda: sum(each["requests"] for each in workers()) == 20)
+    wait_until(
+        lambda: sum(server["processed"] for each in workers() for server in each["servers"]) == 20
+    )
+    assert sorted(each["pid"] for each in workers()) == sorted(pids)
+    functions = [each["servers"][0]["functions"] for each in workers()]
+    assert sum(each["pid"]["count"] for each in functions if "pid" in each) == 20
+    # A supervisor that is asked goes on with its work.
+    os.kill(pids[0], signal.SIGKILL)
+    wait_for_workers(pool, 2, pids[0])
+    assert ask(port, "/livez", method="POST").status == 405
+    result = client.defer.wait_for_file(str(release))
+    wait_until((tmp_path / "release.entered").exists)
+    managed_broker.stop()
+    wait_until(lambda: ask(port, "/readyz").status == 503)
+    assert ask(port, "/livez").status == 200
+    assert {each["state"] for each in workers()} == {"waiting"}
+    managed_broker.start()
+    wait_until(lambda: ask(port, "/readyz").body == b"2 of 2 workers take requests\n")
+    pool.terminate()
+    pool.wait_for("SIGTERM: stopping")
+    assert ask(port, "/readyz").status == 503
+    assert ask(port, "/livez").status == 200
+    release.touch()
+    assert pool.wait() == Exit.DONE
+    del result
+
+
+def test_an_address_that_is_taken_or_none_is_told(
+    amphora_anywhere: Amphora, closed_port: int
+) -> None:
+    outcome = amphora_anywhere("serve", "x", "--http", f"127.0.0.1:{closed_port}")
+    assert outcome.code == Exit.FAILED
+    assert f"cannot listen on 127.0.0.1:{closed_port}: " in outcome.err
+    for odd in ("9100", "localhost", "::1:9100", "127.0.0.1:99999", "a b:1"):
+        outcome = amphora_anywhere("serve", "x", "--http", odd)
+        assert outcome.code == Exit.USAGE
+        assert "is no address such as" in outcome.err
+    outcome = amphora_anywhere("serve", "x", "--http", "[::1]:9100", "--show-config")
+    assert "[::1]:9100" in outcome.out
+
+
+def test_workers_that_report_much_are_heard() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        heard, voice = Heard(ours), Voice(theirs.fileno())
+        report = b"x" * 2_000_000
+        assert voice.say(REPORT + report)
+        # It was not taken at once; nothing else comes in between.
+        assert not voice.say(b"beats loaded")
+        wait_until(lambda: heard.listen() or voice.say(b"beats ready"))
+        heard.listen()
+        wait_until(lambda: heard.listen() or heard.ready)
+        assert heard.report == report
+        assert not heard.loaded
+        theirs.close()
+        assert not voice.say(b"beats")
