@@ -15,6 +15,7 @@ __all__ = [
     "AccessRefused",
     "AmphoraError",
     "AuthenticationError",
+    "Busy",
     "Cancelled",
     "ChannelClosed",
     "ConnectionLost",
@@ -310,6 +311,25 @@ class Rejected(AmphoraError):
     """
 
     executed = False
+
+
+class Busy(AmphoraError):
+    """The server has more to do than it can, and has not begun the call: try again later.
+
+    Args:
+        retry_after: as the attribute.
+
+    Attributes:
+        retry_after: seconds to wait before the call is made again; None if the server did not say.
+    """
+
+    executed: bool | None = False
+
+    def __init__(
+        self, *args: object, retry_after: float | None = None, executed: bool | None = None
+    ) -> None:
+        super().__init__(*args, executed=executed)
+        self.retry_after = retry_after
 
 
 class Overloaded(AmphoraError):

@@ -23,6 +23,7 @@ EXAMPLES: list[Exception] = [
     errors.NoResult("no result within 60 s", executed=None),
     errors.ConnectionLost("the broker hung up", executed=False),
     errors.IgnoreRequest("not mine"),
+    errors.Busy("text", retry_after=2.0),
     *(
         cls("text")
         for cls in (

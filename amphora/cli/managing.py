@@ -114,9 +114,10 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
     """Show what the workers have done: calls, errors, durations.
 
     "expected" counts exceptions that their function declares, "errors" the others.  "cancelled" and
-    "expired" count requests whose caller had gone away, or whose time was over.  "between" is the
-    mean of the last ten times between two requests.  Durations of a function are those of its
-    latest 1000 calls.  Waits are the time that requests spent in the queue: of how
+    "expired" count requests whose caller had gone away, or whose time was over; "shed" counts those
+    that were turned away because there was too much to do.  "between" is the mean of the last ten
+    times between two requests.  Durations of a function are those of its latest 1000 calls.  Waits
+    are the time that requests spent in the queue: of how
     many it is known, of how many it is not, and the latest 1000 that are known.  --json prints
     {"worker": ..., "result": {...}} with everything, durations in seconds.
     """
@@ -125,7 +126,7 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
         show_table(
             (
                 *("worker", "host", ">pid", ">up", ">in progress", ">calls", ">errors"),
-                *(">expected", ">cancelled", ">expired", ">between"),
+                *(">expected", ">cancelled", ">expired", ">shed", ">between"),
             ),
             [worker_row(reply.value) for reply in replies.good],
         )
@@ -172,6 +173,7 @@ def worker_row(value: dict[str, Any]) -> tuple[object, ...]:
         value.get("expected", "-"),
         value.get("cancelled", "-"),
         value.get("expired", "-"),
+        value.get("shed", "-"),
         seconds(sum(waits) / len(waits) if waits else None),
     )
 

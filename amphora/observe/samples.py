@@ -69,6 +69,7 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
             # None of older workers, which do not tell.
             "cancelled": stats.get("cancelled"),
             "expired": stats.get("expired"),
+            "shed": stats.get("shed"),
             "redelivered": stats.get("redelivered"),
             "pending": stats.get("pending"),
             "queue_wait": _wait(stats.get("queue_wait"), waited),

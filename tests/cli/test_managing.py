@@ -65,7 +65,7 @@ def test_stats_show_workers_and_functions(
     assert (name, function, calls, errors) == (server.worker_id, "add", "4", "1")
     told = amphora("stats", namespace, "--timeout", 30, "--json").json["result"]
     assert (told["processed"], told["exceptions"]) == (3, 1)
-    assert (told["cancelled"], told["expired"]) == (0, 0)
+    assert (told["cancelled"], told["expired"], told["shed"]) == (0, 0, 0)
     assert told["queue_wait"]["p50"] == 0.0
     assert told["functions"]["add"]["count"] == 4
 
@@ -83,7 +83,7 @@ def test_older_workers_do_not_tell_what_was_cancelled() -> None:
     numbers = {"processed": 2, "exceptions": 1, "uptime": 5.0, "wait_times": []}
     about = {"wid": "math-1", "host": "web1", "pid": 7, "in_flight": 0, "concurrency": 100}
     row = worker_row({**about, **numbers})
-    assert row == ("math-1", "web1", 7, "5 s", "0/100", 3, 1, "-", "-", "-", "-")
+    assert row == ("math-1", "web1", 7, "5 s", "0/100", 3, 1, "-", "-", "-", "-", "-")
 
 
 def test_describe_shows_the_same_offers_once(

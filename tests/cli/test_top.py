@@ -43,11 +43,13 @@ def stats(uptime: float, errors: int = 0, **counts: int) -> dict[str, Any]:
 
 def test_the_time_in_the_queue_is_shown_where_workers_tell_it() -> None:
     wait = {"known": 7, "unknown": 3, "p50": 0.1, "p95": 0.25, "p99": 0.3}
-    new = {**stats(1, add=1), "cancelled": 2, "expired": 1, "queue_wait": wait}
+    new = {**stats(1, add=1), "cancelled": 2, "expired": 1, "shed": 3}
+    new["queue_wait"] = wait
     shown = frame("math", Sample(), Sample({"new": new, "old": stats(1, add=1)}))
     told, untold = shown["workers"]
-    assert (told["queue_wait"], told["cancelled"], told["expired"]) == (wait, 2, 1)
-    assert (untold["queue_wait"], untold["cancelled"], untold["expired"]) == (None, None, None)
+    names = ("queue_wait", "cancelled", "expired", "shed")
+    assert [told[name] for name in names] == [wait, 2, 1, 3]
+    assert [untold[name] for name in names] == [None] * 4
     by_worker = next(part for part in render(shown) if isinstance(part, Table))
     column = by_worker.columns.index(">waited")
     assert [row[column] for row in by_worker.rows] == ["250 ms", "-"]

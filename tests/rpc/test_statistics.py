@@ -123,7 +123,7 @@ def test_the_summary_is_of_plain_values_that_can_be_sent(monkeypatch: pytest.Mon
     statistics.processed, statistics.exceptions, statistics.ignored = 3, 2, 1
     statistics.arrived(100.0)
     statistics.arrived(100.00000049)
-    statistics.cancelled, statistics.expired = 5, 6
+    statistics.cancelled, statistics.expired, statistics.shed = 5, 6, 7
     statistics.waits.arrived("client", 0, 1_000_000, None, at_once=True)
     statistics.waits.arrived("client", 1_000_000, 2_250_000, None, at_once=False)
     statistics.waits.arrived("other", 0, 1_000_000, None, at_once=False)
@@ -137,6 +137,7 @@ def test_the_summary_is_of_plain_values_that_can_be_sent(monkeypatch: pytest.Mon
         "ignored": 1,
         "cancelled": 5,
         "expired": 6,
+        "shed": 7,
         "redelivered": 0,
         "queue_wait": {
             "known": 2,

@@ -21,6 +21,7 @@ from msgspec import UNSET
 
 from amphora.errors import (
     AmphoraError,
+    Busy,
     Cancelled,
     ConnectionLost,
     NoResult,
@@ -42,7 +43,7 @@ from amphora.rpc.client.stream import PendingStream
 from amphora.rpc.client.streams import UNWANTED_FOR, Streams
 from amphora.rpc.client.timeouts import Timeouts
 from amphora.rpc.client.waking import Waker
-from amphora.rpc.contract import batches, legacy
+from amphora.rpc.contract import batches, headers, legacy
 from amphora.rpc.contract.bodies import IGNORED, STARTED, ErrorBody, Response, exception_of
 from amphora.rpc.contract.serializers import serializer_of
 from amphora.rpc.contract.streams import ITEM
@@ -273,6 +274,9 @@ class Calls:
         if properties.message_type in (STARTED, ITEM):
             self._take_note(delivery, pending, worker)
             return
+        if properties.headers and properties.headers.get(headers.TELL) == headers.CLOCK:
+            # Answers are routed by the client's id.
+            self.control.clock(delivery.routing_key, worker)
         if pending is None:
             # Too late, a duplicate, or forged.
             self.unexpected += 1
@@ -378,11 +382,19 @@ class Calls:
         """Return the value in a response, or the error that it tells of."""
         if isinstance(response, Response):
             if isinstance(response.exception, ErrorBody):
-                return None, exception_of(response.exception)
+                return None, self._told(response.exception, pending)
             if response.result is not UNSET:
                 return response.result, None
             response = ValueError("it has neither a result nor an exception")
         return None, WrongResult(f"the answer of {self._name(pending)} cannot be read: {response}")
+
+    def _told(self, body: ErrorBody, pending: Pending) -> AmphoraError:
+        """Return the error that the server of a call tells of."""
+        error = exception_of(body)
+        if isinstance(error, Busy) and pending.outgoing.attempts > 1:
+            # The request may have come twice, and a server may begin the other one.
+            error.executed = None
+        return error
 
     def _request_failed(self, outgoing: Outgoing) -> None:
         error = outgoing.error

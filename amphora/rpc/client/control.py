@@ -1,5 +1,7 @@
 """Telling workers what has become of requests: that they are cancelled, or how far streams may go.
 
+And what time it is here, if a worker asks: then it knows how long requests have waited.
+
 What is to be said is collected for the rest of a turn of the event loop, and sent on a channel of
 its own, once, without a confirm: it is of use at once or not at all.  Where no server has declared
 the exchange, or the login may not publish there, the broker closes that channel; then nothing is
@@ -15,11 +17,12 @@ import gevent
 
 from amphora.errors import AmphoraError
 from amphora.net.log import Log
-from amphora.rpc.contract import control, naming
+from amphora.rpc.contract import control, headers, naming
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
 from amphora.transport.link import Restorable
 from amphora.transport.session import Session
+from amphora.wire.fields import Table
 from amphora.wire.properties import TRANSIENT, Properties, encode_properties
 
 log = Log("amphora.rpc")
@@ -44,6 +47,8 @@ class Control(Restorable):
         self._waiting: dict[tuple[str, str], list[control.Unwanted]] = {}
         # The same for the latest credit of streams, by request and run.
         self._credits: dict[tuple[str, str], dict[tuple[str, str], control.Credit]] = {}
+        # By the client's id and the worker's: which workers want to know the time.
+        self._clocks: set[tuple[str, str]] = set()
         self._count = 0
         self._callback: Any = None
 
@@ -78,6 +83,13 @@ class Control(Restorable):
             return
         of_worker = self._credits.setdefault((client_id, worker), {})
         of_worker[credit.request_id, credit.run_id] = credit
+        self._flush_soon()
+
+    def clock(self, client_id: str, worker: str) -> None:
+        """Tell a worker what time it is by this client's clock.  Never switches greenlets."""
+        if self._refused or len(self._clocks) >= MOST_WAITING:
+            return
+        self._clocks.add((client_id, worker))
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -138,6 +150,7 @@ class Control(Restorable):
     def _forget_waiting(self) -> None:
         self._waiting.clear()
         self._credits.clear()
+        self._clocks.clear()
         self._count = 0
 
     def _flush(self) -> None:
@@ -146,6 +159,10 @@ class Control(Restorable):
             return
         waiting, self._waiting, self._count = self._waiting, {}, 0
         credits, self._credits = self._credits, {}
+        clocks, self._clocks = self._clocks, set()
+        for client_id, worker in clocks:
+            properties = _properties(control.CLOCK, client_id, {headers.SENT: headers.now()})
+            channel.publish_encoded(self._exchange, worker, properties, b"", False, None)
         for (client_id, worker), cancels in waiting.items():
             properties = _properties(control.CANCEL, client_id)
             for start in range(0, len(cancels), control.MOST):
@@ -159,8 +176,8 @@ class Control(Restorable):
                 channel.publish_encoded(self._exchange, worker, properties, body, False, None)
 
 
-def _properties(kind: str, client_id: str) -> bytes:
-    """Return the encoded properties of a message of some kind."""
+def _properties(kind: str, client_id: str, table: Table | None = None) -> bytes:
+    """Return the encoded properties of a message of some kind, with these headers."""
     return encode_properties(
         Properties(
             content_type=control.CONTENT_TYPE,
@@ -168,5 +185,6 @@ def _properties(kind: str, client_id: str) -> bytes:
             reply_to=client_id,
             expiration=str(int(control.EXPIRES * 1000)),
             message_type=kind,
+            headers=table,
         )
     )

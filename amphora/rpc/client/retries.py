@@ -8,6 +8,7 @@ from typing import Any
 from amphora.errors import (
     AmphoraError,
     AuthenticationError,
+    Busy,
     Cancelled,
     ChannelClosed,
     Denied,
@@ -76,10 +77,13 @@ class Retries:
         """Return the seconds to wait before the next attempt, None if there is none.
 
         The pauses have full jitter, so that the calls which fail together are not repeated
-        together.
+        together.  A server that is busy says for how long it is to be left alone; that long, and up
+        to as long again.
         """
         if not self._left or not may_pass(error):
             return None
         self._left -= 1
         self._longest = doubled(self._longest, FIRST_PAUSE, LONGEST_PAUSE)
+        if isinstance(error, Busy) and error.retry_after is not None:
+            return error.retry_after * random.uniform(1, 2)  # noqa: S311 (no secret)
         return random.uniform(0, self._longest)  # noqa: S311 (no secret)

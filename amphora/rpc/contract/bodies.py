@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from amphora.errors import (
     MAX_TEXT,
     AmphoraError,
+    Busy,
     Cancelled,
     Denied,
     PoisonRequest,
@@ -63,6 +65,10 @@ class ErrorBody(msgspec.Struct):
     text: str | UnsetType = UNSET
     # For an amphora error, if it differs from the default of its class.
     executed: bool | UnsetType | None = UNSET
+    # Its class, if older peers do not know it; `type` is then the nearest that they know.
+    kind: str | UnsetType = UNSET
+    # Seconds, of a server that is busy.
+    retry_after: float | UnsetType | None = UNSET
 
 
 class Response(msgspec.Struct, omit_defaults=True):
@@ -79,19 +85,28 @@ _NAMES: dict[type[AmphoraError], str] = {
     cls: f"amphora.{cls.__name__}"
     for cls in (Cancelled, Denied, PoisonRequest, ServerLost, StreamLost, WrongRequest, WrongResult)
 }
+# Those that came later, each with the nearest that every amphora knows.
+_LATER: dict[type[AmphoraError], type[AmphoraError]] = {Busy: ServerLost}
 _CLASSES = {name: cls for cls, name in _NAMES.items()}
+_KINDS = {f"amphora.{cls.__name__}": cls for cls in _LATER}
 
 
 def travels(error: AmphoraError) -> bool:
     """Return whether the caller gets an amphora error as the same class."""
-    return type(error) in _NAMES
+    return type(error) in _NAMES or type(error) in _LATER
 
 
 def error_body(error: AmphoraError) -> ErrorBody:
     """Return the body of an error response for an amphora error that travels."""
-    body = ErrorBody(_NAMES[type(error)], list(error.args))
-    if error.executed is not type(error).executed:
+    cls = type(error)
+    known = _LATER.get(cls, cls)
+    body = ErrorBody(_NAMES[known], list(error.args))
+    if known is not cls:
+        body.kind = f"amphora.{cls.__name__}"
+    if error.executed is not cls.executed or cls.executed is not known.executed:
         body.executed = error.executed
+    if isinstance(error, Busy):
+        body.retry_after = error.retry_after
     return body
 
 
@@ -122,7 +137,7 @@ def bare_body(error: BaseException) -> ErrorBody:
 
 def short_body(body: ErrorBody) -> ErrorBody:
     """Return the shortest form of an error response, for a small limit on messages."""
-    return ErrorBody(body.type, [printable(body.text or shown(body.args))])
+    return _like(body, ErrorBody(body.type, [printable(body.text or shown(body.args))]))
 
 
 def _show(args: tuple[Any, ...], text: str) -> bool:
@@ -148,12 +163,21 @@ def _travels(args: Sequence[Any], depth: int = 3) -> bool:
 
 def plain_body(body: ErrorBody) -> ErrorBody:
     """Return an error response with texts only, for one that cannot be sent unchanged."""
-    return ErrorBody(
-        _text(body.type),
-        [_text(arg) for arg in body.args[:20]],
-        _text(body.traceback),
-        _text(body.text) if body.text else UNSET,
+    return _like(
+        body,
+        ErrorBody(
+            _text(body.type),
+            [_text(arg) for arg in body.args[:20]],
+            _text(body.traceback),
+            _text(body.text) if body.text else UNSET,
+        ),
     )
+
+
+def _like(body: ErrorBody, other: ErrorBody) -> ErrorBody:
+    """Return another form of an error response, which says the same of the call."""
+    other.executed, other.kind, other.retry_after = body.executed, body.kind, body.retry_after
+    return other
 
 
 def _text(value: Any) -> str:
@@ -168,10 +192,19 @@ def _text(value: Any) -> str:
 
 def exception_of(body: ErrorBody) -> AmphoraError:
     """Return the exception that the caller of a failed request gets."""
-    cls = _CLASSES.get(body.type)
+    cls = _KINDS.get(body.kind or "") or _CLASSES.get(body.type)
     if cls is not None:
         error = cls(*body.args)
         if body.executed is not UNSET:
             error.executed = body.executed
+        if isinstance(error, Busy):
+            error.retry_after = _seconds(body.retry_after)
         return error
     return RemoteException(printable(body.type), body.args, body.traceback, body.text or "")
+
+
+def _seconds(value: float | UnsetType | None) -> float | None:
+    """Return a number of seconds that a peer sent, None if it is none."""
+    if value is UNSET or value is None or not isfinite(value) or value < 0:
+        return None
+    return value

@@ -10,6 +10,8 @@ import msgspec
 # The types of these messages.  Their `reply_to` is the client's id, as in the requests.
 CANCEL = "cancel"
 CREDIT = "credit"
+# The client's clock: it is in the headers, as in requests, and there is no body.
+CLOCK = "clock"
 CONTENT_TYPE = "application/json"
 # Seconds after which the broker drops such a message.
 EXPIRES = 30.0

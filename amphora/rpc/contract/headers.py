@@ -23,6 +23,9 @@ AGAIN = "x-amphora-again"
 # What names the work that is asked for: requests for the same work have the same.
 KEY = "x-amphora-key"
 
+# In an answer: what the client is asked to tell its worker.  That is its clock, today.
+TELL = "x-amphora-tell"
+CLOCK = "clock"
 # Tells the runs of a request apart, in what a worker says of it.
 RUN = "x-amphora-run"
 
@@ -39,6 +42,11 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 # Returns this machine's time since some moment in the past, in nanoseconds.
 clock = partial(time.clock_gettime_ns, _CLOCK)
+
+
+def now() -> int:
+    """Return the same in microseconds, as it is sent."""
+    return clock() // 1000
 
 
 def check_headers(headers: Mapping[str, Any], frame_max: int) -> Table:

@@ -59,6 +59,7 @@ class Numbers(TypedDict):
     cancelled: NotRequired[int]
     expired: NotRequired[int]
     redelivered: NotRequired[int]
+    shed: NotRequired[int]
     queue_wait: NotRequired[WaitNumbers]
     wait_times: list[float]
     uptime: float

@@ -10,9 +10,10 @@ from time import monotonic
 
 from amphora.errors import AccessRefused, printable
 from amphora.net.log import Log
-from amphora.rpc.contract import naming
+from amphora.rpc.contract import headers, naming
 from amphora.rpc.contract.control import (
     CANCEL,
+    CLOCK,
     CREDIT,
     Credit,
     Unwanted,
@@ -41,6 +42,7 @@ class Control:
     Args:
         cancel: called with a client's id and what it has cancelled; must not block.
         credit: called with a client's id and the credit of one of its streams; must not block.
+        clock: called with a client's id and its clock, in microseconds; must not block.
 
     Attributes:
         queue: the queue.
@@ -54,11 +56,13 @@ class Control:
         worker_id: str,
         cancel: Callable[[str, Unwanted], None],
         credit: Callable[[str, Credit], None],
+        clock: Callable[[str, int], None],
     ) -> None:
         self._link = session.consuming
         self._worker_id = worker_id
         self._cancel = cancel
         self._credit = credit
+        self._clock = clock
         self.queue = CheapQueue(
             naming.control_queue(namespace, worker_id),
             Exchange(naming.control_exchange(namespace)),
@@ -95,6 +99,10 @@ class Control:
             elif kind == CREDIT:
                 for credit in decode_credits(delivery.body):
                     self._credit(client, credit)
+            elif kind == CLOCK:
+                sent = (properties.headers or {}).get(headers.SENT)
+                if type(sent) is int:
+                    self._clock(client, sent)
             # All others are of a later amphora.
         except ValueError as error:
             log.throttled(

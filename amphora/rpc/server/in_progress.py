@@ -59,6 +59,7 @@ class RequestInProgress:
         arrived: when it came, on the monotonic clock.
         room_since: since when the broker could have sent it; see `Arrivals`.
         call: what its handler may know of it.
+        queued: seconds for which it has waited in the queue at least.
         outlet: where the items of a stream go.
         redelivered: True if its first delivery here was marked as redelivered.
         answered: True when the response is on its way; its confirm then acknowledges the request.
@@ -75,6 +76,7 @@ class RequestInProgress:
         "delivery",
         "outlet",
         "properties",
+        "queued",
         "redelivered",
         "revoked",
         "room_since",
@@ -89,6 +91,7 @@ class RequestInProgress:
         self.revoked = False
         self.arrived = monotonic()
         self.call: CallContext | None = None
+        self.queued = 0.0
         self.outlet: Streamed | None = None
         self._arrivals = arrivals
         self.room_since = arrivals.room_since

@@ -40,6 +40,7 @@ from amphora.rpc.contract.checks import seconds_of
 from amphora.rpc.contract.control import Unwanted
 from amphora.rpc.server import control
 from amphora.rpc.server.attempts import Attempts
+from amphora.rpc.server.busy import BusyAnswers
 from amphora.rpc.server.executor import UNWANTED, Answer, Executor
 from amphora.rpc.server.in_progress import InProgress, RequestInProgress
 from amphora.rpc.server.intake import Ignore
@@ -83,6 +84,7 @@ class RequestHandling:
         outlets: the streams.
         concurrency: how many requests the broker sends before one is settled.
         observers: told what has become of each request.
+        max_wait: seconds for which a request may have waited that is begun, None for any time.
 
     Attributes:
         waits: knows how long requests waited in the queue.
@@ -102,6 +104,7 @@ class RequestHandling:
         outlets: Outlets,
         concurrency: int,
         observers: Sequence[Observer],
+        max_wait: float | None,
     ) -> None:
         self._namespace = namespace
         self._worker_id = worker_id
@@ -123,6 +126,9 @@ class RequestHandling:
         # Whether there is room for more, and an operator wants no more; and what follows from both.
         self._has_room = self._takes_more = True
         self._paused = False
+        self._busy = BusyAnswers(
+            namespace, executor, responder, underway, statistics, concurrency, max_wait
+        )
         self._leaving: set[gevent.Greenlet[..., None]] = set()
         self._given_up = False
 
@@ -143,6 +149,7 @@ class RequestHandling:
     def close(self) -> None:
         """End the greenlets that are left."""
         gevent.killall(list(self._leaving), block=False)
+        self._busy.close()
 
     def adopt(self, delivery: Delivery) -> bool:
         """Give a delivery to the request in progress that it repeats; False if there is none."""
@@ -156,7 +163,10 @@ class RequestHandling:
         request = self._in_progress.add(delivery)
         if request is not None:
             self._begin(request, request.room_since)
-            self._pool.submit(request)
+            # Observers are told in the request's greenlet.
+            at_once = self._busy.sheds and not self._observers
+            if not at_once or self._busy.shed(request) is None:
+                self._pool.submit(request)
 
     def _take_more(self, more: bool) -> None:
         self._has_room = more
@@ -222,15 +232,19 @@ class RequestHandling:
             wait = self.waits.arrived(
                 properties.reply_to or "",
                 sent,
-                headers.clock() // 1000,
+                headers.now(),
                 limit,
-                at_once=not redelivered and arrived - room_since > ROOM_FOR,
+                at_once=not self._busy.sheds
+                and not redelivered
+                and arrived - room_since > ROOM_FOR,
             )
         ends_at = None if limit is None else arrived + limit - (wait or 0.0)
         request.call = CallContext(
             properties, self._namespace, self._worker_id, redelivered, wait, ends_at
         )
         request.call.observers = self._observers
+        if self._busy.sheds:
+            self._busy.arrived(request, wait)
         if properties.message_type == streams.STREAM or (
             taken is not None and taken != BATCH and headers.takes(properties.headers, STARTED)
         ):
@@ -343,6 +357,11 @@ class RequestHandling:
         ) and self._is_useless(request, call):
             self._respond(request, UNWANTED)
             return
+        if self._busy.sheds and not inline:
+            busy = self._busy.shed(request, begins=True)
+            if busy is not None:
+                self._not_begun(request, call, type(busy).__name__, busy)
+                return
         outlet = note = None
         if properties.message_type == streams.STREAM:
             try:
@@ -461,7 +480,8 @@ class RequestHandling:
                 self._outlets.discard(outlet)
             return
         if outlet is None or not outlet.opened:
-            self._responder.respond(request, answer.body, answer.content_type)
+            question = self._busy.question(request) if self._busy.sheds else None
+            self._responder.respond(request, answer.body, answer.content_type, headers=question)
             return
         # The last items before the end, as far as that is in our hands.
         self._outlets.send_now()

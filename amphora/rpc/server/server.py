@@ -61,10 +61,12 @@ class AmqpRpcServer(Offering):
         cancellable: raise `amphora.Cancel` in a handler whose caller has gone away, or whose time
             is over, unless its function says otherwise.
         access_log: write a line for each request, with the logger `amphora.access`.
+        max_wait: seconds for which a call may have waited in the queue when its turn comes.  The
+            callers of older ones get Busy at once.
         connection: the other settings of `Session`, such as `amqp_host`.
 
     Raises:
-        TypeError: there is no such setting.
+        TypeError: there is no such setting, or a fanout server cannot have it.
         ValueError: a setting cannot be understood.
 
     """
@@ -88,6 +90,7 @@ class AmqpRpcServer(Offering):
         queue_type: QueueType = "classic",
         cancellable: bool = False,
         access_log: bool = False,
+        max_wait: float | None = None,
         **connection: Unpack[ConnectionSettings],
     ) -> None:
         legacy.check_server(type(self), connection)
@@ -96,6 +99,10 @@ class AmqpRpcServer(Offering):
             concurrency = overrides.concurrency
         self.concurrency = check_count("concurrency", concurrency, 65535)
         queue_arguments = naming.queue_arguments(queue_type)
+        if max_wait is not None:
+            max_wait = check_timeout(max_wait)
+            if self._intake is not SharedQueue:
+                raise TypeError(f"{type(self).__name__} gets every request, and turns none away")
         self.tracebacks = tracebacks
         self.threads = Threads(threads)
         self.functions = Functions(namespace, self.threads)
@@ -114,6 +121,7 @@ class AmqpRpcServer(Offering):
             dead_letter=dead_letter,
             queue_arguments=queue_arguments,
             cancellable=cancellable,
+            max_wait=max_wait,
         )
         if access_log or overrides.access_log:
             self.on_done(access.write)

@@ -43,6 +43,7 @@ class Settings:
     dead_letter: bool
     queue_arguments: dict[str, Any]
     cancellable: bool
+    max_wait: float | None
     commands: list[tuple[Handler, str | None]] = field(default_factory=list)
     middleware: list[Middleware[CallContext]] = field(default_factory=list)
     on_done: list[Observer] = field(default_factory=list)

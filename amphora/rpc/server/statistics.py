@@ -60,6 +60,7 @@ class Statistics:
         cancelled: how many were not begun, or ended, because their caller had gone away.
         expired: how many were not begun because their time was over.
         redelivered: how many came that had been delivered before.
+        shed: how many were turned away because there was too much to do.
         wait_times: seconds between the latest requests.
         waits: what is known of the time that requests waited in the queue.
         functions: the numbers of each function's calls, by its name.
@@ -74,6 +75,7 @@ class Statistics:
         self.cancelled = 0
         self.expired = 0
         self.redelivered = 0
+        self.shed = 0
         self.wait_times: deque[float] = deque(maxlen=WAIT_TIMES_KEPT)
         self.waits = Waits()
         self.functions: dict[str, FunctionStatistics] = {}
@@ -115,6 +117,7 @@ class Statistics:
             "cancelled": self.cancelled,
             "expired": self.expired,
             "redelivered": self.redelivered,
+            "shed": self.shed,
             "wait_times": [round(seconds, 6) for seconds in self.wait_times],
             "queue_wait": {
                 "known": waits.known,

@@ -5,6 +5,10 @@ is learnt only from requests that cannot have waited: those that came while this
 more, since the broker sends at once what it has.  A request that did wait can at most show that the
 difference was taken for too large.  So a wait is never taken for longer than it was, whatever the
 clocks say and however long the server is busy; where nothing is known, it is unknown.
+
+A server that does not begin what has waited for too long has to know more.  It has room now and
+then although requests wait, and it may start into a backlog.  So it asks clients for their clocks,
+which they tell by a way on which nothing waits, and learns from that alone.
 """
 
 from __future__ import annotations
@@ -17,6 +21,10 @@ from amphora.rpc.server.durations import Durations
 # waited, are known.
 MOST_CLIENTS = 10_000
 LONGEST = 3600.0
+# A client is asked for its clock once in so many seconds at most; and again after so many more,
+# since its answer may have been read late.
+ASK_AGAIN = 5.0
+ASK_ANYWAY = 600.0
 # Two clocks drift apart by less than this share of the time.
 DRIFT = 500e-6
 
@@ -45,6 +53,8 @@ class Waits:
         self.unknown = 0
         self.waits = Durations()
         self._offsets: dict[str, _Offset] = {}
+        # When clients were asked for their clocks, those first that were asked longest ago.
+        self._asked: dict[str, int] = {}
 
     def __len__(self) -> int:
         """Of how many clients something is known."""
@@ -88,6 +98,33 @@ class Waits:
         self.waits.add(wait)
         offset.microseconds = min(ahead, offset.microseconds)
         return wait
+
+    def told(self, client: str, sent: int, now: int) -> None:
+        """Take the clock of a client, by a message that cannot have waited.
+
+        Args:
+            sent: when it was sent, by the client's clock, in microseconds.
+            now: the present, by this machine's clock, in microseconds.
+        """
+        self._offsets.pop(client, None)
+        self._learn(client, _Offset(now - sent, now))
+
+    def asks(self, client: str, now: int, *, doubtful: bool) -> bool:
+        """Return whether to ask a client for its clock, with an answer that is sent now.
+
+        Args:
+            now: as for `told`.
+            doubtful: the wait of its request is unknown, or so long that it matters.
+        """
+        asked = self._asked.get(client)
+        pause = ASK_AGAIN if doubtful else ASK_ANYWAY
+        if asked is not None and now - asked < pause * _SECOND:
+            return False
+        self._asked.pop(client, None)
+        self._asked[client] = now
+        if len(self._asked) > MOST_CLIENTS:
+            del self._asked[next(iter(self._asked))]
+        return True
 
     def _learn(self, client: str, offset: _Offset) -> None:
         if len(self._offsets) >= MOST_CLIENTS:

@@ -14,7 +14,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, ConnectionLost
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log, tell
-from amphora.rpc.contract import naming
+from amphora.rpc.contract import headers, naming
 from amphora.rpc.keyed.attaching import RequestQueues
 from amphora.rpc.server.attempts import Attempts
 from amphora.rpc.server.control import Control
@@ -113,9 +113,15 @@ class Worker:
             self.outlets,
             settings.concurrency,
             settings.on_done,
+            settings.max_wait,
         )
         self.control = Control(
-            session, namespace, self.worker_id, self.requests.cancel, self.outlets.credit
+            session,
+            namespace,
+            self.worker_id,
+            self.requests.cancel,
+            self.outlets.credit,
+            lambda client, sent: self.statistics.waits.told(client, sent, headers.now()),
         )
         self.responder.control_queue = lambda: self.control.address
         self.queues = RequestQueues(
