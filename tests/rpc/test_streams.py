@@ -25,6 +25,7 @@ from amphora.rpc.contract.control import Credit, Unwanted, encode_cancels, encod
 from amphora.rpc.contract.serializers import JSON, MSGPACK, Serializer
 from amphora.rpc.contract.streams import WINDOW, WINDOW_BYTES, join_items, split_items
 from amphora.rpc.server import pool
+from amphora.rpc.server.attempts import Attempts
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient, RawServer
@@ -760,6 +761,44 @@ def test_a_request_that_comes_twice_has_two_runs_of_which_one_can_be_ended(
         client.request("count", 0, **asked)
         assert client.receive().properties.message_type == "started"
     wait_until(lambda: open_streams(server) == 0)
+
+
+def test_a_second_run_that_is_ended_at_once_leaves_no_mark_of_an_attempt(
+    make_server: MakeServer,
+    broker: Broker,
+    namespace: str,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered, go, removed = Event(), Event(), []
+    remove = Attempts._remove
+
+    def slow(self: Attempts, queue: str) -> None:
+        entered.set()
+        go.wait()
+        remove(self, queue)
+        removed.append(queue)
+
+    monkeypatch.setattr(Attempts, "_remove", slow)
+    server = make_server(source.count, serve=False)
+    with RawClient(broker, namespace) as client:
+        asked = client.request("count", 5, message_type="stream")
+        came: list[Any] = []
+        with broker.channel() as channel:
+            # Its channel ends, and the request goes back.
+            channel.consume(client.requests, came.append, "first", no_ack=False)
+            wait_until(lambda: came)
+        server.serve()
+        entered.wait()
+        properties = Properties(message_type="cancel", reply_to=client.client_id)
+        body = encode_cancels([Unwanted(asked, 60.0)])
+        client.channel.publish(f"rpc_{namespace}_control", server.worker_id, properties, body)
+        wait_until(lambda: next(iter(server._worker.outlets._open.values()))._call.cancelled)
+        gevent.sleep(0)
+        go.set()
+        wait_until(lambda: open_streams(server) == 0 and server.running == 0)
+        assert len(removed) == 1
+        assert source.ended == []
 
 
 def test_a_stream_that_ignores_its_request_says_so_and_is_over(

@@ -141,7 +141,9 @@ class Outlet:
         self.opened = True
         note.event.wait(START_TIMEOUT)
         self._request.ack_now()
-        self.on_opened()
+        # Not to be left half done by a client that has gone away.
+        with self._call.to_cancel().shielded():
+            self.on_opened()
 
     def _add(self, item: Any) -> None:
         try:
