@@ -178,10 +178,10 @@ class Rig:
         Args:
             rate: calls a second, 0 for as many as can be.
             callers: how many greenlets make them.
-            pause: seconds that the handler takes.
+            pause: seconds that the handler takes, or a stream between two items.
             body: the size of the request, in bytes.
-            size: the size of the answer, in bytes.
-            kind: "call" or "cast".
+            size: the size of the answer, in bytes; of a stream, the number of its items.
+            kind: "call", "cast" or "stream".
             linger: keep the client open when all calls are made, until `settle`.
             expires: seconds that the response queue is kept without its client.
             liveness: the option of the calls; a second where `work` runs at most once.
@@ -267,13 +267,18 @@ class Rig:
         self._clients_here.append(client)
         return client
 
+    def begin_here(self) -> str:
+        """Note that a call begins in this process, and return its id."""
+        self._calls_here += 1
+        call_id = f"here-{self._calls_here}"
+        self.ledger.begun[call_id] = monotonic()
+        return call_id
+
     def one_here(
         self, client: AmqpRpcClient, *args: Any, function: str = "work", **options: Any
     ) -> Ended:
         """Make a call in this greenlet, note it in the ledger, and return how it ended."""
-        self._calls_here += 1
-        call_id = f"here-{self._calls_here}"
-        self.ledger.begun[call_id] = monotonic()
+        call_id = self.begin_here()
         call = getattr(client.call(**options), function)
         try:
             with gevent.Timeout(self.ledger.timeout + HUNG_AFTER) as limit:
@@ -449,7 +454,9 @@ class Rig:
         for queue, (messages, consumers) in self.queues().items():
             # A client whose node went leaves the queue that it had there, which expires.
             expires = isinstance(self.broker, Cluster) and queue.endswith("_response")
-            if messages and not expires:
+            # What a killed worker was told expires in half a minute.
+            forgotten = queue.endswith("_control") and not consumers
+            if messages and not expires and not forgotten:
                 found.append(f"{messages} messages in {queue}")
             if consumers:
                 found.append(f"{consumers} consumers of {queue}")

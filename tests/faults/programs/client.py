@@ -63,6 +63,10 @@ def call(call_id: str) -> tuple[str, object, str]:
     if kind == "cast":
         client.cast(wait_publish=True).work(*args)
         return "ok", None, ""
+    if kind == "stream":
+        stream = client.stream.items(call_id, settings["size"], settings["pause"])
+        in_order = list(stream) == list(range(settings["size"]))
+        return ("ok" if in_order and stream.result == answer_to(call_id) else "wrong"), None, ""
     value = calls.work(*args)
     return ("ok" if value[0] == answer_to(call_id) else "wrong"), None, ""
 

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import gevent
@@ -71,6 +72,29 @@ def held(call_id: str, path: str) -> list[str]:
     while not Path(path).exists():
         gevent.sleep(0.01)
     return [answer_to(call_id), ""]
+
+
+def items(
+    call_id: str, most: int, pause: float = 0, path: str | None = None
+) -> Generator[int, None, str]:
+    """Yield 0, 1 and so on, once there is the file that `path` may name; tell of the end."""
+    note(call_id)
+    made, how = 0, "closed"
+    try:
+        while path is not None and not Path(path).exists():
+            gevent.sleep(0.01)
+        for number in range(amphora.current().after, most):
+            gevent.sleep(pause)
+            made = number + 1
+            yield number
+        how = "done"
+        return answer_to(call_id)
+    finally:
+        print(f"ended {call_id} {how} {made} {time.monotonic()}", flush=True)
+
+
+server.add_function(items)
+server.add_function(items, name="resumable_items", resumable=True)
 
 
 def tell_ready() -> None:
