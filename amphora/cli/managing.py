@@ -12,7 +12,7 @@ import click
 from amphora.cli.call import one_line, parse_value
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import find_queue
-from amphora.cli.output import counted, safe_lines, seconds, show_table
+from amphora.cli.output import counted, in_progress, safe_lines, seconds, show_table
 from amphora.cli.replies import Replies
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.rpc.client.gather import Gathered, Reply
@@ -166,7 +166,7 @@ def worker_row(value: dict[str, Any]) -> tuple[object, ...]:
         value["host"],
         value["pid"],
         seconds(value["uptime"]),
-        f"{value['in_flight']}/{value['concurrency']}",
+        in_progress(value),
         value["processed"] + value["exceptions"] + value.get("expected", 0),
         value["exceptions"],
         # Older workers do not tell.

@@ -8,7 +8,7 @@ On a terminal `styled` prints the same text in colours, with rich, if that is in
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, TextIO
 
@@ -122,6 +122,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 def counted(number: int, noun: str) -> str:
     """Return `1 worker` or `2 workers`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def in_progress(stats: Mapping[str, Any]) -> str:
+    """Return a worker's requests in progress of those that may be, and its streams: `3/100 +2`."""
+    # Older workers do not tell, and top has None of them.
+    streams = stats.get("streams") or 0
+    calls = f"{max(stats['in_flight'] - streams, 0)}/{stats['concurrency']}"
+    return f"{calls} +{streams}" if streams else calls
 
 
 def seconds(value: float | None) -> str:

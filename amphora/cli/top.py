@@ -17,7 +17,7 @@ import gevent
 from amphora.cli.failures import settings_errors
 from amphora.cli.keys import Keys
 from amphora.cli.lookup import count_workers, find_queue
-from amphora.cli.output import counted, seconds, show, show_json, show_live, table
+from amphora.cli.output import counted, in_progress, seconds, show, show_json, show_live, table
 from amphora.cli.page import Line, Table, fitted
 from amphora.cli.replies import nobody
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
@@ -124,7 +124,7 @@ def render(
                 each["host"],
                 each["pid"],
                 seconds(each["uptime"]),
-                f"{each['in_flight']}/{each['concurrency']}",
+                in_progress(each),
                 f"{each['calls_per_second']:,.1f}",
                 f"{each['calls']:,}",
                 f"{each['errors']:,}",

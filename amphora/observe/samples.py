@@ -63,6 +63,7 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
             "uptime": stats["uptime"],
             "in_flight": stats["in_flight"],
             "concurrency": stats["concurrency"],
+            "streams": stats.get("streams"),
             "calls_per_second": (calls(stats) - calls(earlier)) / elapsed,
             "calls": calls(stats),
             "errors": stats["exceptions"],

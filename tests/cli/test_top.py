@@ -55,6 +55,15 @@ def test_the_time_in_the_queue_is_shown_where_workers_tell_it() -> None:
     assert [row[column] for row in by_worker.rows] == ["250 ms", "-"]
 
 
+def test_open_streams_are_told_apart_from_the_calls_in_progress() -> None:
+    new = {**stats(1, add=1), "in_flight": 5, "streams": 3}
+    shown = frame("math", Sample(), Sample({"new": new, "old": stats(1, add=1)}))
+    assert [each["streams"] for each in shown["workers"]] == [3, None]
+    by_worker = next(part for part in render(shown) if isinstance(part, Table))
+    column = by_worker.columns.index(">in progress")
+    assert sorted(row[column] for row in by_worker.rows) == ["2/100", "2/100 +3"]
+
+
 def test_the_last_frame_stays_while_the_broker_is_away() -> None:
     samples: list[Sample | AmphoraError] = [
         Sample({"a": stats(2, add=1)}),

@@ -12,7 +12,7 @@ import pytest
 from gevent.event import Event
 
 import amphora
-from amphora import AmqpRpcClient, AmqpRpcServer
+from amphora import AmqpRpcClient, AmqpRpcServer, ManagementClient
 from amphora.errors import (
     Denied,
     NoResult,
@@ -887,10 +887,19 @@ def test_items_that_cannot_be_read_are_a_value_error(body: bytes) -> None:
 
 
 def test_describe_and_the_counters_know_streams(
-    make_server: MakeServer, make_client: MakeClient, source: Source
+    make_server: MakeServer, make_client: MakeClient, source: Source, url: str, namespace: str
 ) -> None:
     server = make_server(source.count)
     client: AmqpRpcClient = make_client()
     assert list(client.stream.count(3)) == [0, 1, 2]
     wait_until(lambda: server.processed == 1)
     assert server.statistics.functions["count"].count == 1
+    with ManagementClient(url=url, timeout=10.0) as management, client.stream.count(1000) as stream:
+        assert next(stream) == 0
+        (reply,) = management.ask(namespace, "stats", worker=server.worker_id)
+        assert (reply.value["streams"], reply.value["in_flight"]) == (1, 1)
+        (reply,) = management.ask(namespace, "describe", worker=server.worker_id)
+        (function,) = reply.value["functions"]
+        assert (function["name"], function["stream"]) == ("count", True)
+    wait_until(lambda: server.streams == 0)
+    assert server.statistics.cancelled == 1

@@ -69,7 +69,8 @@ class Numbers(TypedDict):
 class Stats(Ping, Numbers):
     """A worker's counters and its present state.
 
-    `pending` is how many calls of clients in its process wait for an answer.
+    `pending` is how many calls of clients in its process wait for an answer; `streams` how many of
+    those in flight are open streams, which take no place.
     """
 
     namespace: str
@@ -78,6 +79,7 @@ class Stats(Ping, Numbers):
     concurrency: int
     lost_responses: int
     # Older workers do not tell.
+    streams: NotRequired[int]
     pending: NotRequired[int]
 
 

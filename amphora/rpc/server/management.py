@@ -83,6 +83,10 @@ class Managed(Protocol):
         """How many requests are in progress."""
 
     @property
+    def streams(self) -> int:
+        """How many of the requests in progress are open streams."""
+
+    @property
     def lost_responses(self) -> int:
         """How many responses were dropped because their client was gone."""
 
@@ -242,6 +246,7 @@ class Management:
             "state": "paused" if server.paused and server.state == "serving" else server.state,
             "in_flight": server.running,
             "concurrency": server.concurrency,
+            "streams": server.streams,
             "lost_responses": server.lost_responses,
             "pending": sum(session.pending for session in all_sessions()),
             **server.statistics.summary(),

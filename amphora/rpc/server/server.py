@@ -166,6 +166,11 @@ class AmqpRpcServer(Offering):
         return len(self._worker.underway)
 
     @property
+    def streams(self) -> int:
+        """How many of these are open streams, which take no place of its `concurrency`."""
+        return len(self._worker.outlets)
+
+    @property
     def ready(self) -> bool:
         """Whether it takes requests now: it is connected and everything is set up."""
         return self._worker.ready
