@@ -68,6 +68,9 @@ FAMILIES = {
     "amphora_cancelled_total": Family(
         "counter", "Requests that were not begun, or ended, because their caller had gone away"
     ),
+    "amphora_busy_total": Family(
+        "counter", "Requests that were turned away because a server had too much to do"
+    ),
     "amphora_poison_total": Family(
         "counter", "Requests that were given up because they ended their worker each time"
     ),

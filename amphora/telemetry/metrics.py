@@ -38,6 +38,13 @@ from amphora.transport.session import Session
 from amphora.transport.topology import Presence, find_queue
 
 POISON = "PoisonRequest"
+# What is counted apart, by the status of a request.
+_COUNTED = {
+    EXPIRED: "amphora_expired_total",
+    CANCELLED: "amphora_cancelled_total",
+    POISON: "amphora_poison_total",
+    "Busy": "amphora_busy_total",
+}
 # A call that ends so has found its function, so there is one of that name.
 _FOUND = frozenset(
     (OK, "RemoteException", "WrongResult", "Denied", POISON, "ServerLost", "StreamLost")
@@ -48,13 +55,10 @@ ASK_EVERY = 5.0
 ASK_TIMEOUT = 5.0
 KNOWN_FOR = 60.0
 
-_COUNTERS = {
-    "amphora_queue_wait_unknown_total",
-    "amphora_redelivered_total",
-    "amphora_expired_total",
-    "amphora_cancelled_total",
-    "amphora_poison_total",
-}
+_COUNTERS = (
+    *("amphora_queue_wait_unknown_total", "amphora_redelivered_total"),
+    *_COUNTED.values(),
+)
 _AWAY = {LinkState.IDLE, LinkState.CLOSED}
 _CONNECTED = {LinkState.CONNECTED, LinkState.BLOCKED}
 
@@ -105,7 +109,7 @@ class Metrics:
         add(snapshot_of(self._counted), values)
         return snapshot_of(values)
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Begin anew, in a forked child: what was counted is the parent's."""
         self._counted.clear()
         self._lengths.clear()
@@ -131,12 +135,8 @@ class Metrics:
             self._time("amphora_queue_wait_seconds", call.queue_wait, namespace)
         if call.redelivered:
             self._count("amphora_redelivered_total", namespace)
-        if outcome.status == EXPIRED:
-            self._count("amphora_expired_total", namespace)
-        elif outcome.status == CANCELLED:
-            self._count("amphora_cancelled_total", namespace)
-        elif outcome.status == POISON:
-            self._count("amphora_poison_total", namespace)
+        if outcome.status in _COUNTED:
+            self._count(_COUNTED[outcome.status], namespace)
         if outcome.seconds is not None:
             method = f"{namespace}/{call.function}" if call.known else OTHER
             status = EXPECTED if outcome.expected else outcome.status
@@ -223,7 +223,7 @@ def _add_to(values: Values, name: str, number: float, *labels: str) -> None:
 
 def _after_fork_in_child() -> None:
     for metrics in list(_made):
-        metrics.forget()
+        metrics._forget()
 
 
 _made: weakref.WeakSet[Metrics] = weakref.WeakSet()

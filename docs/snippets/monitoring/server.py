@@ -1,0 +1,13 @@
+from amphora import AmqpRpcServer
+from amphora.telemetry.metrics import of_process
+
+server = AmqpRpcServer("weather")
+of_process.watch(server)
+
+
+@server.add_function
+def temperature(city):
+    return {"Oslo": 4, "Rome": 21}[city]
+
+
+server.serve(nowait=False)

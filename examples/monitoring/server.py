@@ -1,0 +1,49 @@
+"""A shop whose calls can be watched: metrics at /metrics, and a trace for each call."""
+
+import os
+
+from gevent.pywsgi import WSGIServer
+from traces import set_up
+
+from amphora import AmqpRpcClient, AmqpRpcServer
+from amphora.telemetry.exposition import CONTENT_TYPE, exposition
+from amphora.telemetry.metrics import of_process
+from amphora.telemetry.tracing import trace
+
+PRICES = {"apple": 30, "pear": 45}
+
+server = AmqpRpcServer("shop")
+client = AmqpRpcClient("shop")
+for each in (server, client):
+    of_process.watch(each)
+    trace(each)
+
+
+@server.add_function(expected=KeyError)
+def price(fruit):
+    return PRICES[fruit]
+
+
+@server.add_function
+def total(basket):
+    return sum(count * client.call.price(fruit) for fruit, count in basket.items())
+
+
+def metrics(environ, start_response):
+    if environ["PATH_INFO"] != "/metrics":
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"there is only /metrics\n"]
+    start_response("200 OK", [("Content-Type", CONTENT_TYPE)])
+    return [exposition(of_process.snapshot())]
+
+
+@server.on_start
+def listen():
+    set_up("shop")
+    http = WSGIServer(("127.0.0.1", int(os.environ.get("METRICS_PORT", "9100"))), metrics, log=None)
+    http.start()
+    print(f"metrics at http://127.0.0.1:{http.server_port}/metrics")
+
+
+if __name__ == "__main__":
+    server.serve(nowait=False)
