@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Callable
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -62,21 +63,21 @@ def test_a_worker_is_in_one_state() -> None:
 @pytest.mark.parametrize(
     ("workers", "live", "ready"),
     [
-        ([], True, False),
-        ([worker()], True, True),
+        (list, True, False),
+        (lambda: [worker()], True, True),
         # A broker that is away is no reason to be killed.
-        ([worker(serving=False)], True, False),
-        ([worker(loaded=False, serving=False, silent=DEAD_AFTER * 2)], True, False),
-        ([worker(silent=DEAD_AFTER + 1)], False, False),
-        ([worker(silent=DEAD_AFTER + 1), worker()], True, True),
-        ([worker(loaded=True, serving=False, silent=None)], True, False),
-        ([stopping()], True, False),
+        (lambda: [worker(serving=False)], True, False),
+        (lambda: [worker(loaded=False, serving=False, silent=DEAD_AFTER * 2)], True, False),
+        (lambda: [worker(silent=DEAD_AFTER + 1)], False, False),
+        (lambda: [worker(silent=DEAD_AFTER + 1), worker()], True, True),
+        (lambda: [worker(loaded=True, serving=False, silent=None)], True, False),
+        (lambda: [stopping()], True, False),
     ],
 )
 def test_a_pool_is_alive_while_a_loop_runs_and_ready_while_one_serves(
-    workers: list[Worker], live: bool, ready: bool
+    workers: Callable[[], list[Worker]], live: bool, ready: bool
 ) -> None:
-    health = Health(workers, 2)
+    health = Health(workers(), 2)
     assert health.live is live
     assert health.answer("/livez").status == (200 if live else 503)
     assert health.answer("/readyz?verbose").status == (200 if ready else 503)

@@ -15,6 +15,7 @@ from amphora.cli.output import counted, show_table
 from amphora.cli.serving.config import config_option, show_config_option, sources
 from amphora.cli.serving.http import Http
 from amphora.cli.serving.interpreter import current_directory, python_command, shadows
+from amphora.cli.serving.notify import Notifier, without_notify
 from amphora.cli.serving.options import (
     PoolOptions,
     WorkerOptions,
@@ -88,6 +89,7 @@ def serve(settings: Settings, /, **options: Any) -> int:
         raise Failure(Exit.USAGE, f"the current directory was deleted: {error}") from error
     # What a worker prints is to be seen when it prints it, also in a pipe.
     environment = {"PYTHONUNBUFFERED": "1", **os.environ, "PWD": directory}
+    without_notify(environment)
     if settings.url is not None:
         with settings_errors():
             endpoint(settings.url)
@@ -102,6 +104,7 @@ def serve(settings: Settings, /, **options: Any) -> int:
     patterns = Patterns(directory, pool.reload_include, pool.reload_exclude)
     watched = Sources(directory, *modules, patterns=patterns) if pool.reload else None
     supervisor = Supervisor(command, environment, directory, handed_on.grace, pool, watched)
+    supervisor.notifier = Notifier(os.environ)
     try:
         with pidfile(pool.pidfile):
             greet(pool, handed_on, directory)
@@ -110,6 +113,7 @@ def serve(settings: Settings, /, **options: Any) -> int:
             try:
                 status = supervisor.run()
             finally:
+                supervisor.notifier.close()
                 if supervisor.http is not None:
                     supervisor.http.close()
     except Taken as error:

@@ -39,6 +39,7 @@ from typing import Any
 from amphora.cli.failures import Exit
 from amphora.cli.serving.health import Health
 from amphora.cli.serving.http import Http
+from amphora.cli.serving.notify import READY, RELOADING, STOPPING, Notifier
 from amphora.cli.serving.options import PoolOptions
 from amphora.cli.serving.patience import verdict
 from amphora.cli.serving.process import Worker, ended_children
@@ -109,6 +110,8 @@ class Supervisor:
         self.health = Health(self._workers, options.workers)
         # Answers questions about the workers, None if nobody asks.
         self.http: Http | None = None
+        # Tells a service manager; nobody unless it is given an environment.
+        self.notifier = Notifier({})
         self._generation = 0
         # The program of this generation was loaded by at least one worker.
         self._tried = False
@@ -136,6 +139,7 @@ class Supervisor:
                 self._do(self._look_after_workers)
                 self._do(self._look_for_wear)
                 self._do(self._enforce_deadlines)
+                self._do(self._notify)
                 self._do(self._wait, wakeup)
                 self._do(self._bury)
         return self._status
@@ -147,6 +151,17 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 (whatever it is, the workers need somebody)
             say(logging.ERROR, "the supervisor goes on after an error in itself: %r", error)
             time.sleep(ERROR_PAUSE)
+
+    def _notify(self) -> None:
+        if self._stopping:
+            self.notifier.phase(STOPPING)
+        elif self._tried and all(
+            worker.generation == self._generation for worker in self._active()
+        ):
+            self.notifier.phase(READY)
+        self.notifier.status(self.health.status)
+        if self.health.live:
+            self.notifier.feed()
 
     # -- what is to be done ---------------------------------------------------------------------
 
@@ -223,6 +238,7 @@ class Supervisor:
     def _restart(self, reason: str) -> None:
         say(logging.INFO, "%s: rolling restart", reason)
         self._generation += 1
+        self.notifier.phase(RELOADING)
         self._tried = self._waits_for_change = False
         self._pause = self._start_at = 0.0
         for worker in self._active():
@@ -293,6 +309,9 @@ class Supervisor:
         asked = self.http.next_deadline() if self.http else None
         if asked is not None:
             times.append(asked)
+        feed = self.notifier.next_feed
+        if feed is not None and feed > now:
+            times.append(feed)
         times += [worker.deadline for worker in self._workers if worker.deadline is not None]
         if not self._stopping:
             if self._sources is not None:
