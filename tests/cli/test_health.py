@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from amphora.cli.failures import Exit
 from amphora.cli.serving.health import DEAD_AFTER, Health, overview, state_of
@@ -112,7 +113,17 @@ def test_a_report_that_is_none_is_no_harm(report: bytes) -> None:
 def test_what_is_not_there_is_not_found() -> None:
     answer = Health([], 1).answer("/favicon.ico")
     assert answer.status == 404
-    assert b"/livez, /readyz, /workers" in answer.body
+    assert b"/livez, /readyz, /workers, /metrics" in answer.body
+
+
+def test_metrics_that_cannot_be_read_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    strange = worker()
+    strange.heard.report = b'{"servers":[],"metrics":{"of_tomorrow":[]}}'
+    health = Health([strange], 1)
+    assert health.answer("/metrics").status == 200
+    health.gone(strange)
+    assert caplog.text.count("there is no metric 'of_tomorrow'") == 1
+    assert overview(strange)["servers"] == []
 
 
 # -- a pool ---------------------------------------------------------------------------------------
@@ -170,6 +181,40 @@ def test_a_pool_answers_while_it_works_waits_and_stops(
     release.touch()
     assert pool.wait() == Exit.DONE
     del result
+
+
+def calls(port: int) -> float:
+    """Return how many calls the metrics of a pool count."""
+    body = ask(port, "/metrics").body.decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+        if sample.name == "rpc_server_call_duration_seconds_count"
+    )
+
+
+@embedded
+def test_the_metrics_of_a_pool_are_exact_and_never_fall(
+    serve: Serve, make_client: MakeClient
+) -> None:
+    pool = serve("-w", 2, "--http", "127.0.0.1:0")
+    port = port_of(pool)
+    pids = wait_for_workers(pool, 2)
+    client = make_client()
+    for _ in range(30):
+        client.call.pid()
+    wait_until(lambda: calls(port) == 30)
+    os.kill(pids[0], signal.SIGKILL)
+    _, other = wait_for_workers(pool, 2, pids[0])
+    assert calls(port) == 30
+    for _ in range(10):
+        client.call.pid()
+    # What a worker does last, before it stops in good order, is counted too.
+    for pid in wait_for_workers(pool, 2):
+        os.kill(pid, signal.SIGTERM)
+    wait_for_workers(pool, 2, pids[1], other)
+    assert calls(port) == 40
 
 
 def test_an_address_that_is_taken_or_none_is_told(

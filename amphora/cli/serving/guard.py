@@ -55,6 +55,9 @@ WAITS_AFTER = 3.0
 # A program that is being loaded has so long to end when it was told to.
 LEAVE_TIMEOUT = 10.0
 
+# The supervisor has so long to listen to the last words of a worker.
+LAST_WORDS = 1.0
+
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Meant for the supervisor, and sent to all by those who signal a whole service.
 IGNORED = (signal.SIGHUP, *MEANINGLESS)
@@ -156,6 +159,10 @@ class Guard:
 
     def end(self) -> None:
         """End the guard: the worker has ended, and the thread makes sure that its process does."""
+        # The last report: what was done since the one before would not be counted.
+        self._beat()
+        if self._voice is not None:
+            self._voice.finish(LAST_WORDS)
         self._timer.close()
         if self._orphaned:
             logger.warning("the worker has ended: its supervisor is gone")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -11,7 +13,10 @@ import msgspec
 
 from amphora.cli.serving.process import HELD, Worker
 from amphora.cli.serving.wear import memory_of
-from amphora.telemetry.health import Answer, answer, as_json, said
+from amphora.telemetry.health import Answer, answer, as_json, exposed, said
+from amphora.telemetry.pool import Pool, decode
+
+logger = logging.getLogger("amphora.serve")
 
 # A pool is taken for dead when no event loop of its workers has run for so many seconds.
 DEAD_AFTER = 30.0
@@ -36,7 +41,11 @@ class Health:
             "/livez": self.livez,
             "/readyz": self.readyz,
             "/workers": self.workers,
+            "/metrics": self.metrics,
         }
+        self._metrics = Pool()
+        # Of metrics that cannot be read.
+        self._warned = False
         self.stopping = False
         self.started = 0
 
@@ -75,6 +84,29 @@ class Health:
         status = f"{self.status}; the pool is stopping" if self.stopping else self.status
         return said(self.serving > 0 and not self.stopping, status)
 
+    def metrics(self) -> Answer:
+        """Return the metrics of all workers, those that have ended too, as one."""
+        for worker in self._workers:
+            self._take_metrics(worker)
+        return exposed(self._metrics.snapshot())
+
+    def gone(self, worker: Worker) -> None:
+        """Keep what a worker has counted, which has ended.  Raises nothing."""
+        self._take_metrics(worker)
+        self._metrics.gone(worker)
+
+    def _take_metrics(self, worker: Worker) -> None:
+        if not worker.heard.report:
+            return
+        try:
+            self._metrics.report(worker, decode(bytes(_read(worker.heard.report).metrics)))
+        except ValueError as error:
+            # Of another amphora, for instance, that was installed meanwhile.
+            if not self._warned:
+                self._warned = True
+                with suppress(Exception):
+                    logger.warning("the metrics of %s cannot be read: %s", worker, error)
+
     def workers(self) -> Answer:
         """Say everything that is known of each worker."""
         return as_json(
@@ -87,6 +119,23 @@ class Health:
                 "workers": [overview(worker) for worker in self._workers],
             }
         )
+
+
+class Report(msgspec.Struct):
+    """What a worker has reported.  Its metrics are read when they are needed."""
+
+    servers: list[Any] = []
+    metrics: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_decoder = msgspec.json.Decoder(Report)
+
+
+def _read(report: bytes) -> Report:
+    try:
+        return _decoder.decode(report)
+    except msgspec.DecodeError:
+        return Report()
 
 
 def state_of(worker: Worker) -> str:
@@ -114,13 +163,5 @@ def overview(worker: Worker) -> dict[str, Any]:
         "place": heard.place,
         "requests": heard.requests,
         "memory": memory_of(worker.process.pid),
-        "servers": _servers(heard.report),
+        "servers": _read(heard.report).servers,
     }
-
-
-def _servers(report: bytes) -> Any:
-    """Return what a worker has reported of its servers."""
-    try:
-        return msgspec.json.decode(report)["servers"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return []

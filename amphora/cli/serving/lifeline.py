@@ -13,6 +13,7 @@ asked.
 from __future__ import annotations
 
 import os
+import select
 import socket
 from time import monotonic
 
@@ -40,6 +41,7 @@ _READ = 1024 * 1024
 _PIECE = 65536
 
 # A real lock: a real thread and the event loop speak.
+_poll = monkey.get_original("select", "poll")
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 
@@ -71,6 +73,16 @@ class Voice:
             if sent:
                 self._unsent = line[sent:]
             return sent > 0
+
+    def finish(self, patience: float) -> None:
+        """Send the rest of the last line.  Blocks the process, for so many seconds at most."""
+        deadline = monotonic() + patience
+        with self._lock:
+            while self._unsent and monotonic() < deadline:
+                poll = _poll()
+                poll.register(self.descriptor, select.POLLOUT)
+                poll.poll(50)
+                self._unsent = self._unsent[self._write(self._unsent) :]
 
     def _write(self, data: bytes) -> int:
         try:

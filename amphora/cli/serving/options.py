@@ -112,7 +112,7 @@ def pool_options(command: F) -> F:
             "--http",
             callback=_address,
             metavar="HOST:PORT",
-            help="Answer /livez, /readyz and /workers there, such as 127.0.0.1:9100.",
+            help="Answer /livez, /readyz, /workers and /metrics there, such as 127.0.0.1:9100.",
         ),
         click.option(
             "--pidfile",

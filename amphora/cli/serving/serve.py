@@ -140,7 +140,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise Failure(Exit.FAILED, f"cannot listen on {where}: {error.strerror}") from error
     say(
         logging.INFO,
-        "http://%s/ answers livez, readyz and workers",
+        "http://%s/ answers livez, readyz, workers and metrics",
         host_and_port(*listener.getsockname()[:2]),
     )
     return listener

@@ -378,6 +378,7 @@ class Supervisor:
 
     def _ended(self, worker: Worker, status: int) -> None:
         self._workers.remove(worker)
+        self.health.gone(worker)
         worker.heard.lifeline.close()
         requested = worker.stopping or (worker.ready and status == Exit.DONE)
         say(logging.INFO if requested else logging.WARNING, "%s %s", worker, _how(status))

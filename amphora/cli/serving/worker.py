@@ -23,6 +23,7 @@ from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.rpc.server.settings import overrides
 from amphora.telemetry.health import about
 from amphora.telemetry.logs import set_up
+from amphora.telemetry.metrics import of_process
 
 logger = logging.getLogger("amphora.serve")
 
@@ -41,6 +42,8 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
     try:
         guard.begin()
         servers = [load_server(program) for program in given.programs]
+        if reports:
+            report()  # so that nothing is served that is not counted
         guard.loaded()
         # The program's own setup of logging, if it has any, goes first.
         set_up(given.log_level, given.log_format)
@@ -106,7 +109,12 @@ def serve_to_its_end(server: AmqpRpcServer) -> AmphoraError | None:
 
 def report() -> bytes:
     """Return what the supervisor is told of this worker, as JSON.  Never switches greenlets."""
-    return msgspec.json.encode({"servers": [about(server) for server in servers_made()]})
+    servers = servers_made()
+    for server in servers:
+        of_process.watch(server)
+    return msgspec.json.encode(
+        {"servers": [about(server) for server in servers], "metrics": of_process.snapshot()}
+    )
 
 
 def tell(guard: Guard, servers: Sequence[AmqpRpcServer]) -> None:
