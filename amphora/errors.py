@@ -32,6 +32,7 @@ __all__ = [
     "RemoteException",
     "ServerLost",
     "StreamLost",
+    "TimedOut",
     "Unroutable",
     "WrongRequest",
     "WrongResult",
@@ -350,6 +351,13 @@ class ServerLost(AmphoraError):
     """The worker that had begun a call is gone; the function may have run in part or whole.
 
     Or the function runs at most once, and may have been begun before.
+    """
+
+
+class TimedOut(AmphoraError):
+    """The function ran for longer than its server lets it, and was ended (`add_function(timeout)`).
+
+    It has run in part.  One in a thread goes on.
     """
 
 

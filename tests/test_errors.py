@@ -38,6 +38,7 @@ EXAMPLES: list[Exception] = [
             errors.Rejected,
             errors.ServerLost,
             errors.StreamLost,
+            errors.TimedOut,
             errors.Unroutable,
             errors.WrongRequest,
             errors.WrongResult,

@@ -212,6 +212,10 @@ def offer(reply: Reply) -> str:
     for function in reply.value["functions"]:
         # Absent for most, and in older workers.
         said = [words for term, words in TERMS.items() if function.get(term)]
+        if function.get("concurrency"):
+            said.append(f"{function['concurrency']} at once")
+        if function.get("timeout"):
+            said.append(f"for {seconds(function['timeout'])} at most")
         terms = f"  ({', '.join(said)})" if said else ""
         lines.append(f"  {function['signature']}{terms}")
         lines.extend(f"      {line}".rstrip() for line in function["doc"].splitlines())

@@ -112,19 +112,26 @@ def test_describe_tells_on_what_terms_functions_are_offered(
 
     server = make_server(add, count)
     server.add_function(count, "again", resumable=True, idempotent=True)
+    server.add_function(add, "slow", concurrency=4, timeout=30)
     described = amphora("describe", namespace, "--timeout", 30, "--json").json["result"]
     terms = {
-        function["name"]: function.keys() & {"stream", "resumable", "idempotent"}
+        function["name"]: function.keys() - {"name", "signature", "parameters", "doc"}
         for function in described["functions"]
     }
     assert terms == {
         "add": set(),
         "count": {"stream"},
         "again": {"stream", "resumable", "idempotent"},
+        "slow": {"concurrency", "timeout"},
     }
     shown = amphora("describe", namespace, "--timeout", 30).out
     told = [line.partition("  (")[2] for line in shown.splitlines() if " -> " in line]
-    assert told == ["", "a stream)", "a stream, goes on at another worker, safe to repeat)"]
+    assert told == [
+        "",
+        "a stream)",
+        "a stream, goes on at another worker, safe to repeat)",
+        "4 at once, for 30 s at most)",
+    ]
 
 
 def test_kill_stops_workers_warmly(

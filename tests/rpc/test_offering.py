@@ -164,10 +164,10 @@ def test_a_function_in_a_thread_returns_raises_and_lets_others_run(offered: Offe
     with pytest.raises(SystemExit):
         function.call([True], {})
     other.get()
-    offered.functions._threads.close()
+    offered.functions.threads.close()
     # They are made again when they are needed.
     assert function.call([False], {}) is False
-    offered.functions._threads.close()
+    offered.functions.threads.close()
 
 
 # -- methods ----------------------------------------------------------------------------------

@@ -134,13 +134,21 @@ class CallContext:
 
     @property
     def cancelled(self) -> bool:
-        """True when the caller has gone away; for a cancellable function, also at the deadline."""
+        """True when the caller has gone away; for a cancellable function, also at the deadline.
+
+        And when the function has run for longer than its `timeout`.
+        """
         return self.cancellation is not None and self.cancellation.cancelled
 
     @property
     def interrupted(self) -> bool:
         """True when `Cancel` was raised in the handler."""
         return self.cancellation is not None and self.cancellation.interrupted
+
+    @property
+    def timed_out(self) -> bool:
+        """True when the handler was ended because it has run for longer than it may."""
+        return self.interrupted and self.to_cancel().timed_out
 
     def cancel(self) -> None:
         """Note that the caller has gone away.  Never switches greenlets."""

@@ -1,4 +1,4 @@
-"""Ending a handler whose caller has gone away."""
+"""Ending a handler whose caller has gone away, or that runs for too long."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import gevent
 
 class Cancel(BaseException):
     """Raised in a handler, where it waits, because nobody wants its result any more.
+
+    Or because it has run for longer than its function may (`add_function(timeout=...)`).
 
     It is no `Exception`, so that code which catches those does not stop it.
     """
@@ -29,15 +31,27 @@ class Cancellation:
     """Whether one call is cancelled, and what that ends.
 
     Attributes:
-        cancelled: True when the caller has gone away, or its time is over.
+        cancelled: True when the caller has gone away, or its time is over, or the function's.
+        timed_out: True when the function's time is over.
         interrupted: True when `Cancel` was raised in the handler.
     """
 
-    __slots__ = ("_children", "_greenlet", "_shields", "cancelled", "interrupted")
+    __slots__ = (
+        "_by_caller",
+        "_children",
+        "_greenlet",
+        "_shields",
+        "cancelled",
+        "interrupted",
+        "timed_out",
+    )
 
     def __init__(self) -> None:
         self.cancelled = False
         self.interrupted = False
+        self.timed_out = False
+        # Whether a caller that has gone away ends the handler.
+        self._by_caller = True
         self._greenlet: Any = None
         self._shields = 0
         self._children: WeakSet[Cancellable] | None = None
@@ -48,7 +62,14 @@ class Cancellation:
         Never switches greenlets.
         """
         self.cancelled = True
-        self._interrupt_soon()
+        if self._by_caller:
+            self._interrupt_soon()
+
+    def _time_out(self) -> None:
+        """Note that the function's time is over, and end its handler soon."""
+        if not self.interrupted:
+            self.cancelled = self.timed_out = True
+            self._interrupt_soon()
 
     @property
     def can_end(self) -> bool:
@@ -70,19 +91,31 @@ class Cancellation:
         greenlet.throw(Cancel("the caller has gone away, or its time is over"))
 
     @contextmanager
-    def interruptible(self, until: float | None) -> Iterator[None]:
-        """Let the block be ended by a cancellation, and at a time on the monotonic clock."""
-        timer = None
+    def interruptible(
+        self, until: float | None, timeout: float | None = None, *, by_caller: bool = True
+    ) -> Iterator[None]:
+        """Let the block be ended.
+
+        Args:
+            until: when its caller stops waiting, on the monotonic clock.
+            timeout: the seconds for which it may run.
+            by_caller: whether a cancellation ends it, and the time of its caller.
+        """
+        timers: list[Any] = []
         self._children = WeakSet()
         self._greenlet = gevent.getcurrent()
-        if until is not None:
-            timer = gevent.get_hub().loop.timer(max(until - monotonic(), 0.0))
-            timer.start(self.cancel)
+        self._by_caller = by_caller
         try:
+            if until is not None and by_caller:
+                timers.append(gevent.get_hub().loop.timer(max(until - monotonic(), 0.0)))
+                timers[-1].start(self.cancel)
+            if timeout is not None:
+                timers.append(gevent.get_hub().loop.timer(timeout))
+                timers[-1].start(self._time_out)
             yield
         finally:
             self._greenlet = None
-            if timer is not None:
+            for timer in timers:
                 timer.close()
 
     def end_if_cancelled(self) -> None:
@@ -110,5 +143,6 @@ class Cancellation:
         finally:
             self._shields -= 1
         mine = self._greenlet is gevent.getcurrent()
-        if mine and self.cancelled and not self._shields and not self.interrupted:
+        due = self.timed_out or (self.cancelled and self._by_caller)
+        if mine and due and not self._shields and not self.interrupted:
             self._end_here()

@@ -19,6 +19,7 @@ from amphora.errors import (
     RemoteException,
     ServerLost,
     StreamLost,
+    TimedOut,
     WrongRequest,
     WrongResult,
     printable,
@@ -86,7 +87,10 @@ _NAMES: dict[type[AmphoraError], str] = {
     for cls in (Cancelled, Denied, PoisonRequest, ServerLost, StreamLost, WrongRequest, WrongResult)
 }
 # Those that came later, each with the nearest that every amphora knows.
-_LATER: dict[type[AmphoraError], type[AmphoraError]] = {Busy: ServerLost}
+_LATER: dict[type[AmphoraError], type[AmphoraError]] = {
+    Busy: ServerLost,
+    TimedOut: WrongResult,
+}
 _CLASSES = {name: cls for cls, name in _NAMES.items()}
 _KINDS = {f"amphora.{cls.__name__}": cls for cls in _LATER}
 

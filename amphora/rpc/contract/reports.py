@@ -102,6 +102,9 @@ class FunctionDescription(TypedDict):
     # True for a function that is safe to repeat; absent for all others.
     idempotent: NotRequired[bool]
     ack: NotRequired[Literal["early"]]
+    # How many of its runs there are at once in a worker, and seconds for which it may run.
+    concurrency: NotRequired[int]
+    timeout: NotRequired[float]
     # True for a generator function, whose items are read with `client.stream`; and for one that can
     # go on behind any item.
     stream: NotRequired[bool]

@@ -40,6 +40,7 @@ class Function:
         self.expected: Any = self.terms.get("expected", ())
         # Whether it may be ended while it runs, None for what the server says.  A thread cannot.
         self.cancellable = self.terms.get("cancellable") if threads is None else False
+        self.in_thread = threads is not None
         # Whether it runs at most once, and its requests are acknowledged before it begins.
         self.early = self.terms.get("ack") == "early"
         # Whether it is called for its items.
@@ -50,6 +51,15 @@ class Function:
             raise TypeError(f"{name} is a stream, which is acknowledged when it begins anyway")
         if self.is_stream and self.cancellable is None:
             self.cancellable = True
+        # How many of its runs there may be at once.
+        self.concurrency = self.terms.get("concurrency")
+        # Seconds for which it may run.
+        self.timeout = self.terms.get("timeout")
+        if self.is_stream and self.timeout is not None:
+            raise TypeError(
+                f"{name} is a stream, which its client may read for any time: it cannot have a"
+                " timeout of its own"
+            )
         self.resumable = bool(self.terms.get("resumable"))
         if self.resumable and not self.is_stream:
             raise TypeError(f"{name} is no generator function, and only those are resumable")
@@ -57,7 +67,9 @@ class Function:
         self._run = (
             handler
             if threads is None
-            else lambda *args, **kwargs: threads.run(handler, args, kwargs)
+            else lambda *args, **kwargs: threads.run(
+                handler, args, kwargs, keep=self.concurrency is not None
+            )
         )
         check_function(name, handler)
         self._parameters = Parameters(name, handler)
@@ -94,11 +106,15 @@ class Functions:
 
     Args:
         threads: the threads for functions with `threadpool`.
+
+    Attributes:
+        limited: True if there is one of which only so many runs may be at once.
     """
 
     def __init__(self, namespace: str, threads: Threads) -> None:
         self.namespace = namespace
-        self._threads = threads
+        self.limited = False
+        self.threads = threads
         self._functions: dict[str, Function] = {}
 
     def __iter__(self) -> Iterator[Function]:
@@ -129,8 +145,11 @@ class Functions:
             raise ValueError(f"a function's name must have 1 to 200 characters, not {name!r:.50}")
         if name in self._functions:
             raise ValueError(f"{self.namespace} has a function {name!r} already")
-        threads = self._threads if terms.get("threadpool") else None
-        self._functions[name] = Function(name, handler, threads, checked_terms(terms))
+        threads = self.threads if terms.get("threadpool") else None
+        function = Function(name, handler, threads, checked_terms(terms))
+        self._functions[name] = function
+        if function.concurrency is not None:
+            self.limited = True
 
     def expects(self, name: str, error: BaseException) -> bool:
         """Return whether an exception is an answer of a function, and no fault."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Literal, TypedDict, get_args
 
+from amphora.rpc.contract.checks import check_timeout
+from amphora.transport.endpoint import check_count
 from amphora.transport.options import unknown_options
 
 # When the requests of a function are acknowledged.
@@ -34,6 +36,12 @@ class Terms(TypedDict, total=False):
         expected: exceptions that are answers rather than faults, such as a NotFound.  They reach
             the caller without a traceback, are logged in one line, and are counted apart from
             errors; `on_error` is not called.
+        timeout: seconds for which it may run.  Then `amphora.Cancel` is raised in it, where it
+            waits, and its caller gets `TimedOut`.  A function in a thread goes on; it looks at
+            `amphora.current().cancelled`.
+        concurrency: how many of its runs there are at once in this worker.  More of them wait for
+            their turn, as long as that leaves half of the server's places to other functions; then
+            their callers get `Busy`.
     """
 
     threadpool: bool
@@ -43,6 +51,8 @@ class Terms(TypedDict, total=False):
     idempotent: bool
     ack: Ack
     expected: type[Exception] | tuple[type[Exception], ...]
+    timeout: float | None
+    concurrency: int | None
 
 
 def checked_terms(terms: Terms) -> Terms:
@@ -58,6 +68,12 @@ def checked_terms(terms: Terms) -> Terms:
     ack = terms.get("ack", "done")
     if ack not in get_args(Ack):
         raise ValueError(f'ack must be "done" or "early", not {ack!r:.100}')
+    timeout = terms.get("timeout")
+    if timeout is not None:
+        check_timeout(timeout)
+    concurrency = terms.get("concurrency")
+    if concurrency is not None:
+        check_count("concurrency", concurrency, 65535)
     checked = terms.copy()
     allow: Any = terms.get("allow")
     if allow is not None:

@@ -31,21 +31,42 @@ class Threads:
             raise ValueError(f"threads must be a number of at least 1, not {size!r}")
         self._size = size
         self._pool: ThreadPool | None = None
+        # What goes on in threads although the greenlet that waited for it does not.
+        self._left: dict[Any, Any] = {}
 
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Any,
+        *,
+        keep: bool = False,
+    ) -> Any:
         """Run a function in a thread; return its result or raise its exception.
 
         Switches greenlets.  If the greenlet is killed meanwhile, the thread goes on.
+
+        Args:
+            keep: then `left_running` is called.
         """
         if self._pool is None:
             self._pool = ThreadPool(self._size, gevent.get_hub())
         # It may ask for the call that it serves, and for the program's own context variables.
         context = copy_context()
-        outcome: Any = self._pool.spawn(context.run, _attempt, function, args, kwargs).get()
-        value, error = outcome
+        outcome: Any = self._pool.spawn(context.run, _attempt, function, args, kwargs)
+        try:
+            value, error = outcome.get()
+        except BaseException:
+            if keep and not outcome.ready():
+                self._left[gevent.getcurrent()] = outcome
+            raise
         if error is not None:
             raise error
         return value
+
+    def left_running(self) -> Any:
+        """Return what the present greenlet has left running in a thread, None if nothing."""
+        return self._left.pop(gevent.getcurrent(), None)
 
     def close(self) -> None:
         """End the threads: idle ones now, the others when they are done."""
@@ -56,6 +77,7 @@ class Threads:
     def forget(self) -> None:
         """Let go of the threads in a forked child: they are the parent's."""
         self._pool = None
+        self._left.clear()
 
 
 def _attempt(

@@ -1,5 +1,7 @@
 """Telling callers that their requests are not begun, because there is too much to do.
 
+The requests have waited for too long, or too many of them wait for the same function.
+
 Such a caller is told that its function did not run, and may make the call again.  So the broker
 must not have the request any more: if the worker were lost before the acknowledgement, another one
 would run it.  Therefore these requests are acknowledged first, and the broker is asked something on
@@ -29,6 +31,9 @@ from amphora.rpc.server.underway import Underway
 from amphora.wire.fields import Table
 from amphora.wire.properties import DIRECT_REPLY_TO, Properties
 
+# Seconds after which the caller of a function for which too many wait is to try again.
+NO_ROOM = 1.0
+
 
 class BusyAnswers:
     """The requests that one worker turns away.
@@ -41,6 +46,7 @@ class BusyAnswers:
         statistics: counts them, too.
         prefetch: how many requests the broker sends before one is settled.
         max_wait: seconds for which a request may have waited that is begun, None for any time.
+        shared: False if nobody may be turned away, since every server is to serve the request.
 
     Attributes:
         sheds: whether there is such a limit.
@@ -55,7 +61,9 @@ class BusyAnswers:
         statistics: Statistics,
         prefetch: int,
         max_wait: float | None,
+        shared: bool,
     ) -> None:
+        self._shared = shared
         self.sheds = max_wait is not None
         self._namespace = namespace
         self._shedding = Shedding(max_wait or 0.0)
@@ -81,7 +89,7 @@ class BusyAnswers:
         Args:
             begins: it begins now, unless it is turned away.
         """
-        if not _may_be_turned_away(request):
+        if not self._may_turn_away(request):
             return None
         now = monotonic()
         wait = request.queued + now - request.arrived
@@ -98,6 +106,34 @@ class BusyAnswers:
         if begins and request.call is not None and request.call.queue_wait is not None:
             self._shedding.begins(now, wait, patience)
         return None
+
+    def no_room(self, request: RequestInProgress, places: int) -> Busy | None:
+        """Turn a request away for whose function too many wait; return what its caller gets.
+
+        None if it has not.  Never switches greenlets.
+
+        Args:
+            places: how many runs of the function there may be at once.
+        """
+        if not self._may_turn_away(request) or request.call is None:
+            return None
+        name = f"{self._namespace}.{request.call.function}"
+        error = Busy(
+            f"{name} runs {places} times at once, and half of the places of its server are taken by"
+            f" requests that wait for it; try again in {NO_ROOM:g} s",
+            retry_after=NO_ROOM,
+        )
+        self._turn_away(request, error, None)
+        return error
+
+    def _may_turn_away(self, request: RequestInProgress) -> bool:
+        """Return whether a request may be turned away.
+
+        A cast would be lost silently.  A request that comes again may have been begun before.
+        """
+        if not self._shared or not request.properties.reply_to or request.redelivered:
+            return False
+        return headers.AGAIN not in (request.properties.headers or ())
 
     def question(self, request: RequestInProgress) -> Table | None:
         """Return the headers of an answer, to ask for its client's clock; None if there is no need.
@@ -166,16 +202,6 @@ class BusyAnswers:
             )
         finally:
             self._underway.response_done()
-
-
-def _may_be_turned_away(request: RequestInProgress) -> bool:
-    """Return whether a request may be turned away.
-
-    A cast would be lost silently.  A request that comes again may have been begun before.
-    """
-    if not request.properties.reply_to or request.redelivered:
-        return False
-    return headers.AGAIN not in (request.properties.headers or ())
 
 
 class _Settled:

@@ -9,6 +9,7 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from amphora.errors import (
     AmphoraError,
     Denied,
     IgnoreRequest,
+    TimedOut,
     WrongRequest,
     WrongResult,
 )
@@ -31,7 +33,6 @@ from amphora.rpc.contract import legacy
 from amphora.rpc.contract.bodies import (
     MAX_ERROR_SIZE,
     ErrorBody,
-    Request,
     Response,
     bare_body,
     error_body,
@@ -43,9 +44,10 @@ from amphora.rpc.contract.bodies import (
 )
 from amphora.rpc.contract.serializers import JSON, Serializer, serializer_for, serializer_of
 from amphora.rpc.contract.unsendable import refused_part
-from amphora.rpc.functions.functions import Functions
+from amphora.rpc.functions.functions import Function, Functions
 from amphora.rpc.functions.parameters import Misfit
 from amphora.rpc.functions.unfinished import Unfinished, check_result
+from amphora.rpc.server.limits import in_time
 from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.streaming import Outlet, Unsendable
 from amphora.transport.delivery import Delivery
@@ -111,8 +113,8 @@ class Executor:
         tracebacks: bool,
         max_size: int,
     ) -> None:
+        self.functions = self._functions = functions
         self._owner = owner
-        self._functions = functions
         self._statistics = statistics
         self._tracebacks = tracebacks
         self._max_size = max_size
@@ -148,7 +150,8 @@ class Executor:
         self._statistics.arrived(began)
         unread = None
         try:
-            self.read(delivery, call)
+            if not call.function:
+                self._read(delivery, call)
         except WrongRequest as error:
             unread = error
         token = here.set(call)
@@ -161,7 +164,7 @@ class Executor:
             if inline:
                 # The program's own greenlet goes on.
                 here.reset(token)
-        if call.cancellation is not None and call.interrupted:
+        if call.cancellation is not None and call.interrupted and not call.timed_out:
             self._statistics.cancelled += 1
             call.ended(CANCELLED, None, monotonic() - began)
             return UNWANTED._replace(failure=failure)
@@ -184,16 +187,6 @@ class Executor:
             status, raised = _ended(response, answer.failure)
             call.ended(status, raised, seconds, expected)
         return answer
-
-    def read(self, delivery: Delivery, call: CallContext) -> None:
-        """Note what a request asks for.
-
-        Raises:
-            WrongRequest: it cannot be read.
-        """
-        request = self._read(delivery)
-        call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
-        call.known = request.func in self._functions
 
     def _answer(
         self,
@@ -223,19 +216,23 @@ class Executor:
         """Return the answer to a request that amphora itself refuses."""
         return self._encode_error(error_body(error), properties)
 
-    def _read(self, delivery: Delivery) -> Request:
+    def _read(self, delivery: Delivery, call: CallContext) -> None:
         namespace = self._functions.namespace
         try:
-            return serializer_of(delivery.properties).decode_request(delivery.body)
+            request = serializer_of(delivery.properties).decode_request(delivery.body)
         except ValueError as error:
             raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
+        call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
+        call.known = request.func in self._functions
 
-    def runs_once(self, delivery: Delivery) -> bool:
-        """Return whether a request is for a function that runs at most once."""
+    def function_of(self, delivery: Delivery, call: CallContext) -> Function | None:
+        """Return the function that a request is for, None if there is none."""
         try:
-            return self._functions.find(self._read(delivery).func).early
+            if not call.function:
+                self._read(delivery, call)
+            return self._functions.find(call.function)
         except WrongRequest:
-            return False
+            return None
 
     def call(
         self,
@@ -280,6 +277,8 @@ class Executor:
                 return None, None
             if inline and not isinstance(error, Exception):
                 raise
+            if isinstance(error, TimedOut) and call.timed_out:
+                return Response(exception=error_body(error)), Failure(function, "is late", error)
             if not call.begun and isinstance(error, AmphoraError) and travels(error):
                 # Of amphora itself, or of middleware.
                 return Response(exception=error_body(error)), None
@@ -328,14 +327,15 @@ class Executor:
         try:
             if outlet is not None:
                 outlet.cancellable, outlet.resumable = bool(cancellable), function.resumable
-                call.begun = True
-                return function.call(call.args, call.kwargs)
-            if self.cancellable if cancellable is None else cancellable:
+                return _run(function, call, None)
+            by_caller = self.cancellable if cancellable is None else cancellable
+            if function.timeout is not None:
+                run = partial(_run, function, call, once)
+                return in_time(function, call, run, by_caller=by_caller)
+            if by_caller:
                 with call.to_cancel().interruptible(call.ends_at):
-                    if once is not None:
-                        once()
-                    call.begun = True
-                    return function.call(call.args, call.kwargs)
+                    return _run(function, call, once)
+            # As in `_run`, but inlined for speed.
             if once is not None:
                 once()
             call.begun = True
@@ -419,6 +419,14 @@ class Executor:
         if len(body) > self._max_size:
             body = serializer.encode(Response(exception=short_body(plain_body(error))))
         return Answer(body, serializer.content_type)
+
+
+def _run(function: Function, call: CallContext, once: Callable[[], None] | None) -> Any:
+    """Call a function, with what is to be done before it begins."""
+    if once is not None:
+        once()
+    call.begun = True
+    return function.call(call.args, call.kwargs)
 
 
 class _TooLarge(ValueError):

@@ -305,6 +305,10 @@ def describe(function: Function) -> FunctionDescription:
         description["idempotent"] = True
     if function.early:
         description["ack"] = "early"
+    if function.concurrency is not None:
+        description["concurrency"] = function.concurrency
+    if function.timeout is not None:
+        description["timeout"] = function.timeout
     if function.is_stream:
         description["stream"] = True
     if function.resumable:

@@ -44,6 +44,7 @@ from amphora.rpc.server.busy import BusyAnswers
 from amphora.rpc.server.executor import UNWANTED, Answer, Executor
 from amphora.rpc.server.in_progress import InProgress, RequestInProgress
 from amphora.rpc.server.intake import Ignore
+from amphora.rpc.server.limits import WaitingRoom
 from amphora.rpc.server.pool import HandlerPool
 from amphora.rpc.server.responder import Responder
 from amphora.rpc.server.statistics import Statistics
@@ -85,6 +86,7 @@ class RequestHandling:
         concurrency: how many requests the broker sends before one is settled.
         observers: told what has become of each request.
         max_wait: seconds for which a request may have waited that is begun, None for any time.
+        shared: whether another server can get a request instead.
 
     Attributes:
         waits: knows how long requests waited in the queue.
@@ -105,6 +107,7 @@ class RequestHandling:
         concurrency: int,
         observers: Sequence[Observer],
         max_wait: float | None,
+        shared: bool,
     ) -> None:
         self._namespace = namespace
         self._worker_id = worker_id
@@ -127,8 +130,9 @@ class RequestHandling:
         self._has_room = self._takes_more = True
         self._paused = False
         self._busy = BusyAnswers(
-            namespace, executor, responder, underway, statistics, concurrency, max_wait
+            namespace, executor, responder, underway, statistics, concurrency, max_wait, shared
         )
+        self._waiting_room = WaitingRoom(concurrency)
         self._leaving: set[gevent.Greenlet[..., None]] = set()
         self._given_up = False
 
@@ -232,7 +236,7 @@ class RequestHandling:
             wait = self.waits.arrived(
                 properties.reply_to or "",
                 sent,
-                headers.now(),
+                headers.clock() // 1000,
                 limit,
                 at_once=not self._busy.sheds
                 and not redelivered
@@ -348,7 +352,14 @@ class RequestHandling:
                 # Last of all: they may raise, wait or be killed.
                 call.tell_ended()
 
-    def _handle(self, request: RequestInProgress, call: CallContext, inline: bool) -> None:
+    def _handle(
+        self, request: RequestInProgress, call: CallContext, inline: bool, placed: bool = False
+    ) -> None:
+        """Handle a request to its end.
+
+        Args:
+            placed: it has a place of its function, or needs none.
+        """
         delivery, properties = request.delivery, request.properties
         if (
             call.cancellation is not None
@@ -362,6 +373,9 @@ class RequestHandling:
             if busy is not None:
                 self._not_begun(request, call, type(busy).__name__, busy)
                 return
+        if not placed and self._executor.functions.limited:
+            self._handle_in_place(request, call, inline)
+            return
         outlet = note = None
         if properties.message_type == streams.STREAM:
             try:
@@ -373,7 +387,8 @@ class RequestHandling:
         elif call.run_id:
             note = self._responder.started(request, call.run_id)
         # A function that runs at most once is not begun for a request that comes again.
-        counts = request.redelivered and not self._executor.runs_once(delivery)
+        function = self._executor.function_of(delivery, call) if request.redelivered else None
+        counts = request.redelivered and not (function and function.early)
         try:
             with self._attempt(delivery, outlet) if counts else FIRST_ATTEMPT:
                 answer = self._executor.execute(
@@ -426,6 +441,36 @@ class RequestHandling:
             # Last of all: the program's callback may raise, wait or be killed.
             self._executor.tell(answer.failure)
 
+    def _handle_in_place(self, request: RequestInProgress, call: CallContext, inline: bool) -> None:
+        """Handle a request when there is a place for its function."""
+        function = self._executor.function_of(request.delivery, call)
+        places = None if function is None else self._waiting_room.places_of(function)
+        if places is None:
+            self._handle(request, call, inline, placed=True)
+            return
+        if not places.take_now():
+            room = self._waiting_room
+            if room.is_full and not inline:
+                busy = self._busy.no_room(request, places.limit)
+                if busy is not None:
+                    self._not_begun(request, call, type(busy).__name__, busy)
+                    return
+            try:
+                if not room.wait(places, call.remaining()):
+                    self._statistics.expired += 1
+                    self._not_begun(request, call, EXPIRED)
+                    self._respond(request, UNWANTED)
+                    return
+            except BaseException:
+                # Killed.
+                if not inline:
+                    self._give_back(request)
+                raise
+        try:
+            self._handle(request, call, inline, placed=True)
+        finally:
+            places.leave(self._executor.functions.threads.left_running())
+
     @contextmanager
     def _attempt(self, delivery: Delivery, outlet: Outlet | None) -> Iterator[None]:
         """Count an attempt at a request that comes again.  Switches greenlets."""
@@ -459,10 +504,7 @@ class RequestHandling:
     ) -> None:
         """Note what has become of a request that is not begun, if anybody asks."""
         if call.observed:
-            try:
-                self._executor.read(request.delivery, call)
-            except WrongRequest:
-                pass  # its function stays unknown
+            self._executor.function_of(request.delivery, call)
             call.ended(status, error)
 
     def _respond(

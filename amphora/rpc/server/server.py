@@ -101,7 +101,7 @@ class AmqpRpcServer(Offering):
         queue_arguments = naming.queue_arguments(queue_type)
         if max_wait is not None:
             max_wait = check_timeout(max_wait)
-            if self._intake is not SharedQueue:
+            if not self._intake.shared:
                 raise TypeError(f"{type(self).__name__} gets every request, and turns none away")
         self.tracebacks = tracebacks
         self.threads = Threads(threads)

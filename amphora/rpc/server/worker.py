@@ -114,6 +114,7 @@ class Worker:
             settings.concurrency,
             settings.on_done,
             settings.max_wait,
+            intake.shared,
         )
         self.control = Control(
             session,

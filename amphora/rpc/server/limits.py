@@ -1,0 +1,121 @@
+"""What bounds the runs of a function: for how long it may run, and how many there are at once.
+
+Requests that wait for their turn are not acknowledged, so they take places of the server: it gets
+no more from the broker, and other functions would have to wait as well.  So no more than half of
+the places may be taken by those that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gevent.lock import Semaphore
+
+from amphora.errors import TimedOut
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.cancelling import Cancel
+from amphora.rpc.functions.functions import Function
+
+
+class Places:
+    """The runs of one function that there may be at once.
+
+    Args:
+        limit: how many.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._free = Semaphore(limit)
+
+    def take_now(self) -> bool:
+        """Take a place if one is free; return whether it is.  Never switches greenlets."""
+        return bool(self._free.acquire(blocking=False))
+
+    def take(self, timeout: float | None) -> bool:
+        """Take a place when one is free; return False if none was in time.  Switches greenlets."""
+        return bool(self._free.acquire(timeout=timeout))
+
+    def leave(self, running: Any = None) -> None:
+        """Give a place back.  Never switches greenlets.
+
+        Args:
+            running: what goes on in a thread, None if nothing does; then it keeps the place.
+        """
+        if running is None or running.ready():
+            self._free.release()
+        else:
+            running.rawlink(lambda _: self._free.release())
+
+
+class WaitingRoom:
+    """The requests of one worker that wait for the turn of their function.
+
+    Args:
+        concurrency: how many places the worker has.
+
+    Attributes:
+        waiting: how many wait.
+        most: how many may wait before it is full.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self.waiting = 0
+        self.most = concurrency // 2
+        self._places: dict[str, Places] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more are to wait."""
+        return self.waiting >= self.most
+
+    def places_of(self, function: Function) -> Places | None:
+        """Return the places of a function, None if it may have any number of runs."""
+        if function.concurrency is None:
+            return None
+        places = self._places.get(function.name)
+        if places is None:
+            places = self._places[function.name] = Places(function.concurrency)
+        return places
+
+    def wait(self, places: Places, timeout: float | None) -> bool:
+        """Wait for a place; return False if none was in time.  Switches greenlets."""
+        self.waiting += 1
+        try:
+            return places.take(timeout)
+        finally:
+            self.waiting -= 1
+
+
+def in_time(
+    function: Function, call: CallContext, run: Callable[[], Any], *, by_caller: bool
+) -> Any:
+    """Run a function that has a timeout, and return its result.
+
+    Whatever it does when its time is over, it has failed.
+
+    Args:
+        run: calls it.
+        by_caller: whether its caller can end it, too.
+
+    Raises:
+        TimedOut: it was ended.
+        BaseException: what it raises.
+    """
+    timeout = function.timeout
+    ended: BaseException | None = None
+    try:
+        with call.to_cancel().interruptible(call.ends_at, timeout, by_caller=by_caller):
+            result = run()
+    except (Exception, Cancel) as error:
+        if not call.timed_out:
+            raise
+        ended = error
+    if not call.timed_out:
+        return result
+    how = "given up, and goes on in its thread" if function.in_thread else "ended"
+    raise TimedOut(
+        f"{call.namespace}.{function.name} has run for {timeout:g} s, for which it may run, and was"
+        f" {how}"
+    ) from ended
