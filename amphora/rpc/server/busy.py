@@ -28,6 +28,7 @@ from amphora.rpc.server.responder import Responder
 from amphora.rpc.server.shedding import Shedding
 from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.underway import Underway
+from amphora.transport.channel import Channel
 from amphora.wire.fields import Table
 from amphora.wire.properties import DIRECT_REPLY_TO, Properties
 
@@ -72,8 +73,9 @@ class BusyAnswers:
         self._underway = underway
         self._statistics = statistics
         self._prefetch = prefetch
-        # Those that are not acknowledged yet, each with its answer, and the answer's headers.
-        self._waiting: list[tuple[RequestInProgress, Busy, Table | None]] = []
+        # Those whose acknowledgement may not have arrived yet, each with the channel of that, its
+        # answer, and the answer's headers.
+        self._waiting: list[tuple[RequestInProgress, Channel, Busy, Table | None]] = []
         self._greenlet: Any = None
 
     def arrived(self, request: RequestInProgress, wait: float | None) -> None:
@@ -158,7 +160,9 @@ class BusyAnswers:
         self._statistics.shed += 1
         request.answered = True
         self._underway.unconfirmed += 1
-        self._waiting.append((request, error, answer_headers))
+        self._waiting.append((request, request.delivery.channel, error, answer_headers))
+        # At once, so that the broker sends another one.
+        request.ack()
         if self._greenlet is None or self._greenlet.ready():
             self._greenlet = gevent.spawn(self._work)
 
@@ -172,18 +176,15 @@ class BusyAnswers:
             turned_away, self._waiting = self._waiting, []
             certain = False
             try:
-                certain = self._settle([request for request, _, _ in turned_away])
+                certain = self._arrive({channel for _, channel, _, _ in turned_away})
             finally:
-                for request, error, answer_headers in turned_away:
+                for request, _, error, answer_headers in turned_away:
                     if not certain:
                         error.executed = None
                     self._tell(request.properties, error, answer_headers)
 
-    def _settle(self, requests: list[RequestInProgress]) -> bool:
-        """Acknowledge requests; return whether the broker has seen it.  Switches greenlets."""
-        channels = {request.delivery.channel for request in requests}
-        for request in requests:
-            request.ack()
+    def _arrive(self, channels: set[Channel]) -> bool:
+        """Return whether the broker has seen all acknowledgements so far.  Switches greenlets."""
         try:
             for channel in channels:
                 channel.send_acks()

@@ -11,7 +11,8 @@ again.  So when no request has come quickly for as long as the limit, it is no b
 the limit counts, until one comes quickly.  (RFC 8289, and what servers have made of it, have the
 same idea: a queue that was not short for a while is not going to be.)
 
-Of the limit and the time that the caller gives, the shorter one counts.
+The time that the caller gives is a limit, too: a quarter of it is left for the run and its answer,
+and half of it in overload.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from math import inf
 QUICKLY = 1 / 8
 # The share of the limit that counts in overload.
 IN_OVERLOAD = 1 / 2
+# The share of its caller's time that a request may have waited otherwise.
+OF_PATIENCE = 3 / 4
 # For so many seconds, what one request has waited holds for those next to it.
 FRESH = 1.0
 
@@ -69,8 +72,13 @@ class Shedding:
             wait: seconds for which it has waited.
             patience: seconds that its caller gives it, None if that is no matter.
         """
-        limit = self._limit(patience)
-        if wait <= (limit * IN_OVERLOAD if self.overloaded(now) else limit):
+        if self.overloaded(now):
+            limit = self._limit(patience) * IN_OVERLOAD
+        elif patience is None:
+            limit = self.max_wait
+        else:
+            limit = min(self.max_wait, patience * OF_PATIENCE)
+        if wait <= limit:
             return False
         if self._slow_since is None:
             self._slow_since = now
