@@ -15,6 +15,7 @@ from amphora.cli.lookup import find_queue
 from amphora.cli.output import counted, in_progress, safe_lines, seconds, show_table
 from amphora.cli.replies import Replies
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.errors import printable
 from amphora.rpc.client.gather import Gathered, Reply
 from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
 from amphora.rpc.contract import naming
@@ -37,7 +38,10 @@ TERMS = {
     "stream": "a stream",
     "resumable": "goes on at another worker",
     "idempotent": "safe to repeat",
+    "cancellable": "can be cancelled",
 }
+# What goes without saying of a stream.
+OF_STREAMS = ("cancellable",)
 
 DURATIONS = ("p50", "p95", "p99")
 
@@ -123,12 +127,13 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
     """
     replies = gather(settings, namespace, worker, timeout, "stats")
     if not settings.json:
+        versions = ["version"] if any(reply.value.get("version") for reply in replies.good) else []
         show_table(
             (
-                *("worker", "host", ">pid", ">up", ">in progress", ">calls", ">errors"),
+                *("worker", *versions, "host", ">pid", ">up", ">in progress", ">calls", ">errors"),
                 *(">expected", ">cancelled", ">expired", ">shed", ">between"),
             ),
-            [worker_row(reply.value) for reply in replies.good],
+            [worker_row(reply.value, *versions) for reply in replies.good],
         )
         waits = [
             wait_row(reply.worker, reply.value["queue_wait"])
@@ -158,11 +163,12 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
     return replies.exit_code
 
 
-def worker_row(value: dict[str, Any]) -> tuple[object, ...]:
-    """Return one worker's line of the statistics."""
+def worker_row(value: dict[str, Any], *names: str) -> tuple[object, ...]:
+    """Return one worker's line of the statistics, with more of its values by name."""
     waits = value["wait_times"]
     return (
         value["wid"],
+        *(value.get(name) or "-" for name in names),
         value["host"],
         value["pid"],
         seconds(value["uptime"]),
@@ -199,19 +205,28 @@ def describe(settings: Settings, namespace: str, worker: str | None, timeout: fl
     replies = gather(settings, namespace, worker, timeout, "describe")
     if not settings.json:
         offers = sorted(replies.good, key=offer)
-        for text, same in groupby(offers, key=offer):
+        for (version, text), same in groupby(offers, key=offer):
             workers = ", ".join(reply.worker for reply in same)
-            click.secho(f"{namespace}  ({workers})", bold=True)
+            title = f"{namespace} {version}".rstrip()
+            click.secho(f"{printable(title, 200)}  ({workers})", bold=True)
             click.echo(safe_lines(text))
     return replies.exit_code
 
 
-def offer(reply: Reply) -> str:
-    """Return what a worker offers as a text."""
+def offer(reply: Reply) -> tuple[str, str]:
+    """Return the version that a worker offers, and what, as texts."""
     lines = []
     for function in reply.value["functions"]:
         # Absent for most, and in older workers.
-        said = [words for term, words in TERMS.items() if function.get(term)]
+        said = [
+            words
+            for term, words in TERMS.items()
+            if function.get(term) and not (term in OF_STREAMS and function.get("stream"))
+        ]
+        if "deprecated" in function:
+            said.append(f"deprecated: {function['deprecated']}")
+        if function.get("errors"):
+            said.append(f"raises {', '.join(each['type'] for each in function['errors'])}")
         if function.get("concurrency"):
             said.append(f"{function['concurrency']} at once")
         if function.get("timeout"):
@@ -220,7 +235,7 @@ def offer(reply: Reply) -> str:
         lines.append(f"  {function['signature']}{terms}")
         lines.extend(f"      {line}".rstrip() for line in function["doc"].splitlines())
     lines.append(f"  management: {', '.join(reply.value['commands'])}")
-    return "\n".join(lines)
+    return reply.value.get("version", ""), "\n".join(lines)
 
 
 @click.command(

@@ -61,11 +61,18 @@ def service(
     functions = {each["name"] for offer in workers.values() for each in offer["functions"]}
     return {
         "namespace": namespace,
+        # Several, while a new version takes over.
+        "versions": sorted({offer.get("version") or "" for offer in workers.values()} - {""}),
         "waiting": None if queue is None or queue.away else queue.messages,
         "silent": silent,
         "functions": sorted(functions),
         "workers": [
-            {"worker": name, "host": offer["host"], "pid": offer["pid"]}
+            {
+                "worker": name,
+                "version": offer.get("version", ""),
+                "host": offer["host"],
+                "pid": offer["pid"],
+            }
             for name, offer in sorted(workers.items())
         ],
     }
@@ -87,8 +94,9 @@ def services(settings: Settings, timeout: float) -> int:
     """Show all namespaces of the vhost, with their workers and functions.
 
     Workers of an amphora before 1.0 are not found.  --json prints for each namespace {"namespace",
-    "waiting", "silent", "functions": [...], "workers": [{"worker", "host", "pid"}]}.  "waiting" is
-    null if there is no shared queue, and "silent" counts workers that did not answer.
+    "versions": [...], "waiting", "silent", "functions": [...], "workers": [{"worker", "version",
+    "host", "pid"}]}.  "waiting" is null if there is no shared queue, and "silent" counts workers
+    that did not answer.
     """
     with settings_errors(), settings.session() as session:
         seconds = check_timeout(timeout)
@@ -101,11 +109,13 @@ def services(settings: Settings, timeout: float) -> int:
         for each in shown:
             show_json(each)
     else:
+        versions = ["version"] if any(each["versions"] for each in shown) else []
         show_table(
-            ("namespace", ">workers", ">waiting", "functions"),
+            ("namespace", *versions, ">workers", ">waiting", "functions"),
             [
                 (
                     each["namespace"],
+                    *([", ".join(each["versions"]) or "-"] if versions else []),
                     len(each["workers"]),
                     "-" if each["waiting"] is None else each["waiting"],
                     ", ".join(each["functions"]),
@@ -115,9 +125,15 @@ def services(settings: Settings, timeout: float) -> int:
         )
         click.echo()
         show_table(
-            ("worker", "namespace", "host", ">pid"),
+            ("worker", "namespace", *versions, "host", ">pid"),
             [
-                (worker["worker"], each["namespace"], worker["host"], worker["pid"])
+                (
+                    worker["worker"],
+                    each["namespace"],
+                    *([worker["version"] or "-"] if versions else []),
+                    worker["host"],
+                    worker["pid"],
+                )
                 for each in shown
                 for worker in each["workers"]
             ],

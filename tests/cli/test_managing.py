@@ -134,6 +134,24 @@ def test_describe_tells_on_what_terms_functions_are_offered(
     ]
 
 
+def test_describe_tells_what_else_callers_should_know(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    def old() -> None:
+        pass
+
+    old.__deprecated__ = "call add"  # type: ignore[attr-defined]
+    server = make_server(version="2.1.0", cancellable=True)
+    server.add_function(old, expected=(LookupError, ValueError))
+    shown = amphora("describe", namespace, "--timeout", 30).out
+    assert shown.startswith(f"{namespace} 2.1.0  ({server.worker_id})\n")
+    assert (
+        "  old() -> None  (can be cancelled, deprecated: call add, raises LookupError, ValueError)"
+        in shown
+    )
+    assert " 2.1.0 " in amphora("stats", namespace, "--timeout", 30).out
+
+
 def test_kill_stops_workers_warmly(
     amphora: Amphora, make_server: MakeServer, make_client: MakeClient, namespace: str
 ) -> None:

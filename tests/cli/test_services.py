@@ -38,6 +38,22 @@ def test_services_shows_all_namespaces(
     assert all(name in shown for name in (*ids, news.worker_id, "paper.print"))
 
 
+@alone
+def test_services_shows_which_versions_run(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    servers = [make_server(add, version=version) for version in ("2.1.0", "2.0.9", "2.1.0")]
+    line = amphora("services", "--json").json
+    assert line["versions"] == ["2.0.9", "2.1.0"]
+    assert {each["worker"]: each["version"] for each in line["workers"]} == {
+        server.worker_id: version
+        for server, version in zip(servers, ("2.1.0", "2.0.9", "2.1.0"), strict=True)
+    }
+    shown = amphora("services").out.splitlines()
+    assert shown[0].split() == ["namespace", "version", "workers", "waiting", "functions"]
+    assert shown[1].split() == [namespace, "2.0.9,", "2.1.0", "3", "0", "add"]
+
+
 def test_services_finds_its_workers_on_every_broker(
     amphora: Amphora, make_server: MakeServer, namespace: str
 ) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 import pytest
@@ -128,9 +129,37 @@ def test_describe_tells_signatures_types_and_docstrings(
     assert function["name"] == "greet"
     assert function["doc"] == "Greet somebody."
     assert function["parameters"] == [
-        {"name": "name", "kind": "positional_or_keyword", "type": "str"},
-        {"name": "times", "kind": "keyword_only", "type": "int", "default": "1"},
+        {
+            "name": "name",
+            "kind": "positional_or_keyword",
+            "type": "str",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "times",
+            "kind": "keyword_only",
+            "type": "int",
+            "default": "1",
+            "value": 1,
+            "schema": {"type": "integer"},
+        },
     ]
+    assert (function["result_type"], function["result"]) == ("str", {"type": "string"})
+
+
+def test_a_service_has_the_version_that_it_says(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    ready([make_server(add, version="2.1.0")], management)
+    for command in ("describe", "stats"):
+        [answer] = management.ask(namespace, command).values()
+        assert answer["version"] == "2.1.0"
+
+
+@pytest.mark.parametrize("version", [2, " 2", "2\n", "2" * 101, None])
+def test_a_version_is_a_short_text(namespace: str, version: Any) -> None:
+    with pytest.raises(ValueError, match="a version must be a text"):
+        AmqpRpcServer(namespace, version=version)
 
 
 def test_a_worker_whose_handlers_are_all_busy_answers_all_the_same(

@@ -6,6 +6,8 @@ from typing import Any
 
 # The longest timeout of a call, in seconds.
 LONGEST_TIMEOUT = 1_000_000.0
+# The longest version of a service, in characters.
+LONGEST_VERSION = 100
 
 
 def check_timeout(timeout: Any) -> float:
@@ -49,3 +51,22 @@ def check_wait(seconds: Any) -> float:
             f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:g} seconds, not {seconds!r}"
         )
     return float(seconds)
+
+
+def check_version(version: Any) -> str:
+    """Return the version of a service.
+
+    Raises:
+        ValueError: it is no text, too long, or cannot be printed.
+    """
+    if (
+        not isinstance(version, str)
+        or len(version) > LONGEST_VERSION
+        or not version.isprintable()
+        or version != version.strip()
+    ):
+        raise ValueError(
+            f"a version must be a text of at most {LONGEST_VERSION} characters that can be printed,"
+            f' such as "2.1.0", not {version!r:.120}'
+        )
+    return version

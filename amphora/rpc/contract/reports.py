@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Ping(TypedDict):
@@ -74,6 +74,8 @@ class Stats(Ping, Numbers):
     """
 
     namespace: str
+    # "" for a service without one; older workers do not tell.
+    version: NotRequired[str]
     state: str
     in_flight: int
     concurrency: int
@@ -84,15 +86,41 @@ class Stats(Ping, Numbers):
 
 
 class ParameterDescription(TypedDict):
-    """One parameter of a function; `type` and `default` are source text."""
+    """One parameter of a function; `type` and `default` are source text.
+
+    What older workers do not tell: `schema` is the JSON Schema of its values, absent where any
+    value fits, and of each value for `*args` and `**kwargs`; `unpacked` is True where it is that of
+    all `**kwargs` together.  `value` is the default as it would arrive, if it can be sent.
+    """
 
     name: str
     kind: str
     type: NotRequired[str]
     default: NotRequired[str]
+    schema: NotRequired[dict[str, Any]]
+    unpacked: NotRequired[bool]
+    value: NotRequired[Any]
 
 
-class FunctionDescription(TypedDict):
+class ResultDescription(TypedDict, total=False):
+    """What a function returns: `result_type` is source text, `result` a JSON Schema.
+
+    Of a stream, `item` is the schema of its items, and `result` that of what comes behind them.
+    """
+
+    result_type: str
+    result: dict[str, Any]
+    item: dict[str, Any]
+
+
+class ErrorDescription(TypedDict):
+    """An exception that a function declares."""
+
+    type: str
+    doc: str
+
+
+class FunctionDescription(ResultDescription):
     """One function that clients may call; `ack` is there if it runs at most once."""
 
     name: str
@@ -109,13 +137,24 @@ class FunctionDescription(TypedDict):
     # go on behind any item.
     stream: NotRequired[bool]
     resumable: NotRequired[bool]
+    # Older workers do not tell: True if it is ended when its caller has gone away; what to do
+    # instead of calling it; the exceptions that are answers.
+    cancellable: NotRequired[bool]
+    deprecated: NotRequired[str]
+    errors: NotRequired[list[ErrorDescription]]
 
 
 class Description(Ping):
-    """What a worker offers: its functions, and the names of its management commands."""
+    """What a worker offers: its functions, and the names of its management commands.
+
+    Schemas refer to `definitions` as `#/$defs/...`.
+    """
 
     namespace: str
+    # Older workers do not tell.
+    version: NotRequired[str]
     functions: list[FunctionDescription]
+    definitions: NotRequired[dict[str, dict[str, Any]]]
     commands: list[str]
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Unpack
 
 from amphora.errors import WrongRequest, printable
+from amphora.rpc.contract.signatures import Handler
 from amphora.rpc.functions.parameters import Misfit, Parameters
-from amphora.rpc.functions.signatures import Handler
 from amphora.rpc.functions.terms import Terms, checked_terms
 from amphora.rpc.functions.threads import Threads
 from amphora.rpc.functions.unfinished import FINISHED, check_function, check_result, is_stream

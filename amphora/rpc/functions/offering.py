@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar, Unpack, overload
 
 from amphora.rpc.contract import legacy
+from amphora.rpc.contract.signatures import Handler
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.services import service_methods
-from amphora.rpc.functions.signatures import Handler
 from amphora.rpc.functions.terms import Terms
 
 H = TypeVar("H", bound=Handler)

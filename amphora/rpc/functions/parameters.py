@@ -20,8 +20,8 @@ from inspect import Parameter, Signature
 from typing import Any
 
 from amphora.errors import IgnoreRequest, printable
-from amphora.rpc.functions.hints import Converter, Unevaluated, Unmeetable, converter_of, name_of
-from amphora.rpc.functions.signatures import Handler, evaluate, function_behind, signature_of
+from amphora.rpc.contract.hints import Converter, Unevaluated, Unmeetable, converter_of, name_of
+from amphora.rpc.contract.signatures import Handler, evaluate, function_behind, signature_of
 
 Arguments = tuple[list[Any], dict[str, Any]]
 

@@ -21,16 +21,10 @@ from amphora.errors import WrongRequest
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext, served
 from amphora.rpc.contract import naming
-from amphora.rpc.contract.reports import (
-    Description,
-    FunctionDescription,
-    ParameterDescription,
-    Ping,
-    Stats,
-    Stopping,
-)
-from amphora.rpc.functions.functions import Function, Functions
-from amphora.rpc.functions.signatures import Handler
+from amphora.rpc.contract.reports import Description, Ping, Stats, Stopping
+from amphora.rpc.contract.signatures import Handler
+from amphora.rpc.functions.describing import Describer
+from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.unfinished import is_stream
 from amphora.rpc.server.executor import Answer, Executor
 from amphora.rpc.server.responder import Responder
@@ -120,6 +114,8 @@ class Management:
         self._server = server
         self._enabled = enabled
         self._own_commands = settings.commands
+        self._version = settings.version
+        self._describer = Describer(settings.functions, settings.cancellable)
         self._greenlets: set[gevent.Greenlet[..., None]] = set()
         namespace, session = settings.namespace, settings.session
         self.commands = Functions(f"the management of {namespace}", settings.threads)
@@ -243,6 +239,7 @@ class Management:
         return {
             **self.ping(),
             "namespace": server.namespace,
+            "version": self._version,
             "state": "paused" if server.paused and server.state == "serving" else server.state,
             "in_flight": server.running,
             "concurrency": server.concurrency,
@@ -253,11 +250,13 @@ class Management:
         }
 
     def describe(self) -> Description:
-        """Return the functions, with their parameters, types and descriptions."""
+        """Return the functions: parameters, results, terms, descriptions."""
         return {
             **self.ping(),
             "namespace": self._server.namespace,
-            "functions": [describe(function) for function in self._server.functions],
+            "version": self._version,
+            "functions": self._describer.functions(),
+            "definitions": self._describer.definitions,
             "commands": [function.name for function in self.commands],
         }
 
@@ -278,46 +277,6 @@ class Management:
         if is_stream(command):
             raise TypeError("a command answers once: it cannot be a generator function")
         self.commands.add(command, name)
-
-
-def describe(function: Function) -> FunctionDescription:
-    """Return a function's name, parameters and documentation as plain values."""
-    parameters: list[ParameterDescription] = []
-    if function.signature is not None:
-        for parameter in function.signature.parameters.values():
-            entry: ParameterDescription = {
-                "name": parameter.name,
-                "kind": parameter.kind.name.lower(),
-            }
-            if parameter.annotation is not parameter.empty:
-                entry["type"] = _type_name(parameter.annotation)
-            if parameter.default is not parameter.empty:
-                entry["default"] = repr(parameter.default)[:200]
-            parameters.append(entry)
-    doc = getattr(function.handler, "__doc__", None) or ""
-    description: FunctionDescription = {
-        "name": function.name,
-        "signature": f"{function.name}{function.signature or '(...)'}",
-        "parameters": parameters,
-        "doc": doc.strip(),
-    }
-    if function.terms.get("idempotent"):
-        description["idempotent"] = True
-    if function.early:
-        description["ack"] = "early"
-    if function.concurrency is not None:
-        description["concurrency"] = function.concurrency
-    if function.timeout is not None:
-        description["timeout"] = function.timeout
-    if function.is_stream:
-        description["stream"] = True
-    if function.resumable:
-        description["resumable"] = True
-    return description
-
-
-def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def _drop(delivery: Delivery) -> None:

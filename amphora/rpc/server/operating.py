@@ -19,7 +19,7 @@ from amphora.rpc.contract.reports import (
     Purged,
     Stack,
 )
-from amphora.rpc.functions.signatures import Handler
+from amphora.rpc.contract.signatures import Handler
 from amphora.rpc.server.dead import Dead
 from amphora.rpc.server.in_progress import RequestInProgress
 from amphora.rpc.server.management import asker

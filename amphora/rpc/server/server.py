@@ -14,11 +14,11 @@ from typing import Any, Self, TypeVar, Unpack, overload
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.contract import legacy, naming
-from amphora.rpc.contract.checks import check_timeout
+from amphora.rpc.contract.checks import check_timeout, check_version
 from amphora.rpc.contract.naming import QueueType
+from amphora.rpc.contract.signatures import Handler
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.offering import Offering
-from amphora.rpc.functions.signatures import Handler
 from amphora.rpc.functions.threads import DEFAULT_THREADS, Threads
 from amphora.rpc.keyed.receiving import Receiving
 from amphora.rpc.server import access
@@ -47,6 +47,7 @@ class AmqpRpcServer(Offering):
         url: the broker, `amqp://user:password@host:port/vhost`.  Without it, `AMQP_URL` in the
             environment, else a broker on this machine.
         session: a session to share with other clients and servers, instead of `url`.
+        version: the version of the service, such as "2.1.0", for those who ask what it offers.
         concurrency: how many requests are handled at once; the broker sends no more than that.
         tracebacks: send the text of a handler's traceback to the caller.
         management: the management commands to switch on: any of "kill", "pause", "cancel",
@@ -81,6 +82,7 @@ class AmqpRpcServer(Offering):
         *,
         url: str | None = None,
         session: Session | None = None,
+        version: str = "",
         concurrency: int = DEFAULT_CONCURRENCY,
         tracebacks: bool = True,
         management: Iterable[str] = (),
@@ -109,6 +111,7 @@ class AmqpRpcServer(Offering):
         self.session = session_for(session, url, connection, type(self))
         self._settings = Settings(
             namespace=namespace,
+            version=check_version(version),
             session=self.session,
             owns_session=session is None,
             worker_prefix=self._worker_prefix,

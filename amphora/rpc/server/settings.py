@@ -8,8 +8,8 @@ from typing import Any
 
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
+from amphora.rpc.contract.signatures import Handler
 from amphora.rpc.functions.functions import Functions
-from amphora.rpc.functions.signatures import Handler
 from amphora.rpc.functions.threads import Threads
 from amphora.transport.session import Session
 
@@ -19,6 +19,7 @@ class Settings:
     """The settings of a server; see `AmqpRpcServer`.
 
     Attributes:
+        version: the version of the service, "" for none.
         owns_session: whether the session ends with the server.
         worker_prefix: the beginning of worker ids.
         enabled: the management commands that are switched on.
@@ -31,6 +32,7 @@ class Settings:
     """
 
     namespace: str
+    version: str
     session: Session
     owns_session: bool
     worker_prefix: str

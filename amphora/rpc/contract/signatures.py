@@ -15,7 +15,7 @@ from inspect import Signature
 from types import SimpleNamespace
 from typing import Any
 
-from amphora.rpc.functions.hints import Unevaluated, name_of
+from amphora.rpc.contract.hints import Unevaluated, name_of
 
 Handler = Callable[..., Any]
 

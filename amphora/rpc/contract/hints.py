@@ -1,4 +1,4 @@
-"""Converters for arguments, made from type hints.
+"""Converters for arguments and results, made from type hints.
 
 msgspec checks and converts most hints.  Whether it can is found out once, when a function is added:
 some hints it cannot build at all, others it takes for classes that only their own instances fit.
@@ -55,7 +55,7 @@ def converter_of(hint: Any) -> Converter | None:
     if not _is_a_type(hint):
         raise Unevaluated(f"{hint!r:.100} is no type")
     try:
-        plain = _build(hint)
+        plain = buildable(hint)
     except NameError as error:
         raise Unevaluated(str(error)) from error
     except RecursionError:
@@ -86,18 +86,23 @@ def _is_a_type(hint: Any) -> bool:
 _FORWARD_REF = re.compile(r"ForwardRef\('(.*?)'(?:, [^()]*)?\)")
 
 
-class _Special(type):
-    """The type of the classes that stand in for hints that msgspec cannot build."""
+class Special(type):
+    """The type of the classes that stand in for hints that msgspec cannot build.
+
+    Attributes:
+        hint: what the class stands for.
+    """
 
     convert: Converter
+    hint: Any
 
     def __instancecheck__(cls, value: object) -> bool:
         # msgspec checks the converted value with this.
         return True
 
 
-def _special(hint: Any, convert: Converter) -> _Special:
-    return _Special(name_of(hint), (), {"convert": staticmethod(convert)})
+def _special(hint: Any, convert: Converter) -> Special:
+    return Special(name_of(hint), (), {"convert": staticmethod(convert), "hint": hint})
 
 
 def name_of(hint: Any) -> str:
@@ -107,8 +112,13 @@ def name_of(hint: Any) -> str:
     return _FORWARD_REF.sub(r"\1", str(hint)).replace("typing.", "")
 
 
-def _build(hint: Any) -> Any:
-    """Return a hint that msgspec can build and that some value can fit."""
+def buildable(hint: Any) -> Any:
+    """Return a hint that msgspec can build, and that some value can fit.
+
+    Raises:
+        Unmeetable: no value that arrives can fit it.
+        Exception: the hint, or a part of it, cannot be evaluated.
+    """
     plain = _rewrite(hint)
     if plain is not Any:
         _check(plain)
@@ -160,8 +170,8 @@ def _rewrite_parts(hint: Any, origin: Any, args: tuple[Any, ...]) -> Any:
         return _special(
             hint, lambda value: {keys(key): part for key, part in values(value).items()}
         )
-    if origin in _COLLECTIONS:
-        content = _converter(_build(_content(origin, rewritten)))
+    if is_collection(origin):
+        content = _converter(buildable(content_of(origin, rewritten)))
         return _special(hint, lambda value: origin(content(value)))
     changed = any(new is not old for new, old in zip(rewritten, args, strict=True))
     return origin[rewritten] if changed else hint
@@ -177,7 +187,7 @@ def _rewrite_union(hint: Any, args: tuple[Any, ...]) -> Any:
     unmeetable = None
     for arg in args:
         try:
-            members.append(_build(arg))
+            members.append(buildable(arg))
         except Unmeetable as error:
             unmeetable = error
     if not members:
@@ -263,7 +273,7 @@ def _check_any(members: Iterable[Type], seen: list[Type]) -> None:
 
 
 def _check_class(cls: Any) -> None:
-    if isinstance(cls, _Special) or cls in _CONVERSIONS or is_pydantics(cls):
+    if isinstance(cls, Special) or cls in _CONVERSIONS or is_pydantics(cls):
         return
     try:
         meetable = any(isinstance(value, cls) for value in _WHAT_ARRIVES)
@@ -279,7 +289,7 @@ def _check_class(cls: Any) -> None:
 def _decode(hint: Any, value: Any) -> Any:
     """Convert a value into a type that msgspec has no rule for."""
     cls = get_origin(hint) or hint
-    if isinstance(cls, _Special):
+    if isinstance(cls, Special):
         return cls.convert(value)
     conversion = _CONVERSIONS.get(cls)
     if conversion is not None:
@@ -367,10 +377,16 @@ def _complex(hint: Any, value: Any) -> complex:
 def _collection(hint: Any, value: Any) -> Any:
     """Convert into a collection that is a field of a class, or that has no element type."""
     origin = get_origin(hint) or hint
-    return origin(_converter(_content(origin, get_args(hint)))(value))
+    return origin(_converter(content_of(origin, get_args(hint)))(value))
 
 
-def _content(origin: Any, args: tuple[Any, ...]) -> Any:
+def is_collection(origin: Any) -> bool:
+    """Return whether a class is a collection that is made from a list or dict."""
+    return origin in _COLLECTIONS
+
+
+def content_of(origin: Any, args: tuple[Any, ...]) -> Any:
+    """Return the hint of what a collection is made from, such as a list for a deque."""
     kind, more = _COLLECTIONS[origin]
     return kind[(*args, *more)] if args else kind
 
