@@ -39,6 +39,7 @@ from amphora.errors import (
 )
 
 if TYPE_CHECKING:
+    from amphora.rpc.client.binding import Bound, FanoutBound
     from amphora.rpc.client.client import AmqpRpcClient
     from amphora.rpc.client.fanout import AmqpRpcFanoutClient
     from amphora.rpc.client.gather import Gathered, Reply
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from amphora.rpc.context.deadlines import deadline
     from amphora.rpc.context.outcome import Outcome
     from amphora.rpc.context.spawning import spawn
+    from amphora.rpc.contract.apis import function_name
     from amphora.rpc.functions.services import exposed
     from amphora.rpc.keyed.receiving import Receiving
     from amphora.rpc.server.fanout import AmqpRpcFanoutServer
@@ -67,6 +69,7 @@ __all__ = [
     "AmqpRpcFanoutServer",
     "AmqpRpcServer",
     "AuthenticationError",
+    "Bound",
     "Busy",
     "CallContext",
     "Cancel",
@@ -74,6 +77,7 @@ __all__ = [
     "ChannelClosed",
     "ConnectionLost",
     "Denied",
+    "FanoutBound",
     "Gathered",
     "IgnoreRequest",
     "Inequivalent",
@@ -101,6 +105,7 @@ __all__ = [
     "current",
     "deadline",
     "exposed",
+    "function_name",
     "idempotent",
     "iwait",
     "shield",
@@ -113,6 +118,8 @@ __version__ = "1.0.0.dev0"
 # Where the names are.  A program that only makes calls loads nothing of the server, and one that
 # asks for the version loads neither.
 _HOMES = {
+    "Bound": "amphora.rpc.client.binding",
+    "FanoutBound": "amphora.rpc.client.binding",
     "AmqpRpcClient": "amphora.rpc.client.client",
     "AmqpRpcFanoutClient": "amphora.rpc.client.fanout",
     "Gathered": "amphora.rpc.client.gather",
@@ -130,6 +137,7 @@ _HOMES = {
     "Outcome": "amphora.rpc.context.outcome",
     "deadline": "amphora.rpc.context.deadlines",
     "spawn": "amphora.rpc.context.spawning",
+    "function_name": "amphora.rpc.contract.apis",
     "exposed": "amphora.rpc.functions.services",
     "Receiving": "amphora.rpc.keyed.receiving",
     "AmqpRpcFanoutServer": "amphora.rpc.server.fanout",

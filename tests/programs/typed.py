@@ -6,19 +6,22 @@ that has to be found: mypy complains of those that ignore nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, assert_type
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, assert_type
 
 from amphora import (
     AmqpRpcClient,
     AmqpRpcFanoutClient,
     AmqpRpcFanoutServer,
     AmqpRpcServer,
+    Bound,
+    FanoutBound,
     Gathered,
     ManagementClient,
     Reply,
     Result,
     Session,
+    Stream,
     wait,
 )
 
@@ -123,3 +126,57 @@ tuning: Callable[[tuple[Any, ...], dict[str, Any]], str] = to_user
 if server.state == "serving":
     print(server.processed, server.statistics.summary()["functions"]["add"]["p95"])
 server.statistics.summary()["procesed"]  # type: ignore[typeddict-item]
+
+# -- typed calls ----------------------------------------------------------------------------------
+
+
+class MathAPI(Protocol):
+    def add(self, a: int, b: int = ...) -> int: ...
+
+    def count(self, most: int) -> Iterator[str]: ...
+
+    def log(self, text: str) -> None: ...
+
+
+class OtherAPI:
+    def minus(self, a: int) -> int:
+        raise NotImplementedError
+
+
+math = client.bind(MathAPI, timeout=5.0)
+assert_type(math, Bound[MathAPI])
+assert_type(math.call.add(1, b=2), int)
+assert_type(math.options(retries=3).call.add(1), int)
+assert_type(math.defer(MathAPI.add)(1, 2), Result[int])
+assert_type(math.defer(MathAPI.add, timeout=1.0)(1, b=2).get(), int)
+assert_type(math.defer(MathAPI.add)(1).value, int | None)
+assert_type(math.cast(MathAPI.log)("text"), None)
+assert_type(math.call.count(3), Iterator[str])
+assert_type(math.stream(MathAPI.count, credit=5)(3), Stream[str])
+for text in math.stream(MathAPI.count)(3):
+    assert_type(text, str)
+assert_type(client.bind(OtherAPI).call.minus(1), int)
+any_result: Result = math.defer(MathAPI.add)(1)
+some: Result[object] = math.defer(MathAPI.add)(1)
+
+math.call.add("1")  # type: ignore[arg-type]
+math.call.ad(1)  # type: ignore[attr-defined]
+math.defer(MathAPI.add)("1")  # type: ignore[arg-type]
+math.defer(MathAPI.add)(1, 2, 3)  # type: ignore[call-arg]
+math.defer(MathAPI.add, tmeout=1.0)  # type: ignore[call-arg]
+math.defer(OtherAPI.minus)  # type: ignore[arg-type]
+math.defer.add(1)  # type: ignore[attr-defined]
+math.stream(MathAPI.add)  # type: ignore[arg-type]
+math.gather(MathAPI.add)  # type: ignore[attr-defined]
+math.options(retry=3)  # type: ignore[call-arg]
+
+all_maths = everybody.bind(MathAPI)
+assert_type(all_maths, FanoutBound[MathAPI])
+assert_type(all_maths.gather(MathAPI.add, timeout=1.0)(1), Gathered[int])
+assert_type(all_maths.gather(MathAPI.add)(1).values(), list[int])
+for answer in all_maths.gather(MathAPI.add)(1):
+    assert_type(answer.get(), int)
+assert_type(all_maths.defer(MathAPI.add)(1), Result[int])
+all_maths.options(routing_key="Alice")  # type: ignore[call-arg]
+all_maths.gather(MathAPI.add)("1")  # type: ignore[arg-type]
+server.add_service(object(), api=MathAPI)

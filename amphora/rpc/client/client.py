@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import gevent
 
 from amphora.errors import AmphoraError, ConnectionLost
 from amphora.net.log import Log
 from amphora.rpc.client.announcer import Announcer
+from amphora.rpc.client.binding import Bound, BoundApi, Ways
 from amphora.rpc.client.caller import DEFAULT_MAX_PENDING, DEFAULT_TIMEOUT, Route
 from amphora.rpc.client.calls import WhenFull
-from amphora.rpc.client.proxy import CallWay, RepeatWay, StreamWay
+from amphora.rpc.client.offers import Check
+from amphora.rpc.client.proxy import CallWay, RepeatOptions, RepeatWay, StreamWay
 from amphora.rpc.client.result import Result
 from amphora.rpc.client.stream import Stream
 from amphora.rpc.client.streaming import StreamCaller
 from amphora.rpc.contract import legacy, naming
+from amphora.rpc.contract.apis import Api
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.naming import QueueType
 from amphora.rpc.contract.serializers import SerializerName
@@ -26,6 +29,8 @@ from amphora.transport.session import Session
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 
 log = Log("amphora.rpc")
+
+A = TypeVar("A")
 
 
 class AmqpRpcClient(StreamCaller):
@@ -114,6 +119,48 @@ class AmqpRpcClient(StreamCaller):
         self.stream: StreamWay[Stream] = StreamWay("stream", self._stream)
         self._operations: set[gevent.Greenlet[..., None]] = set()
         self._announcer = Announcer(self.session, namespace)
+
+    def bind(
+        self,
+        api: Callable[..., A],
+        *,
+        name: str = "",
+        check: bool = False,
+        **options: Unpack[RepeatOptions],
+    ) -> Bound[A]:
+        """Return the functions of a class that says what the servers offer, for typed calls.
+
+            class MathAPI(Protocol):
+                def sum_numbers(self, *numbers: float) -> float: ...
+
+            math = client.bind(MathAPI)
+            math.call.sum_numbers(1, 2)
+            math.defer(MathAPI.sum_numbers)(1, 2)
+
+        Arguments are checked against the method's parameters, and results are converted to the
+        types of the hints: a text becomes a date, a dict a dataclass.  Where one does not fit, the
+        call fails with WrongResult.  Never switches greenlets.
+
+        Args:
+            api: the class, a Protocol or any other.  It is not instantiated.
+            name: put before the names of the functions, with a dot.
+            check: compare the class with what the servers say that they offer, before the first
+                call.  If they differ, calls fail with WrongRequest, which names each difference.
+            options: the options of all calls; see `Bound.options`.
+
+        Raises:
+            TypeError: it is no class or has no methods; a hint of a result cannot be used; or there
+                is no such option.
+        """
+        described = Api(api, name)
+        checked = Check(self.session, self.namespace, described.offer) if check else None
+        ways: Ways = {
+            "call": self.call,
+            "defer": self.defer,
+            "cast": self.cast,
+            "stream": self.stream,
+        }
+        return Bound(BoundApi(described, ways, options, checked))
 
     @legacy.also_takes({"queue": "label"})
     def create_new_request_queue(

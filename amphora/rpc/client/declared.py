@@ -6,16 +6,13 @@ from time import monotonic
 
 from amphora.errors import AmphoraError
 from amphora.net.log import Log
-from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.client.offers import TIMEOUT, descriptions
 from amphora.transport.session import Session
 
 log = Log("amphora.rpc")
 
-# Seconds to wait for the workers' descriptions, and for which they are remembered.
-TIMEOUT = 2.0
+# Seconds for which the workers' descriptions are remembered.
 REMEMBERED = 60.0
-# Seconds to take leave of the broker.
-CLOSING = 0.5
 
 
 class Declared:
@@ -44,10 +41,9 @@ class Declared:
     def _ask(self, timeout: float) -> frozenset[str]:
         safe: set[str] = set()
         others: set[str] = set()
-        management = ManagementClient(session=self._session, timeout=timeout)
         try:
-            for reply in management.ask(self._namespace, "describe"):
-                for function in reply.get()["functions"]:
+            for answer in descriptions(self._session, self._namespace, timeout):
+                for function in answer["functions"]:
                     (safe if function.get("idempotent") else others).add(function["name"])
         except AmphoraError as error:
             # Such as a missing permission: nothing is known to be safe.
@@ -55,6 +51,4 @@ class Declared:
                 "%s cannot be asked which functions are safe to repeat: %s", self._namespace, error
             )
             return frozenset()
-        finally:
-            management.close(CLOSING)
         return frozenset(safe - others)

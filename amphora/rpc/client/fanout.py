@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from collections.abc import Callable
+from typing import Any, TypeVar, Unpack
 
+from amphora.rpc.client.binding import BoundApi, FanoutBound, Ways
 from amphora.rpc.client.caller import CallerSettings, Route
 from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
 from amphora.rpc.client.gather import Gathered, PendingGather
-from amphora.rpc.client.proxy import GatherWay, SpreadWay
+from amphora.rpc.client.offers import Check
+from amphora.rpc.client.proxy import GatherWay, SpreadOptions, SpreadWay
 from amphora.rpc.client.result import Result
 from amphora.rpc.client.roll_call import RollCall
 from amphora.rpc.context.call import here
 from amphora.rpc.contract import legacy, naming
+from amphora.rpc.contract.apis import Api
 from amphora.rpc.contract.bodies import GATHER
 from amphora.transport.topology import Exchange, Topology
+
+A = TypeVar("A")
 
 _NO_KEYS = "every server gets every request of a fanout client: it has no keys"
 
@@ -51,6 +57,40 @@ class AmqpRpcFanoutClient(FunctionCaller):
         self.cast: SpreadWay[None] = SpreadWay("cast", self._cast)
         self.gather: GatherWay[Gathered] = GatherWay("gather", self._gather)
         self._roll_call = RollCall(self.session, namespace)
+
+    def bind(
+        self,
+        api: Callable[..., A],
+        *,
+        name: str = "",
+        check: bool = False,
+        **options: Unpack[SpreadOptions],
+    ) -> FanoutBound[A]:
+        """Return the functions of a class that says what the servers offer, for typed calls.
+
+        See `AmqpRpcClient.bind`.  What differs is `gather(MathAPI.sum_numbers)(1, 2)`, which takes
+        the answers of all servers.
+
+        Args:
+            api: the class, a Protocol or any other.  It is not instantiated.
+            name: put before the names of the functions, with a dot.
+            check: compare the class with what the servers say that they offer, before the first
+                call.
+            options: the options of all calls; see `FanoutBound.options`.
+
+        Raises:
+            TypeError: it is no class or has no methods; a hint of a result cannot be used; or there
+                is no such option.
+        """
+        described = Api(api, name)
+        checked = Check(self.session, self.namespace, described.offer) if check else None
+        ways: Ways = {
+            "call": self.call,
+            "defer": self.defer,
+            "cast": self.cast,
+            "gather": self.gather,
+        }
+        return FanoutBound(BoundApi(described, ways, options, checked))
 
     def _gather(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]

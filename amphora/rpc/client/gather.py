@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 from gevent.event import Event
 
@@ -13,6 +13,7 @@ from amphora.errors import AmphoraError, NoResult, Unroutable
 from amphora.net.backoff import doubled
 from amphora.rpc.client.attendance import Attendance
 from amphora.rpc.client.pending import Pending, Waiting
+from amphora.rpc.client.typevars import R_co
 from amphora.transport.publisher import Outgoing
 
 # Seconds between two roll calls while answers are missing; they grow.
@@ -20,7 +21,7 @@ FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.5
 
 
-class Reply:
+class Reply(Generic[R_co]):
     """One server's answer.
 
     Attributes:
@@ -31,7 +32,7 @@ class Reply:
 
     __slots__ = ("error", "value", "worker")
 
-    def __init__(self, worker: str, value: Any, error: AmphoraError | None) -> None:
+    def __init__(self, worker: str, value: R_co, error: AmphoraError | None) -> None:
         self.worker = worker
         self.value = value
         self.error = error
@@ -40,7 +41,7 @@ class Reply:
         what = f"error={self.error!r}" if self.error is not None else f"value={self.value!r}"
         return f"Reply(worker={self.worker!r}, {what})"
 
-    def get(self) -> Any:
+    def get(self) -> R_co:
         """Return the value or raise the error."""
         if self.error is not None:
             raise self.error
@@ -101,7 +102,7 @@ class PendingGather(Pending):
     ) -> None:
         super().__init__(waiting, function_name, timeout, outgoing)
         self.servers = servers
-        self.heard: dict[str, Reply | None] = {}
+        self.heard: dict[str, Reply[Any] | None] = {}
         self.arrived = Event()
         self.ended = False
         self.complete = False
@@ -155,7 +156,7 @@ class PendingGather(Pending):
             self.tell_dropped()
 
 
-class Gathered:
+class Gathered(Generic[R_co]):
     """The answers of all servers to one request, in the order of arrival.
 
     Iterating yields a `Reply` for each server that answers.  It ends when every server that is
@@ -168,6 +169,8 @@ class Gathered:
         self._request = request
         self._attendance = Attendance()
         self._looked_at = 0
+        # What makes the value of a reply from the one that comes; see `binding`.
+        self._convert: Callable[[Any], Any] | None = None
 
     def __repr__(self) -> str:
         request = self._request
@@ -200,7 +203,7 @@ class Gathered:
         """How many servers were there and have not answered; None if they could not be counted."""
         return self._attendance.missing(len(self._request.heard))
 
-    def __iter__(self) -> Iterator[Reply]:
+    def __iter__(self) -> Iterator[Reply[R_co]]:
         """Yield the replies as they come.  Switches greenlets.
 
         Raises:
@@ -216,7 +219,7 @@ class Gathered:
                 self._looked_at += 1
                 if reply is not None:
                     request.heard[worker] = None
-                    yield reply
+                    yield self._typed(reply)
             if request.ended:
                 break
             request.arrived.clear()
@@ -240,6 +243,14 @@ class Gathered:
             # All answers had come before the first count.
             request.complete = self._all_have_answered()
 
+    def _typed(self, reply: Reply[Any]) -> Reply[R_co]:
+        if self._convert is None or reply.error is not None:
+            return reply
+        try:
+            return Reply(reply.worker, self._convert(reply.value), None)
+        except AmphoraError as error:
+            return Reply(reply.worker, reply.value, error)
+
     def _all_have_answered(self) -> bool:
         """Count the servers; return whether it is certain that no other will answer."""
         if not self._request.outgoing.done:
@@ -259,7 +270,7 @@ class Gathered:
         back_at = self._request.servers.back_at()
         return self._attendance.counted(monotonic(), present, gone, len(heard), back_at)
 
-    def values(self) -> list[Any]:
+    def values(self) -> list[R_co]:
         """Return what all handlers returned, in the order of arrival.  Switches greenlets.
 
         Raises:

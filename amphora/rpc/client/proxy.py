@@ -126,7 +126,7 @@ class Way(Generic[R]):
                 f"{self._mode}(...) takes options by name; to call a function write"
                 f" {self._mode}.name(...)"
             )
-        allowed = self._takes.__optional_keys__
+        allowed = options_of(self)
         unknown = options.keys() - allowed
         if unknown:
             raise unknown_options(self._mode, unknown, allowed)
@@ -184,6 +184,13 @@ class GatherWay(Way[R]):
     def __call__(self, /, *args: Never, **options: Unpack[GatherOptions]) -> Step[R]:
         """Take options."""
         return self._with(args, dict(options))
+
+
+def options_of(way: Way[Any]) -> frozenset[str]:
+    """Return the names of the options of a way of calling."""
+    # Not an attribute, which a function of that name could not be called beside.
+    names: frozenset[str] = way._takes.__optional_keys__
+    return names
 
 
 def _check(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic
 
 import gevent
 from gevent.event import AsyncResult
@@ -12,9 +12,10 @@ from gevent.event import AsyncResult
 from amphora.errors import AmphoraError
 from amphora.rpc.client.liveness import Watched
 from amphora.rpc.client.pending import Pending
+from amphora.rpc.client.typevars import R_co
 
 
-class Result(AsyncResult):  # type: ignore[type-arg]
+class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
     """The result of a deferred call.
 
     It is a gevent `AsyncResult`: `get(timeout=)` waits, and returns the result or raises the error;
@@ -25,22 +26,18 @@ class Result(AsyncResult):  # type: ignore[type-arg]
     dropped too, unless a callback waits for it (`rawlink`); the request is still served.
     """
 
-    __slots__ = ("_call", "_greenlet")
-
-    if TYPE_CHECKING:
-
-        @property
-        def value(self) -> Any:
-            """The result, None while there is none."""
+    __slots__ = ("_call", "_convert", "_greenlet")
 
     def __init__(self, call: PendingCall) -> None:
         super().__init__()
         self._call = call
         # The first that waits in `get` without a timeout of its own; see `Waker`.
         self._greenlet: Any = None
+        # What makes the result from the value that comes, where it is asked for; see `binding`.
+        self._convert: Callable[[Any], Any] | None = None
         call.result = weakref.ref(self)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, block: bool = True, timeout: float | None = None) -> R_co:
         """Wait for the result and return it, or raise the error.  Switches greenlets."""
         if self._greenlet is None and block and timeout is None and not self.ready():
             hub = gevent.get_hub()
@@ -53,7 +50,18 @@ class Result(AsyncResult):  # type: ignore[type-arg]
                         hub.switch()
                 finally:
                     self._greenlet = None
-        return super().get(block, timeout)
+        value: Any = super().get(block, timeout)
+        made: R_co = value if self._convert is None else self._convert(value)
+        return made
+
+    @property
+    def value(self) -> R_co | None:
+        """The result, None while there is none."""
+        value: Any = super().value
+        if self._convert is not None and self.successful():
+            value = self._convert(value)
+        made: R_co | None = value
+        return made
 
     def cancel(self) -> bool:  # type: ignore[override] # gevent's own can do nothing
         """Call it off: the result fails with Cancelled at once; return whether it was pending.
@@ -88,9 +96,9 @@ class PendingCall(Pending):
 
     __slots__ = ("result",)
 
-    result: Callable[[], Result | None]
+    result: Callable[[], Result[Any] | None]
 
-    def dropped(self, result: Result) -> None:
+    def dropped(self, result: Result[Any]) -> None:
         """Called when the program has dropped the result."""
         if result.linkcount() > 0:
             self.result = lambda: result

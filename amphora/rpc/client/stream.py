@@ -6,7 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self
 
 from gevent.event import Event
 
@@ -20,6 +20,7 @@ from amphora.errors import (
 )
 from amphora.rpc.client.liveness import Watched
 from amphora.rpc.client.pending import Pending, Waiting
+from amphora.rpc.client.typevars import R_co
 from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.streams import UNDER_WAY_BYTES
 from amphora.transport.publisher import Outgoing
@@ -98,7 +99,7 @@ class PendingStream(Pending):
         endless: bool,
     ) -> None:
         super().__init__(waiting, function_name, timeout, outgoing)
-        self.stream: Callable[[], Stream | None] = lambda: None
+        self.stream: Callable[[], Stream[Any] | None] = lambda: None
         self.credit = credit
         self.endless = endless
         self.worker = self.run_id = ""
@@ -262,7 +263,7 @@ class PendingStream(Pending):
         return self._end[1], self._end[2]
 
 
-class Stream:
+class Stream(Generic[R_co]):
     """The items of a stream, as they come.
 
         for line in client.stream.tail("log"):
@@ -285,6 +286,9 @@ class Stream:
         self._name = name
         self._closed = False
         self._error: AmphoraError | None = None
+        # What make the items and the result from the values that come; see `binding`.
+        self._convert: Callable[[Any], Any] | None = None
+        self._convert_result: Callable[[Any], Any] | None = None
         call.stream = weakref.ref(self)
 
     def __repr__(self) -> str:
@@ -320,7 +324,7 @@ class Stream:
         """End it, as `close` does."""
         self.close()
 
-    def __next__(self) -> Any:
+    def __next__(self) -> R_co:
         """Wait for the next item and return it.  Switches greenlets.
 
         Raises:
@@ -335,7 +339,8 @@ class Stream:
         while not self._closed:
             there, item = call.next()
             if there:
-                return item
+                made: R_co = item if self._convert is None else self._convert(item)
+                return made
             outcome = call.outcome()
             if outcome is not None:
                 self._end(*outcome)
@@ -357,7 +362,10 @@ class Stream:
 
     def _end(self, value: Any, error: AmphoraError | None) -> None:
         self._closed = True
-        self.result, self._error = value, error
+        self._error = error
+        if self._convert_result is not None and error is None:
+            value = self._convert_result(value)
+        self.result = value
 
     def _until(self, idle_since: float | None) -> float | None:
         """Return until when to wait for an item, on the monotonic clock; None for ever."""

@@ -28,6 +28,9 @@ Schema = dict[str, Any]
 
 # Where the schemas of classes are, for those who refer to them.
 DEFINITIONS = "#/$defs/"
+# What kind of class a definition is of, where that is not seen otherwise: a "TypedDict" is sent
+# without the fields that it does not have, all others have all fields.
+PYTHON = "x-python"
 
 # The names of constraints, in msgspec and in JSON Schema.
 _LIMITS = {
@@ -165,6 +168,8 @@ class Schemas:
             schema: Schema = {"type": "object", "properties": properties}
             if required:
                 schema["required"] = required
+            if isinstance(info, kinds.TypedDictType):
+                schema[PYTHON] = "TypedDict"
             if getattr(info, "forbid_unknown_fields", False):
                 schema["additionalProperties"] = False
             return schema

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar, Unpack, overload
 
 from amphora.rpc.contract import legacy
+from amphora.rpc.contract.apis import Api
 from amphora.rpc.contract.signatures import Handler
+from amphora.rpc.functions.fitting import api_methods
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.services import service_methods
 from amphora.rpc.functions.terms import Terms
@@ -63,11 +65,18 @@ class Offering:
         self.functions.add(function, name, **terms)
         return function
 
-    def add_service(self, service: object, prefix: str = "c_", name: str | None = None) -> None:
+    def add_service(
+        self,
+        service: object,
+        prefix: str = "c_",
+        name: str | None = None,
+        api: Callable[..., Any] | None = None,
+    ) -> None:
         """Offer the methods of an object to clients.
 
             server.add_service(Numbers())                       # c_add is called as add
             server.add_service(Numbers(), prefix="", name="n")  # add is called as n.add
+            server.add_service(Numbers(), api=NumbersAPI)       # the methods of NumbersAPI
 
         Args:
             service: the object.
@@ -75,10 +84,17 @@ class Offering:
                 With "", the methods marked with `amphora.exposed` are offered or, if none is
                 marked, all methods whose names do not begin with `_`.
             name: put before each name, with a dot.
+            api: a class whose methods say what is offered, and under which names, as for
+                `AmqpRpcClient.bind`; the prefix does not matter then.
 
         Raises:
             ValueError: the object has no such method, or a name is taken.
+            TypeError: the object is not what the API says; each difference is named.
         """
+        if api is not None:
+            for function, method in api_methods(service, Api(api, name or "")):
+                self.functions.add(method, function)
+            return
         methods = dict(service_methods(service, prefix))
         if not methods:
             raise ValueError(f"{service!r:.100} has no method whose name begins with {prefix!r}")

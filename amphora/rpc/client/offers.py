@@ -1,0 +1,104 @@
+"""Asking the workers of a namespace what they offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from amphora.errors import AmphoraError, WrongRequest, printable
+from amphora.net.log import Log
+from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.contract.compatibility import Offer, differences, offer_of
+from amphora.transport.session import Session
+
+log = Log("amphora.rpc")
+
+# Seconds to wait for the workers' descriptions.
+TIMEOUT = 2.0
+# Seconds to take leave of the broker.
+CLOSING = 0.5
+# Seconds after which they are asked again, if none has answered.
+PAUSE = 10.0
+# And between two questions of one who waits for a worker.
+LOOK_AGAIN = 0.1
+
+
+def descriptions(session: Session, namespace: str, timeout: float) -> list[Any]:
+    """Return what the workers of a namespace answer to `describe`.  Switches greenlets.
+
+    Raises:
+        AmphoraError: they cannot be asked, or one of them failed.
+    """
+    management = ManagementClient(session=session, timeout=timeout)
+    try:
+        return [reply.get() for reply in management.ask(namespace, "describe")]
+    finally:
+        management.close(CLOSING)
+
+
+class Check:
+    """Compares an API with what the servers offer, once.
+
+    Args:
+        session: where to ask.
+        namespace: whose servers to ask.
+        wanted: returns what the API says.
+    """
+
+    def __init__(self, session: Session, namespace: str, wanted: Callable[[], Offer]) -> None:
+        self._session = session
+        self._namespace = namespace
+        self._wanted = wanted
+        self._again = 0.0
+        self._problem: str | None = None
+
+    def run(self, patience: float = 0.0) -> None:
+        """Compare, if that was not done.  Switches greenlets then.
+
+        While no worker answers, nothing is compared, and they are asked again later.
+
+        Args:
+            patience: seconds to wait for a worker that answers.
+
+        Raises:
+            WrongRequest: a worker offers something else; each difference is named.
+        """
+        if monotonic() >= self._again:
+            self._problem = self._compare(patience)
+        if self._problem:
+            raise WrongRequest(self._problem)
+
+    def _compare(self, patience: float) -> str | None:
+        until = monotonic() + patience
+        offers = self._ask()
+        while not offers and monotonic() < until:
+            gevent.sleep(LOOK_AGAIN)
+            offers = self._ask()
+        # A difference may be over in a moment: an old worker and a new one run side by side.
+        self._again = monotonic() + PAUSE
+        wanted = self._wanted()
+        found: list[str] = []
+        titles = []
+        for offer in offers:
+            for difference in differences(wanted, offer):
+                if difference not in found:
+                    found.append(difference)
+                if offer.title not in titles:
+                    titles.append(offer.title)
+        if found:
+            others = printable(", ".join(sorted(titles)))
+            return f"{wanted.title} is not what {others} offers: {'; '.join(found)}"
+        if offers:
+            self._again = float("inf")
+        return None
+
+    def _ask(self) -> list[Offer]:
+        try:
+            answers = descriptions(self._session, self._namespace, TIMEOUT)
+            return [offer_of(answer) for answer in answers]
+        except (AmphoraError, ValueError) as error:
+            log.throttled("%s cannot be asked what it offers: %s", self._namespace, error)
+            return []
