@@ -115,7 +115,8 @@ def test_describe_tells_on_what_terms_functions_are_offered(
     server.add_function(add, "slow", concurrency=4, timeout=30)
     described = amphora("describe", namespace, "--timeout", 30, "--json").json["result"]
     terms = {
-        function["name"]: function.keys() - {"name", "signature", "parameters", "doc"}
+        function["name"]: function.keys()
+        & {"stream", "resumable", "idempotent", "concurrency", "timeout", "ack"}
         for function in described["functions"]
     }
     assert terms == {

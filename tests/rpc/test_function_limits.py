@@ -26,7 +26,7 @@ from amphora import (
 )
 from amphora.errors import AmphoraError, WrongResult
 from amphora.rpc.contract.bodies import error_body, exception_of
-from amphora.rpc.server.management import describe
+from amphora.rpc.functions.describing import Describer
 from tests.support.brokers import Broker, EmbeddedBroker
 from tests.support.raw import RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
@@ -516,6 +516,6 @@ def test_describe_tells_of_it() -> None:
     server = AmqpRpcServer("math", url="amqp://127.0.0.1:1")
     server.add_function(add, timeout=30, concurrency=4)
     server.add_function(add, name="free", timeout=None, concurrency=None)
-    limited, free = map(describe, server.functions)
+    limited, free = Describer(server.functions, False).functions()
     assert (limited["timeout"], limited["concurrency"]) == (30, 4)
     assert not {"timeout", "concurrency"} & free.keys()
