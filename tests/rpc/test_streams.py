@@ -180,6 +180,18 @@ def test_a_stream_that_is_let_go_ends_at_its_server(
     assert source.yielded == made
 
 
+def test_a_client_that_is_closed_behind_the_end_has_told_its_server_that_all_has_come(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    server = make_server(source.count)
+    client = make_client()
+    assert list(client.stream.count(3)) == [0, 1, 2]
+    client.close()
+    # Otherwise its server would keep the items for half a minute, also when it stops.
+    wait_until(lambda: server.streams == server.running == 0, timeout=20)
+    assert server.lost_responses == 0
+
+
 @pytest.mark.parametrize("how", ["closed before", "left open"])
 def test_a_client_that_is_closed_at_once_has_ended_its_streams(
     make_server: MakeServer, make_client: MakeClient, source: Source, how: str

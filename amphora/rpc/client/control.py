@@ -101,9 +101,14 @@ class Control(Restorable):
 
     def wait_sent(self, timeout: float) -> None:
         """Wait until all is sent, for at most `timeout` seconds.  Switches greenlets."""
-        if self._count and not self._refused:
+        if self._unsaid and not self._refused:
             self._flush()
-            self._session.publishing.wait_until(lambda: not self._count, timeout)
+            self._session.publishing.wait_until(lambda: not self._unsaid, timeout)
+
+    @property
+    def _unsaid(self) -> bool:
+        """Whether anything waits to be said."""
+        return bool(self._waiting or self._credits)
 
     def close(self) -> None:
         """Say nothing any more.  Never switches greenlets."""
