@@ -34,7 +34,7 @@ from amphora.transport.link import Link
 from amphora.transport.session import Session
 
 try:
-    from opentelemetry.context import Context, attach, detach
+    from opentelemetry.context import Context, attach, detach, get_current
     from opentelemetry.propagate import extract, inject
     from opentelemetry.trace import (
         Span,
@@ -43,6 +43,7 @@ try:
         StatusCode,
         Tracer,
         TracerProvider,
+        get_current_span,
         get_tracer,
         set_span_in_context,
     )
@@ -117,6 +118,10 @@ class _ServerSpans:
         if span.get_span_context().is_valid:
             token = attach(set_span_in_context(span, parent))
             call.when_done(partial(_request_ended, span, time_ns(), token))
+        elif parent is not _NOWHERE:
+            # Without an SDK, an older API makes nothing of it: it goes through all the same.
+            token = attach(parent)
+            call.when_done(lambda outcome: detach(token))
         return proceed()
 
 
@@ -135,6 +140,8 @@ class _ClientSpans:
             method, kind=SpanKind.CLIENT, attributes=_attributes(method, self._link)
         )
         if not span.get_span_context().is_valid:
+            if get_current_span().get_span_context().is_valid:
+                self._inject(call, get_current())
             return proceed()
         context = set_span_in_context(span)
         self._inject(call, context)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +20,7 @@ from amphora.telemetry.metrics import Metrics
 from amphora.telemetry.pool import Pool, decode, encode
 from amphora.wire.properties import Properties
 from tests.support.brokers import ManagedBroker
+from tests.support.processes import PythonProcess
 from tests.support.raw import RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
@@ -320,26 +320,50 @@ def test_a_broker_that_cannot_be_asked_leaves_the_length_unknown(
     assert samples(metrics, "amphora_queue_messages") == {}
 
 
-def test_a_forked_child_begins_anew(
-    make_server: MakeServer, make_client: MakeClient, namespace: str, metrics: Metrics
-) -> None:
-    server = make_server(add)
-    metrics.watch(server)
-    make_client().call.add(1, 2)
-    wait_until(lambda: calls(metrics))
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.write(write, b"%d" % len(calls(metrics)))
-            os.write(write, b" %d" % len(samples(metrics, "amphora_expired_total")))
-        finally:
-            os._exit(0)
+def test_a_forked_child_begins_anew(broker: Any) -> None:
+    program = """
+import os
+import amphora
+from amphora.telemetry.metrics import Metrics
+
+metrics = Metrics()
+server = amphora.AmqpRpcServer("math")
+metrics.watch(server)
+call = amphora.CallContext(amphora.Properties(), "math", "worker")
+for observer in server._settings.on_done:
+    observer(call, amphora.Outcome("Expired"))
+child = os.fork()
+if child:
     os.waitpid(child, 0)
-    assert os.read(read, 100) == b"0 1"
-    os.close(read)
-    os.close(write)
-    assert calls(metrics) == {f"{namespace}/add OK": 1}
+print("parent" if child else "child", metrics.snapshot()["amphora_expired_total"])
+"""
+    with PythonProcess("-c", program) as process:
+        assert process.wait() == 0
+    assert process.lines == ["child [(['math'], [0.0])]", "parent [(['math'], [1.0])]"]
+
+
+def test_a_child_counts_connections_of_its_own(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    managed_broker: ManagedBroker,
+    metrics: Metrics,
+) -> None:
+    make_server(add)
+    client = make_client()
+    metrics.watch(client)
+    client.call.add(1, 2)
+    managed_broker.close_all_connections()
+    client.call.add(1, 2)
+    wait_until(lambda: samples(metrics, "amphora_reconnects_total") == {(): 2})
+    # As in a child, whose first two connections are none that are made anew.
+    module._after_fork_in_child()
+    assert samples(metrics, "amphora_reconnects_total") == {(): 0}
+    for reconnects in (0, 2):
+        managed_broker.close_all_connections()
+        client.call.add(1, 2)
+        wait_until(
+            lambda count=reconnects: samples(metrics, "amphora_reconnects_total") == {(): count}
+        )
 
 
 def test_workers_that_are_killed_have_counted_all_the_same(

@@ -170,7 +170,7 @@ def test_a_snapshot_travels_as_one_line() -> None:
         (b'{"amphora_expired_total": [[["math"], [1.0, 2.0]]]}', "too few or too many parts"),
         (b'{"amphora_expired_total": [[["math", "more"], [1.0]]]}', "too few or too many parts"),
         (b'{"amphora_expired_total": [[["math"], ["1"]]]}', "Expected `float`"),
-        (b'{"amphora_expired_total": [[["math"], [1e999]]]}', "no number|out of range"),
+        (b'{"amphora_expired_total": [[["math"], [1e999]]]}', "out of range"),
     ],
 )
 def test_what_is_no_snapshot_is_refused(line: bytes, why: str) -> None:

@@ -16,7 +16,16 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, get_current_span, get_tracer
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NoOpTracer,
+    NoOpTracerProvider,
+    Span,
+    SpanKind,
+    StatusCode,
+    get_current_span,
+    get_tracer,
+)
 
 import amphora
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, errors
@@ -496,14 +505,29 @@ def test_a_propagator_that_raises_harms_no_request(
     assert span.parent is None
 
 
+class SpanlessTracer(NoOpTracer):
+    """A tracer as older APIs have it where there is no SDK."""
+
+    def start_span(self, *_: Any, **__: Any) -> Span:
+        return INVALID_SPAN
+
+
+class SpanlessProvider(NoOpTracerProvider):
+    """Makes such tracers."""
+
+    def get_tracer(self, *_: Any, **__: Any) -> NoOpTracer:
+        return SpanlessTracer()
+
+
+@pytest.mark.parametrize("provider", [None, SpanlessProvider()], ids=["now", "before"])
 def test_without_an_sdk_there_are_no_spans_and_a_trace_goes_through(
-    make_server: MakeServer, make_client: MakeClient
+    make_server: MakeServer, make_client: MakeClient, provider: TracerProvider | None
 ) -> None:
     server = make_server(headers_of, add)
     client = make_client()
     server.add_function(lambda: client.call.headers_of(), name="nested")
-    trace(server)
-    trace(client)
+    trace(server, tracer_provider=provider)
+    trace(client, tracer_provider=provider)
     assert client.call.headers_of() == {}
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     untraced = make_client()
