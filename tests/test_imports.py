@@ -24,9 +24,10 @@ ALLOWED = {
     "stores": {"rpc", "net", "errors"},
     "telemetry": {"rpc", "transport", "net", "wire", "errors"},
     "testing": {"rpc", "transport", "broker", "net", "wire", "errors"},
+    "web": {"observe", "rpc", "transport", "net", "errors"},
     "observe": {"rpc", "transport", "net", "errors"},
     "cli": {
-        *("observe", "telemetry", "testing", "arpc", "rpc"),
+        *("web", "observe", "telemetry", "testing", "arpc", "rpc"),
         *("transport", "broker", "net", "wire", "errors"),
     },
 }

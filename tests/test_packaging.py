@@ -96,6 +96,7 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_else(built: Built)
     modules = {name for name in contents(built.wheel) if ".dist-info/" not in name}
     assert modules == {
         *files(ROOT / "amphora", {".py"}),
+        *files(ROOT / "amphora" / "web" / "static", {".css", ".html", ".js", ".svg"}),
         "amphora/py.typed",
         "pytest_amphora.py",
     }
@@ -107,7 +108,10 @@ def test_the_sdist_has_what_the_wheel_is_built_and_tested_from(built: Built) -> 
         names = {name.removeprefix(f"{top}/") for name in archive.getnames()}
     assert top == f"amphora-{amphora.__version__}"
     for folder in ("amphora", "tests", "examples", "benchmarks"):
-        missing = set(files(ROOT / folder, {".py", ".txt", ".conf"})) - names
+        missing = (
+            set(files(ROOT / folder, {".py", ".txt", ".conf", ".css", ".html", ".js", ".svg"}))
+            - names
+        )
         assert missing == set()
     assert {"pyproject.toml", "tox.ini", "Makefile", "LICENSE", "CHANGELOG.md"} <= names
     assert not [name for name in names if name.endswith((".pyc", ".so"))]

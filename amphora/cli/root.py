@@ -38,6 +38,7 @@ from amphora.cli.serving.worker import worker
 from amphora.cli.settings import Settings, url_and_debug
 from amphora.cli.standard_files import open_standard_files
 from amphora.cli.top import top
+from amphora.cli.web import web
 from amphora.transport.words import utf8_word
 
 SILENCE = logging.NullHandler()
@@ -48,7 +49,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Getting started": (demo,),
     "Workers": (serve,),
     "Requests": (call, send),
-    "Management": (services, ping, stats, describe, top, active),
+    "Management": (services, ping, stats, describe, top, active, web),
     "Intervening": (cancel, pause, resume, threads, dead, kill, evaluate, ask),
     "Broker": (queue, broker),
 }

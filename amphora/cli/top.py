@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +21,13 @@ from amphora.cli.page import Line, Table, fitted
 from amphora.cli.replies import nobody
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import AmphoraError, AuthenticationError, printable
-from amphora.observe.samples import DURATIONS, Sample, frame, only
+from amphora.observe.recent import Recent
+from amphora.observe.samples import DURATIONS, Sample
 from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.contract import naming
 
 # Seconds for workers to send their statistics; a frame does not wait for longer.
 PATIENCE = 2.0
-# Durations are those of the calls in so many seconds.
-WINDOW = 60.0
 # By what lines are sorted, and how a line's value is found; the highest first, but for the name.
 SORTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "name": lambda each: each.get("worker") or each.get("function"),
@@ -225,14 +223,14 @@ def top(settings: Settings, namespace: str, interval: float, once: bool) -> None
                 while True:
                     gevent.sleep(interval)
                     history.look()
-                    show_json(history.frame())
+                    show_json(history.recent.frame())
             if once or settings.json or not sys.stdout.isatty():
                 gevent.sleep(interval)
                 history.look()
                 if settings.json:
-                    show_json(history.frame())
+                    show_json(history.recent.frame())
                 else:
-                    show(render(history.frame(), history.trouble))
+                    show(render(history.recent.frame(), history.trouble))
             else:
                 with Keys() as keys:
                     show_live(pages(history, keys, interval))
@@ -251,49 +249,29 @@ def take_sample(management: ManagementClient, namespace: str) -> Sample:
 
 
 class History:
-    """The samples of the last minute.
+    """What is known of a namespace.
 
     Attributes:
+        recent: the samples of the last minute.
         trouble: why there is no newer sample, "" if there is none to be had.
     """
 
     def __init__(self, namespace: str, first: Sample, look: Callable[[], Sample]) -> None:
+        self.recent = Recent(namespace, first)
         self.trouble = ""
-        self._namespace = namespace
         self._look = look
-        self._samples = deque([(monotonic(), first)])
-
-    @property
-    def latest(self) -> Sample:
-        """The latest sample."""
-        return self._samples[-1][1]
 
     def look(self) -> None:
         """Take a sample, if the broker is there.  Switches greenlets."""
         try:
-            sample = self._look()
+            self.recent.add(self._look())
         except AuthenticationError:
             raise
         except AmphoraError as error:
             # The last frame is shown again: the broker may come back.
             self.trouble = str(error)
-            return
-        self.trouble = ""
-        now = monotonic()
-        self._samples.append((now, sample))
-        # One is kept of before the window, and the one before the latest.
-        while len(self._samples) > 2 and self._samples[1][0] < now - WINDOW:
-            self._samples.popleft()
-
-    def frame(self, worker: str | None = None, function: str | None = None) -> dict[str, Any]:
-        """Return the latest frame, of one worker or function alone if that is asked for."""
-        now, since = self._samples[-1], self._samples[0]
-        before = self._samples[-2] if len(self._samples) > 1 else now
-        whole = now[0] - since[0] < WINDOW
-        samples = [before[1], now[1], Sample() if whole else since[1]]
-        if worker is not None or function is not None:
-            samples = [only(each, worker, function) for each in samples]
-        return frame(self._namespace, *samples)
+        else:
+            self.trouble = ""
 
 
 def pages(history: History, keys: Keys, interval: float) -> Iterator[list[Line | Table]]:
@@ -302,12 +280,12 @@ def pages(history: History, keys: Keys, interval: float) -> Iterator[list[Line |
     next_at = monotonic() + interval
     while not view.ended:
         width, lines = shutil.get_terminal_size()
-        shown = history.frame(view.worker, view.function)
+        shown = history.recent.frame(view.worker, view.function)
         page = render(shown, history.trouble, sort=view.sort, size=(width, lines))
         yield [*page, ((printable(view.words, width), "bold"),), ((KEYS[:width], ""),)]
         key = keys.next(max(next_at - monotonic(), 0.0))
         if key is not None:
-            view.press(key, history.latest)
+            view.press(key, history.recent.latest)
             continue
         if not view.paused:
             history.look()

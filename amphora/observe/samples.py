@@ -100,13 +100,17 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
         workers.append(worker)
     for function, total in functions.items():
         total.update(durations(counts_of_functions[function], of_functions[function]))
+    every = sum(counts_of_functions.values(), Counts())
+    each_told = [each for numbers in of_functions.values() for each in numbers]
     told = [stats["queue_wait"] for stats in now.workers.values() if stats.get("queue_wait")]
     return {
         "namespace": namespace,
         "waiting": now.waiting,
         "silent": max(now.expected - len(workers), 0),
         "calls_per_second": sum(worker["calls_per_second"] for worker in workers),
+        "errors_per_second": sum(each["errors_per_second"] for each in functions.values()),
         "queue_wait": durations(waits, told),
+        "durations": durations(every, each_told),
         "workers": workers,
         "functions": sorted(functions.values(), key=lambda each: str(each["function"])),
     }

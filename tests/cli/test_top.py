@@ -79,17 +79,17 @@ def test_the_last_frame_stays_while_the_broker_is_away() -> None:
 
     history = History("math", Sample({"a": stats(1)}), look)
     history.look()
-    first = history.frame()
+    first = history.recent.frame()
     history.look()
-    assert (history.frame(), history.trouble) == (first, "no broker")
+    assert (history.recent.frame(), history.trouble) == (first, "no broker")
     assert "no broker" in str(render(first, history.trouble))
     history.look()
-    assert (history.frame()["workers"][0]["calls_per_second"], history.trouble) == (2, "")
+    assert (history.recent.frame()["workers"][0]["calls_per_second"], history.trouble) == (2, "")
 
 
 def test_durations_are_those_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("amphora.cli.top.monotonic", lambda: clock[0])
+    monkeypatch.setattr("amphora.observe.recent.monotonic", lambda: clock[0])
 
     def told(*durations: float) -> Sample:
         numbers = stats(clock[0] + 1, add=len(durations))
@@ -102,7 +102,7 @@ def test_durations_are_those_of_the_last_minute(monkeypatch: pytest.MonkeyPatch)
         clock[0] += 50
         durations.append(0.001)
         history.look()
-        shown = history.frame()["functions"][0]
+        shown = history.recent.frame()["functions"][0]
         if clock[0] == 50:
             assert shown["p99"] == pytest.approx(5.0, rel=0.05)
     assert shown["p99"] == pytest.approx(0.001, rel=0.05)

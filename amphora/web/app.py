@@ -1,0 +1,210 @@
+"""The dashboard's web application: its page, its events and its actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from amphora.errors import AmphoraError, NoResult, RemoteException, WrongRequest, printable
+from amphora.web.access import Access, Environ
+from amphora.web.collecting import Collector
+
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = [
+    ("Content-Security-Policy", POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+]
+# The largest body of an action, in bytes, and how many may watch at once.
+MOST_BODY = 64 * 1024
+MOST_VIEWERS = 100
+# Seconds for workers to do what is asked.
+TIMEOUT = 10.0
+
+# What may be allowed, and the management commands for it.
+ACTIONS = {
+    "kill": ("kill",),
+    "pause": ("pause", "resume"),
+    "cancel": ("cancel",),
+    "retry": ("retry",),
+    "drop": ("drop",),
+}
+
+
+class Refusal(Exception):
+    """A request that is not served."""
+
+    def __init__(self, status: str, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Action(msgspec.Struct):
+    """What somebody wants done: a command for one worker, with its argument.
+
+    Without a worker, one that has the command does it; `cancel` is for all of them.
+    """
+
+    command: str
+    namespace: str
+    worker: str | None = None
+    argument: str | list[str] | None = None
+
+
+class Application:
+    """The dashboard as a WSGI application.
+
+    Args:
+        collector: knows what there is to be shown.
+        access: knows who may see it.
+        allow: the names of `ACTIONS` that may be taken.
+        broker: the broker's address, to be shown.
+    """
+
+    def __init__(
+        self, collector: Collector, access: Access, allow: Collection[str], broker: str
+    ) -> None:
+        self._collector = collector
+        self._access = access
+        self._commands = {command for name in allow for command in ACTIONS[name]}
+        self._about = {"allow": sorted(allow), "broker": broker}
+        folder = files("amphora.web") / "static"
+        self._static = {
+            each.name: each.read_bytes()
+            for each in folder.iterdir()
+            if each.name.rpartition(".")[2] in TYPES
+        }
+
+    def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        """Serve a request."""
+        try:
+            return self._serve(environ, start)
+        except Refusal as refusal:
+            body = str(refusal).encode()
+            start(refusal.status, [*HEADERS, ("Content-Type", "text/plain; charset=utf-8")])
+            return [body]
+
+    def _serve(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        if not self._access.knows_host(environ):
+            raise Refusal(
+                "421 Misdirected Request",
+                "This host name is not known here; start with --host-name to add it.\n",
+            )
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "/")
+        query = parse_qs(environ.get("QUERY_STRING", ""))
+        if path == "/" and "token" in query and self._access.knows(query["token"][0]):
+            # So the token is neither in the address bar nor in the history.
+            known = [("Location", "/"), ("Set-Cookie", self._access.cookie)]
+            start("303 See Other", [*HEADERS, *known])
+            return []
+        if not self._access.is_allowed(environ):
+            raise Refusal("401 Unauthorized", "Open the address that `amphora web` has printed.\n")
+        if path == "/api/action":
+            if method != "POST":
+                raise Refusal("405 Method Not Allowed", "an action is a POST\n")
+            return self._answer(start, self._act(environ))
+        if method not in ("GET", "HEAD"):
+            raise Refusal("405 Method Not Allowed", "only GET\n")
+        if path == "/api/events":
+            if self._collector.viewers >= MOST_VIEWERS:
+                raise Refusal("503 Service Unavailable", "too many are watching\n")
+            start("200 OK", [*HEADERS, ("Content-Type", "text/event-stream")])
+            return self._events(query.get("namespace", [""])[0] or None)
+        name = "index.html" if path == "/" else path.removeprefix("/static/")
+        if name not in self._static:
+            raise Refusal("404 Not Found", "there is no such page\n")
+        body = self._static[name]
+        kind = TYPES[name.rpartition(".")[2]]
+        start(
+            "200 OK",
+            [*HEADERS, ("Content-Type", kind), ("Content-Length", str(len(body)))],
+        )
+        return [] if method == "HEAD" else [body]
+
+    def _answer(self, start: StartResponse, answer: Any) -> Iterable[bytes]:
+        start("200 OK", [*HEADERS, ("Content-Type", "application/json")])
+        return [msgspec.json.encode(answer, enc_hook=str)]
+
+    def _events(self, namespace: str | None) -> Iterator[bytes]:
+        yield _event({"kind": "about", **self._about})
+        for event in self._collector.watch(namespace):
+            yield _event(event)
+
+    # -- actions ----------------------------------------------------------------------------------
+
+    def _act(self, environ: Environ) -> dict[str, Any]:
+        if not self._access.is_own(environ):
+            raise Refusal("403 Forbidden", "an action has to come from the dashboard's own page\n")
+        try:
+            length = int(environ.get("CONTENT_LENGTH") or 0)
+            if not 0 < length <= MOST_BODY:
+                raise ValueError(f"its body has to have 1 to {MOST_BODY} bytes")
+            action = msgspec.json.decode(environ["wsgi.input"].read(length), type=Action)
+        except ValueError as error:
+            raise Refusal("400 Bad Request", f"the action cannot be read: {error}\n") from error
+        if action.command not in self._commands:
+            raise Refusal(
+                "403 Forbidden",
+                f"{printable(action.command, 100)} is not allowed here: see amphora web --allow\n",
+            )
+        try:
+            return {"result": self._ask(action)}
+        except (AmphoraError, ValueError) as error:
+            return {"error": printable(_sentence(action.command, error), 1000)}
+        finally:
+            self._collector.look_again()
+
+    def _ask(self, action: Action) -> Any:
+        """Have a command carried out, and return the answer, by worker."""
+        management = self._collector.management
+        arguments = () if action.argument is None else (action.argument,)
+        worker = action.worker
+        if worker is None and action.command != "cancel":
+            worker = self._able(action)
+        replies = list(
+            management.ask(
+                action.namespace, action.command, *arguments, worker=worker, timeout=TIMEOUT
+            )
+        )
+        if not replies:
+            raise NoResult(f"nobody answered within {TIMEOUT:g} s", executed=None)
+        return {reply.worker: reply.get() for reply in replies}
+
+    def _able(self, action: Action) -> str:
+        """Return a worker that has a command."""
+        for reply in self._collector.management.ask(action.namespace, "describe", timeout=TIMEOUT):
+            if reply.error is None and action.command in reply.value["commands"]:
+                return reply.worker
+        raise WrongRequest("")
+
+
+def _event(value: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(value, enc_hook=str) + b"\n\n"
+
+
+def _sentence(command: str, error: Exception) -> str:
+    """Return why something was not done, for who wanted it."""
+    if isinstance(error, WrongRequest):
+        word = {"resume": "pause", "drop": "purge"}.get(command, command)
+        return f'{command} is off; make the server with management={{"{word}"}}'
+    if isinstance(error, RemoteException):
+        return str(error.args[0]) if error.args else str(error)
+    return str(error)
