@@ -140,6 +140,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    # Each of them takes one of as many equal parts, and in the end what others have left.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = longest_first(items, workers)
+
+
+def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Return tests in an order in which no worker is left alone with a long one at the end.
+
+    Those that may take longer than others begin each worker's part; the rest stays as it is.
+    """
+    long = [item for item in items if limit_of(item) > TIME_LIMIT]
+    rest = [item for item in items if limit_of(item) <= TIME_LIMIT]
+    long.sort(key=limit_of, reverse=True)
+    ordered: list[pytest.Item] = []
+    for number in range(workers):
+        ordered += long[number::workers]
+        end = len(items) * (number + 1) // workers
+        count = max(end - len(ordered), 0)
+        ordered += rest[:count]
+        del rest[:count]
+    return ordered
 
 
 def is_left_out_briefly(item: pytest.Item) -> bool:
@@ -231,11 +252,16 @@ def pytest_runtest_makereport(
     return report
 
 
+def limit_of(item: pytest.Item) -> float:
+    """Return the seconds that a test may take."""
+    marker = item.get_closest_marker("time_limit")
+    return float(marker.args[0]) if marker else TIME_LIMIT
+
+
 @contextmanager
 def time_limit(item: pytest.Item) -> Iterator[None]:
     """End what waits too long, and tell what every greenlet was waiting for."""
-    marker = item.get_closest_marker("time_limit")
-    seconds = float(marker.args[0]) if marker else TIME_LIMIT
+    seconds = limit_of(item)
     timer = gevent.Timeout(seconds)
     timer.start()
     try:

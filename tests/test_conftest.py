@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gevent import subprocess
+
+from tests.conftest import longest_first
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,3 +98,25 @@ def test_each_broken_rule_is_named_and_only_good_tests_pass(outcome: str) -> Non
     assert "RabbitMQ is not installed" in outcome
     # Three pass as tests, and fail in the check at their end.
     assert "= 2 failed, 5 passed, 4 errors in" in outcome
+
+
+class Made:
+    """A test of a name that may take so many seconds."""
+
+    def __init__(self, name: str, seconds: float | None = None) -> None:
+        self.name = name
+        self._limit = seconds and pytest.mark.time_limit(seconds).mark
+
+    def get_closest_marker(self, _: str) -> Any:
+        return self._limit
+
+
+@pytest.mark.parametrize(
+    ("workers", "order"),
+    [(1, "ZXYabcde"), (2, "ZYab Xcde"), (3, "Za Xbc Yde"), (9, "Z X Y a b c d e")],
+)
+def test_long_tests_begin_the_parts_of_all_workers(workers: int, order: str) -> None:
+    tests: list[Any] = [Made("a"), Made("X", 100), Made("b"), Made("Y", 90), Made("c", 60)]
+    tests += [Made("d", 0.2), Made("Z", 240), Made("e")]
+    ordered = longest_first(tests, workers)
+    assert [test.name for test in ordered] == list(order.replace(" ", ""))
