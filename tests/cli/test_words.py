@@ -10,6 +10,7 @@ import pytest
 from gevent import subprocess
 
 from amphora.transport.words import utf8_word
+from tests.support.brokers import on_embedded
 from tests.support.processes import ROOT
 from tests.support.rpc import MakeServer
 
@@ -55,6 +56,7 @@ def amphora(
     )
 
 
+@on_embedded
 @pytest.mark.parametrize(
     "environment",
     [{"LC_ALL": "C"}, C_LOCALE, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "utf-8"}],
@@ -71,6 +73,7 @@ def test_any_text_is_sent_and_printed_in_any_locale(
     assert done.stdout.decode() == f'{{"result":"{TEXT}"}}\n'
 
 
+@on_embedded
 def test_what_the_encoding_of_the_output_does_not_have_is_escaped(
     make_server: MakeServer, url: str, namespace: str
 ) -> None:
@@ -82,6 +85,7 @@ def test_what_the_encoding_of_the_output_does_not_have_is_escaped(
     assert b"ValueError: gr\xfcn \\U0001f600" in done.stderr
 
 
+@on_embedded
 @pytest.mark.parametrize("environment", [{}, C_LOCALE], ids=["", "C"])
 def test_bytes_that_are_no_text_are_an_error_of_usage(
     url: str, namespace: str, environment: dict[str, str]
@@ -93,6 +97,7 @@ def test_bytes_that_are_no_text_are_an_error_of_usage(
     assert (done.returncode, done.stderr) == (2, b"arpc_msg_sender: an argument is not UTF-8\n")
 
 
+@on_embedded
 def test_arpc_s_sender_sends_any_text_in_any_locale(
     make_server: MakeServer, url: str, namespace: str
 ) -> None:
@@ -114,6 +119,7 @@ def test_a_url_that_is_no_text_is_told_without_its_password(namespace: str) -> N
         assert b"cret" not in done.stderr
 
 
+@on_embedded
 @pytest.mark.parametrize("shell", ["| head -c 1", "2>&1 | true", "| true"])
 def test_a_reader_that_has_seen_enough_is_no_error(
     make_server: MakeServer, url: str, namespace: str, shell: str
@@ -125,6 +131,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(
         assert done.stderr == b""
 
 
+@on_embedded
 @pytest.mark.parametrize("words", [("much",), ("say", "1"), ("say", "1", "--json")], ids=" ".join)
 def test_a_disk_that_is_full_is_said_in_one_line(
     make_server: MakeServer, url: str, namespace: str, words: tuple[str, ...]

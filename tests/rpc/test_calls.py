@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event
 
 from amphora import AmqpRpcClient, AmqpRpcServer, ConnectionLost, NoResult, Unroutable
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.waiting import wait_until
 
@@ -250,6 +250,7 @@ def test_an_option_without_its_name_is_explained(make_client: MakeClient) -> Non
         client.call(timeout=30)(1, 2)
 
 
+@on_embedded
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "5", None, True, 1e9])
 def test_an_impossible_timeout_is_refused(
     make_client: MakeClient, namespace: str, timeout: Any
@@ -264,6 +265,7 @@ def test_an_impossible_timeout_is_refused(
     assert client.state == "idle"
 
 
+@on_embedded
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize("key", ["", "\ud800", 5, b"key"])
 def test_an_impossible_routing_key_is_refused_before_anything_is_sent(

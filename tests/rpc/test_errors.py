@@ -18,7 +18,7 @@ from amphora import (
     WrongRequest,
     WrongResult,
 )
-from tests.support.brokers import Broker, ManagedBroker
+from tests.support.brokers import Broker, ManagedBroker, on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -153,6 +153,7 @@ def test_a_remote_exception_can_be_pickled(
     assert copy.traceback == caught.value.traceback
 
 
+@on_embedded
 @pytest.mark.parametrize(
     ("error", "text"),
     [
@@ -212,6 +213,7 @@ def test_endless_recursion_arrives_as_a_remote_exception(
         make_client().call.forever(0)
 
 
+@on_embedded
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
 @pytest.mark.parametrize(
     ("args", "shown"),
@@ -292,6 +294,7 @@ def test_an_exception_with_strange_arguments_is_answered(
         make_client().call(timeout=30).fail()
 
 
+@on_embedded
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
 @pytest.mark.parametrize(
     ("error", "shown"),
@@ -373,6 +376,7 @@ def test_errors_of_a_nested_call_are_not_taken_for_errors_of_the_call(
 # -- requests that do not fit ---------------------------------------------------------------------
 
 
+@on_embedded
 @pytest.mark.parametrize(
     ("args", "kwargs", "text"),
     [
@@ -417,6 +421,7 @@ def test_a_type_error_inside_the_handler_is_not_a_wrong_request(
         make_client().call.fail()
 
 
+@on_embedded
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
 @pytest.mark.parametrize("way", ["call", "defer", "cast"])
 @pytest.mark.parametrize(
@@ -447,6 +452,7 @@ def test_a_name_that_cannot_be_sent_is_told_in_text_that_can_be_printed(
 # -- results --------------------------------------------------------------------------------------
 
 
+@on_embedded
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
 @pytest.mark.parametrize(
     "value",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amphora import AmqpRpcServer, WrongRequest
+from tests.support.brokers import on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add
 
 
@@ -135,6 +136,7 @@ def test_a_name_is_given_only_once(make_server: MakeServer) -> None:
         server.add_function(max, name="add")
 
 
+@on_embedded
 @pytest.mark.parametrize(
     ("function", "name", "error", "text"),
     [
@@ -153,6 +155,7 @@ def test_what_cannot_be_offered_is_refused_at_once(
         server.add_function(function, name)
 
 
+@on_embedded
 @pytest.mark.parametrize(
     "name",
     [

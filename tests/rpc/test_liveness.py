@@ -13,7 +13,7 @@ from amphora.errors import NoResult, ServerLost
 from amphora.rpc.client import liveness
 from amphora.rpc.client.liveness import Liveness, Watched
 from amphora.transport import topology
-from tests.support.brokers import Broker, ManagedBroker
+from tests.support.brokers import Broker, ManagedBroker, on_embedded
 from tests.support.raw import RawClient, RawServer
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.waiting import wait_until
@@ -149,6 +149,7 @@ def test_an_older_server_is_served_as_before_and_named_once(
     assert len(told) == 1
 
 
+@on_embedded
 @pytest.mark.parametrize("interval", [0, -1, "1", None, True])
 def test_an_interval_is_a_number_of_seconds(make_client: MakeClient, interval: Any) -> None:
     client = make_client()

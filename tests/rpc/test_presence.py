@@ -16,7 +16,7 @@ from amphora.errors import ChannelClosed
 from amphora.rpc.client.presence import MOST_TOLD, ServerPresence
 from amphora.rpc.contract import naming
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
-from tests.support.brokers import Broker, ManagedBroker
+from tests.support.brokers import Broker, ManagedBroker, on_embedded
 from tests.support.passive import AskedSession, away, silent
 from tests.support.recorder import Question, Recorder
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
@@ -142,6 +142,7 @@ def test_a_tune_function_can_have_requests_wait(make_client: MakeClient) -> None
         client.call.add(1, 2)
 
 
+@on_embedded
 @pytest.mark.parametrize("seconds", [-1, "5", None, True, inf, float("nan")])
 def test_what_is_no_time_to_wait_is_refused(make_client: MakeClient, seconds: Any) -> None:
     with pytest.raises(ValueError, match="wait_for_server must be from 0 to"):

@@ -26,7 +26,7 @@ from amphora.errors import (
 )
 from amphora.rpc.client.retries import Retries, may_pass
 from amphora.rpc.contract import naming
-from tests.support.brokers import Broker, ManagedBroker
+from tests.support.brokers import Broker, ManagedBroker, on_embedded
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -270,12 +270,14 @@ def test_every_way_of_calling_carries_a_key(
     assert keys == ["a", "b", "c" * 255, "order-5", "e-take"]
 
 
+@on_embedded
 @pytest.mark.parametrize("key", ["", "x" * 256, "ü" * 128, "\ud800", "a\0", 5, b"bytes"])
 def test_what_cannot_be_a_key_is_refused(make_client: MakeClient, key: Any) -> None:
     with pytest.raises(ValueError, match="a key must be a text of 1 to 255 bytes"):
         make_client().call(key=key).add(1, 2)
 
 
+@on_embedded
 @pytest.mark.parametrize("retries", [-1, 1.5, True, "3"])
 def test_what_cannot_be_a_number_of_retries_is_refused(
     make_client: MakeClient, retries: Any

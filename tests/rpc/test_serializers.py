@@ -32,7 +32,7 @@ from amphora.rpc.contract.serializers import (
     serializer_of,
 )
 from amphora.wire.properties import Properties
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, on_embedded
 from tests.support.raw import RawClient
 from tests.support.rpc import MakeClient, MakeServer, add
 
@@ -116,6 +116,7 @@ def test_plain_values_come_back_as_they_were(
         assert type(returned) is type(value)
 
 
+@on_embedded
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
 @pytest.mark.parametrize(
     ("value", "sent"), OBVIOUS, ids=[type(value).__name__ for value, _ in OBVIOUS]
@@ -200,6 +201,7 @@ def test_a_server_answers_in_the_content_type_that_it_was_asked_in(
     assert library.decode(answer.body) == {"result": 3}
 
 
+@on_embedded
 @pytest.mark.parametrize(
     "content_type",
     [

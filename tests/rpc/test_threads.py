@@ -11,6 +11,7 @@ import pytest
 
 from amphora import AmqpRpcServer, RemoteException
 from amphora.rpc.functions.threads import Threads
+from tests.support.brokers import on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -29,6 +30,7 @@ KINDS = {
 }
 
 
+@on_embedded
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_is_raised_in_a_thread_its_caller_is_told_and_nothing_else_ends(
     make_server: MakeServer,

@@ -16,6 +16,7 @@ import pydantic
 import pytest
 
 from amphora import RemoteException, WrongRequest
+from tests.support.brokers import on_embedded
 from tests.support.rpc import MakeClient, MakeServer
 
 
@@ -101,6 +102,7 @@ HANDLERS = [
 ]
 
 
+@on_embedded
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
 @pytest.mark.parametrize(
     ("name", "args", "kwargs", "became"),
@@ -182,6 +184,7 @@ def test_the_hints_of_an_object_that_can_be_called_count(
         client.call.object("no date")
 
 
+@on_embedded
 @pytest.mark.parametrize(
     ("name", "args", "argument"),
     [

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from amphora import ChannelClosed, RemoteException, WrongRequest, WrongResult
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, on_embedded
 from tests.support.raw import CLASSIC, JSON_TYPE, RawClient, RawServer
 from tests.support.rpc import MakeClient, MakeServer, RunProgram, add
 from tests.support.waiting import wait_until
@@ -169,6 +169,7 @@ def test_an_answer_made_by_hand_is_taken(
         assert result.get() == 5
 
 
+@on_embedded
 @pytest.mark.parametrize(
     "name",
     [
@@ -213,6 +214,7 @@ def test_only_the_errors_of_amphora_that_travel_are_made_again(
                 result.get()
 
 
+@on_embedded
 @pytest.mark.parametrize(
     ("body", "properties"),
     [

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit
 
+import pytest
+
 from amphora import testing
 from amphora.errors import ChannelClosed
 from amphora.transport.channel import Channel
@@ -21,6 +23,9 @@ from tests.support.leaks import open_sockets
 from tests.support.rabbitmq import RabbitNode
 
 NOT_FOUND = 404
+
+# For long lists of values, and for how a command prints: they meet a broker, and not what it does.
+on_embedded = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 
 
 class Broker:
