@@ -9,7 +9,7 @@ import pytest
 from tests.support.browser import Browser
 from tests.support.processes import PythonProcess
 
-# A page does not see which broker is behind its server, and a browser is dear.
+# A page, and the server that it is from, do not see which broker there is; a browser is dear.
 on_one_broker = pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 
 

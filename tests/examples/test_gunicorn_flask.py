@@ -9,11 +9,14 @@ from typing import Any
 import gevent
 import pytest
 
+from tests.examples.conftest import on_one_broker
 from tests.support.brokers import Broker
 from tests.support.http import Answer, ask
 from tests.support.processes import ROOT, PythonProcess
 from tests.support.rabbitmq import free_ports
 from tests.support.waiting import wait_until
+
+pytestmark = on_one_broker
 
 EXAMPLE = ROOT / "examples" / "gunicorn_flask"
 PROGRAMS = ROOT / "tests" / "examples" / "programs"

@@ -206,7 +206,7 @@ def test_nothing_runs_twice_when_a_node_of_a_cluster_is_frozen(
 def test_the_caller_of_a_killed_worker_soon_knows_it_or_another_worker_serves_it(
     rig: Rig, ack: Ack
 ) -> None:
-    kills = whole(20, 2)
+    kills = whole(20, 1)
     rig.ack = ack
     rig.serve()
     rig.call(rate=100, pause=0.3, liveness=LIVENESS)

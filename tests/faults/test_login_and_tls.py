@@ -16,6 +16,7 @@ from gevent.event import Event
 from gevent.server import StreamServer
 
 import amphora
+from tests.faults import whole
 from tests.faults.certificates import Authority, Certificate
 from tests.faults.proxy import Proxy
 from tests.faults.rig import Rig
@@ -35,7 +36,7 @@ def test_a_bad_password_is_told_at_once_and_not_tried_all_the_time(rig: Rig) -> 
         told = rig.one_here(client)
         assert (told.outcome, told.executed) == ("AuthenticationError", False)
         assert "wrong-word" not in told.text
-    gevent.sleep(6.0)
+    gevent.sleep(whole(6.0, 2.0))
     # Each of the two connections, at once and every five seconds.
     assert proxy.accepted <= 6
     client.close()
