@@ -311,6 +311,11 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     """Give the broker a moment to confirm the last messages of a program."""
+    if any(session.publishing.connection is not None for session in _sessions):
+        # What was said in the last turn of the loop leaves, as that all items of a stream have
+        # come: one turn queues it, and one writes it.
+        gevent.sleep(0)
+        gevent.sleep(0)
     for session in list(_sessions):
         unconfirmed = session.publisher.unconfirmed
         if (

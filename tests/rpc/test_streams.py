@@ -29,7 +29,7 @@ from amphora.rpc.server.attempts import Attempts
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient, RawServer
-from tests.support.rpc import MakeClient, MakeServer, MakeSession, add
+from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram, add
 from tests.support.waiting import wait_until
 
 
@@ -190,6 +190,16 @@ def test_a_client_that_is_closed_behind_the_end_has_told_its_server_that_all_has
     # Otherwise its server would keep the items for half a minute, also when it stops.
     wait_until(lambda: server.streams == server.running == 0, timeout=20)
     assert server.lost_responses == 0
+
+
+def test_a_program_that_ends_behind_its_stream_has_told_its_server_that_all_has_come(
+    make_server: MakeServer, run_program: RunProgram, source: Source
+) -> None:
+    server = make_server(source.count)
+    program = run_program("careless", "read")
+    assert program.wait(30) == 0
+    wait_until(lambda: server.streams == server.running == 0, timeout=20)
+    assert (source.ended, server.lost_responses) == (["ended"] * 2, 0)
 
 
 @pytest.mark.parametrize("how", ["closed before", "left open"])

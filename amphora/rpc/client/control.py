@@ -92,10 +92,14 @@ class Control(Restorable):
         self._clocks.add((client_id, worker))
         self._flush_soon()
 
-    def _flush_soon(self) -> None:
+    def open(self) -> None:
+        """Open the channel soon, for what is going to be said.  Never switches greenlets."""
         if not self._begun:
             self._begun = True
             self._session.publishing.add(self)
+
+    def _flush_soon(self) -> None:
+        self.open()
         if self._channel is not None and (self._callback is None or not self._callback.pending):
             self._callback = gevent.get_hub().loop.run_callback(self._flush)
 

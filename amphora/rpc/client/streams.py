@@ -102,6 +102,8 @@ class Streams:
         except AmphoraError:
             return
         self._known = True
+        # Even of a short stream its server is told that all has come.
+        self._control.open()
 
     def _try_control(self, channel: Channel) -> None:
         """Look for the exchange that servers are told by, and publish what says nothing there."""

@@ -15,6 +15,9 @@ if state == "connected":
     client.cast(wait_publish=True).add(1, 2)
 elif state == "pending":
     client.defer(wait_publish=True).add(1, 2)
+elif state == "read":
+    for _ in range(2):
+        assert list(client.stream.count(3)) == [0, 1, 2]
 elif state == "serving":
     server = amphora.AmqpRpcServer(namespace, url=url)
     server.add_function(max)
