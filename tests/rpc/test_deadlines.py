@@ -73,6 +73,46 @@ def test_a_block_gives_its_calls_one_time_together(
     assert client.call.left() > 50
 
 
+def test_a_stream_has_the_deadline_of_where_it_is_asked_for(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    client = make_client()
+    ended: list[str] = []
+
+    def ticks() -> Iterator[float | None]:
+        try:
+            while True:
+                yield left()
+                gevent.sleep(0.05)
+        finally:
+            ended.append("ticks")
+
+    def first(**options: Any) -> Any:
+        # Of a call's own stream, and of one that asks for another.
+        with client.stream(**options).ticks() as stream:
+            return next(stream)
+
+    def relay() -> Iterator[float | None]:
+        yield from client.stream.ticks()
+
+    make_server(first, ticks, relay)
+    # Without a timeout there is none; what a call asks for has the call's.
+    with client.stream.ticks() as stream:
+        assert next(stream) is None
+    assert client.call(timeout=20).first() < 20
+    assert client.call(timeout=20).first(inherit_deadline=False) is None
+    assert client.call(timeout=20).first(timeout=60) < 20
+    with client.stream(timeout=20).relay() as stream:
+        assert next(stream) < 20
+    wait_until(lambda: len(ended) == 5)
+    # A block's time ends the stream on both sides.
+    with amphora.deadline(0.5):
+        stream = client.stream.ticks()
+    with pytest.raises(NoResult, match="has not ended in time"):
+        list(stream)
+    wait_until(lambda: len(ended) == 6)
+
+
 def test_a_call_whose_time_is_over_is_not_sent(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

@@ -229,13 +229,14 @@ def test_a_stream_that_may_not_be_interrupted_ends_at_its_next_item(
     inside, go, ended = Event(), Event(), []
 
     def careful() -> Iterator[int]:
+        call = amphora.current()
         try:
             yield 1
             inside.set()
             go.wait()
             yield 2
         finally:
-            ended.append("closed")
+            ended.append(("closed", call.cancelled))
 
     make_server().add_function(careful, cancellable=False)
     stream = make_client().stream.careful()
@@ -244,7 +245,7 @@ def test_a_stream_that_may_not_be_interrupted_ends_at_its_next_item(
     gevent.sleep(0.1)
     assert ended == []
     go.set()
-    wait_until(lambda: ended)
+    wait_until(lambda: ended == [("closed", True)])
 
 
 def test_what_a_stream_raises_comes_behind_its_items(
