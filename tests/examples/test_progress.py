@@ -39,7 +39,9 @@ def worker(url: str) -> Iterator[PythonProcess]:
 def port(url: str) -> Iterator[int]:
     """The port of the web server, which runs."""
     script = PROGRAM / "web.py"
-    with PythonProcess(script, "--port", "0", ready="The page is on", env={"AMQP_URL": url}) as web:
+    # It soon knows that a worker is gone.
+    env = {"AMQP_URL": f"{url}?heartbeat=2"}
+    with PythonProcess(script, "--port", "0", ready="The page is on", env=env) as web:
         yield int(web.wait_for("The page is on").rpartition(":")[2])
         web.terminate()
         assert web.wait() == 0
