@@ -81,6 +81,9 @@ FAMILIES = {
     "amphora_unconfirmed": Family("gauge", "Messages that the broker has not confirmed", ()),
     "amphora_connected": Family("gauge", "Sessions that are connected to the broker", ()),
     "amphora_sessions": Family("gauge", "Sessions that are in use", ()),
+    # What the supervisor of a pool tells of its workers.
+    "amphora_workers": Family("gauge", "Workers of a pool", ("state",)),
+    "amphora_workers_started_total": Family("counter", "Workers that a pool has started", ()),
     # All processes ask about the same queue.
     "amphora_queue_messages": Family(
         "gauge", "Requests that wait in the queue of a namespace", largest=True

@@ -6,7 +6,7 @@ from gevent.pywsgi import WSGIServer
 from traces import set_up
 
 from amphora import AmqpRpcClient, AmqpRpcServer
-from amphora.telemetry.exposition import CONTENT_TYPE, exposition
+from amphora.telemetry.health import health
 from amphora.telemetry.metrics import of_process
 from amphora.telemetry.tracing import trace
 
@@ -29,18 +29,11 @@ def total(basket):
     return sum(count * client.call.price(fruit) for fruit, count in basket.items())
 
 
-def metrics(environ, start_response):
-    if environ["PATH_INFO"] != "/metrics":
-        start_response("404 Not Found", [("Content-Type", "text/plain")])
-        return [b"there is only /metrics\n"]
-    start_response("200 OK", [("Content-Type", CONTENT_TYPE)])
-    return [exposition(of_process.snapshot())]
-
-
 @server.on_start
 def listen():
     set_up("shop")
-    http = WSGIServer(("127.0.0.1", int(os.environ.get("METRICS_PORT", "9100"))), metrics, log=None)
+    address = "127.0.0.1", int(os.environ.get("METRICS_PORT", "9100"))
+    http = WSGIServer(address, health(server, metrics=of_process.snapshot), log=None)
     http.start()
     print(f"metrics at http://127.0.0.1:{http.server_port}/metrics")
 

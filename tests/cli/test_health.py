@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from amphora.cli.failures import Exit
-from amphora.cli.serving.health import DEAD_AFTER, Health, overview, state_of
+from amphora.cli.serving.health import DEAD_AFTER, STATES, Health, overview, state_of
 from amphora.cli.serving.lifeline import REPORT, Heard, Voice
 from amphora.cli.serving.process import HELD, Worker
 from tests.cli.conftest import Amphora, Serve, wait_for_workers
@@ -58,7 +58,7 @@ def test_a_worker_is_in_one_state() -> None:
         "held": worker(silent=HELD + 1),
         "stopping": stopping(),
     }
-    assert {state: state_of(each) for state, each in states.items()} == {s: s for s in states}
+    assert {state: state_of(each) for state, each in states.items()} == {s: s for s in STATES}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,20 @@ def test_what_is_not_there_is_not_found() -> None:
     answer = Health([], 1).answer("/favicon.ico")
     assert answer.status == 404
     assert b"/livez, /readyz, /workers, /metrics" in answer.body
+
+
+def test_the_metrics_tell_how_many_workers_there_are_in_each_state() -> None:
+    health = Health([worker(), worker(), worker(silent=HELD + 1)], 3)
+    health.started = 5
+    text = health.answer("/metrics").body.decode()
+    found = {
+        (sample.name, sample.labels.get("state")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    states = dict.fromkeys(STATES, 0) | {"serving": 2, "held": 1}
+    assert found.pop(("amphora_workers_started_total", None)) == 5
+    assert found == {("amphora_workers", state): number for state, number in states.items()}
 
 
 def test_metrics_that_cannot_be_read_are_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
@@ -14,12 +15,14 @@ import msgspec
 from amphora.cli.serving.process import HELD, Worker
 from amphora.cli.serving.wear import memory_of
 from amphora.telemetry.health import Answer, answer, as_json, exposed, said
-from amphora.telemetry.pool import Pool, decode
+from amphora.telemetry.pool import Pool, Snapshot, added, decode
 
 logger = logging.getLogger("amphora.serve")
 
 # A pool is taken for dead when no event loop of its workers has run for so many seconds.
 DEAD_AFTER = 30.0
+# How a worker may be: see `state_of`.
+STATES = ("loading", "waiting", "serving", "held", "stopping")
 
 
 class Health:
@@ -88,7 +91,15 @@ class Health:
         """Return the metrics of all workers, those that have ended too, as one."""
         for worker in self._workers:
             self._take_metrics(worker)
-        return exposed(self._metrics.snapshot())
+        return exposed(added([self._metrics.snapshot(), self._of_the_pool()]))
+
+    def _of_the_pool(self) -> Snapshot:
+        """Return what the supervisor itself counts."""
+        states = Counter(map(state_of, self._workers))
+        return {
+            "amphora_workers": [([state], [float(states[state])]) for state in STATES],
+            "amphora_workers_started_total": [([], [float(self.started)])],
+        }
 
     def gone(self, worker: Worker) -> None:
         """Keep what a worker has counted, which has ended.  Raises nothing."""
