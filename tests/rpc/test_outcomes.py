@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +14,6 @@ from gevent.queue import Queue
 import amphora
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
 from amphora.errors import IgnoreRequest, RemoteException, WrongRequest
-from amphora.rpc.server.pool import HandlerPool
 from tests.support.brokers import Broker
 from tests.support.raw import JSON_TYPE, RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
@@ -87,9 +85,9 @@ def test_a_server_tells_what_has_become_of_each_request(
         result.wait()
         assert status in ("OK", type(result.exception).__name__)
         assert watch.next() == seen.next() == (function, status, error)
-    with pytest.raises(amphora.NoResult):
-        client.call(timeout=0.5).ignore()
+    ignored = client.defer.ignore()
     assert watch.next() == seen.next() == ("ignore", "Ignored", "NoneType")
+    ignored.cancel()
 
 
 def test_the_one_who_asked_last_is_told_first_and_may_raise(
@@ -127,22 +125,16 @@ def test_middleware_sees_what_cannot_be_read(
 
 
 def test_a_request_whose_time_is_over_is_told_though_it_is_not_begun(
-    make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, watch: Watch
+    make_server: MakeServer, broker: Broker, namespace: str, watch: Watch
 ) -> None:
     server = make_server(add)
     server.middleware(watch.calls)
     seen = observed(server)
-    submit = HandlerPool.submit
-
-    def submit_and_hold(pool: HandlerPool, request: Any) -> None:
-        submit(pool, request)
-        # As a handler does that holds the processor.
-        time.sleep(0.3)
-
-    monkeypatch.setattr(HandlerPool, "submit", submit_and_hold)
-    with pytest.raises(amphora.NoResult):
-        make_client().call(timeout=0.2).add(1, 2)
-    assert seen.next() == ("add", "Expired", "NoneType")
+    wait_until(lambda: server.ready)
+    with RawClient(broker, namespace) as stranger:
+        # A broker hands it over at once or never.
+        stranger.request("add", 1, 2, expiration="0")
+        assert seen.next() == ("add", "Expired", "NoneType")
     assert server.statistics.expired == 1
     assert watch.begun.empty()
 
@@ -338,7 +330,7 @@ def test_a_gather_ends_with_its_last_answer(
     client.use(watch.calls)
     assert client.gather(timeout=20).add(1, 2).values() == [3]
     assert watch.next() == ("add", "OK", "NoneType")
-    assert client.gather(timeout=0.2).hold().values() == []
+    assert client.gather(timeout=1.0).hold().values() == []
     assert watch.next() == ("hold", "NoResult", "NoResult")
     client.gather(timeout=20).hold()
     gc.collect()
