@@ -15,6 +15,7 @@ from gevent.hub import Hub
 
 import amphora
 from amphora.cli.activity import active, cancel, pause, resume, threads
+from amphora.cli.bench import bench
 from amphora.cli.broker import broker
 from amphora.cli.call import call
 from amphora.cli.dead import dead
@@ -38,6 +39,7 @@ from amphora.cli.serving.worker import worker
 from amphora.cli.settings import Settings, url_and_debug
 from amphora.cli.standard_files import open_standard_files
 from amphora.cli.top import top
+from amphora.cli.trace import trace
 from amphora.cli.web import web
 from amphora.transport.words import utf8_word
 
@@ -48,7 +50,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Getting started": (demo,),
     "Workers": (serve,),
-    "Requests": (call, send),
+    "Requests": (call, send, trace, bench),
     "Management": (services, ping, stats, describe, top, active, web),
     "Intervening": (cancel, pause, resume, threads, dead, kill, evaluate, ask),
     "Broker": (queue, broker),

@@ -26,6 +26,12 @@ KEY = "x-amphora-key"
 # In an answer: what the client is asked to tell its worker.  That is its clock, today.
 TELL = "x-amphora-tell"
 CLOCK = "clock"
+# How a client asks for the times of its request, in what it takes; and in the answer, in
+# microseconds: how long it waited in the queue, if that is known, and how long its worker had it.
+TIMES = "times"
+WAITED = "x-amphora-waited"
+TOOK = "x-amphora-took"
+
 # Tells the runs of a request apart, in what a worker says of it.
 RUN = "x-amphora-run"
 

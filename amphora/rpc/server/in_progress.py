@@ -64,6 +64,7 @@ class RequestInProgress:
         redelivered: True if its first delivery here was marked as redelivered.
         answered: True when the response is on its way; its confirm then acknowledges the request.
         acknowledged: True if it was acknowledged before its function began.
+        timed: True if its client wants to know how long it took.
         revoked: True if an operator has cancelled it, so that its caller has to be told.
     """
 
@@ -80,6 +81,7 @@ class RequestInProgress:
         "redelivered",
         "revoked",
         "room_since",
+        "timed",
     )
 
     def __init__(self, delivery: Delivery, arrivals: Arrivals) -> None:
@@ -89,6 +91,7 @@ class RequestInProgress:
         self.answered = False
         self.acknowledged = False
         self.revoked = False
+        self.timed = False
         self.arrived = monotonic()
         self.call: CallContext | None = None
         self.queued = 0.0

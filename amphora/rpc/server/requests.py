@@ -249,8 +249,11 @@ class RequestHandling:
         request.call.observers = self._observers
         if self._busy.sheds:
             self._busy.arrived(request, wait)
+        asks = taken is not None and taken != BATCH
+        if asks:
+            request.timed = headers.takes(properties.headers, headers.TIMES)
         if properties.message_type == streams.STREAM or (
-            taken is not None and taken != BATCH and headers.takes(properties.headers, STARTED)
+            asks and headers.takes(properties.headers, STARTED)
         ):
             request.call.run_id = naming.new_id()
 
@@ -523,6 +526,8 @@ class RequestHandling:
             return
         if outlet is None or not outlet.opened:
             question = self._busy.question(request) if self._busy.sheds else None
+            if request.timed:
+                question = {**(question or {}), **_times(request)}
             self._responder.respond(request, answer.body, answer.content_type, headers=question)
             return
         # The last items before the end, as far as that is in our hands.
@@ -540,3 +545,11 @@ class RequestHandling:
     def _lost(self, request: RequestInProgress, why: str) -> Answer:
         """Return the answer that a stream has ended before its time."""
         return self._executor.refuse(StreamLost(why), request.properties)
+
+
+def _times(request: RequestInProgress) -> dict[str, int]:
+    """Return how long a request that is answered had waited, and how long it was here."""
+    times = {headers.TOOK: int((monotonic() - request.arrived) * 1_000_000)}
+    if request.call is not None and request.call.queue_wait is not None:
+        times[headers.WAITED] = int(request.call.queue_wait * 1_000_000)
+    return times
