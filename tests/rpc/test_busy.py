@@ -244,6 +244,22 @@ def test_a_server_that_starts_into_a_backlog_asks_its_clients_for_their_clocks(
     wait_until(lambda: len(server.statistics.waits) == 3)
 
 
+def test_what_waits_for_its_turn_is_known_to_be_old_when_its_client_has_told_its_clock(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    server = make_server(serve=False, max_wait=MAX_WAIT)
+    server.add_function(gate.hold, name="hold", concurrency=1)
+    server.serve()
+    client = make_client()
+    results = [client.defer.hold(number) for number in range(3)]
+    wait_until(lambda: server._worker.requests._waiting_room.waiting == 2)
+    grow_old(server, client)
+    gate.open()
+    assert results[0].get() == 0
+    assert [type(outcome(result)) for result in results[1:]] == [Busy, Busy]
+
+
 def test_a_client_is_asked_once(make_server: MakeServer, make_client: MakeClient) -> None:
     server = serve(make_server, Gate())
     client = make_client()

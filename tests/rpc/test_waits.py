@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amphora.rpc.server.durations import LATEST_KEPT
-from amphora.rpc.server.waits import LONGEST, MOST_CLIENTS, Waits
+from amphora.rpc.server.waits import ASK_AGAIN, ASK_ANYWAY, LONGEST, MOST_CLIENTS, Waits
 
 SECOND = 1_000_000
 # Seconds: between two requests, on the way, and in the queue.
@@ -127,3 +128,48 @@ def test_clients_without_end_take_no_memory_without_end() -> None:
     assert len(waits) == MOST_CLIENTS // 2 + 10
     assert waits.arrived("9", 0, 0, None, at_once=False) is None
     assert waits.arrived(str(MOST_CLIENTS), MOST_CLIENTS, MOST_CLIENTS, None, at_once=False) == 0.0
+
+
+# -- clocks that clients tell ---------------------------------------------------------------------
+
+
+def test_a_clock_that_is_told_makes_a_wait_known_also_of_what_came_before() -> None:
+    simulated = Simulated(shift=-3600.0)
+    sent = int((simulated.now + simulated.shift) * SECOND)
+    now = int((simulated.now + 30.0) * SECOND)
+    assert simulated.waits.arrived("client", sent, now, None, at_once=False) is None
+    assert simulated.waits.waited("client", sent, now) is None
+    simulated.waits.told("client", now - int(3600.0 * SECOND), now)
+    assert simulated.waits.waited("client", sent, now) == 30.0
+    assert simulated.waits.waited("another", sent, now) is None
+    assert simulated.waits.arrived("client", sent, now, None, at_once=False) == 30.0
+
+
+def test_a_clock_that_is_told_again_counts_in_both_directions() -> None:
+    waits = Waits()
+    for shift in (5, -5, 0):
+        waits.told("client", (100 + shift) * SECOND, 100 * SECOND)
+        assert waits.waited("client", (100 + shift) * SECOND, 101 * SECOND) == pytest.approx(
+            1, 0.01
+        )
+    assert len(waits) == 1
+
+
+def test_a_client_is_asked_now_and_then_and_more_often_if_that_matters() -> None:
+    waits = Waits()
+    assert waits.asks("client", 0, doubtful=False)
+    assert not waits.asks("client", int((ASK_AGAIN - 1) * SECOND), doubtful=True)
+    assert not waits.asks("client", int((ASK_AGAIN + 1) * SECOND), doubtful=False)
+    assert waits.asks("client", int((ASK_AGAIN + 1) * SECOND), doubtful=True)
+    assert waits.asks("another", int((ASK_AGAIN + 1) * SECOND), doubtful=False)
+    later = int((ASK_AGAIN + 1 + ASK_ANYWAY) * SECOND)
+    assert waits.asks("client", later, doubtful=False)
+
+
+def test_so_many_clients_are_remembered_that_were_asked() -> None:
+    waits = Waits()
+    for number in range(MOST_CLIENTS + 1):
+        assert waits.asks(str(number), number, doubtful=True)
+    assert len(waits._asked) == MOST_CLIENTS
+    # The first one was forgotten.
+    assert waits.asks("0", MOST_CLIENTS, doubtful=True)

@@ -89,12 +89,13 @@ class BusyAnswers:
         None if it has not.  Never switches greenlets.
 
         Args:
-            begins: it begins now, unless it is turned away.
+            begins: it begins now, unless it is turned away; otherwise it may have to wait for its
+                turn.
         """
         if not self._may_turn_away(request):
             return None
         now = monotonic()
-        wait = request.queued + now - request.arrived
+        wait, known = self._wait_of(request, now)
         patience = seconds_of(request.properties.expiration)
         if self._shedding.is_too_old(now, wait, patience):
             again = self._shedding.max_wait
@@ -105,9 +106,23 @@ class BusyAnswers:
             )
             self._turn_away(request, error, self._asks(request, doubtful=True))
             return error
-        if begins and request.call is not None and request.call.queue_wait is not None:
+        if begins and known:
             self._shedding.begins(now, wait, patience)
         return None
+
+    def _wait_of(self, request: RequestInProgress, now: float) -> tuple[float, bool]:
+        """Return for how long a request has waited at least, and whether that is known."""
+        wait = request.queued + now - request.arrived
+        if request.call is not None and request.call.queue_wait is not None:
+            return wait, True
+        # Its client may have told its clock since.
+        sent = (request.properties.headers or {}).get(headers.SENT)
+        client = request.properties.reply_to or ""
+        if type(sent) is int:
+            waited = self._statistics.waits.waited(client, sent, headers.now())
+            if waited is not None:
+                return waited, True
+        return wait, False
 
     def no_room(self, request: RequestInProgress, places: int) -> Busy | None:
         """Turn a request away for whose function too many wait; return what its caller gets.

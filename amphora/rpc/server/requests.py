@@ -372,7 +372,8 @@ class RequestHandling:
             self._respond(request, UNWANTED)
             return
         if self._busy.sheds and not inline:
-            busy = self._busy.shed(request, begins=True)
+            begins = placed or not self._executor.functions.limited
+            busy = self._busy.shed(request, begins=begins)
             if busy is not None:
                 self._not_begun(request, call, type(busy).__name__, busy)
                 return

@@ -99,6 +99,18 @@ class Waits:
         offset.microseconds = min(ahead, offset.microseconds)
         return wait
 
+    def waited(self, client: str, sent: int, now: int) -> float | None:
+        """Return for how many seconds a request that came before has waited, None if unknown.
+
+        Args:
+            client, sent, now: as for `arrived`.
+        """
+        offset = self._offsets.get(client)
+        if offset is None:
+            return None
+        drift = int(abs(now - offset.learnt) * DRIFT)
+        return max(now - sent - offset.microseconds - drift, 0) / _SECOND
+
     def told(self, client: str, sent: int, now: int) -> None:
         """Take the clock of a client, by a message that cannot have waited.
 
