@@ -140,7 +140,8 @@ class BusyAnswers:
             f" requests that wait for it; try again in {NO_ROOM:g} s",
             retry_after=NO_ROOM,
         )
-        self._turn_away(request, error, None)
+        question = self._asks(request, doubtful=True) if self.sheds else None
+        self._turn_away(request, error, question)
         return error
 
     def _may_turn_away(self, request: RequestInProgress) -> bool:
