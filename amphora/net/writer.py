@@ -4,6 +4,10 @@ Whole frames are queued, or in turn the parts of a large one.  At the end of the
 itself writes them, in one piece, which saves two switches for each burst.  What the socket does not
 take at once is left to a greenlet that runs `run`; until it is done, the loop writes nothing.
 Large parts are never joined, because copying them costs as much as writing them.
+
+Bulk frames let others pass: they wait in a queue of their own, and go behind the others a few at a
+time.  So what is queued while large messages are written waits for one piece of them and not for
+all.
 """
 
 from __future__ import annotations
@@ -30,16 +34,18 @@ class Writer:
     """What is to be written to a stream.
 
     Attributes:
-        unwritten: how many bytes are queued that the stream has not taken.
+        unwritten: how many bytes are queued that the stream has not taken; of bulk frames those
+            alone that are next.
         congested: True while so much is unwritten that no more should be queued.
+        bulk_congested: the same for bulk frames.
         last_write: when it last took some, by the monotonic clock.
         stuck_since: since when it has taken none, though some wait; None while none wait.
 
     Args:
         stream: where to write.
         high_water: above so many unwritten bytes the writer is congested.
-        on_written: called when everything is written, with whether the writer was congested
-            meanwhile; in the event loop too, so it must not block.
+        on_written: called when everything is written, or there is room again, with whether the
+            writer was congested meanwhile; in the event loop too, so it must not block.
         on_interrupted: called with what interrupted a method here, which may be half done, with no
             telling which half; it must end the connection.
     """
@@ -52,7 +58,7 @@ class Writer:
         on_interrupted: Callable[[BaseException], None],
     ) -> None:
         self.unwritten = 0
-        self.congested = False
+        self.congested = self.bulk_congested = False
         self.last_write = monotonic()
         self.stuck_since: float | None = None
         self._stream = stream
@@ -60,6 +66,9 @@ class Writer:
         self._on_written = on_written
         self._on_interrupted = on_interrupted
         self._outgoing: deque[bytes | memoryview] = deque()
+        # Bulk frames in parts, and their size together.
+        self._bulk: deque[tuple[bytes | memoryview, ...]] = deque()
+        self._bulk_unwritten = 0
         self._was_congested = False
         self._held = False
         self._closed = False
@@ -88,6 +97,33 @@ class Writer:
         except BaseException as error:
             self._on_interrupted(error)
             raise
+
+    def send_bulk(self, *parts: bytes | memoryview) -> None:
+        """Queue the parts of a whole frame, which lets frames pass that are queued with `send`.
+
+        Never switches greenlets.  Once the writer is closed, they are dropped.
+        """
+        try:
+            self._bulk.append(parts)
+            self._bulk_unwritten += sum(map(len, parts))
+            if self._bulk_unwritten > self._high_water:
+                self.bulk_congested = True
+            self._go_on_with_bulk()
+            scheduled = self._scheduled
+            if scheduled is None or not scheduled.pending:
+                self._scheduled = self._run_callback(self._write_at_once)
+        except BaseException as error:
+            self._on_interrupted(error)
+            raise
+
+    def _go_on_with_bulk(self) -> None:
+        """Queue bulk frames behind the others, as far as one write goes."""
+        while self._bulk and self.unwritten < WRITE_SIZE:
+            parts = self._bulk.popleft()
+            size = sum(map(len, parts))
+            self._outgoing.extend(parts)
+            self.unwritten += size
+            self._bulk_unwritten -= size
 
     def _write_at_once(self) -> None:
         """Write what the stream takes, in the hub; wake `run` for the rest."""
@@ -173,9 +209,23 @@ class Writer:
             size = len(outgoing[0])
             if size > sent:
                 outgoing[0] = memoryview(outgoing[0])[sent:]
-                return
+                break
             sent -= size
             outgoing.popleft()
+        if self._bulk or self.bulk_congested:
+            self._note_bulk_sent()
+
+    def _note_bulk_sent(self) -> None:
+        """Go on with bulk frames; say if there is room again, for them or beside them."""
+        has_room = False
+        if self._was_congested and self.unwritten < WRITE_SIZE:
+            # There may always be more bulk, so others do not wait until everything is written.
+            self._was_congested, has_room = False, True
+        self._go_on_with_bulk()
+        if self.bulk_congested and not self._bulk:
+            self.bulk_congested, has_room = False, True
+        if has_room:
+            self._on_written(True)
 
     def _all_written(self) -> None:
         self.stuck_since = None
@@ -205,7 +255,8 @@ class Writer:
         """Drop what is unwritten and what is still to come: the connection has ended."""
         self._closed = True
         self._outgoing.clear()
-        self.unwritten = 0
-        self.congested = False
+        self._bulk.clear()
+        self.unwritten = self._bulk_unwritten = 0
+        self.congested = self.bulk_congested = False
         self.stuck_since = None
         self._written.set()

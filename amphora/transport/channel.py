@@ -13,7 +13,7 @@ acks on a closed channel are counted and dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import gevent
@@ -40,7 +40,7 @@ from amphora.wire.codec import (
     methods,
 )
 from amphora.wire.codes import ReplyCode
-from amphora.wire.content import ContentAssembler, Message, content_parts, encode_content_after
+from amphora.wire.content import ContentAssembler, Message, content_pieces, encode_content_after
 from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, encode_frame
 from amphora.wire.properties import Properties, encode_properties
 
@@ -73,8 +73,15 @@ class ChannelOwner(Protocol):
     def congested(self) -> bool:
         """True while so much is unwritten that publishers should wait."""
 
+    @property
+    def bulk_congested(self) -> bool:
+        """The same for bulk frames."""
+
     def send(self, data: bytes | memoryview) -> None:
         """Queue whole frames, or in turn the parts of some, for the writer."""
+
+    def send_bulk(self, *parts: bytes | memoryview) -> None:
+        """Queue the parts of a whole frame, which lets others pass, for the writer."""
 
     def interrupted(self, error: BaseException) -> None:
         """End the connection, because an interruption may have left something half done."""
@@ -86,6 +93,9 @@ class ChannelOwner(Protocol):
 class Channel(Operations):
     """A channel, open until `error` is set.  Made by `Connection.channel`.
 
+    Args:
+        bulk: its frames let those of other channels pass: it is for large messages.
+
     Attributes:
         number: the channel number.
         error: why the channel ended; None while it is open.
@@ -95,8 +105,11 @@ class Channel(Operations):
         stale_acks: how many acks came after the end of the channel.
     """
 
-    def __init__(self, connection: ChannelOwner, number: int) -> None:
+    def __init__(self, connection: ChannelOwner, number: int, bulk: bool = False) -> None:
         self.connection = connection
+        self._bulk = bulk
+        # All its frames go one way, or they would overtake each other.
+        self._send = connection.send_bulk if bulk else connection.send
         self.number = number
         self.error: AmphoraError | None = None
         self.on_closed: Callable[[Channel], None] | None = None
@@ -180,7 +193,7 @@ class Channel(Operations):
                 self._turn.release()
             raise
         try:
-            self.connection.send(data)
+            self._send(data)
         except BaseException as error:
             # It is unknown whether the method was sent, so whether an answer will come.
             self.connection.interrupted(error)
@@ -260,32 +273,39 @@ class Channel(Operations):
         if len(body) >= LARGE:
             keep_for_large_bodies()
         if len(body) >= frame_max:
-            parts = content_parts(method_frame, self.number, properties, body, frame_max)
-            self.send_content(*parts, unconfirmed=unconfirmed)
+            pieces = content_pieces(method_frame, self.number, properties, body, frame_max)
+            self._send_pieces(pieces, unconfirmed)
             return
         data = encode_content_after(method_frame, self.number, properties, body, frame_max)
         if self.error is not None or self._closing:
             raise self._ended()
-        # As in `send_content`: nearly all messages come here.
+        # As in `_send_pieces`: nearly all messages come here.
         try:
             if self._confirms is not None:
                 self._confirms.expect(unconfirmed)
-            self.connection.send(data)
+            self._send(data)
         except BaseException as error:
             self.connection.interrupted(error)
             raise
 
-    def send_content(
-        self, *parts: bytes | memoryview, unconfirmed: Unconfirmed | None = None
+    def send_content(self, data: bytes) -> None:
+        """Queue an encoded message of this channel; see `publish`."""
+        self._send_pieces([(data,)], None)
+
+    def _send_pieces(
+        self, pieces: Iterable[tuple[bytes | memoryview, ...]], unconfirmed: Unconfirmed | None
     ) -> None:
-        """Queue the parts of an encoded message of this channel; see `publish`."""
         if self.error is not None or self._closing:
             raise self._ended()
         try:
             if self._confirms is not None:
                 self._confirms.expect(unconfirmed)
-            for part in parts:
-                self.connection.send(part)
+            for piece in pieces:
+                if self._bulk:
+                    self.connection.send_bulk(*piece)
+                else:
+                    for part in piece:
+                        self.connection.send(part)
         except BaseException as error:
             # A sequence number without its message would take the confirm of the next one.
             self.connection.interrupted(error)
@@ -379,7 +399,7 @@ class Channel(Operations):
         # (541, seen with 3.10).  Then the cancel is sent when consume-ok has arrived.
         if self.error is None and not self._closing and consumer_tag not in self._beginning:
             method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
-            self.connection.send(encode_method(self.number, method))
+            self._send(encode_method(self.number, method))
 
     def end_soon(self, consumer_tag: str) -> None:
         """End a consumer without waiting for the broker.  Never switches greenlets.
@@ -390,7 +410,7 @@ class Channel(Operations):
         self._cancelled.pop(consumer_tag, None)
         if self.error is None and not self._closing and consumer_tag not in self._beginning:
             method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
-            self.connection.send(encode_method(self.number, method))
+            self._send(encode_method(self.number, method))
 
     def _begun(self, consumer_tag: str) -> None:
         self._beginning.discard(consumer_tag)
@@ -441,7 +461,7 @@ class Channel(Operations):
 
     def _send_verdict(self, data: bytes) -> None:
         if self.error is None and not self._closing:
-            self.connection.send(data)
+            self._send(data)
         else:
             self.stale_acks += 1
 
@@ -557,7 +577,7 @@ class Channel(Operations):
             if on_cancel is not None:
                 on_cancel(tag)
         elif isinstance(method, methods.Channel.Close):
-            self.connection.send(encode_method(self.number, methods.Channel.CloseOk()))
+            self._send(encode_method(self.number, methods.Channel.CloseOk()))
             if not self._closing:
                 self.connection.forget_channel(self)
             self._end(refusal(method))
@@ -570,7 +590,7 @@ class Channel(Operations):
             return
         elif isinstance(method, methods.Channel.Flow):
             # RabbitMQ does not send it; the specification asks for no more than an answer.
-            self.connection.send(encode_method(self.number, methods.Channel.FlowOk(method.active)))
+            self._send(encode_method(self.number, methods.Channel.FlowOk(method.active)))
         else:
             self._answer(method, type(method))
             if isinstance(method, methods.Basic.ConsumeOk):
@@ -597,9 +617,7 @@ class Channel(Operations):
             return
         self.send_acks()
         self._closing = True
-        self.connection.send(
-            encode_method(self.number, methods.Channel.Close(ReplyCode.SUCCESS, "", 0, 0))
-        )
+        self._send(encode_method(self.number, methods.Channel.Close(ReplyCode.SUCCESS, "", 0, 0)))
         try:
             # Without an answer the number stays taken, and its frames are dropped.
             self._close_ok.wait(timeout)

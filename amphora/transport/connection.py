@@ -63,6 +63,7 @@ class Connection:
         blocked: the broker's reason for not reading publishes, None while it reads them.
         send: queues whole frames, which are written at the end of this turn of the event loop.
             Never switches greenlets.  After the end of the connection it drops them.
+        send_bulk: queues the parts of a whole frame, which lets those pass that `send` queues.
         on_closed: called once with the connection when it has ended; must not block.
         on_blocked: called with the connection when `blocked` has changed; must not block.
         on_room: called with the connection when it is not congested any more; must not block.
@@ -93,6 +94,7 @@ class Connection:
             self.peer, self._writer, FRAME_LIMIT, self.heartbeat, 2 * self.heartbeat or inf
         )
         self.send = self._writer.send
+        self.send_bulk = self._writer.send_bulk
         self._closing = False
         self._close_ok = Event()
         self._spare: list[Channel] = []
@@ -239,6 +241,11 @@ class Connection:
         """True while so much is unwritten that publishers should wait for `on_room`."""
         return self._writer.congested
 
+    @property
+    def bulk_congested(self) -> bool:
+        """The same for bulk frames."""
+        return self._writer.bulk_congested
+
     def _all_written(self, was_congested: bool) -> None:
         if was_congested and self.on_room is not None:
             self.on_room(self)
@@ -268,11 +275,12 @@ class Connection:
 
     # -- channels -----------------------------------------------------------------------------
 
-    def channel(self, timeout: float | None = None) -> Channel:
+    def channel(self, timeout: float | None = None, *, bulk: bool = False) -> Channel:
         """Open a channel and return it.  Switches greenlets.
 
         Args:
             timeout: seconds to wait for the broker; the endpoint's method timeout if None.
+            bulk: it is for large messages, whose frames let those of other channels pass.
 
         Raises:
             ConnectionLost: the connection has ended, or the broker does not answer.
@@ -286,7 +294,7 @@ class Connection:
         else:
             # Counted here, because the broker would close the connection for one more (530).
             raise AmphoraError(f"all {self.channel_max} channels of {self!r} are in use")
-        channel = Channel(self, number)
+        channel = Channel(self, number, bulk)
         self._channels[number] = channel
         channel.call(methods.Channel.Open(), methods.Channel.OpenOk, timeout=timeout)
         return channel

@@ -17,6 +17,9 @@ queues may have taken it.
 
 A message that its sender wants no confirm for goes over a second channel, and is done as soon as it
 is sent.  The broker returns those that no queue takes, and reports nothing else.
+
+A large message that may be overtaken goes over channels of another publisher, whose frames let
+others pass on the same connection.  It is there from the first such message on.
 """
 
 from __future__ import annotations
@@ -51,6 +54,8 @@ from amphora.wire.properties import PropertiesTemplate
 REFUSED_PATIENCE = 5.0
 SHORTEST_REST = 0.05
 LONGEST_REST = 0.5
+# From so many bytes on, it is worth while that a message lets others pass.
+BULK = 256 * 1024
 # Least seconds between two renewals of the channel.
 RENEW_INTERVAL = 1.0
 
@@ -72,6 +77,7 @@ class Outgoing:
         patience: seconds for which it is sent again after a refusal, if it has no expiry.
 
     Attributes:
+        bulk: True for a large message that those which are sent later may overtake.
         error: why it failed.
         done: True when it was confirmed, failed or withdrawn.
         attempts: how often it was sent; an unconfirmed message that was sent may have arrived.
@@ -81,6 +87,7 @@ class Outgoing:
         "_event",
         "attempts",
         "body",
+        "bulk",
         "confirm",
         "done",
         "error",
@@ -129,6 +136,7 @@ class Outgoing:
         self.confirm = confirm
         self.spread = spread
         self.patience = patience
+        self.bulk = False
         # When it was first refused, and the callback that sends it again.
         self.refused: float | None = None
         self.on_refused: Callable[[Outgoing], None] | None = None
@@ -233,14 +241,19 @@ class _Suspect:
 class Publisher(Restorable):
     """Send messages over a link and hold each until it is confirmed.
 
+    Args:
+        bulk: its channels are for large messages, which let others pass.
+
     Attributes:
         on_returned: called with the id of each message that was sent without a confirm and that no
             queue took; must not block.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, bulk: bool = False) -> None:
         self.on_returned: list[Callable[[str], None]] = []
         self._link = link
+        self._is_bulk = bulk
+        self._for_bulk: Publisher | None = None
         self._channel: Channel | None = None
         self._unconfirming: Channel | None = None
         # When the broker has closed one of the two channels: the other, for the keeper to close.
@@ -264,7 +277,8 @@ class Publisher(Restorable):
     def unconfirmed(self) -> int:
         """How many messages the broker has not confirmed."""
         sent = sum(channel.unconfirmed_count for channel in self._confirming())
-        return len(self._waiting) + len(self._refused) + sent
+        bulk = 0 if self._for_bulk is None else self._for_bulk.unconfirmed
+        return len(self._waiting) + len(self._refused) + sent + bulk
 
     @property
     def held(self) -> bool:
@@ -272,12 +286,18 @@ class Publisher(Restorable):
         return self._held()
 
     def oldest(self) -> object:
-        """Return an object that identifies the message waiting longest, None if none waits."""
+        """Return an object that identifies the message waiting longest, None if none waits.
+
+        With large messages of their own, it is one of those if no other waits.
+        """
         for channel in self._confirming():
             number = channel.oldest_unconfirmed
             if number is not None:
                 return channel, number
-        return next(iter(self._waiting), None)
+        waiting = next(iter(self._waiting), None)
+        if waiting is None and self._for_bulk is not None:
+            return self._for_bulk.oldest()
+        return waiting
 
     def _confirming(self) -> list[Channel]:
         """Return the channels on which messages may be unconfirmed."""
@@ -290,6 +310,9 @@ class Publisher(Restorable):
             ConnectionLost: the session is closed.
             ValueError: a name or property cannot be sent.
         """
+        if outgoing.bulk and not self._is_bulk:
+            self._publish_bulk(outgoing)
+            return
         outgoing.on_refused = self._send_again_later
         channel = self._channel
         # Messages that wait cannot be sent now, or they would have been: none is overtaken.
@@ -300,8 +323,19 @@ class Publisher(Restorable):
         self._waiting[outgoing] = None
         self._fail_hopeless((outgoing,))
 
+    def _publish_bulk(self, outgoing: Outgoing) -> None:
+        if self._for_bulk is None:
+            bulk = Publisher(self._link, bulk=True)
+            bulk.on_returned = self.on_returned
+            self._for_bulk = bulk
+            self._link.add(bulk)
+        self._for_bulk.publish(outgoing)
+
     def withdraw(self, outgoing: Outgoing) -> None:
         """Drop a message whose sender has given up; if it is unsent, it is never sent."""
+        if self._for_bulk is not None and outgoing.bulk:
+            self._for_bulk.withdraw(outgoing)
+            return
         outgoing.withdraw()
         self._waiting.pop(outgoing, None)
         self._refused.pop(outgoing, None)
@@ -310,6 +344,8 @@ class Publisher(Restorable):
 
     def flush(self) -> None:
         """Send all waiting messages that can be sent.  Never switches greenlets."""
+        if self._for_bulk is not None:
+            self._for_bulk.flush()
         if not self._waiting:
             return
         self._fail_hopeless(list(self._waiting))
@@ -362,6 +398,8 @@ class Publisher(Restorable):
 
     def close(self) -> None:
         """Fail all messages that are not confirmed."""
+        if self._for_bulk is not None:
+            self._for_bulk.close()
         self.lost()
         self._stop_timer()
         waiting = {**self._waiting, **self._refused}
@@ -371,6 +409,8 @@ class Publisher(Restorable):
 
     def forget(self) -> None:
         """Let go of everything in a forked child: the messages are the parent's."""
+        if self._for_bulk is not None:
+            self._for_bulk.forget()
         self._channel = self._unconfirming = self._alone = None
         self._left_over.clear()
         self._waiting.clear()
@@ -388,8 +428,8 @@ class Publisher(Restorable):
             retired.close()
         opened: list[Channel] = []
         try:
-            opened.append(connection.channel())
-            opened.append(connection.channel())
+            opened.append(connection.channel(bulk=self._is_bulk))
+            opened.append(connection.channel(bulk=self._is_bulk))
             opened[1].confirm_select()
         except BaseException:
             for half_made in opened:
@@ -508,7 +548,8 @@ class Publisher(Restorable):
         if channel is None or channel.error is not None:
             return True
         connection = channel.connection
-        return connection.blocked is not None or connection.congested
+        congested = connection.bulk_congested if self._is_bulk else connection.congested
+        return connection.blocked is not None or congested
 
     def _can_send(self, outgoing: Outgoing) -> bool:
         channel = self._channel
@@ -516,7 +557,9 @@ class Publisher(Restorable):
         if channel is None or channel.error is not None:
             return False
         connection = channel.connection
-        if connection.blocked is not None or connection.congested:
+        if connection.blocked is not None or (
+            connection.bulk_congested if self._is_bulk else connection.congested
+        ):
             return False
         if self._suspects and (self._alone is not None or outgoing not in self._suspects):
             return False

@@ -211,7 +211,8 @@ def encode_content_after(
     header_size = _CONTENT_HEAD.size + len(properties)
     room = max_frame_size - FRAME_OVERHEAD
     if not 0 < size <= room or header_size > room:
-        return b"".join(content_parts(method_frame, channel, properties, body, max_frame_size))
+        pieces = content_pieces(method_frame, channel, properties, body, max_frame_size)
+        return b"".join([part for piece in pieces for part in piece])
     return b"".join(
         (
             method_frame,
@@ -225,10 +226,12 @@ def encode_content_after(
     )
 
 
-def content_parts(
+def content_pieces(
     method_frame: bytes, channel: int, properties: bytes, body: bytes, max_frame_size: int
-) -> list[bytes | memoryview]:
-    """Return what `encode_content_after` joins; the body is not copied, but shown in parts.
+) -> list[tuple[bytes | memoryview, ...]]:
+    """Return what `encode_content_after` joins, in pieces of whole frames.
+
+    Each piece is in parts, because the body is not copied, but shown.
 
     Raises:
         ValueError: the properties do not fit into one frame, as they must; nothing was encoded.
@@ -242,15 +245,17 @@ def content_parts(
         )
     size = len(body)
     head = _HEADER_FRAME_HEAD.pack(FRAME_HEADER, channel, header_size, BASIC_CLASS, 0, size)
-    between = b"".join((method_frame, head, properties, FRAME_END_BYTE))
-    parts: list[bytes | memoryview] = []
+    before = b"".join((method_frame, head, properties, FRAME_END_BYTE))
+    if not size:
+        return [(before,)]
+    pieces: list[tuple[bytes | memoryview, ...]] = []
     view = memoryview(body)
     for start in range(0, size, room):
-        piece = view[start : start + room]
-        parts += (between + FRAME_HEAD.pack(FRAME_BODY, channel, len(piece)), piece)
-        between = FRAME_END_BYTE
-    parts.append(between)
-    return parts
+        part = view[start : start + room]
+        head = before + FRAME_HEAD.pack(FRAME_BODY, channel, len(part))
+        pieces.append((head, part, FRAME_END_BYTE))
+        before = b""
+    return pieces
 
 
 def content_header(body_size: int, properties: bytes) -> bytes:

@@ -218,3 +218,59 @@ def test_thousands_of_small_parts_are_written_in_order() -> None:
             it.writer.send(part)
         expected = b"".join(parts)
         assert it.read(len(expected)) == expected
+
+
+def test_bulk_lets_others_pass_between_its_frames() -> None:
+    frames = [(b"<", bytes([number]) * 100_000, b">") for number in range(50)]
+    with pair() as it:
+        for frame in frames:
+            it.writer.send_bulk(*frame)
+        assert it.writer.bulk_congested
+        assert not it.writer.congested
+        gevent.sleep(0)
+        it.writer.send(b"a small one")
+        data = it.read(50 * 100_002 + len(b"a small one"))
+        assert data.replace(b"a small one", b"") == b"".join(map(b"".join, frames))
+        # What the socket has taken, and what was next.
+        assert data.index(b"a small one") < len(data) // 2
+        assert data[data.index(b"a small one") - 1 :].startswith(b">a small one")
+        it.writer.wait()
+        assert not it.writer.bulk_congested
+        assert it.written[0] is True
+
+
+def test_there_is_room_beside_bulk_before_all_of_it_is_written() -> None:
+    with pair() as it:
+        it.writer.send(LARGE)
+        for _ in range(50):
+            it.writer.send_bulk(bytes(100_000))
+        assert (it.writer.congested, it.writer.bulk_congested) == (True, True)
+        gevent.sleep(0)
+        it.read(len(LARGE))
+        wait_until(lambda: it.written == [True])
+        assert (it.writer.congested, it.writer.bulk_congested) == (False, True)
+        it.read(50 * 100_000)
+        wait_until(lambda: it.written == [True, True, False])
+        assert it.writer.unwritten == 0
+
+
+def test_bulk_that_is_unwritten_is_dropped_with_the_rest() -> None:
+    with pair() as it:
+        it.writer.send_bulk(LARGE)
+        it.writer.send_bulk(LARGE)
+        it.writer.close()
+        it.writer.wait()
+        it.writer.send_bulk(b"too late")
+        it.writer.wait()
+        assert not it.writer.bulk_congested
+
+
+def test_an_interruption_while_bulk_is_queued_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pair() as it:
+        monkeypatch.setattr(it.writer, "_go_on_with_bulk", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            it.writer.send_bulk(b"x")
+        assert [type(error) for error in it.interrupted] == [KeyboardInterrupt]

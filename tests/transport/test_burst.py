@@ -43,7 +43,7 @@ class Owner:
     name = peer = "nowhere"
     error: AmphoraError | None = None
     blocked: str | None = None
-    congested = False
+    congested = bulk_congested = False
     frame_max = FRAME_MAX
     max_message_size = LARGEST_BODY
     method_timeout = 1.0
@@ -53,6 +53,9 @@ class Owner:
 
     def send(self, data: bytes | memoryview) -> None:
         self._events.append(("sent", bytes(data)))
+
+    def send_bulk(self, *parts: bytes | memoryview) -> None:
+        self._events.append(("sent in bulk", b"".join(parts)))
 
     def interrupted(self, error: BaseException) -> None:
         self._events.append(("interrupted", repr(error)))

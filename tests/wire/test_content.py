@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amphora.errors import FrameError, MessageError
-from amphora.wire.content import ContentAssembler, Message, content_parts, encode_content
+from amphora.wire.content import ContentAssembler, Message, content_pieces, encode_content
 from amphora.wire.framing import (
     FRAME_BODY,
+    FRAME_END,
     FRAME_HEADER,
     FRAME_METHOD,
     FrameDecoder,
@@ -132,13 +133,15 @@ def test_properties_that_do_not_fit_into_one_frame_are_refused_before_anything_i
 
 
 @given(body=st.binary(max_size=300), room=st.integers(14, 100))
-def test_the_parts_of_a_message_are_what_is_encoded_at_once_and_copy_nothing(
+def test_the_pieces_of_a_message_are_what_is_encoded_at_once_and_copy_nothing(
     body: bytes, room: int
 ) -> None:
     frame = encode_frame(FRAME_METHOD, 7, b"m")
 
-    parts = content_parts(frame, 7, b"\0\0", body, room + 8)
+    pieces = content_pieces(frame, 7, b"\0\0", body, room + 8)
+    parts = [part for piece in pieces for part in piece]
 
+    assert all(piece[-1][-1] == FRAME_END for piece in pieces)  # whole frames
     assert b"".join(parts) == encode_content(7, b"m", b"\0\0", body, room + 8)
     shown = [part for part in parts if isinstance(part, memoryview)]
     assert b"".join(shown) == body

@@ -26,6 +26,7 @@ from amphora.rpc.contract.bodies import STARTED
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.headers import KEY, TAKES, check_key
 from amphora.transport.link import LinkState
+from amphora.transport.publisher import BULK
 
 # An option of calls that middleware has seen, with the `OutgoingCall`; no program can give it.
 WENT_THROUGH = " went through"
@@ -105,7 +106,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             options = self._tuning.options(name, args, kwargs, options)
         if "retries" in options:
             return self._call_again(name, args, kwargs, options)
-        return self._wait(*self._send(name, args, kwargs, options))
+        return self._wait(*self._send(name, args, kwargs, options, waits=True))
 
     def _call_again(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
@@ -117,7 +118,8 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         body = self._outgoing(name, args, kwargs, None, self._casts, None).body
         while True:
             try:
-                return self._wait(*self._send(name, args, kwargs, options, times, body))
+                sent = self._send(name, args, kwargs, options, times, body, waits=True)
+                return self._wait(*sent)
             except AmphoraError as error:
                 told = retries.failed(error)
                 pause = retries.pause(error)
@@ -177,12 +179,14 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         options: dict[str, Any],
         times: tuple[float, float] | None = None,
         body: bytes | None = None,
+        waits: bool = False,
     ) -> tuple[PendingCall, Result]:
         """Send a request.
 
         Args:
             times: the timeout of the call, and when it ends; from its options if None.
             body: its encoded arguments, if they are.
+            waits: the caller waits for the answer.
         """
         scope = here.get()
         template = self._mailbox.template
@@ -204,6 +208,9 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             watched = WatchedCall(self._calls, name, timeout, outgoing)
             self._calls.watch(watched, check_timeout(interval))
             call = watched
+        if waits and len(outgoing.body) >= BULK:
+            # The caller sends nothing that could overtake it.
+            outgoing.bulk = True
         result = Result(call)
         note(options, call)
         self._calls.publish(call, deadline)

@@ -32,7 +32,7 @@ from amphora.rpc.contract.serializers import serializer_for
 from amphora.rpc.server.batching import Batching
 from amphora.rpc.server.underway import Underway
 from amphora.transport.lookout import Lookout
-from amphora.transport.publisher import Outgoing
+from amphora.transport.publisher import BULK, Outgoing
 from amphora.transport.session import Session
 from amphora.transport.topology import Exchange, Presence, Topology
 from amphora.wire.fields import Table
@@ -308,6 +308,10 @@ class Responder:
             confirm=durable,
             patience=_seconds_left(request.expiration),
         )
+        if len(response.body) >= BULK:
+            # What is behind items of a stream, or a note, must not arrive before them.
+            follows = response.headers is not None or headers.takes(request.headers, STARTED)
+            outgoing.bulk = not follows
         if self._open is not None:
             response.single.append(outgoing)
             self._note_sent(response, outgoing)
