@@ -22,12 +22,13 @@ ALLOWED = {
     "broker": {"net", "wire", "errors"},
     "arpc": {"rpc", "transport", "net", "wire", "errors"},
     "stores": {"rpc", "net", "errors"},
+    "export": {"rpc", "errors"},
     "telemetry": {"rpc", "transport", "net", "wire", "errors"},
     "testing": {"rpc", "transport", "broker", "net", "wire", "errors"},
     "web": {"observe", "rpc", "transport", "net", "errors"},
     "observe": {"rpc", "transport", "net", "errors"},
     "cli": {
-        *("web", "observe", "telemetry", "testing", "arpc", "rpc"),
+        *("web", "export", "observe", "telemetry", "testing", "arpc", "rpc"),
         *("transport", "broker", "net", "wire", "errors"),
     },
 }

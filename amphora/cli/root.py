@@ -38,6 +38,7 @@ from amphora.cli.serving.serve import serve
 from amphora.cli.serving.worker import worker
 from amphora.cli.settings import Settings, url_and_debug
 from amphora.cli.standard_files import open_standard_files
+from amphora.cli.stubs import stubs
 from amphora.cli.top import top
 from amphora.cli.trace import trace
 from amphora.cli.web import web
@@ -53,6 +54,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Requests": (call, send, trace, bench),
     "Management": (services, ping, stats, describe, top, active, web),
     "Intervening": (cancel, pause, resume, threads, dead, kill, evaluate, ask),
+    "Callers": (stubs,),
     "Broker": (queue, broker),
 }
 

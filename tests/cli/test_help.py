@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -48,7 +49,8 @@ def test_every_example_is_a_valid_command_line(words: tuple[str, ...]) -> None:
     examples = [line for line in lines if line.startswith("  amphora ")]
     assert examples
     for example in examples:
-        given = shlex.split(example.partition(" | ")[0].partition(" >>")[0], comments=True)
+        typed = re.split(r" \| | >+ ?", example)[0]
+        given = shlex.split(typed, comments=True)
         assert given[1 : len(words) + 1] == list(words)
         command.make_context(words[-1], given[len(words) + 1 :]).close()
 
@@ -88,7 +90,7 @@ def test_python_m_amphora_is_the_same_command() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("st", ["stats"]), ("queue cr", ["create"]), ("call math.add --rout", ["--routing-key"])],
+    [("sta", ["stats"]), ("queue cr", ["create"]), ("call math.add --rout", ["--routing-key"])],
 )
 def test_words_are_completed_in_a_shell(
     amphora_anywhere: Amphora,

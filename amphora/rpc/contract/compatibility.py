@@ -199,7 +199,8 @@ def resolved(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
         if "$ref" not in schema:
             break
         schema = definitions.get(str(schema["$ref"]).removeprefix(DEFINITIONS), {})
-    return schema
+    # As pydantic has a literal.
+    return {**schema, "enum": [schema["const"]]} if "const" in schema else schema
 
 
 class _Fit:
@@ -244,9 +245,10 @@ class _Fit:
             inside = [misfit for misfit in found if not misfit.startswith(" is ")]
             return inside[0] if len(inside) == 1 else _differ(named, other)
         if "enum" in value:
-            return (
-                "" if all(_is_one(each, taken) for each in value["enum"]) else _differ(named, other)
-            )
+            fitting = all(_is_one(each, taken) for each in value["enum"])
+            return "" if fitting else _differ(named, other)
+        if value.get("type") == "null" and None in taken.get("enum", ()):
+            return ""
         if "enum" in taken or not self._alike(value, taken):
             return _differ(named, other)
         kind = value.get("type")

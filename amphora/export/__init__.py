@@ -1,0 +1,1 @@
+"""What a service offers, in other languages: stubs for Python, OpenRPC, OpenAPI."""
