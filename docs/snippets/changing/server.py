@@ -1,0 +1,12 @@
+from amphora import AmqpRpcServer
+
+server = AmqpRpcServer("shop")
+
+
+@server.add_function
+@server.add_function("price")  # its name of before
+def net_price(article: str, country: str = "de") -> dict[str, object]:
+    return {"net": 10, "country": country}
+
+
+server.serve(nowait=False)
