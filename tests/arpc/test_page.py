@@ -22,6 +22,9 @@ WID = r"arpc-example-[0-9a-f]{10}"
 
 Send = Callable[[str, str], list[str]]
 
+# `amphora.arpc.mq` is tested on both brokers; here are programs as users have them.
+on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+
 
 @pytest.fixture
 def workers(broker: Broker) -> Iterator[Callable[[int], None]]:
@@ -55,6 +58,7 @@ def send(broker: Broker) -> Send:
     return type_it
 
 
+@on_rabbitmq
 def test_the_client_of_the_page_gets_its_sum(
     workers: Callable[[int], None], broker: Broker
 ) -> None:
@@ -65,6 +69,7 @@ def test_the_client_of_the_page_gets_its_sum(
     assert client.lines == ["{'res': 12}", "[{'res': 0}, {'res': 2}, {'res': 4}]"]
 
 
+@on_rabbitmq
 def test_the_sender_prints_the_result(workers: Callable[[int], None], send: Send) -> None:
     workers(1)
     assert send("example", '{"c":"add", "x":10, "y":20}') == [
@@ -73,6 +78,7 @@ def test_the_sender_prints_the_result(workers: Callable[[int], None], send: Send
     ]
 
 
+@on_rabbitmq
 def test_a_ping_finds_every_worker(workers: Callable[[int], None], send: Send) -> None:
     workers(3)
     first, *results = send("mgt.example", '{"c":"ping"}')
@@ -83,6 +89,7 @@ def test_a_ping_finds_every_worker(workers: Callable[[int], None], send: Send) -
         assert re.fullmatch(rf"Result: <{{'host': '.+', 'wid': '{WID}', 'pid': \d+}}>", result)
 
 
+@on_rabbitmq
 def test_stats_have_arpcs_shape(workers: Callable[[int], None], send: Send) -> None:
     workers(1)
     for _ in range(3):
@@ -95,6 +102,7 @@ def test_stats_have_arpcs_shape(workers: Callable[[int], None], send: Send) -> N
     )
 
 
+@on_rabbitmq
 def test_one_worker_is_reached_by_its_id(workers: Callable[[int], None], send: Send) -> None:
     workers(2)
     _, first, _ = send("mgt.example", '{"c":"ping"}')
@@ -104,6 +112,7 @@ def test_one_worker_is_reached_by_its_id(workers: Callable[[int], None], send: S
     assert results == [first]
 
 
+@on_rabbitmq
 def test_kill_and_eval_are_off(workers: Callable[[int], None], send: Send) -> None:
     workers(1)
     for document in ('{"c":"kill"}', '{"c":"eval", "expr":"1 + 1"}'):
@@ -111,6 +120,7 @@ def test_kill_and_eval_are_off(workers: Callable[[int], None], send: Send) -> No
         assert "has no function" in answer
 
 
+@on_rabbitmq
 def test_the_exceptions_name_and_traceback_reach_the_caller(
     workers: Callable[[int], None], broker: Broker
 ) -> None:

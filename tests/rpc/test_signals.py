@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import MakeClient, RunProgram
 from tests.support.waiting import wait_until
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
+@on_embedded
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_an_idle_server(
     run_program: RunProgram, make_client: MakeClient, number: signal.Signals
@@ -95,6 +96,7 @@ def test_children_that_a_program_forks_while_it_serves_have_the_signals_of_the_p
     assert client.call.end_child(child) == -signal.SIGTERM
 
 
+@on_embedded
 def test_signals_reach_all_servers_of_a_program(run_program: RunProgram) -> None:
     program = run_program("two_servers", ready="both serve")
     program.terminate()
@@ -102,6 +104,7 @@ def test_signals_reach_all_servers_of_a_program(run_program: RunProgram) -> None
     assert program.lines == ["both serve", "one has stopped", "both have stopped"]
 
 
+@on_embedded
 def test_a_signal_stops_a_server_that_was_prepared_to_stop(
     run_program: RunProgram, make_client: MakeClient, tmp_path: Path
 ) -> None:
@@ -126,6 +129,7 @@ def test_a_signal_stops_a_server_that_never_found_its_broker(
     assert server.wait(30) == 0
 
 
+@on_embedded
 def test_the_program_has_its_own_signals_back_after_serving(run_program: RunProgram) -> None:
     program = run_program("interrupted")
     assert program.wait(30) == 0
@@ -136,6 +140,7 @@ def test_the_program_has_its_own_signals_back_after_serving(run_program: RunProg
     ]
 
 
+@on_embedded
 def test_a_program_may_keep_its_own_signals_while_it_serves(run_program: RunProgram) -> None:
     program = run_program("own_signals", ready="serving")
     program.terminate()

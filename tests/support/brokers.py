@@ -24,7 +24,7 @@ from tests.support.rabbitmq import RabbitNode
 
 NOT_FOUND = 404
 
-# For long lists of values, and for how a command prints: they meet a broker, and not what it does.
+# For long lists of values, and for what a process does: they meet a broker, and not what it does.
 on_embedded = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 
 
