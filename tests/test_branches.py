@@ -107,6 +107,35 @@ def errors(error):
         del error
 
 
+def matches(value):
+    match value:
+        case "a" | "b":
+            value = None
+        case int() as number if number > 3:
+            return number
+        case []:
+            pass
+        case [_, *rest]:
+            matches(rest)
+    match value:
+        case None:
+            return "none"
+        case str():
+            if value:
+                return "text"
+        case _:
+            return "else"
+    match value:
+        case "":
+            value = "empty"
+        case anything:
+            value = anything
+    match value:
+        case "never":
+            return value
+    return None
+
+
 def generate():
     for number in range(3):
         yield number
@@ -123,6 +152,11 @@ def run():
     errors(None)
     errors(ValueError())
     list(generate())
+    matches("a")
+    matches("c")
+    matches(2)
+    matches([1])
+    matches("")
 '''
 
 

@@ -16,7 +16,7 @@ from types import CodeType
 Meaning = list[tuple[int, int]]
 
 # They have branches too, but amphora has none of them.
-UNKNOWN = ast.Match | ast.TryStar | ast.AsyncFor | ast.AsyncWith | ast.AsyncFunctionDef
+UNKNOWN = ast.TryStar | ast.AsyncFor | ast.AsyncWith | ast.AsyncFunctionDef
 
 
 def mark(source: bytes, filename: str, first: int) -> tuple[CodeType, list[Meaning]]:
@@ -66,6 +66,8 @@ class _Marking:
                 statement.orelse = self.suite(statement.orelse, [(line, begins)])
             else:
                 statement.orelse = [self._mark([(line, -begins)], statement)]
+        elif isinstance(statement, ast.Match):
+            self._inside_match(statement)
         elif isinstance(statement, ast.Try):
             statement.body = self.suite(statement.body, [])
             for number, handler in enumerate(statement.handlers, 1):
@@ -76,6 +78,19 @@ class _Marking:
             statement.finalbody = self.suite(statement.finalbody, [])
         elif isinstance(statement, ast.With | ast.FunctionDef | ast.ClassDef):
             statement.body = self.suite(statement.body, [])
+
+    def _inside_match(self, statement: ast.Match) -> None:
+        line = statement.lineno
+        # The lines of the patterns that were tried, and the way from each to the next.
+        tried: Meaning = []
+        for case in statement.cases:
+            tried += [(line, case.pattern.lineno), (case.pattern.lineno, case.pattern.lineno)]
+            line, begins = case.pattern.lineno, _lines(case.body[0])[0]
+            case.body = self.suite(case.body, [*tried, (line, begins)])
+        if not _matches_all(statement.cases[-1]):
+            anything = ast.copy_location(ast.MatchAs(), statement)
+            mark = self._mark([*tried, (line, -begins)], statement)
+            statement.cases.append(ast.match_case(anything, None, [mark]))
 
     def _mark(self, meaning: Meaning, before: ast.stmt) -> ast.stmt:
         number = self._first + len(self.meanings)
@@ -90,6 +105,16 @@ def _lines(statement: ast.stmt) -> list[int]:
     """Return the lines that a statement begins: those of its decorators, and its own."""
     decorators = getattr(statement, "decorator_list", [])
     return [decorator.lineno for decorator in decorators] + [statement.lineno]
+
+
+def _matches_all(case: ast.match_case) -> bool:
+    """Return whether a case matches whatever it is asked about."""
+    last = case.pattern
+    while isinstance(last, ast.MatchOr):
+        last = last.patterns[-1]
+    while isinstance(last, ast.MatchAs) and last.pattern is not None:
+        last = last.pattern
+    return isinstance(last, ast.MatchAs) and case.guard is None
 
 
 def _comes_first(statement: ast.stmt) -> bool:
