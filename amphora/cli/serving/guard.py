@@ -103,6 +103,8 @@ class Guard:
         self._thread = _get_thread()
         self._began = self._beaten = monotonic()
         self._loading = True
+        # Not so when the loading was left.
+        self._loaded = False
         self._ready = False
         # In a forked child, where all this is the parent's.
         self._forgotten = False
@@ -138,6 +140,7 @@ class Guard:
     def loaded(self) -> None:
         """Go on to serving: the program was loaded."""
         self._loading = False
+        self._loaded = True
         # The program may have its own ideas, for when it is run as a script.
         self._take_signals()
         self._beat()
@@ -233,7 +236,7 @@ class Guard:
         if self._loading and self._beaten - self._began > WAITS_AFTER:
             self._ready = self._ready or any(server.ready for server in servers_made())
         words = [BEATS]
-        words += [LOADED] * (not self._loading) + [READY] * self._ready
+        words += [LOADED] * self._loaded + [READY] * self._ready
         servers = servers_made()
         serve = [server for server in servers if server.state is State.SERVING]
         if serve and all(server.ready for server in serve):
