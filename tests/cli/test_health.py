@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -152,7 +153,7 @@ def port_of(pool: PythonProcess) -> int:
 
 @embedded
 def test_a_pool_answers_while_it_works_waits_and_stops(
-    serve: Serve, make_client: MakeClient, managed_broker: ManagedBroker, tmp_path: Any
+    serve: Serve, make_client: MakeClient, managed_broker: ManagedBroker, tmp_path: Path
 ) -> None:
     release = tmp_path / "release"
     pool = serve("-w", 2, "--http", "127.0.0.1:0")
@@ -195,6 +196,28 @@ def test_a_pool_answers_while_it_works_waits_and_stops(
     release.touch()
     assert pool.wait() == Exit.DONE
     del result
+
+
+@embedded
+def test_a_server_that_cannot_be_described_is_served_all_the_same(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    (tmp_path / "odd.py").write_text(
+        "import os\n"
+        "from amphora import AmqpRpcServer\n"
+        "class Odd(AmqpRpcServer):\n"
+        "    lost_responses = property(lambda self: 1 // 0)\n"
+        "server = Odd(os.environ['SERVICE_NAMESPACE'])\n"
+        "server.add_function(os.getpid)\n"
+    )
+    pool = serve("--http", "127.0.0.1:0", program="odd", cwd=tmp_path)
+    port = port_of(pool)
+    assert make_client().call.getpid() == wait_for_workers(pool, 1)[0]
+    wait_until(lambda: ask(port, "/readyz").status == 200)
+    assert ask(port, "/workers").json["workers"][0]["servers"] == []
+    pool.wait_for("the supervisor gets no report of this worker: ZeroDivisionError")
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
 
 
 def calls(port: int) -> float:

@@ -41,10 +41,12 @@ from amphora.cli.serving.lifeline import (
 )
 from amphora.cli.serving.places import place_of_holding, place_of_loading
 from amphora.cli.serving.signals import HELD_BACK, MEANINGLESS
+from amphora.net.log import Log
 from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.rpc.server.worker import State
 
 logger = logging.getLogger("amphora.serve")
+log = Log("amphora.serve")
 
 # Seconds between two looks of the thread.
 LOOK = 0.5
@@ -244,8 +246,14 @@ class Guard:
         handled = sum(server.statistics.handled for server in servers)
         words.append(b"%s%d" % (REQUESTS, handled))
         self._tell(b" ".join(words))
-        if self._report is not None:
-            self._tell(REPORT + self._report())
+        if self._report is None:
+            return
+        try:
+            report = self._report()
+        except Exception as error:  # noqa: BLE001 (a program's server may be anything)
+            log.throttled("the supervisor gets no report of this worker: %s", repr(error))
+        else:
+            self._tell(REPORT + report)
 
     def _tell(self, line: bytes) -> bool:
         voice = self._voice

@@ -43,7 +43,7 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
         guard.begin()
         servers = [load_server(program) for program in given.programs]
         if reports:
-            report()  # so that nothing is served that is not counted
+            count()
         guard.loaded()
         # The program's own setup of logging, if it has any, goes first.
         set_up(given.log_level, given.log_format)
@@ -107,14 +107,17 @@ def serve_to_its_end(server: AmqpRpcServer) -> AmphoraError | None:
     return None
 
 
+def count() -> None:
+    """Have the requests of all servers counted, of those that are new too."""
+    for server in servers_made():
+        of_process.watch(server)
+
+
 def report() -> bytes:
     """Return what the supervisor is told of this worker, as JSON.  Never switches greenlets."""
-    servers = servers_made()
-    for server in servers:
-        of_process.watch(server)
-    return msgspec.json.encode(
-        {"servers": [about(server) for server in servers], "metrics": of_process.snapshot()}
-    )
+    count()
+    servers = [about(server) for server in servers_made()]
+    return msgspec.json.encode({"servers": servers, "metrics": of_process.snapshot()})
 
 
 def tell(guard: Guard, servers: Sequence[AmqpRpcServer]) -> None:
