@@ -60,6 +60,8 @@ def printable(value: object, limit: int = 200) -> str:
         text = bytes(value[: limit + 1]).decode("utf-8", "backslashreplace")
     else:
         text = str(value)
+    if len(text) <= limit and text.isprintable():
+        return text
     cut = text[: limit + 1]
     safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
