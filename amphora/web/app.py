@@ -47,6 +47,8 @@ ACTIONS = {
     "retry": ("retry",),
     "drop": ("drop",),
 }
+# Those that one worker does, whichever has them.
+ANY_WORKER = frozenset(("retry", "drop"))
 
 
 class Refusal(Exception):
@@ -60,7 +62,7 @@ class Refusal(Exception):
 class Action(msgspec.Struct):
     """What somebody wants done: a command for one worker, with its argument.
 
-    Without a worker, one that has the command does it; `cancel` is for all of them.
+    `cancel` is for all workers, and `retry` and `drop` for one that has the command.
     """
 
     command: str
@@ -177,8 +179,10 @@ class Application:
         management = self._collector.management
         arguments = () if action.argument is None else (action.argument,)
         worker = action.worker
-        if worker is None and action.command != "cancel":
+        if worker is None and action.command in ANY_WORKER:
             worker = self._able(action)
+        elif worker is None and action.command != "cancel":
+            raise ValueError(f"{action.command} is for one worker, and none is named")
         replies = list(
             management.ask(
                 action.namespace, action.command, *arguments, worker=worker, timeout=TIMEOUT

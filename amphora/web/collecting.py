@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 import gevent
+import msgspec
 from gevent.event import Event
 
 from amphora.errors import AccessRefused, AmphoraError, printable
@@ -21,8 +22,10 @@ from amphora.net.log import Log
 from amphora.observe.recent import Recent
 from amphora.observe.samples import Sample
 from amphora.rpc.client.dead import dead_requests
+from amphora.rpc.client.gather import Reply
 from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.contract import dead, naming
+from amphora.rpc.contract.reports import Stats
 from amphora.transport.session import Session
 from amphora.transport.topology import Presence, find_queue
 
@@ -160,7 +163,7 @@ class Collector:
             began = monotonic()
             try:
                 self._round()
-                self.trouble = ""
+                self.trouble, self._at = "", time.time()
             except AmphoraError as error:
                 self.trouble = printable(str(error), 1000)
             except Exception as error:  # noqa: BLE001 (viewers are told, and the next round may do)
@@ -176,7 +179,6 @@ class Collector:
 
     def _tell(self) -> None:
         self.rounds += 1
-        self._at = time.time()
         following, self._next = self._next, Event()
         following.set()
 
@@ -184,8 +186,9 @@ class Collector:
         now = monotonic()
         answers: dict[str, dict[str, Json]] = {}
         for reply in self.management.ask(None, "stats", timeout=min(PATIENCE, self._interval)):
-            if reply.error is None and _is_stats(reply.value):
-                answers.setdefault(reply.value["namespace"], {})[reply.worker] = reply.value
+            stats = _stats_of(reply)
+            if stats is not None:
+                answers.setdefault(stats["namespace"], {})[reply.worker] = stats
         at = time.time()
         for namespace in answers.keys() | self._watched.keys():
             self._note(namespace, answers.get(namespace, {}), now, at)
@@ -204,7 +207,9 @@ class Collector:
             watched = self._watched[namespace] = Watched(Recent(namespace, Sample()))
         heard = watched.heard
         heard.update(dict.fromkeys(answers, now))
-        if now - max(heard.values(), default=now) > FORGOTTEN_AFTER:
+        for name in [name for name, at in heard.items() if now - at > FORGOTTEN_AFTER]:
+            del heard[name]
+        if not heard:
             del self._watched[namespace]
             return
         # What a worker told last stands for it until it answers again, or is taken for gone.
@@ -295,8 +300,16 @@ class Collector:
         }
 
 
-def _is_stats(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("functions"), dict)
+def _stats_of(reply: Reply) -> Json | None:
+    """Return what a worker has told, None if it told something else."""
+    if reply.error is not None:
+        return None
+    try:
+        msgspec.convert(reply.value, Stats)
+    except msgspec.ValidationError:
+        return None
+    stats: Json = reply.value
+    return stats
 
 
 def _point(shown: Json) -> Json:

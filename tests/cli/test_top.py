@@ -15,7 +15,7 @@ from gevent.fileobject import FileObject
 
 from amphora import AmphoraError
 from amphora.cli.page import Table, cells, plain
-from amphora.cli.top import History, View, first_rows, render
+from amphora.cli.top import History, View, first_rows, pages, render
 from amphora.observe.samples import Sample, frame
 from amphora.rpc.contract.sketches import as_list, counts_of
 from tests.cli.conftest import WITHOUT_RICH, Amphora
@@ -268,3 +268,32 @@ def test_on_a_terminal_the_table_is_live_until_q_or_ctrl_c(
     assert text.startswith("\x1b[?1049h")
     assert "\x1b[?1049l" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+class Pressed:
+    """Keys that are pressed one after the other; None where none is pressed in time."""
+
+    def __init__(self, *keys: str | None) -> None:
+        self._keys = list(keys)
+
+    def next(self, timeout: float) -> str | None:
+        return self._keys.pop(0)
+
+
+def test_each_key_and_each_interval_is_another_page() -> None:
+    looked: list[int] = []
+
+    def look() -> Sample:
+        looked.append(1)
+        return Sample({"a": stats(1.0 + len(looked), add=len(looked))})
+
+    history = History("math", Sample({"a": stats(1)}), look)
+    keys: Any = Pressed(None, "p", None, "p", None, "f", "q")
+    shown = list(pages(history, keys, 1.0))
+    assert len(shown) == 7
+    # Not while it was paused.
+    assert len(looked) == 2
+    texts = ["\n".join(plain(page)) for page in shown]
+    assert "paused" in texts[2]
+    assert "paused" not in texts[4]
+    assert all("q quit" in text for text in texts)

@@ -62,7 +62,14 @@ def test_the_token_is_in_the_cookie_and_nothing_else_is_taken_for_it() -> None:
     cookie, *attributes = access.cookie.split("; ")
     assert set(attributes) == {"Path=/", "HttpOnly", "SameSite=Strict"}
     assert access.is_allowed({"HTTP_COOKIE": f"other=1; {cookie}"})
-    for wrong in ("", cookie[:-1], f"amphora_1={access.token}", "amphora_8765=", "a\x00b"):
+    for wrong in (
+        "",
+        cookie[:-1],
+        "[]=1; ;;=",
+        f"amphora_1={access.token}",
+        "amphora_8765=",
+        "a\x00b",
+    ):
         assert not access.is_allowed({"HTTP_COOKIE": wrong})
     assert not Access("127.0.0.1", 1).knows("")
 

@@ -13,7 +13,7 @@ import gevent.socket
 import pytest
 
 from amphora.web.access import Access
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, ManagedBroker
 from tests.support.dead import bury
 from tests.support.processes import ROOT
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
@@ -299,6 +299,7 @@ def test_what_is_not_allowed_or_not_ours_is_refused(
         ({"command": "drop", "argument": ["1"]}, 'make the server with management={"purge"}'),
         ({"command": "kill", "worker": "nobody"}, "nobody answered"),
         ({"command": "cancel", "namespace": "no such"}, "must be 1 to 100 letters"),
+        ({"command": "kill"}, "kill is for one worker, and none is named"),
     ],
 )
 def test_what_cannot_be_done_is_told_why(
@@ -327,3 +328,46 @@ def test_only_so_many_may_watch(
         following()
         wait_until(lambda: dashboard.collector.viewers)
         assert ask(dashboard, "/api/events").status == 503
+
+
+def test_while_the_broker_is_away_viewers_are_told_and_see_what_was_known(
+    make_dashboard: MakeDashboard, make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    assert isinstance(broker, ManagedBroker)
+    server = make_server(add)
+    dashboard = make_dashboard()
+    with watching(dashboard, namespace) as following:
+        known = shown(following, lambda state: state["selected"])
+        broker.stop()
+        state = shown(following, lambda state: state["trouble"])
+        assert "no connection" in state["trouble"] or "lost" in state["trouble"], state["trouble"]
+        assert state["selected"]["workers"][0]["worker"] == server.worker_id
+        assert state["at"] >= known["at"]
+        later = shown(following, lambda state: state["trouble"])
+        assert later["at"] == state["at"]
+        broker.start()
+        state = shown(following, lambda state: not state["trouble"] and state["at"] > later["at"])
+        shown(following, lambda state: state["selected"]["workers"][0]["state"] == "serving")
+
+
+def test_what_fails_in_a_round_is_told_and_the_next_is_made(
+    make_dashboard: MakeDashboard,
+    make_server: MakeServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_server(add)
+    dashboard = make_dashboard()
+    with watching(dashboard, namespace) as following:
+        shown(following, lambda state: state["selected"])
+
+        def fail() -> None:
+            raise ZeroDivisionError("as asked")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(dashboard.collector, "_round", fail)
+            state = shown(following, lambda state: state["trouble"])
+            assert state["trouble"] == "ZeroDivisionError: as asked"
+        shown(following, lambda state: not state["trouble"])
+    assert "the dashboard has failed to ask" in caplog.text

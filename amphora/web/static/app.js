@@ -79,7 +79,7 @@ function take(event, namespace) {
     history = emptyHistory();
     for (const kind of Object.keys(history)) history[kind] = new Map(Object.entries(event[kind]));
   } else if (event.kind === "state") {
-    remember(event);
+    if (!event.trouble) remember(event);
     state = event;
     if (!paused) draw();
   }
