@@ -47,7 +47,7 @@ _COUNTED = {
 }
 # A call that ends so has found its function, so there is one of that name.
 _FOUND = frozenset(
-    (OK, "RemoteException", "WrongResult", "Denied", POISON, "ServerLost", "StreamLost")
+    (OK, "RemoteException", "WrongResult", "Denied", POISON, "ServerLost", "StreamLost", "TimedOut")
 )
 # Seconds between two questions about the length of a queue, for an answer to it, and for which an
 # answer counts.

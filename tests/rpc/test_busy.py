@@ -273,6 +273,20 @@ def test_a_client_is_asked_once(make_server: MakeServer, make_client: MakeClient
     assert waits.unknown == 1
 
 
+def test_a_server_that_cannot_be_told_asks_nobody(
+    make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    server = serve(make_server, Gate())
+    with RawClient(broker, namespace) as raw:
+        sent = {"x-amphora-sent": 1}
+        server._worker.responder.control_queue = lambda: None
+        raw.request("echo", 1, headers=sent)
+        assert not raw.receive().properties.headers
+        server._worker.responder.control_queue = lambda: "there"
+        raw.request("echo", 1, headers=sent)
+        assert raw.receive().properties.headers == {"x-amphora-tell": "clock"}
+
+
 def test_servers_without_a_limit_ask_nobody(
     make_server: MakeServer, broker: Broker, namespace: str
 ) -> None:

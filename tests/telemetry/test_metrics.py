@@ -207,6 +207,23 @@ def test_requests_that_are_not_begun_are_counted_apart(
     assert calls(metrics) == {f"{namespace}/hold OK": 1}
 
 
+def test_requests_that_are_turned_away_are_counted(
+    make_server: MakeServer, make_client: MakeClient, namespace: str, metrics: Metrics
+) -> None:
+    gate = Gate()
+    server = make_server(serve=False, concurrency=4)
+    server.add_function(gate.hold, concurrency=1)
+    server.serve()
+    metrics.watch(server)
+    client = make_client()
+    results = [client.defer.hold(number) for number in range(4)]
+    wait_until(lambda: samples(metrics, "amphora_busy_total") == {(namespace,): 1})
+    gate.open()
+    assert [result.get() for result in results[:3]] == [0, 1, 2]
+    with pytest.raises(errors.Busy):
+        results[3].get()
+
+
 def test_waits_in_the_queue_are_counted_where_they_are_known(
     make_server: MakeServer, make_client: MakeClient, namespace: str, metrics: Metrics
 ) -> None:

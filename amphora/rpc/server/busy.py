@@ -166,6 +166,9 @@ class BusyAnswers:
         client = properties.reply_to or ""
         if headers.SENT not in (properties.headers or ()) or client.startswith(DIRECT_REPLY_TO):
             return None
+        if self._responder.control_queue() is None:
+            # It could not be told.
+            return None
         if not self._statistics.waits.asks(client, headers.now(), doubtful=doubtful):
             return None
         return {headers.TELL: headers.CLOCK}
