@@ -27,6 +27,7 @@ from amphora import (
 from amphora.errors import AmphoraError, WrongResult
 from amphora.rpc.contract.bodies import error_body, exception_of
 from amphora.rpc.functions.describing import Describer
+from amphora.rpc.server.limits import Places
 from tests.support.brokers import Broker, EmbeddedBroker
 from tests.support.raw import RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
@@ -490,6 +491,54 @@ def test_what_is_no_request_is_answered_by_a_server_with_such_functions(
         assert client.answer()["exception"]["type"] == "amphora.WrongRequest"
         client.request("add", 1, 2)
         assert client.answer() == {"result": 3}
+
+
+# -- places ---------------------------------------------------------------------------------------
+
+
+def test_a_place_goes_to_the_one_who_has_waited_longest() -> None:
+    places = Places(1)
+    assert places.take_now()
+    order: list[int] = []
+
+    def wait_for(number: int) -> None:
+        assert places.take(60)
+        order.append(number)
+
+    waiters = [gevent.spawn(wait_for, number) for number in range(3)]
+    gevent.sleep(0)
+    for _ in waiters:
+        places.leave()
+        # Whoever comes now is behind them.
+        assert not places.take_now()
+    gevent.joinall(waiters, timeout=60, raise_error=True)
+    assert order == [0, 1, 2]
+    places.leave()
+    assert places.take(0)
+
+
+def test_one_who_has_waited_for_long_enough_leaves_no_gap() -> None:
+    places = Places(1)
+    assert places.take_now()
+    assert not places.take(0.001)
+    places.leave()
+    assert places.take_now()
+
+
+@pytest.mark.parametrize("handed", [False, True])
+def test_one_who_is_killed_leaves_no_gap(handed: bool) -> None:
+    places = Places(1)
+    assert places.take_now()
+    waiter = gevent.spawn(places.take, None)
+    gevent.sleep(0)
+    waiter.kill(block=False)
+    if handed:
+        # It gets a place in the moment in which it is killed.
+        places.leave()
+    waiter.join()
+    if not handed:
+        places.leave()
+    assert places.take_now()
 
 
 # -- settings -------------------------------------------------------------------------------------

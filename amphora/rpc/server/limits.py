@@ -7,10 +7,11 @@ the places may be taken by those that wait.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from gevent.lock import Semaphore
+from gevent.event import Event
 
 from amphora.errors import TimedOut
 from amphora.rpc.context.call import CallContext
@@ -21,21 +22,44 @@ from amphora.rpc.functions.functions import Function
 class Places:
     """The runs of one function that there may be at once.
 
+    A place that becomes free is handed to the one who has waited longest, so nobody overtakes.
+
     Args:
         limit: how many.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._free = Semaphore(limit)
+        # If somebody waits, none is free.
+        self._free = limit
+        self._waiting: deque[Event] = deque()
 
     def take_now(self) -> bool:
         """Take a place if one is free; return whether it is.  Never switches greenlets."""
-        return bool(self._free.acquire(blocking=False))
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
 
     def take(self, timeout: float | None) -> bool:
-        """Take a place when one is free; return False if none was in time.  Switches greenlets."""
-        return bool(self._free.acquire(timeout=timeout))
+        """Wait for a place; return False if there was none in time.  Switches greenlets."""
+        if self.take_now():
+            return True
+        turn = Event()
+        self._waiting.append(turn)
+        try:
+            turn.wait(timeout)
+        except BaseException:
+            if turn.is_set():
+                # It came in the same moment.
+                self.leave()
+            else:
+                self._waiting.remove(turn)
+            raise
+        if turn.is_set():
+            return True
+        self._waiting.remove(turn)
+        return False
 
     def leave(self, running: Any = None) -> None:
         """Give a place back.  Never switches greenlets.
@@ -43,10 +67,12 @@ class Places:
         Args:
             running: what goes on in a thread, None if nothing does; then it keeps the place.
         """
-        if running is None or running.ready():
-            self._free.release()
+        if running is not None and not running.ready():
+            running.rawlink(lambda _: self.leave())
+        elif self._waiting:
+            self._waiting.popleft().set()
         else:
-            running.rawlink(lambda _: self._free.release())
+            self._free += 1
 
 
 class WaitingRoom:
