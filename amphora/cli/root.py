@@ -32,6 +32,7 @@ from amphora.cli.failures import (
 from amphora.cli.managing import ask, describe, evaluate, kill, ping, stats
 from amphora.cli.output import show_error, show_json
 from amphora.cli.queues import queue
+from amphora.cli.schema import schema
 from amphora.cli.send import send
 from amphora.cli.services import services
 from amphora.cli.serving.serve import serve
@@ -54,7 +55,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Requests": (call, send, trace, bench),
     "Management": (services, ping, stats, describe, top, active, web),
     "Intervening": (cancel, pause, resume, threads, dead, kill, evaluate, ask),
-    "Callers": (stubs,),
+    "Callers": (stubs, schema),
     "Broker": (queue, broker),
 }
 

@@ -172,6 +172,7 @@ def offer() -> Offer:
     for name in ("date", "class", "dt", "Line", "send_message.sms", "send_message_sms", "_private"):
         functions.add(find, name)
     functions.add(find, "naïve")
-    functions.add(dict.fromkeys, "builtin")
+    # Of some builtins, Python knows no signature.
+    functions.add(max, "builtin")
     describer = Describer(functions, False)
     return Offer("shop 2.1.0", describer.functions(), describer.definitions)

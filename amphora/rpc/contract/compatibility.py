@@ -31,11 +31,13 @@ class Offer:
         title: its name, for sentences.
         functions: the descriptions of its functions.
         definitions: the schemas that they refer to.
+        version: its version, "" if it has none.
     """
 
     title: str
     functions: list[FunctionDescription]
     definitions: Mapping[str, Schema] = field(default_factory=dict)
+    version: str = ""
 
 
 def offer_of(answer: Any) -> Offer:
@@ -45,8 +47,9 @@ def offer_of(answer: Any) -> Offer:
         ValueError: it is not the answer of a worker to `describe`.
     """
     description = msgspec.convert(answer, Description)
-    title = f"{description['namespace']} {description.get('version', '')}".strip()
-    return Offer(title, description["functions"], description.get("definitions", {}))
+    version = description.get("version", "")
+    title = f"{description['namespace']} {version}".strip()
+    return Offer(title, description["functions"], description.get("definitions", {}), version)
 
 
 def differences(wanted: Offer, offered: Offer) -> list[str]:
@@ -79,8 +82,8 @@ class _Comparison:
             return
         if there["parameters"] or not there["signature"].endswith("(...)"):
             yield from self._parameters(
-                _spread(wanted["parameters"], self._wanted.definitions),
-                _spread(there["parameters"], self._offered.definitions),
+                spread(wanted["parameters"], self._wanted.definitions),
+                spread(there["parameters"], self._offered.definitions),
             )
         results = _Fit(self._offered.definitions, self._wanted.definitions)
         misfit = results.misfit(there.get("result", {}), wanted.get("result", {}))
@@ -175,22 +178,22 @@ def _is_rest(parameter: ParameterDescription) -> bool:
     return parameter["kind"].startswith("var_")
 
 
-def _spread(
+def spread(
     parameters: list[ParameterDescription], definitions: Mapping[str, Schema]
 ) -> list[ParameterDescription]:
     """Return parameters with those of `**options: Unpack[Options]` one by one."""
-    spread: list[ParameterDescription] = []
+    single: list[ParameterDescription] = []
     for parameter in parameters:
         if not parameter.get("unpacked"):
-            spread.append(parameter)
+            single.append(parameter)
             continue
         document = resolved(parameter.get("schema", {}), definitions)
         for name, schema in document.get("properties", {}).items():
             one: ParameterDescription = {"name": name, "kind": "keyword_only", "schema": schema}
             if name not in document.get("required", ()):
                 one["default"] = "..."
-            spread.append(one)
-    return spread
+            single.append(one)
+    return single
 
 
 def resolved(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
