@@ -184,18 +184,27 @@ class AioPika:
         body = b"x" * size
         for _ in range(count):
             await self._channel.default_exchange.publish(aio_pika.Message(body), self.queue)
+        # Its loop stops now: this is answered when all has left.
+        await self._channel.declare_queue(self.queue)
 
     async def _read(self, count: int, size: int) -> dict[str, float]:
         began, left = perf_counter(), count
         queue = await self._channel.declare_queue(self.queue)
-        async with queue.iterator() as messages:
-            async for message in messages:
-                assert len(message.body) == size
-                await message.ack()
-                left -= 1
-                if not left:
-                    break
-        return {"rate": count / (perf_counter() - began)}
+        ended = asyncio.Event()
+
+        async def came(message: Any) -> None:
+            nonlocal left
+            assert len(message.body) == size
+            await message.ack()
+            left -= 1
+            if not left:
+                ended.set()
+
+        tag = await queue.consume(came)
+        await ended.wait()
+        took = perf_counter() - began
+        await queue.cancel(tag)
+        return {"rate": count / took}
 
 
 ROLES: dict[str, Callable[[str], Any]] = {"amphora": Client, "pika": Pika, "aio-pika": AioPika}

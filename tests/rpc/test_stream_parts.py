@@ -17,7 +17,13 @@ from amphora.rpc.contract.control import (
     encode_cancels,
     encode_credits,
 )
-from amphora.rpc.contract.streams import MOST_BYTES, MOST_WINDOW, UNDER_WAY_BYTES, WINDOW_BYTES
+from amphora.rpc.contract.streams import (
+    BESIDE_BYTES,
+    MOST_BYTES,
+    MOST_WINDOW,
+    UNDER_WAY_BYTES,
+    WINDOW_BYTES,
+)
 from amphora.rpc.server.window import MOST_STALLS, Window
 from amphora.transport.publisher import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
@@ -69,7 +75,7 @@ class Worker:
         return True
 
     def send(self) -> tuple[int, list[int], int] | None:
-        if not self.window.due:
+        if not self.window.due():
             return None
         first, items = self.window.next_items()
         return first, [int.from_bytes(item[:4]) for item in items], sum(map(len, items))
@@ -188,7 +194,7 @@ def test_what_does_not_come_is_sent_again_less_and_less_often() -> None:
         worker.window.credit(4, 0, 0)
     assert sent == [0, 2, 6, 14, 30, 60, 90]
     worker.window.credit(8, 4, 4)
-    assert not worker.window.due
+    assert not worker.window.due()
 
 
 # What two workers say that have one request: each what is to come from it.
@@ -344,7 +350,7 @@ def test_large_items_are_told_of_before_half_of_the_credit_is_used() -> None:
     assert caller.pending.counts() == Credit("request", "run", 33, 1, 4)
 
 
-def test_of_large_items_one_mebibyte_is_under_way_and_more_are_ready() -> None:
+def test_of_large_items_two_mebibytes_are_under_way_and_more_are_ready() -> None:
     worker = Worker(32, [300_000] * 20)
     while worker.produce():
         pass
@@ -352,13 +358,17 @@ def test_of_large_items_one_mebibyte_is_under_way_and_more_are_ready() -> None:
     sent = []
     while (message := worker.send()) is not None:
         sent += message[1]
-    assert sent == [1, 2, 3, 4]
+    assert sent == [1, 2, 3, 4, 5, 6, 7]
     # What has come makes room, although nothing is taken; what is said again makes none.
     for _ in range(2):
         worker.window.credit(32, 0, 1)
     while (message := worker.send()) is not None:
         sent += message[1]
-    assert sent == [1, 2, 3, 4, 5]
+    assert sent == [1, 2, 3, 4, 5, 6, 7, 8]
+    # Beside the answers to calls, there are fewer.
+    worker.window.credit(32, 3, 3)
+    assert worker.window.due()
+    assert not worker.window.due(BESIDE_BYTES)
 
 
 def test_a_stream_whose_rest_nobody_has_is_lost_with_the_number_of_items_that_had_come() -> None:

@@ -23,7 +23,14 @@ from amphora.errors import (
 )
 from amphora.rpc.contract.control import Credit, Unwanted, encode_cancels, encode_credits
 from amphora.rpc.contract.serializers import JSON, MSGPACK, Serializer
-from amphora.rpc.contract.streams import WINDOW, WINDOW_BYTES, join_items, split_items
+from amphora.rpc.contract.streams import (
+    BESIDE_BYTES,
+    UNDER_WAY_BYTES,
+    WINDOW,
+    WINDOW_BYTES,
+    join_items,
+    split_items,
+)
 from amphora.rpc.server import pool
 from amphora.rpc.server.attempts import Attempts
 from amphora.wire.properties import Properties
@@ -410,6 +417,25 @@ def test_many_greenlets_take_from_one_stream(
     gevent.joinall(taking, raise_error=True)
     taken = [item for each in taking for item in each.get()]
     assert sorted(taken) == list(range(300))
+
+
+def test_of_large_items_less_is_under_way_where_calls_are_answered_too(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server(add)
+
+    @server.add_function
+    def large() -> Iterator[str]:
+        while True:
+            yield "x" * 2**20
+
+    client = make_client()
+    with client.stream.large() as stream:
+        assert len(next(stream)) == 2**20
+        (outlet,) = server._worker.outlets._open.values()
+        assert outlet._most_under_way == UNDER_WAY_BYTES
+        assert client.call.add(1, 2) == 3
+        assert outlet._most_under_way == BESIDE_BYTES
 
 
 def test_a_client_has_many_streams_at_once(

@@ -33,9 +33,10 @@ SEQ = "x-amphora-seq"
 WINDOW = 32
 WINDOW_BYTES = 4 * 1024 * 1024
 MOST_WINDOW = 10_000
-# While so many bytes are under way to a client, no more are sent: the answers to its other calls
-# would have to wait behind them.
-UNDER_WAY_BYTES = 1024 * 1024
+# While so many bytes are under way to a client, no more are sent; and of a server that has also
+# answered calls lately: their answers would have to wait behind them.
+UNDER_WAY_BYTES = 2 * 1024 * 1024
+BESIDE_BYTES = 1024 * 1024
 # The most items and bytes of items that travel together.
 MOST_ITEMS = 100
 MOST_BYTES = 64 * 1024

@@ -29,6 +29,7 @@ from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.serializers import JSON, Serializer, serializer_for
 from amphora.rpc.server.in_progress import RequestInProgress
 from amphora.rpc.server.responder import Responder
+from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.window import Window
 from amphora.transport.connection import Connection
 from amphora.transport.link import Link
@@ -40,6 +41,8 @@ log = Log("amphora.rpc")
 
 # Seconds to wait for the broker's confirm that the client is told of the beginning.
 START_TIMEOUT = 60.0
+# For so many seconds after a request, large items leave room for the answers to others.
+BESIDE = 1.0
 
 
 class Unsendable(Exception):
@@ -81,6 +84,8 @@ class Outlet:
         self._serializer: Serializer = serializer_for(properties.content_type) or JSON
         self._window = Window(allowed)
         self._heard = monotonic()
+        # When its own request arrived, as statistics know it.
+        self._began: float | None = None
         self._changed = Event()
         self._template = PropertiesTemplate(
             Properties(
@@ -105,6 +110,13 @@ class Outlet:
         if self.forsaken or self._request.revoked:
             return {headers.RUN: self._call.run_id}
         return {headers.RUN: self._call.run_id, streams.SEQ: self._window.seq + 1}
+
+    @property
+    def _most_under_way(self) -> int:
+        """While so many bytes are under way, no more are sent."""
+        last = self._outlets.statistics.last_request
+        beside = last is not None and last != self._began and monotonic() - last < BESIDE
+        return streams.BESIDE_BYTES if beside else streams.UNDER_WAY_BYTES
 
     # -- the handler's side -----------------------------------------------------------------------
 
@@ -139,6 +151,7 @@ class Outlet:
         note = self._outlets.responder.started(self._request, self._call.run_id, extra)
         self._outlets.add(self)
         self.opened = True
+        self._began = self._outlets.statistics.last_request
         note.event.wait(START_TIMEOUT)
         self._request.ack_now()
         # Not to be left half done by a client that has gone away.
@@ -188,7 +201,7 @@ class Outlet:
         """Take the client's counts.  Never switches greenlets."""
         self._heard = monotonic()
         self._window.credit(credit.allowed, credit.received, credit.came)
-        if self._window.due:
+        if self._window.due(self._most_under_way):
             self._outlets.send_soon(self)
         self._changed.set()
 
@@ -217,7 +230,7 @@ class Outlet:
         """Yield the messages with the items that are to be sent."""
         reply_to, request_id, run_id = self.key
         direct = reply_to.startswith(DIRECT_REPLY_TO)
-        while self._window.due:
+        while self._window.due(self._most_under_way):
             first, items = self._window.next_items()
             numbers = {headers.RUN: run_id, streams.SEQ: first}
             yield Outgoing(
@@ -238,15 +251,22 @@ class Outlets:
     Args:
         exchange: the name of the exchange for responses.
         responder: tells clients that a stream has begun.
+        statistics: tells whether there are calls beside.
         max_size: the largest item that can be sent, in bytes.
     """
 
     def __init__(
-        self, session: Session, exchange: str, responder: Responder, max_size: int
+        self,
+        session: Session,
+        exchange: str,
+        responder: Responder,
+        statistics: Statistics,
+        max_size: int,
     ) -> None:
         self.exchange = exchange
         self.responder = responder
         self.max_size = max_size
+        self.statistics = statistics
         self._session = session
         self._open: dict[tuple[str, str, str], Outlet] = {}
         self._unsent: dict[Outlet, None] = {}

@@ -6,10 +6,10 @@ it, those that were sent, and those that are to be sent:
     received <= came <= sent <= seq
 
 What is not taken is kept.  Of large items few are under way at a time, although more are kept:
-whatever is on its way stands before the answers to other calls.  What was sent and has not come is
-sent again after a lost connection, and when the client's counts stand still: each time after a
-longer while, as the way to the client may also just be slow, and what is sent twice makes it
-slower.
+whatever is on its way stands in front of the answers to other calls.  What was sent and has not
+come is sent again after a lost connection, and when the client's counts stand still: each time
+after a longer while, as the way to the client may also just be slow, and what is sent twice makes
+it slower.
 """
 
 from __future__ import annotations
@@ -55,10 +55,13 @@ class Window:
         self._stalls = 0
         self._patience = STALLS
 
-    @property
-    def due(self) -> bool:
-        """Whether there are items that may be sent now."""
-        return self._sent < self.seq and self._under_way < UNDER_WAY_BYTES
+    def due(self, most: int = UNDER_WAY_BYTES) -> bool:
+        """Return whether there are items that may be sent now.
+
+        Args:
+            most: while so many bytes are under way, none may.
+        """
+        return self._sent < self.seq and self._under_way < most
 
     def has_room(self, size: int) -> bool:
         """Return whether the client takes another item, of `size` bytes."""

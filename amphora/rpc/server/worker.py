@@ -93,6 +93,7 @@ class Worker:
             session,
             naming.response_exchange(namespace),
             self.responder,
+            self.statistics,
             session.endpoint.max_message_size,
         )
         self.requests = RequestHandling(
