@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -186,7 +187,7 @@ def test_a_pool_answers_while_it_works_waits_and_stops(
     managed_broker.stop()
     wait_until(lambda: ask(port, "/readyz").status == 503)
     assert ask(port, "/livez").status == 200
-    assert {each["state"] for each in workers()} == {"waiting"}
+    wait_until(lambda: {each["state"] for each in workers()} == {"waiting"})
     managed_broker.start()
     wait_until(lambda: ask(port, "/readyz").body == b"2 of 2 workers take requests\n")
     pool.terminate()
@@ -283,5 +284,34 @@ def test_workers_that_report_much_are_heard() -> None:
         wait_until(lambda: heard.listen() or heard.ready)
         assert heard.report == report
         assert not heard.loaded
-        theirs.close()
+        ours.close()
         assert not voice.say(b"beats")
+
+
+def test_the_last_words_of_a_worker_are_heard_to_their_end_if_anybody_listens() -> None:
+    ours, theirs = socket.socketpair()
+    read: list[int] = []
+
+    def listen() -> None:
+        while data := ours.recv(65536):
+            read.append(len(data))
+
+    with ours, theirs:
+        theirs.setblocking(False)
+        voice = Voice(theirs.fileno())
+        voice.finish(30)  # nothing is left
+        assert voice.say(b"x" * 3_000_000)
+        voice.finish(0.01)
+        listener = threading.Thread(target=listen)
+        listener.start()
+        voice.finish(30)
+        theirs.close()
+        listener.join()
+    assert sum(read) == 3_000_001
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        voice = Voice(theirs.fileno())
+        assert voice.say(b"x" * 3_000_000)
+        ours.close()
+        voice.finish(3600)  # ends at once

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -97,3 +99,30 @@ def test_a_pool_has_a_file_and_a_second_one_is_refused(serve: Serve, path: Path)
     pool.terminate()
     assert pool.wait() == Exit.DONE
     assert not path.exists()
+
+
+def test_a_file_that_its_owner_removes_at_this_very_moment_is_made_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    tried: list[int] = []
+
+    def late(file: int, how: int) -> None:
+        tried.append(file)
+        if len(tried) == 1:
+            path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pidfile(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+    assert len(tried) == 2
+
+
+def test_a_system_that_has_no_locks_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available", str(path))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(OSError, match="No locks available"), pidfile(str(path)):
+        pass

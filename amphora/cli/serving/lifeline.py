@@ -81,7 +81,8 @@ class Voice:
             while self._unsent and monotonic() < deadline:
                 poll = _poll()
                 poll.register(self.descriptor, select.POLLOUT)
-                poll.poll(50)
+                if any(events & ~select.POLLOUT for _, events in poll.poll(50)):
+                    return  # nobody listens any more
                 self._unsent = self._unsent[self._write(self._unsent) :]
 
     def _write(self, data: bytes) -> int:
