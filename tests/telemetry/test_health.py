@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 from wsgiref.validate import validator
@@ -10,6 +11,7 @@ from wsgiref.validate import validator
 import pytest
 from gevent.pywsgi import WSGIServer
 
+import amphora.telemetry
 from amphora import AmqpRpcServer
 from amphora.telemetry.health import health
 from tests.rpc.conftest import broker, make_client, make_server, managed_broker, url  # noqa: F401
@@ -83,3 +85,17 @@ def test_what_is_said_of_a_server_is_plain(server: AmqpRpcServer) -> None:
     assert json.loads(body)["servers"][0]["namespace"] == server.namespace
     with pytest.raises(TypeError, match="needs the servers"):
         health()
+
+
+def test_metrics_without_what_exposes_them_are_told_so(
+    server: AmqpRpcServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "amphora.telemetry.exposition", raising=False)
+    monkeypatch.delattr(amphora.telemetry, "exposition", raising=False)
+    started: list[str] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}
+    application = health(server, metrics=dict)
+    body = b"".join(application(environ, lambda status, _: started.append(status)))
+    assert started == ["501 Not Implemented"]
+    assert b"pip install 'amphora[metrics]'" in body

@@ -80,6 +80,13 @@ def test_a_record_that_is_wrong_is_a_line_too() -> None:
         def __str__(self) -> str:
             raise RuntimeError("no text")
 
+    class Noted(Exception):
+        @property
+        def __notes__(self) -> list[str]:  # type: ignore[override]
+            raise RuntimeError("no notes")
+
+    noted = line(record("x", exc_info=(Noted, Noted(), None)))["exception"]
+    assert "Noted" in noted
     mute = Mute()
     assert line(record("%d of %d", "one"))["message"] == "%d of %d one"
     assert line(record("x", fields={"itself": itself}))["itself"] == "[[...]]"
