@@ -44,6 +44,8 @@ TERMS = {
 OF_STREAMS = ("cancellable",)
 
 DURATIONS = ("p50", "p95", "p99")
+# Those that call a worker most.
+CALLERS_SHOWN = 5
 
 # Commands that change nothing.
 QUESTIONS = ("ping", "stats", "describe", "active")
@@ -121,9 +123,9 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
     "expired" count requests whose caller had gone away, or whose time was over; "shed" counts those
     that were turned away because there was too much to do.  "between" is the mean of the last ten
     times between two requests.  Durations of a function are those of its latest 1000 calls.  Waits
-    are the time that requests spent in the queue: of how
-    many it is known, of how many it is not, and the latest 1000 that are known.  --json prints
-    {"worker": ..., "result": {...}} with everything, durations in seconds.
+    are the time that requests spent in the queue: of how many it is known, of how many it is not,
+    and the latest 1000 that are known.  The last table has the clients that call most.  --json
+    prints {"worker": ..., "result": {...}} with everything, durations in seconds.
     """
     replies = gather(settings, namespace, worker, timeout, "stats")
     if not settings.json:
@@ -160,6 +162,14 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
         show_table(
             ("worker", "function", ">calls", ">errors", ">expected", ">p50", ">p95", ">p99"), rows
         )
+        callers = [
+            (reply.worker, *(each[key] or "-" for key in ("user", "client", "function", "calls")))
+            for reply in replies.good
+            for each in reply.value.get("callers", ())[:CALLERS_SHOWN]
+        ]
+        if callers:
+            click.echo()
+        show_table(("worker", "user", "client", "function", ">calls"), callers)
     return replies.exit_code
 
 

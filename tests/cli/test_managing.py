@@ -54,7 +54,7 @@ def test_stats_show_workers_and_functions(
     result = client.defer.add(1, "one")
     result.wait()
     shown = amphora("stats", namespace, "--timeout", 30).out
-    workers, waits, functions = shown.split("\n\n")
+    workers, waits, functions, callers = shown.split("\n\n")
     assert workers.split("\n")[1].split()[0] == server.worker_id
     assert " 0/7 " in workers
     name, known, unknown, *_ = waits.split("\n")[1].split()
@@ -63,6 +63,7 @@ def test_stats_show_workers_and_functions(
     assert int(known) >= 1
     name, function, calls, errors, *_ = functions.split("\n")[1].split()
     assert (name, function, calls, errors) == (server.worker_id, "add", "4", "1")
+    assert callers.splitlines()[1].split() == [server.worker_id, "-", client.client_id, "add", "4"]
     told = amphora("stats", namespace, "--timeout", 30, "--json").json["result"]
     assert (told["processed"], told["exceptions"]) == (3, 1)
     assert (told["cancelled"], told["expired"], told["shed"]) == (0, 0, 0)

@@ -64,6 +64,9 @@ def test_rows_appear_and_numbers_move_under_load(
         wait_until(lambda: cell(tab, "functions", "add", 3) == "41")
         assert tab.run("return document.getElementById('mine').cells[0].innerText") == "add"
         assert tab.run("return document.querySelector('.card .line').getAttribute('d').length") > 20
+        tab.click("#tab-callers")
+        tab.wait_for_text("#panel-callers tbody", client.client_id[-10:], PATIENCE)
+        wait_until(lambda: cell(tab, "callers", client.client_id[-10:], 3) == "41")
         tab.click("#tab-workers")
         tab.wait_for_text("#panel-workers", server.worker_id, PATIENCE)
         assert tab.run("return location.hash") == f"#/{namespace}/workers"
@@ -106,7 +109,7 @@ def test_a_dead_request_is_shown_and_retried_with_the_keyboard(
     with Browser() as browser:
         tab = browser.open(f"http://127.0.0.1:{dashboard.port}/#/{namespace}")
         tab.wait_for_text("#tab-dead .badge", "1", PATIENCE)
-        tab.type("body", "4")
+        tab.type("body", "5")
         tab.wait_for_text("#panel-dead tbody", "run", PATIENCE)
         tab.type("#panel-dead .opener", "\n")
         tab.wait_for_text("#panel-dead .details", markup, PATIENCE)

@@ -48,6 +48,18 @@ class WaitNumbers(TypedDict):
     durations: NotRequired[list[int]]
 
 
+class CallerNumbers(TypedDict):
+    """How often one client has called one function.
+
+    `user` is its login, None if it does not say; `client` is its id, "" for casts.
+    """
+
+    user: str | None
+    client: str
+    function: str
+    calls: int
+
+
 class Numbers(TypedDict):
     """A worker's counters; `wait_times` are the pauses between its latest requests."""
 
@@ -64,6 +76,8 @@ class Numbers(TypedDict):
     wait_times: list[float]
     uptime: float
     functions: dict[str, FunctionNumbers]
+    # Those that have called most.  Older workers do not tell.
+    callers: NotRequired[list[CallerNumbers]]
 
 
 class Stats(Ping, Numbers):

@@ -6,6 +6,7 @@ from collections import deque
 from time import monotonic
 
 from amphora.rpc.contract.reports import FunctionNumbers, Numbers
+from amphora.rpc.server.callers import Callers
 from amphora.rpc.server.durations import Durations, percentiles
 from amphora.rpc.server.waits import Waits
 
@@ -63,6 +64,7 @@ class Statistics:
         shed: how many were turned away because there was too much to do.
         wait_times: seconds between the latest requests.
         waits: what is known of the time that requests waited in the queue.
+        callers: who calls what, and how often.
         functions: the numbers of each function's calls, by its name.
         last_request: when the latest request arrived, on the monotonic clock.
     """
@@ -79,6 +81,7 @@ class Statistics:
         self.wait_times: deque[float] = deque(maxlen=WAIT_TIMES_KEPT)
         self.waits = Waits()
         self.functions: dict[str, FunctionStatistics] = {}
+        self.callers = Callers()
         self._started = monotonic()
         self.last_request: float | None = None
 
@@ -129,4 +132,5 @@ class Statistics:
             },
             "uptime": round(self.uptime, 3),
             "functions": {name: each.summary() for name, each in self.functions.items()},
+            "callers": self.callers.summary(),
         }

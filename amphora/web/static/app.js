@@ -213,7 +213,7 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === " " && !event.target.closest("button, a")) {
     event.preventDefault();
     pause();
-  } else if (view?.tabs && "1234".includes(event.key)) {
+  } else if (view?.tabs && "12345".includes(event.key)) {
     view.turn(view.tabs[Number(event.key) - 1].name);
   }
 });

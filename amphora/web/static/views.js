@@ -25,8 +25,8 @@ function spark(name, points) {
   };
 }
 
-// A duration with a bar that compares it with the longest.
-function bar(name, title, value, most, more = {}) {
+// A number, a duration as a rule, with a bar that compares it with the largest.
+function bar(name, title, value, most, more = {}, show = duration) {
   return {
     name,
     title,
@@ -37,7 +37,7 @@ function bar(name, title, value, most, more = {}) {
         cell.classList.add("barred");
         cell.append(h("span"), h("i", { class: "bar", "aria-hidden": "true" }));
       }
-      setText(cell.firstChild, duration(value(row)));
+      setText(cell.firstChild, show(value(row)));
       const share = most(row) ? (value(row) ?? 0) / most(row) : 0;
       cell.lastChild.style.setProperty("--share", share.toFixed(3));
     },
@@ -145,6 +145,7 @@ const CARDS = [
 const TABS = [
   ["functions", "Functions"],
   ["workers", "Workers"],
+  ["callers", "Callers"],
   ["active", "Running"],
   ["dead", "Given up"],
 ];
@@ -158,6 +159,7 @@ export class Service {
     this.tables = {
       functions: this.functions(),
       workers: this.workers(),
+      callers: this.callers(),
       active: this.active(),
       dead: this.dead(),
     };
@@ -266,6 +268,7 @@ export class Service {
     const counts = {
       functions: selected.functions.length,
       workers: selected.workers.length,
+      callers: selected.callers.length,
       active: selected.active_count,
       dead: selected.dead_count,
     };
@@ -279,6 +282,8 @@ export class Service {
     this.tables.workers.show(
       selected.workers.map((row) => ({ ...row, at, points: history.workers.get(row.worker) ?? [] })),
     );
+    const busiest = Math.max(...selected.callers.map((each) => each.calls_per_second), 0);
+    this.tables.callers.show(selected.callers.map((row) => ({ ...row, busiest })));
     this.tables.active.show(selected.active);
     this.tables.dead.show(selected.dead.map((row, place) => ({ ...row, place, at })));
     this.refused.hidden = !selected.dead_refused;
@@ -364,6 +369,26 @@ export class Service {
       );
     }
     return buttons;
+  }
+
+  callers() {
+    return new Table({
+      caption: "Who calls what",
+      key: (row) => `${row.user} ${row.client} ${row.function}`,
+      sort: { column: "calls", down: true },
+      empty: "Nobody has called, or the workers are too old to tell.",
+      columns: [
+        plain("caller", "Caller", (row) => row.user ?? row.client, (_, row) => caller(row), {
+          find: (row) => `${row.user ?? ""} ${row.client} ${row.function}`,
+          class: "name",
+          hint: "Its login, if its client says that, and the end of its client's id",
+        }),
+        plain("function", "Function", (row) => row.function, String),
+        bar("calls", "Calls/s", (row) => row.calls_per_second, (row) => row.busiest, {}, rate),
+        plain("total", "Calls", (row) => row.calls, count, { number: true }),
+        plain("client", "Client", (row) => row.client, (value) => value || "casts", { class: "mono id", least: 1 }),
+      ],
+    });
   }
 
   active() {
