@@ -11,6 +11,7 @@ from typing import Any
 import click
 import gevent
 
+from amphora.cli.advice import complete_target
 from amphora.cli.call import (
     CallCommand,
     look_before_call,
@@ -114,7 +115,7 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
         "amphora bench users.find name=Alice --concurrency 50 --json",
     ),
 )
-@click.argument("target", metavar="NAMESPACE.FUNCTION")
+@click.argument("target", metavar="NAMESPACE.FUNCTION", shell_complete=complete_target)
 @click.argument(
     "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 from click.core import ParameterSource
 
+from amphora.cli.advice import about_function, about_namespace, complete_target
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import count_workers, find_queue, has_exchange, unknown_namespace
 from amphora.cli.output import safe_lines, show_json, show_line, show_note, show_table, show_value
@@ -49,18 +52,58 @@ class CallCommand(click.Command):
 
 
 def parse_arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the positional and the keyword arguments for the words of a command line."""
+    """Return the positional and the keyword arguments for the words of a command line.
+
+    One that is `-` is read from standard input, and one like `@file` from that file.
+    """
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
+    read = Reader().value
     for word in words:
         keyword = _KEYWORD.fullmatch(word)
         if keyword is None:
-            args.append(parse_value(word))
+            args.append(read(word))
         elif keyword[1] in kwargs:
             raise click.UsageError(f"The argument {keyword[1]} is given twice.")
         else:
-            kwargs[keyword[1]] = parse_value(keyword[2])
+            kwargs[keyword[1]] = read(keyword[2])
     return args, kwargs
+
+
+class Reader:
+    """Reads arguments from where their words say."""
+
+    def __init__(self) -> None:
+        self._read_input = False
+
+    def value(self, word: str) -> Any:
+        """Return an argument.
+
+        Raises:
+            UsageError: it cannot be read, or is no text.
+        """
+        if word == "-":
+            if self._read_input:
+                raise click.UsageError("Standard input is only one argument.")
+            self._read_input = True
+            return parse_value(_text(sys.stdin.buffer.read(), "standard input"))
+        if not word.startswith("@") or word == "@":
+            return parse_value(word)
+        try:
+            return parse_value(_text(Path(word[1:]).read_bytes(), word[1:]))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise click.UsageError(
+                f"{word[1:]} cannot be read: {reason}  (the text? Write '\"{word}\"')"
+            ) from error
+
+
+def _text(content: bytes, where: str) -> str:
+    try:
+        # As a shell does it with the output of a command.
+        return content.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"What is in {where} is no text in UTF-8.") from error
 
 
 def parse_value(word: str) -> Any:
@@ -91,14 +134,14 @@ def look_before_call(session: Session, namespace: str, routing_key: str | None, 
     requests = find_queue(session, naming.request_queue(namespace))
     if routing_key is not None:
         if requests is None and not has_exchange(session, naming.request_exchange(namespace)):
-            raise unknown_namespace(namespace)
+            raise unknown_namespace(namespace, about_namespace(session, namespace))
     elif requests is None:
         if count_workers(session, namespace):
             raise Failure(
                 Exit.REFUSED,
                 f"all servers of {namespace} get each request (fanout); call it with --fanout",
             )
-        raise unknown_namespace(namespace)
+        raise unknown_namespace(namespace, about_namespace(session, namespace))
     elif requests.away:
         show_note(f"the queue of {namespace} is on a node that is away; the request waits {waits}")
     elif not requests.consumers:
@@ -127,10 +170,12 @@ traceback_option = click.option(
         "amphora call math.count 5 --stream",
         "amphora call cache.clear --fanout",
         "amphora call texts.length '\"123\"'             # the text, not the number",
+        "amphora call users.add @alice.json",
+        "curl -s https://example.org/a.json | amphora call users.add -",
         "amphora call -n billing.eu invoices.count     # the namespace billing.eu",
     ),
 )
-@click.argument("target", metavar="NAMESPACE.FUNCTION")
+@click.argument("target", metavar="NAMESPACE.FUNCTION", shell_complete=complete_target)
 @click.argument(
     "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
 )
@@ -170,9 +215,10 @@ def call(
 ) -> int:
     """Call a function and print its result.
 
-    An ARGUMENT is JSON (12, true, null, "text", [1, 2], {"a": 1}) or, if it is not, a text.  A
-    result that is a text is printed as it is, any other as JSON.  --json prints {"result": ...},
-    and before it {"item": ...} for each item of a stream.
+    An ARGUMENT is JSON (12, true, null, "text", [1, 2], {"a": 1}) or, if it is not, a text.  It is
+    read from standard input if it is -, and from a file if it is @FILE.  A result that is a text is
+    printed as it is, any other as JSON.  --json prints {"result": ...}, and before it
+    {"item": ...} for each item of a stream.
     """
     if fanout and (cast or routing_key):
         raise click.UsageError("--fanout goes with neither --cast nor --routing-key.")
@@ -189,18 +235,24 @@ def call(
                 return call_all(settings, session, namespace, options, timeout, args, kwargs)
             waits = "as long as it takes" if cast else f"for up to {timeout:g} s"
             look_before_call(session, namespace, routing_key, waits)
-            with AmqpRpcClient(namespace, session=session, timeout=timeout) as client:
-                if cast:
-                    client.cast(wait_publish=True, **options)(*args, **kwargs)
-                    result = {"sent": True}
-                elif stream:
-                    source = click.get_current_context().get_parameter_source("timeout")
-                    if source is not ParameterSource.DEFAULT:
-                        options["timeout"] = timeout
-                    items = client.stream(**options)(*args, **kwargs)
-                    result = {"result": show_items(settings, items)}
-                else:
-                    result = {"result": client.call(**options)(*args, **kwargs)}
+            try:
+                with AmqpRpcClient(namespace, session=session, timeout=timeout) as client:
+                    if cast:
+                        client.cast(wait_publish=True, **options)(*args, **kwargs)
+                        result = {"sent": True}
+                    elif stream:
+                        source = click.get_current_context().get_parameter_source("timeout")
+                        if source is not ParameterSource.DEFAULT:
+                            options["timeout"] = timeout
+                        items = client.stream(**options)(*args, **kwargs)
+                        result = {"result": show_items(settings, items)}
+                    else:
+                        result = {"result": client.call(**options)(*args, **kwargs)}
+            except WrongRequest as error:
+                advice = about_function(session, namespace, function)
+                raise WrongRequest(
+                    f"{error}{advice} (what there is: amphora describe {namespace})"
+                ) from error
     except RemoteException as error:
         if traceback and not settings.json:
             show_traceback(error)
@@ -212,8 +264,6 @@ def call(
             f"no request queue of {namespace} takes the key {routing_key!r}; to make one:"
             f" amphora queue create {namespace} {routing_key}"
         ) from error
-    except WrongRequest as error:
-        raise WrongRequest(f"{error} (what there is: amphora describe {namespace})") from error
     if settings.json:
         show_json(result)
     elif cast:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from amphora.cli.advice import complete_namespace
 from amphora.cli.call import json_line
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.one_worker import ask_one
@@ -37,7 +38,7 @@ def dead() -> None:
 
 
 @dead.command("list", epilog=examples("amphora dead list math", "amphora dead list math --json"))
-@click.argument("namespace")
+@click.argument("namespace", shell_complete=complete_namespace)
 @json_option
 @url_and_debug
 @pass_settings
@@ -73,7 +74,7 @@ def list_dead(settings: Settings, namespace: str) -> None:
 
 
 @dead.command(epilog=examples("amphora dead show math 5f0c8e1bd5a94cc2b0a1f0b7a6b1c0de"))
-@click.argument("namespace")
+@click.argument("namespace", shell_complete=complete_namespace)
 @click.argument("request_id", metavar="ID")
 @json_option
 @url_and_debug
@@ -119,7 +120,7 @@ def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
         json_option,
         click.option("--all", "everything", is_flag=True, help="All that are there now."),
         click.argument("ids", nargs=-1, metavar="[ID]..."),
-        click.argument("namespace"),
+        click.argument("namespace", shell_complete=complete_namespace),
     ):
         command = decorate(command)
     return command

@@ -40,9 +40,10 @@ def count_workers(session: Session, namespace: str) -> int:
     return found.consumers if found is not None else 0
 
 
-def unknown_namespace(namespace: str) -> Failure:
+def unknown_namespace(namespace: str, advice: str = "") -> Failure:
     """Return the failure of a command about a namespace that the broker does not know."""
     return Failure(
         Exit.NOBODY,
-        f"there is no namespace {namespace!r} on this broker: no server of it was ever started",
+        f"there is no namespace {namespace!r} on this broker: no server of it was ever started"
+        f"{advice}",
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from amphora.cli.advice import complete_namespace
 from amphora.cli.call import one_line, parse_value
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import find_queue
@@ -63,7 +64,7 @@ def asking(command: Callable[..., int]) -> Callable[..., int]:
     )
     worker_option = click.option("--worker", metavar="ID", help="Ask this worker alone.")
     options = worker_option(timeout_option(json_option(url_and_debug(pass_settings(command)))))
-    return click.argument("namespace")(options)
+    return click.argument("namespace", shell_complete=complete_namespace)(options)
 
 
 def gather(

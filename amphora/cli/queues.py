@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from amphora.cli.advice import complete_namespace
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import TIMEOUT, count_workers, find_queue, unknown_namespace
 from amphora.cli.one_worker import ask_one
@@ -31,7 +32,7 @@ def queue() -> None:
     "list",
     epilog=examples("amphora queue list math", "amphora queue list messages Alice Bob --json"),
 )
-@click.argument("namespace")
+@click.argument("namespace", shell_complete=complete_namespace)
 @click.argument("labels", nargs=-1, metavar="[LABEL]...")
 @json_option
 @url_and_debug
@@ -96,7 +97,7 @@ def list_queues(settings: Settings, namespace: str, labels: tuple[str, ...]) -> 
         "amphora queue create orders large --routing-key orders.large",
     )
 )
-@click.argument("namespace")
+@click.argument("namespace", shell_complete=complete_namespace)
 @click.argument("label")
 @click.option("--routing-key", metavar="KEY", help="The key of its requests.  [default: LABEL]")
 @click.option(
@@ -130,7 +131,7 @@ def create(
 
 
 @queue.command(epilog=examples("amphora queue remove messages Alice"))
-@click.argument("namespace")
+@click.argument("namespace", shell_complete=complete_namespace)
 @click.argument("label")
 @click.option("--force", is_flag=True, help="Also if requests wait in it; they are lost.")
 @json_option
@@ -161,7 +162,7 @@ def remove(settings: Settings, namespace: str, label: str, force: bool) -> int:
 @queue.command(
     epilog=examples("amphora queue purge messages", "amphora queue purge messages Alice")
 )
-@click.argument("namespace")
+@click.argument("namespace", shell_complete=complete_namespace)
 @click.argument("label", required=False)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before.")
 @json_option

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import gevent
 
+from amphora.cli.advice import complete_namespace
 from amphora.cli.failures import settings_errors
 from amphora.cli.keys import Keys
 from amphora.cli.lookup import count_workers, find_queue
@@ -182,7 +183,7 @@ def first_rows(whole: Table, most: int) -> tuple[Table, list[Line]]:
         "amphora top math --json --interval 10 >>math.jsonl",
     )
 )
-@click.argument("namespace")
+@click.argument("namespace", shell_complete=complete_namespace)
 @click.option(
     "--interval",
     type=click.FloatRange(0.1, 3600),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from amphora.cli.advice import complete_target
 from amphora.cli.call import (
     CallCommand,
     json_line,
@@ -28,7 +29,7 @@ WIDTH = 200
         "amphora trace math.sum_numbers 1 2 3", "amphora trace users.find name=Alice --json"
     ),
 )
-@click.argument("target", metavar="NAMESPACE.FUNCTION")
+@click.argument("target", metavar="NAMESPACE.FUNCTION", shell_complete=complete_target)
 @click.argument(
     "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
 )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 
 from amphora import AmqpRpcFanoutServer, IgnoreRequest, Session
+from amphora.cli import advice
 from amphora.cli.call import parse_arguments
 from tests.cli.conftest import Amphora
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -285,6 +289,146 @@ def test_a_refused_request_leads_to_the_list_of_functions(
     assert complaint in outcome.err
     assert f"amphora describe {namespace}" in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.fixture
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, workers have the time to tell what they offer."""
+    monkeypatch.setattr(advice, "TIMEOUT", 30.0)
+    monkeypatch.setattr(advice, "PATIENCE", 60.0)
+
+
+def divide(dividend: int, divisor: int = 1) -> float:
+    return dividend / divisor
+
+
+@pytest.mark.usefixtures("_patience")
+@on_embedded
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["divid", "1"], "has no function 'divid'; did you mean 'divide'? (what"),
+        (["divide"], "; it is divide(dividend: int, divisor: int = 1) -> float (what"),
+        (["divide", "a"], "; it is divide(dividend: int, "),
+        (["multiply", "1"], "has no function 'multiply' (what"),
+    ],
+)
+def test_a_refused_request_says_what_would_be_taken(
+    amphora: Amphora, make_server: MakeServer, namespace: str, words: list[str], told: str
+) -> None:
+    make_server(divide)
+    outcome = amphora("call", f"{namespace}.{words[0]}", *words[1:])
+    assert outcome.code == 7
+    assert told in outcome.err
+
+
+@pytest.mark.usefixtures("_patience")
+@on_embedded
+@pytest.mark.parametrize("options", [[], ["--routing-key", "Bob"]])
+def test_a_misspelled_namespace_is_compared_with_those_that_are_there(
+    amphora: Amphora, make_server: MakeServer, namespace: str, options: list[str]
+) -> None:
+    make_server(add)
+    outcome = amphora("call", f"{namespace}x.add", 1, 2, *options)
+    assert outcome.code == 6
+    assert f"; did you mean '{namespace}'?" in outcome.err
+
+
+# -- arguments from elsewhere ---------------------------------------------------------------------
+
+
+@on_embedded
+def test_arguments_are_read_from_files_and_standard_input(
+    amphora: Amphora,
+    make_server: MakeServer,
+    namespace: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_server(echo)
+    file = tmp_path / "alice.json"
+    file.write_text('{"name": "Alice"}\n')
+    text = tmp_path / "text"
+    text.write_bytes("naïve\n\n".encode())
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"[1, 2]\n")))
+    words = (f"@{file}", f"other=@{text}", "-", '"-"', '"@alice"', "@")
+    assert amphora("call", f"{namespace}.echo", "--json", "--", *words).json == {
+        "result": [[{"name": "Alice"}, [1, 2], "-", "@alice", "@"], {"other": "naïve\n"}]
+    }
+
+
+@on_embedded
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["@nowhere"], "nowhere cannot be read: No such file or directory  (the text? Write"),
+        (["@\0"], "cannot be read: embedded null byte"),
+        (["-", "a=-"], "Standard input is only one argument."),
+        (["-"], "What is in standard input is no text in UTF-8."),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_wrong_usage(
+    amphora: Amphora,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    complaint: str,
+) -> None:
+    content = b"1" if len(words) == 2 else b"\xff"
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
+    outcome = amphora("call", f"{namespace}.echo", *words)
+    assert outcome.code == 2
+    assert complaint in outcome.err
+
+
+# -- words that are being typed -------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_patience")
+@on_embedded
+def test_functions_and_namespaces_of_running_services_are_completed(
+    amphora: Amphora,
+    make_server: MakeServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = make_server(add, divide)
+    server.add_function(add, "send message")
+    server.add_function(add, "admin.add")
+
+    def completed(*words: str) -> list[str]:
+        monkeypatch.setenv("_AMPHORA_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", " ".join(["amphora", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        with pytest.raises(SystemExit):
+            amphora()
+        out, err = capsys.readouterr()
+        assert err == ""
+        return [line.partition(",")[2] for line in out.splitlines() if line]
+
+    assert completed("call", f"{namespace}.a") == [f"{namespace}.add", f"{namespace}.admin.add"]
+    assert completed("call", namespace) == [
+        f"{namespace}.{each}" for each in ("add", "admin.add", "divide")
+    ]
+    assert completed("call", "-n", namespace, "ad") == ["add", "admin.add"]
+    assert completed("stats", namespace[:3]) == [namespace]
+    assert completed("call", "nobody.") == []
+
+
+def test_without_a_broker_nothing_is_completed(
+    amphora_anywhere: Amphora,
+    closed_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AMQP_URL", f"amqp://127.0.0.1:{closed_port}")
+    monkeypatch.setenv("_AMPHORA_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "amphora stats ")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    with pytest.raises(SystemExit):
+        amphora_anywhere()
+    assert capsys.readouterr() == ("\n", "")
 
 
 @pytest.mark.parametrize("options", [[], ["--cast"], ["--routing-key", "Bob"], ["--fanout"]])

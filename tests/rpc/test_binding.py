@@ -33,6 +33,12 @@ IDENTITY = UUID("12345678-1234-5678-1234-567812345678")
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, workers have the time to tell what they offer."""
+    monkeypatch.setattr(offers, "TIMEOUT", 30.0)
+
+
 @dataclass
 class Order:
     id: UUID

@@ -1,0 +1,111 @@
+"""What there is on the broker, for those who have misspelt it or have only begun to type it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import gevent
+from click.shell_completion import CompletionItem
+
+from amphora.cli.services import find_offers
+from amphora.cli.settings import Settings
+from amphora.errors import AmphoraError
+from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.client.offers import descriptions
+from amphora.rpc.contract import naming
+from amphora.transport.options import did_you_mean
+from amphora.transport.session import Session
+
+# Seconds to wait for workers that tell what they offer.
+TIMEOUT = 1.0
+# Seconds that a shell waits for the completion of a word.
+PATIENCE = 3.0
+
+
+def offered(session: Session, namespace: str | None) -> dict[str, dict[str, str]]:
+    """Return the functions and their signatures, by namespace.  Switches greenlets.
+
+    Args:
+        namespace: the one to ask for; None for all.
+    """
+    found: dict[str, dict[str, str]] = {}
+    try:
+        answers: list[Any] = []
+        if namespace is not None:
+            answers = descriptions(session, namespace, TIMEOUT)
+        else:
+            with ManagementClient(session=session) as management:
+                everybody, _ = find_offers(management, TIMEOUT)
+            for workers in everybody.values():
+                answers += workers.values()
+        for answer in answers:
+            functions = found.setdefault(answer["namespace"], {})
+            functions |= {each["name"]: each["signature"] for each in answer["functions"]}
+    except (AmphoraError, KeyError, TypeError):
+        # Not allowed, or no description: then there is no advice.
+        return {}
+    return found
+
+
+def about_function(session: Session, namespace: str, function: str) -> str:
+    """Return the end of a sentence about a refused request: a signature, or a name that is like it.
+
+    Switches greenlets.
+    """
+    signatures = offered(session, namespace).get(namespace, {})
+    if function in signatures:
+        return f"; it is {signatures[function]}"
+    return did_you_mean([function], signatures)
+
+
+def about_namespace(session: Session, namespace: str) -> str:
+    """Return the end of a sentence about a namespace that is not there.  Switches greenlets."""
+    return did_you_mean([namespace], offered(session, None))
+
+
+def complete_target(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the functions that begin with a text, as `namespace.function`.
+
+    Behind --namespace they are without it.
+    """
+    namespace = context.params.get("namespace")
+    if namespace is not None:
+        names = [*_found(context, namespace).get(namespace, {})]
+    else:
+        begun = incomplete.rpartition(".")[0].partition(".")[0]
+        names = [
+            f"{each}.{function}"
+            for each, functions in _found(context, begun or None).items()
+            for function in functions
+        ]
+    return _completions(names, incomplete)
+
+
+def complete_namespace(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the namespaces that begin with a text."""
+    return _completions([*_found(context, None)], incomplete)
+
+
+def _found(context: click.Context, namespace: str | None) -> dict[str, dict[str, str]]:
+    """Return what workers offer; nothing without a broker, or if it takes long."""
+    try:
+        with gevent.Timeout(PATIENCE), context.ensure_object(Settings).session() as session:
+            return offered(
+                session, None if namespace is None else naming.check_namespace(namespace)
+            )
+    except (AmphoraError, ValueError, gevent.Timeout, click.UsageError):
+        # A shell shows what is printed in the middle of the line that is typed.
+        return {}
+
+
+def _completions(names: list[str], incomplete: str) -> list[CompletionItem]:
+    return [
+        CompletionItem(name)
+        for name in sorted(names)
+        if name.startswith(incomplete) and name.isprintable() and " " not in name
+    ]
