@@ -73,3 +73,7 @@ def test_all_names_are_there_and_type_checkers_see_them_where_they_are() -> None
     misspelt = "AmqpRpcCleint"
     with pytest.raises(AttributeError, match="module 'amphora' has no attribute 'AmqpRpcCleint'"):
         getattr(amphora, misspelt)
+
+
+def test_a_command_begins_without_a_web_server() -> None:
+    assert "gevent.pywsgi" not in loaded_by("import amphora.cli")

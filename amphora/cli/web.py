@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import signal
-import socket
-from typing import Any
 
 import click
 import gevent
-import gevent.socket
-from gevent import pywsgi
 from gevent.event import Event
 
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
-from amphora.web.access import Access
-from amphora.web.app import ACTIONS, Application
-from amphora.web.collecting import Collector
+from amphora.web.actions import ACTIONS
 
 DEFAULT_PORT = 8765
-# More connections than so many wait for their turn.
-MOST_CONNECTIONS = 300
 # Seconds for browsers to be told that it ends.
 STOP_TIMEOUT = 0.5
 
@@ -32,28 +24,6 @@ def _actions(context: click.Context, parameter: click.Parameter, value: str) -> 
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(ACTIONS)}")
     return names
-
-
-class Server(pywsgi.WSGIServer):
-    """The web server; it says nothing of requests, and ends with those that watch.
-
-    Args:
-        listener: the socket that listens.
-    """
-
-    def __init__(self, listener: Any, application: Any) -> None:
-        super().__init__(listener, application, log=None, error_log=None, spawn=MOST_CONNECTIONS)
-
-
-def listen(host: str, port: int) -> Any:
-    """Return a socket that listens.
-
-    Raises:
-        OSError: that is not possible.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.create_server((host, port), family=family)
-    return gevent.socket.socket(made.family, made.type, made.proto, made.detach())
 
 
 @click.command(
@@ -93,6 +63,12 @@ def web(settings: Settings, port: int, host: str, names: tuple[str, ...], allow:
     there is no encryption, so put it behind a server that has.  What the page may do has to be
     allowed here, and the servers need the commands for it: management={"cancel", ...}.
     """
+    # Only here: the other commands begin sooner without a web server.
+    from amphora.web.access import Access
+    from amphora.web.app import Application
+    from amphora.web.collecting import Collector
+    from amphora.web.serving import Server, address, listen
+
     with settings_errors(), settings.session() as session:
         try:
             listener = listen(host, port)
@@ -115,11 +91,3 @@ def web(settings: Settings, port: int, host: str, names: tuple[str, ...], allow:
             watcher.cancel()
             server.stop(STOP_TIMEOUT)
             collector.close()
-
-
-def address(host: str, port: int, token: str | None) -> str:
-    """Return the address to open."""
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104 (somebody has asked for it)
-        host = socket.gethostname()
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}")

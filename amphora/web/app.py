@@ -11,6 +11,7 @@ import msgspec
 
 from amphora.errors import AmphoraError, NoResult, RemoteException, WrongRequest, printable
 from amphora.web.access import Access, Environ
+from amphora.web.actions import ACTIONS, ANY_WORKER
 from amphora.web.collecting import Collector
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
@@ -38,17 +39,6 @@ MOST_BODY = 64 * 1024
 MOST_VIEWERS = 100
 # Seconds for workers to do what is asked.
 TIMEOUT = 10.0
-
-# What may be allowed, and the management commands for it.
-ACTIONS = {
-    "kill": ("kill",),
-    "pause": ("pause", "resume"),
-    "cancel": ("cancel",),
-    "retry": ("retry",),
-    "drop": ("drop",),
-}
-# Those that one worker does, whichever has them.
-ANY_WORKER = frozenset(("retry", "drop"))
 
 
 class Refusal(Exception):

@@ -14,10 +14,11 @@ from typing import Any
 import gevent
 
 from amphora import AmqpRpcClient, AmqpRpcServer, Session, testing
-from amphora.cli.web import Server, listen
 from amphora.web.access import Access
-from amphora.web.app import ACTIONS, Application
+from amphora.web.actions import ACTIONS
+from amphora.web.app import Application
 from amphora.web.collecting import Collector
+from amphora.web.serving import Server, listen
 from tests.support.browser import Browser
 
 HERE = Path(__file__).parent

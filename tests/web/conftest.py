@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from amphora import Session
-from amphora.cli.web import Server, listen
 from amphora.web.access import Access
 from amphora.web.app import Application
 from amphora.web.collecting import Collector
+from amphora.web.serving import Server, listen
 from tests.rpc.conftest import (  # noqa: F401 (fixtures)
     broker,
     make_client,

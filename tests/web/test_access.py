@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from amphora.cli.web import address
 from amphora.web.access import Access, is_loopback
+from amphora.web.serving import address
 
 
 @pytest.mark.parametrize(
