@@ -23,8 +23,8 @@ from tests.rpc.conftest import (  # noqa: F401 (fixtures)
 )
 
 # Seconds between two rounds, and until a worker that is silent is shown no more.
-INTERVAL = 0.2
-GONE_AFTER = 2.0
+INTERVAL = 0.4
+GONE_AFTER = 3.0
 
 
 class Dashboard(NamedTuple):

@@ -86,12 +86,12 @@ def test_a_killed_worker_greys_out_and_goes(
         tab.wait_for_text(".said", "2 workers", PATIENCE)
         shown = dashboard.collector._watched[namespace].shown["workers"]
         (goes,) = {each["worker"] for each in shown} - {stays.worker_id}
-        assert state_of(tab, goes) == "serving"
+        wait_until(lambda: state_of(tab, goes) == "serving")
         process.kill()
         wait_until(lambda: state_of(tab, goes) == "silent")
-        assert "silent" in cell(tab, "workers", goes, 0)
+        wait_until(lambda: "silent" in cell(tab, "workers", goes, 0))
         wait_until(lambda: state_of(tab, goes) is None)
-        assert state_of(tab, stays.worker_id) == "serving"
+        wait_until(lambda: state_of(tab, stays.worker_id) == "serving")
 
 
 def test_a_dead_request_is_shown_and_retried_with_the_keyboard(
