@@ -142,12 +142,16 @@ def test_what_is_no_api_is_refused() -> None:
         def f() -> int:  # type: ignore[misc]
             raise NotImplementedError
 
+    class Unsigned:
+        f = staticmethod(max)
+
     for api, text in (
         (UsersAPI.find, "an API is a class"),
         (Empty, "Empty has no methods"),
         (Unmet, "nothing that arrives is what Unmet.f returns"),
         (Unknown, r"the result of Unknown\.f has a hint that is no type: Missing"),
         (Selfless, "Selfless.f takes no self"),
+        (Unsigned, "Unsigned.f has no signature"),
     ):
         with pytest.raises(TypeError, match=text):
             Api(api)
@@ -177,4 +181,7 @@ def test_reading_an_api_runs_nothing_of_it() -> None:
         def ping(self) -> str:
             raise AssertionError
 
-    assert list(Api(Loud).functions) == ["ping"]
+    api = Api(Loud)
+    assert list(api.functions) == ["ping"]
+    assert repr(api) == "<Api Loud>"
+    assert repr(api.functions["ping"]) == "<ApiFunction Loud.ping>"

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from enum import Enum
 from typing import Any, Literal, NotRequired, TypedDict, Unpack
 
+import msgspec
 import pytest
 
 from amphora.rpc.contract.apis import Api
@@ -71,6 +72,10 @@ class Options(TypedDict):
 
 class Fewer(TypedDict):
     depth: NotRequired[int]
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    depth: int
 
 
 # -- parameters ---------------------------------------------------------------------------------
@@ -216,6 +221,7 @@ def test_types_that_fit(sent: Any, taken: Any) -> None:
         (classes(("a", int)), classes(("b", int), name="Other"), " has no b"),
         (classes(("a", str)), dict[str, int], ".a is string, and not integer"),
         (Fewer, Options, " may have no depth"),
+        (Options, Strict, " has width, which is not taken"),
         (
             list[classes(("a", classes(("b", str))))] | None,  # type: ignore[misc, valid-type]
             list[classes(("a", classes(("b", int))))] | None,  # type: ignore[misc, valid-type]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
 import jsonschema
@@ -22,6 +22,8 @@ import pytest
 
 from amphora.rpc.contract.hints import converter_of
 from amphora.rpc.contract.schemas import Schemas
+
+T = TypeVar("T")
 
 
 class Colour(enum.Enum):
@@ -72,6 +74,18 @@ class Cat(msgspec.Struct, tag="cat", array_like=True):
 @dataclass
 class Tree:
     leaves: list[Tree]
+
+
+@dataclass
+class Box(Generic[T]):
+    content: T
+
+
+@dataclass
+class Shelf:
+    rows: collections.deque[int]
+    size: Annotated[int, msgspec.Meta(extra_json_schema={"examples": [3]})]
+    anything: Any
 
 
 class Model(pydantic.BaseModel):
@@ -201,6 +215,30 @@ def test_the_members_of_an_enum_keep_their_names() -> None:
         "title": "Colour",
         "enum": ["red", "blue"],
         "x-enum-varnames": ["RED", "BLUE"],
+    }
+
+
+def test_generic_classes_have_the_names_of_their_arguments() -> None:
+    schemas = Schemas()
+    assert schemas.of(Box[int]) == {"$ref": "#/$defs/Box_int"}
+    assert schemas.of(Box[list[Line]]) == {"$ref": "#/$defs/Box_list_Line"}
+    assert schemas.definitions["Box_int"]["properties"] == {"content": {"type": "integer"}}
+
+
+def test_collections_and_remarks_inside_a_class_are_understood() -> None:
+    schemas = Schemas()
+    schemas.of(Shelf)
+    assert schemas.definitions["Shelf"]["properties"] == {
+        # msgspec does not say of what.
+        "rows": {"type": "array"},
+        "size": {"type": "integer", "examples": [3]},
+        "anything": {},
+    }
+
+
+def test_members_of_a_union_that_nothing_can_be_are_left_out() -> None:
+    assert Schemas().of(str | date | type[Line]) == {
+        "anyOf": [{"type": "string"}, {"type": "string", "format": "date"}]
     }
 
 

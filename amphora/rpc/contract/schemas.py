@@ -219,7 +219,7 @@ class Schemas:
             return self._model(cls)
         origin = get_origin(cls) or cls
         if is_collection(origin):
-            return self._of(content_of(origin, get_args(cls)))
+            return self._of(content_of(origin, ()))
         if origin in _TEXTS:
             return dict(_TEXTS[origin])
         if isinstance(origin, type) and issubclass(origin, (*AS_TEXT, pathlib.PurePath)):

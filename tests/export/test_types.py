@@ -1,0 +1,92 @@
+"""JSON Schemas as types of Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amphora.export.source import Imports
+from amphora.export.types import Types
+
+DEFINITIONS: Any = {
+    "Colour": {"enum": ["red"], "x-enum-varnames": ["RED"]},
+    "User": {"type": "object", "properties": {"name": {}}},
+}
+
+
+def types() -> Types:
+    return Types(DEFINITIONS, Imports(), ["API"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "source"),
+    [
+        (None, "Any"),
+        ({}, "Any"),
+        ({"type": "wrong"}, "Any"),
+        ({"type": "integer"}, "int"),
+        ({"type": ["number", "string"]}, "float | str"),
+        ({"type": ["null", "string"]}, "str | None"),
+        ({"anyOf": [{"type": "null"}, {"type": "integer"}, {"type": "integer"}]}, "int | None"),
+        ({"anyOf": [{}, {"type": "integer"}]}, "Any"),
+        ({"allOf": [{"$ref": "#/$defs/User"}]}, "User"),
+        ({"$ref": "#/$defs/Nowhere"}, "Any"),
+        ({"const": "a"}, 'Literal["a"]'),
+        ({"enum": ["a", 1, True, None]}, 'Literal["a", 1, True] | None'),
+        ({"enum": [1.5]}, "float"),
+        ({"enum": [[1]]}, "Any"),
+        ({"type": "string", "format": "date-time"}, "dt.datetime"),
+        ({"type": "string", "format": "email"}, "str"),
+        ({"type": "string", "contentEncoding": "base64"}, "bytes"),
+        ({"type": "array"}, "list[Any]"),
+        ({"type": "array", "items": {"$ref": "#/$defs/User"}, "uniqueItems": True}, "list[User]"),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, "set[str]"),
+        ({"type": "array", "prefixItems": [], "items": False}, "tuple[()]"),
+        ({"type": "object"}, "dict[str, Any]"),
+        ({"type": "object", "propertyNames": {"pattern": "^a"}}, "dict[str, Any]"),
+        (
+            {
+                "type": "object",
+                "propertyNames": {"$ref": "#/$defs/Colour"},
+                "additionalProperties": {"type": "integer"},
+            },
+            "dict[Colour, int]",
+        ),
+    ],
+)
+def test_a_schema_is_a_type(schema: Any, source: str) -> None:
+    assert types().of(schema) == source
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "source"),
+    [
+        ({"type": "integer"}, 1, "1"),
+        ({"type": "number"}, 1, "1"),
+        ({"type": "integer"}, True, None),
+        ({"type": "boolean"}, True, "True"),
+        ({"enum": ["a"]}, "a", '"a"'),
+        ({"type": "string", "format": "date"}, "2026-05-01", None),
+        ({"type": "array"}, [], None),
+    ],
+)
+def test_a_plain_default_stands_in_a_signature(schema: Any, value: Any, source: Any) -> None:
+    assert types().constant(schema, value) == source
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "source"),
+    [
+        ({"type": "array"}, [], "list()"),
+        ({"type": "object"}, {}, "dict()"),
+        ({"$ref": "#/$defs/User"}, {}, None),
+        ({"type": "array"}, [1], None),
+        ({"type": "string", "format": "date"}, "2026-05-01", 'dt.date.fromisoformat("2026-05-01")'),
+        ({"$ref": "#/$defs/Colour"}, "red", 'Colour("red")'),
+        ({"$ref": "#/$defs/Colour"}, "green", None),
+        ({"$ref": "#/$defs/User"}, "red", None),
+    ],
+)
+def test_another_default_is_made(schema: Any, value: Any, source: Any) -> None:
+    assert types().made(schema, value) == source
