@@ -61,6 +61,7 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
             "worker": name,
             "host": stats["host"],
             "pid": stats["pid"],
+            "version": stats.get("version", ""),
             "state": stats.get("state", "serving"),
             "uptime": stats["uptime"],
             "in_flight": stats["in_flight"],

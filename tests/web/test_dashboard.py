@@ -78,12 +78,13 @@ def test_rows_appear_and_numbers_move_under_load(
 def test_a_killed_worker_greys_out_and_goes(
     make_dashboard: MakeDashboard, make_server: MakeServer, run_program: RunProgram, namespace: str
 ) -> None:
-    stays = make_server(add)
+    stays = make_server(add, version="2.1.0")
     process = run_program("server")
     dashboard = make_dashboard()
     with Browser() as browser:
         tab = browser.open(f"http://127.0.0.1:{dashboard.port}/#/{namespace}/workers")
-        tab.wait_for_text(".said", "2 workers", PATIENCE)
+        tab.wait_for_text(".said", "2 workers of 2.1.0", PATIENCE)
+        assert cell(tab, "workers", stays.worker_id, 1).endswith("2.1.0")
         shown = dashboard.collector._watched[namespace].shown["workers"]
         (goes,) = {each["worker"] for each in shown} - {stays.worker_id}
         wait_until(lambda: state_of(tab, goes) == "serving")

@@ -261,7 +261,9 @@ export class Service {
       card.draw(points.map(([when, each]) => [when, each[name]]), at);
     }
     const silent = selected.workers.filter((each) => each.state === "silent").length;
-    const there = format.plural(selected.workers.length - silent, "worker");
+    const versions = [...new Set(selected.workers.map((each) => each.version).filter(Boolean))].sort();
+    const of = versions.length ? ` of ${versions.join(" and ")}` : "";
+    const there = format.plural(selected.workers.length - silent, "worker") + of;
     setText(this.said, silent ? `${there}, and ${count(silent)} that ${silent === 1 ? "does" : "do"} not answer` : there);
     setAttribute(this.said, "data-tone", silent ? "bad" : null);
     const longest = Math.max(...selected.functions.map((each) => each.p95 ?? 0), 0);
@@ -321,7 +323,7 @@ export class Service {
           name: "worker",
           title: "Worker",
           value: (row) => row.worker,
-          find: (row) => `${row.worker} ${row.host}`,
+          find: (row) => `${row.worker} ${row.host} ${row.version}`,
           class: "name mono",
           update: (cell, row) => {
             if (!cell.firstChild) cell.append(h("i", { class: "dot", "aria-hidden": "true" }), h("span"), h("em"));
@@ -329,7 +331,7 @@ export class Service {
             setText(cell.lastChild, row.state === "serving" ? "" : row.state);
           },
         },
-        plain("host", "Host", (row) => row.host, (value, row) => `${value} · ${row.pid}`, { least: 1 }),
+        plain("host", "Host", (row) => row.host, (value, row) => [value, row.pid, row.version].filter(Boolean).join(" · "), { least: 1 }),
         plain("up", "Up", (row) => row.uptime, duration, { number: true, least: 1 }),
         spark("spark", (row) => row.points.map(([at, each]) => [at, each.calls])),
         plain("calls", "Calls/s", (row) => row.calls_per_second, rate, { number: true }),
