@@ -40,6 +40,9 @@ def the_offer(settings: Settings, namespace: str, worker: str | None, timeout: f
         Failure: it is not; or as for `find_offers`.
     """
     offers = list(find_offers(settings, namespace, worker, timeout).values())
+    for offer in offers:
+        # In whichever order they were added.
+        offer.functions.sort(key=lambda function: function["name"])
     if any(offer != offers[0] for offer in offers[1:]):
         raise Failure(
             Exit.FAILED,

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Amphora
-from tests.support.rpc import MakeServer, add
+from tests.support.rpc import MakeClient, MakeServer, add
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 @dataclass
@@ -38,7 +44,7 @@ def changed(number: str, deep: bool = False) -> Order | None:
 @pytest.fixture
 def stub(amphora: Amphora, make_server: MakeServer, namespace: str, tmp_path: Path) -> Path:
     """A file with the stub of a service, which is stopped."""
-    servers = [make_server(find, tail, version="1.0") for _ in range(2)]
+    servers = [make_server(*each, version="1.0") for each in ((find, tail), (tail, find))]
     outcome = amphora("stubs", namespace)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome == amphora("stubs", namespace, "--worker", servers[0].worker_id)
@@ -59,6 +65,43 @@ def test_a_stub_is_checked_against_a_service_that_can_do_more(
     assert outcome.out == ""
     assert f"API is what {namespace} offers" in outcome.err
     assert amphora("stubs", namespace, "--check", stub, "--json").json == {"differences": []}
+
+
+def test_a_stub_calls_its_service_in_all_ways(
+    amphora: Amphora,
+    make_server: MakeServer,
+    make_client: MakeClient,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[str] = []
+
+    def note(text: str) -> None:
+        sent.append(text)
+
+    def orders(most: int) -> Iterator[Order]:
+        for number in range(most):
+            yield Order(number, NOON)
+
+    server = make_server(note, orders)
+    server.add_function(lambda number: Order(number, NOON), "get-order")
+    server.add_function(find)
+    made = ModuleType("stub_of_a_test")
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    module = vars(made)
+    exec(amphora("stubs", namespace).out, module)
+    prefix = namespace[:1].upper() + namespace[1:]
+    client = make_client()
+    service = module[f"{prefix}Client"](client)
+    assert service.call.find(1) is None
+    assert service.call.get_order(7)["number"] == 7
+    assert service.defer.find(number=1, deep=True).get() is None
+    items = list(service.stream.orders(2))
+    assert items == [module["Order"](0, NOON), module["Order"](1, NOON)]
+    service.cast.note("done")
+    wait_until(lambda: sent == ["done"])
+    bound = client.bind(module[f"{prefix}API"], timeout=5.0)
+    assert module[f"{prefix}Client"](bound).call.note("again") is None
 
 
 def test_a_service_that_has_changed_is_refused_with_each_difference(

@@ -12,6 +12,7 @@ from uuid import UUID
 import gevent
 import pydantic
 import pytest
+from gevent.event import Event
 
 from amphora import (
     AmqpRpcFanoutClient,
@@ -319,6 +320,45 @@ def test_a_checked_api_that_fits_is_compared_once(
     assert shop.call.send("one") == 1
     assert shop.options(timeout=5.0).call.send("two") == 2
     assert len(asked) == 1
+
+
+@embedded
+def test_who_waits_for_a_server_waits_for_the_comparison_too(
+    make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Event()
+
+    def ask(*arguments: Any) -> Any:
+        answers = found(*arguments)
+        asked.set()
+        return answers
+
+    found = offers.descriptions
+    monkeypatch.setattr(offers, "descriptions", ask)
+    numbers = make_client().bind(NumbersAPI, check=True, wait_for_server=20.0)
+    calling = gevent.spawn(numbers.call.double, 2)
+    asked.wait(20)
+    server = make_server(serve=False)
+    server.add_function(lambda number: 2 * number, "double")
+    server.serve()
+    assert calling.get(timeout=20) == 4.0
+
+
+@embedded
+def test_workers_of_two_versions_are_both_compared(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    def double(number: int) -> str:
+        return ""
+
+    for version in ("1.0", "2.0"):
+        server = make_server(double, version=version)
+        wait_until(lambda server=server: server.ready)
+    numbers = make_client().bind(NumbersAPI, check=True)
+    with pytest.raises(WrongRequest) as caught:
+        numbers.call.double(2)
+    assert str(caught.value).endswith("double: the result is string, and not number")
+    assert f"{server.namespace} 1.0, {server.namespace} 2.0 offers" in str(caught.value)
 
 
 @embedded

@@ -102,6 +102,17 @@ def test_a_default_that_cannot_be_sent_is_told_as_text() -> None:
     assert not any("value" in each for each in parameters)
 
 
+def test_two_processes_describe_a_default_in_the_same_words() -> None:
+    anything = object()
+
+    def lookup(a: Any = anything) -> None:
+        pass
+
+    function = described(lookup)
+    assert function["signature"] == "lookup(a: Any = <object object>) -> None"
+    assert function["parameters"][0]["default"] == "<object object>"
+
+
 def test_the_rest_of_the_arguments_has_a_schema_for_each_or_for_all() -> None:
     def rest(*args: int, **options: Unpack[Options]) -> None:
         pass

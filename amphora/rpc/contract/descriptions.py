@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import re
 import typing
 from inspect import Parameter, Signature
 from typing import Any, get_args, get_origin
@@ -14,6 +15,8 @@ from amphora.rpc.contract.signatures import evaluate
 
 # The longest text of a default value.
 MAX_DEFAULT = 200
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 _STREAMS = (collections.abc.Iterator, collections.abc.Generator)
 
@@ -132,6 +135,8 @@ def _as_it_is(annotation: Any) -> Any:
 
 def _text(value: Any) -> str:
     try:
-        return repr(value)[:MAX_DEFAULT]
+        # Without its address, which is another one in each process: two workers that offer the
+        # same shall say the same.
+        return _ADDRESS.sub("", repr(value))[:MAX_DEFAULT]
     except Exception:  # noqa: BLE001 (user code)
         return "..."
