@@ -291,10 +291,10 @@ def test_no_result_says_that_nobody_serves(make_client: MakeClient, namespace: s
     client.cast(wait_publish=True).add(1, 2)
     began = monotonic()
     with pytest.raises(NoResult) as caught:
-        client.call(timeout=1).add(1, 2)
+        client.call(timeout=3).add(1, 2)
     assert monotonic() - began < CALL_ENDS
     assert str(caught.value) == (
-        f"no result of {namespace}.add within 1 s: nobody serves {namespace};"
+        f"no result of {namespace}.add within 3 s: nobody serves {namespace};"
         " the request waited in its queue"
     )
     assert caught.value.executed is None
@@ -306,7 +306,7 @@ def test_no_result_says_that_somebody_serves(
 ) -> None:
     gate = Gate()
     make_server(gate.hold)
-    result = make_client().defer(timeout=1).hold()
+    result = make_client().defer(timeout=3).hold()
     wait_until(lambda: gate.entered or result.ready())
     with pytest.raises(NoResult, match=f"{namespace} is served; the request is queued or running"):
         result.get()
@@ -322,9 +322,9 @@ def test_no_result_of_a_key_tells_of_its_queue(
     with pytest.raises(
         NoResult, match=r"nobody receives from the request queue 'Alice' of .* waited in"
     ):
-        client.call(timeout=1, routing_key="Alice").hold()
+        client.call(timeout=3, routing_key="Alice").hold()
     receiving = server.receive_from_queue("Alice", block=False)
-    result = client.defer(timeout=1, routing_key="Alice").hold()
+    result = client.defer(timeout=3, routing_key="Alice").hold()
     wait_until(lambda: gate.entered or result.ready())
     with pytest.raises(NoResult, match="somebody receives from the request queue 'Alice'"):
         result.get()
@@ -355,7 +355,7 @@ def test_for_many_calls_that_end_at_once_the_broker_is_asked_once(
         client = make_client(url=recorder.url)
         client.cast(wait_publish=True).add(1, 2)
         began = monotonic()
-        results = [client.defer(timeout=1.5).add(n, 1) for n in range(100)]
+        results = [client.defer(timeout=3).add(n, 1) for n in range(100)]
         for result in results:
             with pytest.raises(NoResult, match="nobody serves"):
                 result.get()
