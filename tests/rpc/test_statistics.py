@@ -108,9 +108,9 @@ def test_wait_times_are_the_pauses_between_the_latest_requests() -> None:
 
 def test_functions_are_counted_each_on_its_own() -> None:
     statistics = Statistics()
-    statistics.finished("f", 1.0, failed=False)
-    statistics.finished("g", 2.0, failed=True)
-    statistics.finished("f", 3.0, failed=False)
+    statistics.functions["f"].record(1.0, failed=False)
+    statistics.functions["g"].record(2.0, failed=True)
+    statistics.functions["f"].record(3.0, failed=False)
     functions = statistics.summary()["functions"]
     assert functions["f"]["count"] == 2
     assert functions["g"]["errors"] == 1

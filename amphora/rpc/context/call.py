@@ -35,6 +35,7 @@ class CallContext:
         begun: True when the function was called.
         run_id: tells this run from another of the same request, "" if nobody asks.
         observers: told what has become of each request of the server.
+        observed: True if anybody asks what has become of it.
         outcome: what has become of it, if anybody asks, until that is told.
     """
 
@@ -49,6 +50,7 @@ class CallContext:
         "known",
         "kwargs",
         "namespace",
+        "observed",
         "observers",
         "outcome",
         "queue_wait",
@@ -65,6 +67,7 @@ class CallContext:
         redelivered: bool = False,
         queue_wait: float | None = None,
         ends_at: float | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._properties = properties
         self.namespace = namespace
@@ -79,7 +82,8 @@ class CallContext:
         self.known = False
         self.begun = False
         self.run_id = ""
-        self.observers: Sequence[Observer] = ()
+        self.observers = observers
+        self.observed = bool(observers)
         self.outcome: Outcome | None = None
         self._callbacks: list[WhenDone] | None = None
 
@@ -180,12 +184,8 @@ class CallContext:
         """
         if self._callbacks is None:
             self._callbacks = []
+            self.observed = True
         self._callbacks.append(callback)
-
-    @property
-    def observed(self) -> bool:
-        """Whether anybody asks what has become of it."""
-        return bool(self._callbacks or self.observers)
 
     def ended(
         self,

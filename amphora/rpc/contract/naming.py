@@ -207,7 +207,7 @@ def new_id() -> str:
         except IndexError:
             # One call of the system for many; another thread may be first to take them.
             bits = os.urandom(16 * _IDS_AT_ONCE).hex()
-            _ids.extend(bits[start : start + 32] for start in range(0, len(bits), 32))
+            _ids.extend([bits[start : start + 32] for start in range(0, len(bits), 32)])
 
 
 _IDS_AT_ONCE = 128

@@ -182,7 +182,7 @@ class Executor:
         else:
             self._statistics.processed += 1
         if call.known:
-            self._statistics.finished(call.function, seconds, failed, expected)
+            self._statistics.functions[call.function].record(seconds, failed, expected)
             properties = delivery.properties
             self._statistics.callers.count(properties.user_id, properties.reply_to, call.function)
         if call.observed:
@@ -204,7 +204,7 @@ class Executor:
         exception = response.exception
         if not properties.reply_to:
             return UNWANTED._replace(failure=failure), isinstance(exception, ErrorBody)
-        serializer = _serializer_for(properties)
+        serializer = serializer_for(properties.content_type) or JSON
         if not isinstance(exception, ErrorBody):
             try:
                 return self._encode_result(response, serializer), False
@@ -409,7 +409,7 @@ class Executor:
         return Answer(body, serializer.content_type)
 
     def _encode_error(self, error: ErrorBody, properties: Properties) -> Answer:
-        serializer = _serializer_for(properties)
+        serializer = serializer_for(properties.content_type) or JSON
         if legacy.is_request(properties):
             legacy.address(error)
         try:
@@ -447,7 +447,7 @@ def _ended(response: Response, failure: Failure | None) -> tuple[str, BaseExcept
 
 def no_answer(properties: Properties) -> Answer:
     """Return the answer that says, by its message type, that no answer will come."""
-    serializer = _serializer_for(properties)
+    serializer = serializer_for(properties.content_type) or JSON
     return Answer(serializer.encode(Response(result=None)), serializer.content_type)
 
 
@@ -457,10 +457,6 @@ def _inform(text: str, args: tuple[str, ...]) -> None:
 
 def _warn(text: str, args: tuple[str, ...], error: BaseException | None) -> None:
     logger.warning(text, *args, exc_info=error)
-
-
-def _serializer_for(properties: Properties) -> Serializer:
-    return serializer_for(properties.content_type) or JSON
 
 
 def _remote_traceback(error: BaseException) -> str:

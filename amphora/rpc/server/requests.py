@@ -244,9 +244,14 @@ class RequestHandling:
             )
         ends_at = None if limit is None else arrived + limit - (wait or 0.0)
         request.call = CallContext(
-            properties, self._namespace, self._worker_id, redelivered, wait, ends_at
+            properties,
+            self._namespace,
+            self._worker_id,
+            redelivered,
+            wait,
+            ends_at,
+            self._observers,
         )
-        request.call.observers = self._observers
         if self._busy.sheds:
             self._busy.arrived(request, wait)
         asks = taken is not None and taken != BATCH

@@ -254,12 +254,12 @@ class Responder:
             first.request.properties.reply_to or "",
             self._template(first.content_type, first.durable, batches.BATCH),
             naming.new_id(),
-            batches.join(serializer, ((each.request_id, each.body) for each in responses)),
+            batches.join(serializer, [(each.request_id, each.body) for each in responses]),
             needs=(self._topology,),
             on_done=lambda outgoing: self._batch_done(outgoing, responses),
             mandatory=first.durable,
             confirm=first.durable,
-            patience=max(_seconds_left(each.request.properties.expiration) for each in responses),
+            patience=max([_seconds_left(each.request.properties.expiration) for each in responses]),
         )
         if self._open is not None:
             for response in responses:
@@ -373,7 +373,8 @@ class Responder:
     def _done(self, outgoing: Outgoing, response: _Response) -> None:
         if response.ended:
             return
-        self._close_response(response)
+        if self._open is not None:
+            self._close_response(response)
         if outgoing.error is not None and isinstance(outgoing.error, Unroutable):
             asking = gevent.Greenlet(self._look_for_client, response, outgoing)
             self._asking.add(asking)

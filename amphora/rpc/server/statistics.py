@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from time import monotonic
 
 from amphora.rpc.contract.reports import FunctionNumbers, Numbers
@@ -65,7 +65,7 @@ class Statistics:
         wait_times: seconds between the latest requests.
         waits: what is known of the time that requests waited in the queue.
         callers: who calls what, and how often.
-        functions: the numbers of each function's calls, by its name.
+        functions: the numbers of the calls of each function that was called, by its name.
         last_request: when the latest request arrived, on the monotonic clock.
     """
 
@@ -80,7 +80,7 @@ class Statistics:
         self.shed = 0
         self.wait_times: deque[float] = deque(maxlen=WAIT_TIMES_KEPT)
         self.waits = Waits()
-        self.functions: dict[str, FunctionStatistics] = {}
+        self.functions: defaultdict[str, FunctionStatistics] = defaultdict(FunctionStatistics)
         self.callers = Callers()
         self._started = monotonic()
         self.last_request: float | None = None
@@ -100,13 +100,6 @@ class Statistics:
         if self.last_request is not None:
             self.wait_times.append(now - self.last_request)
         self.last_request = now
-
-    def finished(self, name: str, seconds: float, failed: bool, expected: bool = False) -> None:
-        """Count a call of a function that the server has."""
-        function = self.functions.get(name)
-        if function is None:
-            function = self.functions[name] = FunctionStatistics()
-        function.record(seconds, failed, expected)
 
     def summary(self) -> Numbers:
         """Return everything as plain values; durations are seconds."""
