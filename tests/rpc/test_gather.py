@@ -10,7 +10,7 @@ import pytest
 from amphora.errors import NoResult
 from amphora.rpc.client.gather import Gathered, PendingGather
 from amphora.rpc.client.pending import Pending
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 
 TIMEOUT = 30.0

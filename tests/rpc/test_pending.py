@@ -18,7 +18,7 @@ from amphora.rpc.client.pending import Pending
 from amphora.rpc.client.result import PendingCall, Result, iwait, wait
 from amphora.rpc.client.roll_call import OneWorker
 from amphora.rpc.client.waking import Waker
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 
 

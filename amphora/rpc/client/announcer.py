@@ -12,7 +12,7 @@ from time import monotonic
 from amphora.errors import AmphoraError
 from amphora.net.log import Log
 from amphora.rpc.contract import naming
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.topology import Exchange, Topology
 from amphora.wire.properties import TRANSIENT, Properties, PropertiesTemplate

@@ -25,7 +25,7 @@ from amphora.rpc.contract.serializers import SerializerName, serializer_named
 from amphora.rpc.contract.unsendable import refused_part
 from amphora.transport.endpoint import ConnectionSettings
 from amphora.transport.link import LinkState
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session, dropped, register, session_for
 from amphora.transport.topology import Topology
 from amphora.wire.properties import PERSISTENT, TRANSIENT, Properties, PropertiesTemplate

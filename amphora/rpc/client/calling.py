@@ -26,7 +26,7 @@ from amphora.rpc.contract.bodies import STARTED
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.headers import KEY, TAKES, check_key
 from amphora.transport.link import LinkState
-from amphora.transport.publisher import BULK
+from amphora.transport.outgoing import BULK
 
 # An option of calls that middleware has seen, with the `OutgoingCall`; no program can give it.
 WENT_THROUGH = " went through"

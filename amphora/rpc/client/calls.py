@@ -49,7 +49,7 @@ from amphora.rpc.contract.serializers import serializer_of
 from amphora.rpc.contract.streams import ITEM
 from amphora.transport.delivery import Delivery
 from amphora.transport.endpoint import check_count
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session, claim
 
 log = Log("amphora.rpc")

@@ -14,7 +14,7 @@ from amphora.net.backoff import doubled
 from amphora.rpc.client.attendance import Attendance
 from amphora.rpc.client.pending import Pending, Waiting
 from amphora.rpc.client.typevars import R_co
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 
 # Seconds between two roll calls while answers are missing; they grow.
 FIRST_PAUSE = 0.02

@@ -9,7 +9,7 @@ from amphora.rpc.client.liveness import Watched
 from amphora.rpc.client.outgoing_call import OutgoingCall
 from amphora.rpc.client.waking import Sleeper
 from amphora.rpc.context.outcome import DROPPED, status_of
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 
 
 class Waiting(Protocol):

@@ -13,7 +13,7 @@ from amphora.errors import AmphoraError, Unroutable, printable
 from amphora.rpc.client.roll_call import RollCall
 from amphora.rpc.contract import naming
 from amphora.transport.lookout import Lookout
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session
 from amphora.transport.topology import Presence
 

@@ -23,7 +23,7 @@ from amphora.rpc.client.pending import Pending, Waiting
 from amphora.rpc.client.typevars import R_co
 from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.streams import BESIDE_BYTES
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 
 # The server is told when so many bytes were taken, which may be far fewer items than the credit.
 TELL_BYTES = BESIDE_BYTES // 4

@@ -14,7 +14,7 @@ from amphora.rpc.context.call import here
 from amphora.rpc.contract import naming, streams
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.endpoint import check_count
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 
 # Seconds between two questions whether the worker of a stream is still there, at most.
 LIVENESS = 5.0

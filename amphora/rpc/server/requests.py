@@ -51,7 +51,7 @@ from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.streaming import Outlet, Outlets
 from amphora.rpc.server.underway import Underway
 from amphora.transport.delivery import Delivery
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 
 log = Log("amphora.rpc")
 

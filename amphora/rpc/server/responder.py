@@ -32,7 +32,7 @@ from amphora.rpc.contract.serializers import serializer_for
 from amphora.rpc.server.batching import Batching
 from amphora.rpc.server.underway import Underway
 from amphora.transport.lookout import Lookout
-from amphora.transport.publisher import BULK, Outgoing
+from amphora.transport.outgoing import BULK, Outgoing
 from amphora.transport.session import Session
 from amphora.transport.topology import Exchange, Presence, Topology
 from amphora.wire.fields import Table

@@ -33,7 +33,7 @@ from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.window import Window
 from amphora.transport.connection import Connection
 from amphora.transport.link import Link
-from amphora.transport.publisher import Outgoing
+from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session
 from amphora.wire.properties import DIRECT_REPLY_TO, TRANSIENT, Properties, PropertiesTemplate
 
