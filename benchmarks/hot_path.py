@@ -154,7 +154,7 @@ class ClientSide:
         self._single = single
         self._client = AmqpRpcClient(NAMESPACE, session=self._wire.session())
         self._client._route.topology.ready = self._client._mailbox.consumer.ready = True
-        self._wire.consume(self._client._calls.on_response)
+        self._wire.consume(self._client._mailbox.responses.take)
         self._answers = self._answer() if single else self._batch()
         self._callers = [gevent.spawn(self._caller) for _ in range(BURST)]
         gevent.sleep(0)
@@ -164,7 +164,7 @@ class ClientSide:
         took = 0.0
         for _ in range(calls // BURST):
             # Not read from what was sent: that would be counted as well.
-            ids = list(self._client._calls._pending)
+            ids = list(self._client._calls.pending)
             assert self._wire.sent() == len(ids) == BURST
             named = [each.encode() for each in ids]
             if self._single:

@@ -384,7 +384,7 @@ def test_it_may_run_if_the_request_was_sent_twice(
     client = make_client()
     make_busy(server, client, gate)
     call = client.defer.echo(1)
-    pending = client._calls._pending[next(reversed(client._calls._pending))]
+    pending = client._calls.pending[next(reversed(client._calls.pending))]
     wait_until(lambda: pending.outgoing.attempts == 1)
     grow_old(server, client)
     pending.outgoing.attempts = 2

@@ -165,7 +165,7 @@ class Caller:
     @property
     def unexpected_responses(self) -> int:
         """How many answers came for no pending call: late, duplicate or forged ones."""
-        return self._calls.unexpected
+        return self._mailbox.responses.unexpected
 
     @property
     def pending(self) -> int:

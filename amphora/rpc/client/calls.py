@@ -3,8 +3,8 @@
 A call is one entry here, by request id, from before its request leaves until its answer, its
 failure or its deadline, whichever comes first.  Each of these ends the call and then removes the
 entry, so that an interruption in between, as by ctrl-C, loses no call.  No call has a greenlet of
-its own: answers are handled as they are read, failures as the publisher reports them, deadlines by
-one timer.
+its own: answers are handled as they are read (see `responses`), failures as the publisher reports
+them, deadlines by one timer.
 
 If a result is dropped, so is the entry; see `result`.
 """
@@ -12,23 +12,20 @@ If a result is dropped, so is the entry; see `result`.
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
-from msgspec import UNSET
 
 from amphora.errors import (
     AmphoraError,
-    Busy,
     Cancelled,
     ConnectionLost,
     NoResult,
     Overloaded,
     ServerLost,
     Unroutable,
-    WrongResult,
 )
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
@@ -43,14 +40,10 @@ from amphora.rpc.client.stream import PendingStream
 from amphora.rpc.client.streams import UNWANTED_FOR, Streams
 from amphora.rpc.client.timeouts import Timeouts
 from amphora.rpc.client.waking import Waker
-from amphora.rpc.contract import batches, headers, legacy
-from amphora.rpc.contract.bodies import IGNORED, STARTED, ErrorBody, Response, exception_of
-from amphora.rpc.contract.serializers import serializer_of
-from amphora.rpc.contract.streams import ITEM
-from amphora.transport.delivery import Delivery
 from amphora.transport.endpoint import check_count
 from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session, claim
+from amphora.wire.properties import Properties
 
 log = Log("amphora.rpc")
 
@@ -70,10 +63,10 @@ class Calls:
         ValueError: `limit` or `when_full` is invalid.
 
     Attributes:
+        pending: the calls that wait for their end, by request id.
         control: tells workers what has become of requests.
         streams: the open streams.
         reasons: explains why requests were not taken.
-        unexpected: how many answers came for no pending call: late, duplicate or forged ones.
         presence: tells whether somebody serves.
         wake: wakes the greenlet that waits for a result, soon.
     """
@@ -83,29 +76,27 @@ class Calls:
             raise ValueError(f"when_full must be one of {get_args(WhenFull)}, not {when_full!r}")
         limit = check_count("max_pending", limit)
         self.namespace = namespace
-        self.unexpected = 0
         self._limit = limit
         self._slots = Semaphore(limit)
         self._wait = when_full == "wait"
         self._casts = 0
         self._no_casts = Event()
         self._session = session
-        self._pending: dict[str, Pending] = {}
+        self.pending: dict[str, Pending] = {}
         self._timeouts = Timeouts(self._expire)
         self.wake = Waker().wake
         self.reasons = Reasons(session, namespace)
         self.control = Control(session, namespace)
         self.presence = ServerPresence(session, namespace)
         self._liveness = Liveness(session, RollCall(session, namespace).back_at)
-        self._tells_nothing = False
         self.streams = Streams(session, namespace, self.control, self._fail)
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self.pending)
 
     def oldest(self) -> str | None:
         """Return the request id of the call that has waited longest, None if there is none."""
-        return next(iter(self._pending), None)
+        return next(iter(self.pending), None)
 
     def publish_again(self, pending: PendingStream, outgoing: Outgoing, deadline: float) -> None:
         """Publish another request of a stream, for what is missing of it.
@@ -116,12 +107,12 @@ class Calls:
             deadline: until when it has to be begun, on the monotonic clock.
         """
         request_id = pending.outgoing.message_id
-        del self._pending[request_id]
+        del self.pending[request_id]
         self._timeouts.discard(request_id, pending.ticket)
         self._liveness.ended(pending.watched)
         pending.restart(outgoing)
         outgoing.on_failed = self._request_failed
-        self._pending[outgoing.message_id] = pending
+        self.pending[outgoing.message_id] = pending
         pending.ticket = self._timeouts.add(outgoing.message_id, deadline)
         try:
             self._session.publisher.publish(outgoing)
@@ -142,7 +133,7 @@ class Calls:
         self._take_slot(pending.function_name, deadline)
         outgoing = pending.outgoing
         outgoing.on_failed = self._request_failed
-        self._pending[outgoing.message_id] = pending
+        self.pending[outgoing.message_id] = pending
         pending.ticket = self._timeouts.add(outgoing.message_id, deadline)
         try:
             self._session.consuming.start()
@@ -215,7 +206,7 @@ class Calls:
     def discard(self, pending: Pending) -> None:
         """Drop a call that has ended or is unwanted.  Its request may still be served."""
         request_id = pending.outgoing.message_id
-        if self._pending.pop(request_id, None) is not None:
+        if self.pending.pop(request_id, None) is not None:
             self._slots.release()
             self._timeouts.discard(request_id, pending.ticket)
             if pending.watched is not None:
@@ -246,68 +237,20 @@ class Calls:
 
         Never switches greenlets.
         """
-        if self._pending.get(pending.outgoing.message_id) is not pending:
+        if self.pending.get(pending.outgoing.message_id) is not pending:
             return False
         executed = pending.outgoing.executed
         self.abandon(pending)
-        pending.fail(Cancelled(f"{self._name(pending)} was cancelled", executed=executed))
+        pending.fail(Cancelled(f"{self.name_of(pending)} was cancelled", executed=executed))
         return True
 
     def cancel_all(self) -> None:
         """Cancel every call.  Never switches greenlets."""
-        for pending in list(self._pending.values()):
+        for pending in list(self.pending.values()):
             self.cancel(pending)
 
-    def on_response(self, delivery: Delivery) -> None:
-        """Handle an answer from the reader, and acknowledge it when its call has it."""
-        self._take_response(delivery)
-        delivery.ack()
-
-    def _take_response(self, delivery: Delivery) -> None:
-        properties = delivery.properties
-        worker = properties.app_id or ""
-        if properties.message_type == batches.BATCH:
-            self._take_batch(delivery, worker)
-            return
-        # A server of amphora 0.1 sends the id as message_id alone.
-        pending = self._pending.get(properties.correlation_id or properties.message_id or "")
-        if properties.message_type in (STARTED, ITEM):
-            self._take_note(delivery, pending, worker)
-            return
-        if properties.headers and properties.headers.get(headers.TELL) == headers.CLOCK:
-            # Answers are routed by the client's id.
-            self.control.clock(delivery.routing_key, worker)
-        if pending is None:
-            # Too late, a duplicate, or forged.
-            self.unexpected += 1
-            return
-        if properties.message_type == IGNORED:
-            ended = pending.ignored(worker)
-        elif isinstance(pending, PendingStream):
-            value, error = self._read_response(delivery, pending)
-            ended = self.streams.ends(pending, properties, value, error)
-        else:
-            value, error = self._read_response(delivery, pending)
-            ended = pending.answered(worker, value, error)
-            if pending.watched is not None:
-                self._look_at_silence(pending.watched)
-        if ended:
-            self.discard(pending)
-
-    def _take_note(self, delivery: Delivery, pending: Pending | None, worker: str) -> None:
-        """Take a note about a request that goes on."""
-        properties = delivery.properties
-        if properties.message_type == ITEM:
-            stream = pending if isinstance(pending, PendingStream) else None
-            try:
-                if self.streams.came(stream, delivery) and stream is not None:
-                    self.discard(stream)
-            except ValueError as error:
-                if stream is not None:
-                    text = f"an item of {self._name(stream)} cannot be read: {error}"
-                    self.abandon(stream)
-                    stream.fail(WrongResult(text))
-            return
+    def begun(self, pending: Pending, properties: Properties) -> None:
+        """Note that a worker has begun a call; `properties` are those of its note."""
         if isinstance(pending, PendingStream):
             if not self.streams.begun(pending, properties):
                 return
@@ -316,8 +259,8 @@ class Calls:
             if pending.endless:
                 # From here on it may take any time.
                 self._timeouts.discard(pending.outgoing.message_id, pending.ticket)
-        if pending is not None and pending.watched is not None:
-            self._liveness.begun(pending.watched, worker, properties.reply_to)
+        if pending.watched is not None:
+            self._liveness.begun(pending.watched, properties.app_id or "", properties.reply_to)
 
     def watch(self, pending: WatchedCall | PendingStream, interval: float) -> None:
         """End a call with ServerLost when the workers are gone that have begun it.
@@ -330,77 +273,14 @@ class Calls:
     def _server_lost(self, pending: Pending) -> None:
         if isinstance(pending, PendingStream) and self.streams.again(pending):
             return
-        self._fail(pending, ServerLost(f"the worker that had begun {self._name(pending)} is gone"))
-
-    def _look_at_silence(self, watched: Watched) -> None:
-        if not watched.heard and not self._tells_nothing:
-            self._tells_nothing = True
-            log.warning(
-                "a server of %s does not say when it begins a call: it is older, and calls to it do"
-                " not end when it is gone (liveness)",
-                self.namespace,
-            )
-
-    def _take_batch(self, delivery: Delivery, worker: str) -> None:
-        try:
-            for request_id, response in batches.split(
-                serializer_of(delivery.properties), delivery.body
-            ):
-                self._take_answer(request_id, response, worker)
-        except ValueError as error:
-            log.throttled("a batch of answers of %s cannot be read: %s", self.namespace, error)
-            named = error.request_ids if isinstance(error, batches.Unreadable) else ()
-            for request_id in named:
-                self._take_answer(request_id, error, worker)
-
-    def _take_answer(self, request_id: str, response: Response | ValueError, worker: str) -> None:
-        pending = self._pending.get(request_id)
-        if pending is None:
-            self.unexpected += 1
-            return
-        value, error = self._outcome(response, pending)
-        ended = pending.answered(worker, value, error)
-        if pending.watched is not None:
-            self._look_at_silence(pending.watched)
-        if ended:
-            self.discard(pending)
-
-    def _read_response(
-        self, delivery: Delivery, pending: Pending
-    ) -> tuple[Any, AmphoraError | None]:
-        try:
-            response = serializer_of(delivery.properties).decode_response(delivery.body)
-        except ValueError as error:
-            return self._outcome(error, pending)
-        if isinstance(response.exception, ErrorBody) and not delivery.properties.correlation_id:
-            return None, legacy.read_exception(response.exception, pending.function_name)
-        return self._outcome(response, pending)
-
-    def _outcome(
-        self, response: Response | ValueError, pending: Pending
-    ) -> tuple[Any, AmphoraError | None]:
-        """Return the value in a response, or the error that it tells of."""
-        if isinstance(response, Response):
-            if isinstance(response.exception, ErrorBody):
-                return None, self._told(response.exception, pending)
-            if response.result is not UNSET:
-                return response.result, None
-            response = ValueError("it has neither a result nor an exception")
-        return None, WrongResult(f"the answer of {self._name(pending)} cannot be read: {response}")
-
-    def _told(self, body: ErrorBody, pending: Pending) -> AmphoraError:
-        """Return the error that the server of a call tells of."""
-        error = exception_of(body)
-        if isinstance(error, Busy) and pending.outgoing.attempts > 1:
-            # The request may have come twice, and a server may begin the other one.
-            error.executed = None
-        return error
+        name = self.name_of(pending)
+        self._fail(pending, ServerLost(f"the worker that had begun {name} is gone"))
 
     def _request_failed(self, outgoing: Outgoing) -> None:
         error = outgoing.error
         if error is None:
             return
-        pending = self._pending.get(outgoing.message_id)
+        pending = self.pending.get(outgoing.message_id)
         if pending is not None:
             if isinstance(error, NoResult):
                 # The publisher does not know the function or the caller's timeout.
@@ -417,7 +297,7 @@ class Calls:
 
     def returned(self, request_id: str) -> None:
         """Fail a call whose request was sent without a confirm and was returned."""
-        pending = self._pending.get(request_id)
+        pending = self.pending.get(request_id)
         if pending is not None:
             error = Unroutable(executed=False)
             self.reasons.explain_soon(
@@ -429,7 +309,7 @@ class Calls:
         self.discard(pending)
 
     def _expire(self, request_id: str) -> None:
-        pending = self._pending.get(request_id)
+        pending = self.pending.get(request_id)
         if pending is None:
             return
         outgoing = pending.outgoing
@@ -450,29 +330,30 @@ class Calls:
 
     def _unanswered(self, pending: Pending, there: bool | None) -> None:
         """End a call at its deadline, unless it has ended in the moment since."""
-        if self._pending.get(pending.outgoing.message_id) is pending:
+        if self.pending.get(pending.outgoing.message_id) is pending:
             known = self.presence.where(pending.outgoing.routing_key, there)
             self._fail(pending, self._too_late(pending, known))
 
     def _too_late(self, pending: Pending, known: str) -> NoResult:
         return NoResult(
-            f"no result of {self._name(pending)} within {pending.timeout:g} s: {known}",
+            f"no result of {self.name_of(pending)} within {pending.timeout:g} s: {known}",
             executed=pending.outgoing.executed,
         )
 
-    def _name(self, pending: Pending) -> str:
+    def name_of(self, pending: Pending) -> str:
+        """Return the name of the function of a call, with its namespace."""
         return f"{self.namespace}.{pending.function_name}"
 
     def responses_lost(self) -> None:
         """Fail the calls whose answers were lost with the expired queue."""
-        for pending in list(self._pending.values()):
+        for pending in list(self.pending.values()):
             if pending.outgoing.attempts:
                 self._session.publisher.withdraw(pending.outgoing)
                 self._fail(
                     pending,
                     ConnectionLost(
-                        f"the answer of {self._name(pending)} is lost: the response queue is gone;"
-                        " the client was away for too long, or the queue was deleted"
+                        f"the answer of {self.name_of(pending)} is lost: the response queue is"
+                        " gone; the client was away for too long, or the queue was deleted"
                     ),
                 )
 
@@ -481,7 +362,7 @@ class Calls:
 
         The servers of streams are told, because nobody takes the items any more.
         """
-        for pending in list(self._pending.values()):
+        for pending in list(self.pending.values()):
             if isinstance(pending, PendingStream):
                 self.abandon(pending)
             else:
@@ -489,7 +370,7 @@ class Calls:
             self._fail(
                 pending,
                 ConnectionLost(
-                    f"{reason} {self._name(pending)} was pending",
+                    f"{reason} {self.name_of(pending)} was pending",
                     executed=pending.outgoing.executed,
                 ),
             )
@@ -501,12 +382,13 @@ class Calls:
 
     def forget_all(self) -> None:
         """Let go of all calls in a forked child: they are the parent's, and end there."""
-        pending, self._pending = self._pending, {}
-        for call in pending.values():
+        pending = list(self.pending.values())
+        self.pending.clear()
+        for call in pending:
             call.seen_as = None
             call.fail(
                 ConnectionLost(
-                    f"{self._name(call)} was called before a fork: its answer goes to the parent"
+                    f"{self.name_of(call)} was called before a fork: its answer goes to the parent"
                 )
             )
         self._casts = 0

@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.response_queue import ResponseQueue
+from amphora.rpc.client.responses import Responses
 from amphora.transport.consumer import Consumer
 from amphora.transport.link import Restorable
 from amphora.transport.session import Session, watch
@@ -35,6 +36,7 @@ class Mailbox:
         client_id: the id that requests are answered to now.
         template: the properties of requests.
         needs: what must be set up before a request leaves, the response queue included.
+        responses: takes what comes by the response queue.
         consumer: consumes the response queue.
         ended: set when the client or its session was closed.
     """
@@ -50,6 +52,7 @@ class Mailbox:
         self.ended = Event()
         self._session = session
         self._calls = calls
+        self.responses = Responses(calls)
         self._requests = requests
         self._asking = asking
         self._closed = False
@@ -64,7 +67,7 @@ class Mailbox:
         calls = self._calls
         queue = ResponseQueue(calls.namespace, client_id, calls.responses_lost, self._use_id)
         link = self._session.consuming
-        self.consumer = Consumer(link, queue, calls.on_response, prefetch=PREFETCH)
+        self.consumer = Consumer(link, queue, self.responses.take, prefetch=PREFETCH)
         link.add(self.consumer)
         self.needs = (self._requests, self.consumer)
         self._vantages: list[Vantage] = watch(self._session, lambda: queue.binding, calls.oldest)
