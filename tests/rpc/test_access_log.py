@@ -121,7 +121,7 @@ def test_what_is_not_begun_is_a_line_too(
     waiting = client.defer.add(1, 2)
     wait_until(lambda: not client.session.publisher.unconfirmed)
     waiting.cancel()
-    wait_until(lambda: len(server._worker.requests.cancelled))
+    wait_until(lambda: len(server._worker.requests.admission.cancelled))
     gate.set()
     cancelled = ("cancelled", f"{namespace}.add", None)
     assert cancelled in of(lines(2), "outcome", "function", "seconds")

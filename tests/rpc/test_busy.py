@@ -253,7 +253,7 @@ def test_what_waits_for_its_turn_is_known_to_be_old_when_its_client_has_told_its
     server.serve()
     client = make_client()
     results = [client.defer.hold(number) for number in range(3)]
-    wait_until(lambda: server._worker.requests._waiting_room.waiting == 2)
+    wait_until(lambda: server._worker.requests.admission.waiting_room.waiting == 2)
     grow_old(server, client)
     gate.open()
     assert results[0].get() == 0

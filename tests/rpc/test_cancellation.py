@@ -179,7 +179,9 @@ def test_a_request_that_is_cancelled_in_the_queue_is_not_begun(
         result.cancel()
     # The cancels have come when another message has, by the same way.
     more = client.defer.hold(12)
-    wait_until(lambda: sum(len(server._worker.requests.cancelled) for server in servers) == 16)
+    wait_until(
+        lambda: sum(len(server._worker.requests.admission.cancelled) for server in servers) == 16
+    )
     gate.open()
     assert [result.get() for result in [*running, *waiting[8:], more]] == [0, 1, 10, 11, 12]
     assert sorted(gate.entered) == [0, 1, 10, 11, 12]
@@ -387,7 +389,7 @@ def test_a_strangers_cancel_hits_nobody_else(
         say(b'[["1", "soon"]]', reply_to=victim.client_id)
         say(encode_cancels([Unwanted("1", 60.0)] * 501), reply_to=victim.client_id)
         say(encode_cancels([Unwanted("seen", 60.0)]))
-        wait_until(lambda: len(server._worker.requests.cancelled) == 2)
+        wait_until(lambda: len(server._worker.requests.admission.cancelled) == 2)
         assert make_client().call.add(1, 2) == 3
         assert not work.ended
         work.let_go()

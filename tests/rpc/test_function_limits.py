@@ -275,7 +275,7 @@ def serve(make_server: MakeServer, gate: Gate, **settings: Any) -> AmqpRpcServer
 
 
 def waiting(server: AmqpRpcServer) -> int:
-    return server._worker.requests._waiting_room.waiting
+    return server._worker.requests.admission.waiting_room.waiting
 
 
 def test_no_more_run_at_once_and_the_others_wait_for_their_turn(

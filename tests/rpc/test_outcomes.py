@@ -149,7 +149,7 @@ def test_a_request_that_is_cancelled_in_the_queue_is_told_though_it_is_not_begun
     first = client.defer.hold(1)
     wait_until(lambda: gate.entered)
     client.defer.add(5, 6).cancel()
-    wait_until(lambda: server._worker.requests.cancelled.until)
+    wait_until(lambda: server._worker.requests.admission.cancelled.until)
     gate.open()
     assert first.get() == 1
     assert {seen.next(), seen.next()} == {

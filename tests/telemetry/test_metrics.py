@@ -197,7 +197,7 @@ def test_requests_that_are_not_begun_are_counted_apart(
     held = client.defer.hold()
     wait_until(lambda: gate.entered)
     client.defer.add(1, 2).cancel()
-    wait_until(lambda: len(server._worker.requests.cancelled))
+    wait_until(lambda: len(server._worker.requests.admission.cancelled))
     gate.open()
     held.get()
     wait_until(lambda: samples(metrics, "amphora_cancelled_total") == {(namespace,): 1})

@@ -1,13 +1,9 @@
 """A request's way through a server: from its delivery to its ack.
 
-A greenlet reads the request, runs its handler and publishes the response.  The broker confirms the
-response, and only then is the request acknowledged.  If anything breaks on the way, the broker
-still has the request and delivers it again.
-
-A function may have it otherwise (`ack="early"`): its request is acknowledged before it begins, and
-it runs at most once.  That does not hang on the acknowledgement, which may get lost.  A request
-that the broker delivers again, or that its client has sent again, is never begun: it may have been
-begun before.
+A greenlet begins the request if it may be begun (see `admission`), runs its handler and publishes
+the response (see `answers`).  The broker confirms the response, and only then is the request
+acknowledged.  If anything breaks on the way, the broker still has the request and delivers it
+again.
 """
 
 from __future__ import annotations
@@ -16,54 +12,42 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from math import inf
-from time import monotonic
 
 import gevent
 
 from amphora.errors import (
     AmphoraError,
-    Cancelled,
     PoisonRequest,
-    ServerLost,
-    StreamLost,
     WrongRequest,
     WrongResult,
     printable,
 )
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext, Observer
-from amphora.rpc.context.outcome import ABORTED, CANCELLED, EXPIRED
+from amphora.rpc.context.outcome import ABORTED
 from amphora.rpc.contract import headers, naming, streams
 from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
 from amphora.rpc.contract.checks import seconds_of
 from amphora.rpc.contract.control import Unwanted
-from amphora.rpc.server import control
+from amphora.rpc.server.admission import Admission
+from amphora.rpc.server.answers import Answers
 from amphora.rpc.server.attempts import Attempts
 from amphora.rpc.server.busy import BusyAnswers
-from amphora.rpc.server.executor import UNWANTED, Answer, Executor
+from amphora.rpc.server.executor import Executor
 from amphora.rpc.server.in_progress import InProgress, RequestInProgress
 from amphora.rpc.server.intake import Ignore
-from amphora.rpc.server.limits import WaitingRoom
 from amphora.rpc.server.pool import HandlerPool
 from amphora.rpc.server.responder import Responder
 from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.streaming import Outlet, Outlets
 from amphora.rpc.server.underway import Underway
 from amphora.transport.delivery import Delivery
-from amphora.transport.outgoing import Outgoing
 
 log = Log("amphora.rpc")
 
 # Seconds to wait before a request goes back whose earlier attempts cannot be looked up.
 FAILED_PAUSE = 0.5
-# Why a stream is lost whose client may be there after all.
-FORSAKEN = "its client has told the server nothing for too long"
-# What a caller is told whose request was ended by somebody else.
-REVOKED = "the call was cancelled by an operator"
-# Seconds to wait for the broker's confirm that the client is told who begins.  Not long, because it
-# holds a place: a node that is frozen confirms nothing, and the clients of others wait.
-NOTE_TIMEOUT = 1.0
 # The first attempt at a request is not counted.
 FIRST_ATTEMPT = nullcontext()
 # A request that comes after there was room for so many seconds has not waited in the queue.
@@ -90,7 +74,7 @@ class RequestHandling:
 
     Attributes:
         waits: knows how long requests waited in the queue.
-        cancelled: the requests that were cancelled before they came.
+        admission: decides which requests are begun, and when.
     """
 
     def __init__(
@@ -120,8 +104,6 @@ class RequestHandling:
         self._pool = HandlerPool(self._process, underway, concurrency, self._take_more)
         self._in_progress = InProgress(concurrency, self._pool.uncounted)
         self.waits = statistics.waits
-        # Cancelled before they came here.
-        self.cancelled = control.Cancelled()
         self._outlets = outlets
         self._observers = observers
         # Has the broker send no more requests for a while, or again.
@@ -132,7 +114,17 @@ class RequestHandling:
         self._busy = BusyAnswers(
             namespace, executor, responder, underway, statistics, concurrency, max_wait, shared
         )
-        self._waiting_room = WaitingRoom(concurrency)
+        self._answers = Answers(namespace, executor, responder, outlets, self._busy)
+        self.admission = Admission(
+            namespace,
+            worker_id,
+            executor,
+            self._answers,
+            self._busy,
+            statistics,
+            concurrency,
+            self._run,
+        )
         self._leaving: set[gevent.Greenlet[..., None]] = set()
         self._given_up = False
 
@@ -142,7 +134,7 @@ class RequestHandling:
         The callers of those that are acknowledged are told.
         """
         for request in self._in_progress.acknowledged():
-            self._give_back(request)
+            self._answers.give_back(request)
         self.forget()
 
     def forget(self) -> None:
@@ -166,7 +158,7 @@ class RequestHandling:
             return
         request = self._in_progress.add(delivery)
         if request is not None:
-            self._begin(request, request.room_since)
+            self._arrived(request, request.room_since)
             # Observers are told in the request's greenlet.
             at_once = self._busy.sheds and not self._observers
             if not at_once or self._busy.shed(request) is None:
@@ -199,26 +191,13 @@ class RequestHandling:
         request_id, left, run_id = unwanted
         requests = self._in_progress.of_client(client, request_id)
         if not requests and not run_id:
-            self.cancelled.add(client, request_id, left)
+            self.admission.cancelled.add(client, request_id, left)
         for request in requests:
             # Sent again, it may have come twice.
             if not run_id or (request.call is not None and request.call.run_id == run_id):
                 request.cancel()
 
-    def _is_useless(self, request: RequestInProgress, call: CallContext) -> bool:
-        """Return whether a request is not to be begun any more."""
-        client = request.properties.reply_to
-        if call.cancelled or self.cancelled.take(client, request.request_id):
-            self._statistics.cancelled += 1
-            self._not_begun(request, call, CANCELLED)
-            return True
-        if call.ends_at is not None and call.ends_at <= monotonic():
-            self._statistics.expired += 1
-            self._not_begun(request, call, EXPIRED)
-            return True
-        return False
-
-    def _begin(self, request: RequestInProgress, room_since: float) -> None:
+    def _arrived(self, request: RequestInProgress, room_since: float) -> None:
         """Give a request that has come what its handler may know of it.
 
         Args:
@@ -273,7 +252,7 @@ class RequestHandling:
         if request is None:
             return
         # It may have waited here as well, for its receiver.
-        self._begin(request, inf)
+        self._arrived(request, inf)
         self._underway.own[request] = gevent.getcurrent()
         try:
             self._process(request, inline=True)
@@ -291,7 +270,7 @@ class RequestHandling:
         Never switches greenlets.
         """
         # At once, or requests that are still in the queue would overtake it.
-        self._give_back(request)
+        self._answers.give_back(request)
         for delivery in rest:
             delivery.nack()
         if request.redelivered:
@@ -300,98 +279,26 @@ class RequestHandling:
             self._leaving.add(greenlet)
             greenlet.link(self._leaving.discard)
 
-    def _give_back(self, request: RequestInProgress) -> None:
-        if request.answered:
-            return
-        if not request.acknowledged:
-            request.nack()
-            return
-        call = request.call
-        name = "the function" if call is None else f"{self._namespace}.{call.function}"
-        why = f"{name} was ended before its time, as when its server stops"
-        outlet = request.outlet
-        lost = ServerLost(why) if outlet is None else StreamLost(why)
-        answer = self._executor.refuse(lost, request.properties)
-        request.answered = True
-        # Without a number: whatever its client has of a stream, this is the end.
-        run = None if outlet is None or call is None else {headers.RUN: call.run_id}
-        self._responder.respond(request, answer.body, answer.content_type, headers=run)
-
-    def _begin_once(self, request: RequestInProgress, note: Outgoing | None) -> None:
-        """Acknowledge a request whose function runs at most once, before it begins.
-
-        Switches greenlets: the acknowledgement has left the machine afterwards, as far as the
-        network takes it.
-
-        Args:
-            note: what tells the client who begins, if it wants that.
-
-        Raises:
-            ServerLost: the request may have been begun before.
-        """
-        if request.acknowledged:
-            # Middleware calls it again.
-            return
-        call = request.call
-        assert call is not None  # noqa: S101 (it has begun)
-        again = headers.AGAIN in (request.properties.headers or ())
-        if request.redelivered or again:
-            how = "sent" if again else "delivered"
-            lost = ServerLost(
-                f"{self._namespace}.{printable(call.function, 100)} runs at most once, and is not"
-                f" begun for a request that was {how} again: it may have run before"
-            )
-            log.throttled("%s: %s", self._worker_id, lost)
-            raise lost
-        if note is not None:
-            # Otherwise it might never learn of this worker's end.
-            note.event.wait(NOTE_TIMEOUT)
-        request.ack_now()
-        # The event loop writes at the end of this turn, which a handler may hold for long.
-        gevent.sleep(0)
-
     def _process(self, request: RequestInProgress, *, inline: bool = False) -> None:
         call = request.call
         assert call is not None  # noqa: S101 (it has begun)
         try:
-            self._handle(request, call, inline)
+            self.admission.begin(request, call, inline)
         finally:
             if call.observed:
                 # Last of all: they may raise, wait or be killed.
                 call.tell_ended()
 
-    def _handle(
-        self, request: RequestInProgress, call: CallContext, inline: bool, placed: bool = False
-    ) -> None:
-        """Handle a request to its end.
-
-        Args:
-            placed: it has a place of its function, or needs none.
-        """
+    def _run(self, request: RequestInProgress, call: CallContext, inline: bool) -> None:
+        """Run the function of a request, and answer it."""
         delivery, properties = request.delivery, request.properties
-        if (
-            call.cancellation is not None
-            or self.cancelled.until
-            or (call.ends_at is not None and call.ends_at <= monotonic())
-        ) and self._is_useless(request, call):
-            self._respond(request, UNWANTED)
-            return
-        if self._busy.sheds and not inline:
-            begins = placed or not self._executor.functions.limited
-            busy = self._busy.shed(request, begins=begins)
-            if busy is not None:
-                self._not_begun(request, call, type(busy).__name__, busy)
-                return
-        if not placed and self._executor.functions.limited:
-            self._handle_in_place(request, call, inline)
-            return
         outlet = note = None
         if properties.message_type == streams.STREAM:
             try:
                 outlet = self._outlet(request, call)
             except WrongRequest as error:
-                self._not_begun(request, call, type(error).__name__, error)
-                self._respond(request, self._executor.refuse(error, properties))
+                self.admission.not_begun(request, call, type(error).__name__, error)
+                self._answers.respond(request, self._executor.refuse(error, properties))
                 return
         elif call.run_id:
             note = self._responder.started(request, call.run_id)
@@ -403,7 +310,7 @@ class RequestHandling:
                 answer = self._executor.execute(
                     delivery,
                     call,
-                    once=partial(self._begin_once, request, note),
+                    once=partial(self.admission.once, request, note),
                     inline=inline,
                     outlet=outlet,
                 )
@@ -414,11 +321,11 @@ class RequestHandling:
                 ):
                     # Before the mark is removed, which takes a while: a handler that is killed
                     # meanwhile has answered.
-                    self._respond(request, answer, outlet)
+                    self._answers.respond(request, answer, outlet)
         except PoisonRequest as error:
             log.error("%s: %s", self._worker_id, error)
-            self._not_begun(request, call, type(error).__name__, error)
-            self._respond(request, self._executor.refuse(error, request.properties))
+            self.admission.not_begun(request, call, type(error).__name__, error)
+            self._answers.respond(request, self._executor.refuse(error, request.properties))
             return
         except AmphoraError as error:
             # The broker could not be asked about earlier attempts.
@@ -429,7 +336,7 @@ class RequestHandling:
         except BaseException:
             # Killed: unanswered, it goes back.
             if not inline:
-                self._give_back(request)
+                self._answers.give_back(request)
             raise
         if request.answered:
             pass
@@ -441,7 +348,7 @@ class RequestHandling:
                 )
                 call.ended(type(ignored).__name__, ignored)
                 refusal = self._executor.refuse(ignored, request.properties)
-                self._respond(request, refusal, outlet)
+                self._answers.respond(request, refusal, outlet)
         else:
             # Killed by stop() while it ended.
             call.ended(ABORTED)
@@ -449,36 +356,6 @@ class RequestHandling:
         if answer is not None and answer.failure is not None:
             # Last of all: the program's callback may raise, wait or be killed.
             self._executor.tell(answer.failure)
-
-    def _handle_in_place(self, request: RequestInProgress, call: CallContext, inline: bool) -> None:
-        """Handle a request when there is a place for its function."""
-        function = self._executor.function_of(request.delivery, call)
-        places = None if function is None else self._waiting_room.places_of(function)
-        if places is None:
-            self._handle(request, call, inline, placed=True)
-            return
-        if not places.take_now():
-            room = self._waiting_room
-            if room.is_full and not inline:
-                busy = self._busy.no_room(request, places.limit)
-                if busy is not None:
-                    self._not_begun(request, call, type(busy).__name__, busy)
-                    return
-            try:
-                if not room.wait(places, call.remaining()):
-                    self._statistics.expired += 1
-                    self._not_begun(request, call, EXPIRED)
-                    self._respond(request, UNWANTED)
-                    return
-            except BaseException:
-                # Killed.
-                if not inline:
-                    self._give_back(request)
-                raise
-        try:
-            self._handle(request, call, inline, placed=True)
-        finally:
-            places.leave(self._executor.functions.threads.left_running())
 
     @contextmanager
     def _attempt(self, delivery: Delivery, outlet: Outlet | None) -> Iterator[None]:
@@ -503,59 +380,3 @@ class RequestHandling:
             # The expiration was for the time in the queue.
             call.ends_at = None
         return outlet
-
-    def _not_begun(
-        self,
-        request: RequestInProgress,
-        call: CallContext,
-        status: str,
-        error: AmphoraError | None = None,
-    ) -> None:
-        """Note what has become of a request that is not begun, if anybody asks."""
-        if call.observed:
-            self._executor.function_of(request.delivery, call)
-            call.ended(status, error)
-
-    def _respond(
-        self, request: RequestInProgress, answer: Answer, outlet: Outlet | None = None
-    ) -> None:
-        request.answered = True
-        forsaken = outlet is not None and outlet.forsaken
-        if answer.unsent and request.revoked and request.properties.reply_to:
-            answer = self._executor.refuse(Cancelled(REVOKED), request.properties)
-        elif answer.unsent and forsaken:
-            answer = self._lost(request, FORSAKEN)
-        if answer.unsent:
-            request.ack()
-            if outlet is not None:
-                self._outlets.discard(outlet)
-            return
-        if outlet is None or not outlet.opened:
-            question = self._busy.question(request) if self._busy.sheds else None
-            if request.timed:
-                question = {**(question or {}), **_times(request)}
-            self._responder.respond(request, answer.body, answer.content_type, headers=question)
-            return
-        # The last items before the end, as far as that is in our hands.
-        self._outlets.send_now()
-        end = outlet.end_headers
-        self._responder.respond(request, answer.body, answer.content_type, headers=end)
-        if request.call is not None:
-            request.call.tell_ended()
-        # Its items may have to be sent again.
-        if not outlet.wait_taken() and not forsaken:
-            lost = self._lost(request, FORSAKEN)
-            end = outlet.end_headers
-            self._responder.respond(request, lost.body, lost.content_type, headers=end)
-
-    def _lost(self, request: RequestInProgress, why: str) -> Answer:
-        """Return the answer that a stream has ended before its time."""
-        return self._executor.refuse(StreamLost(why), request.properties)
-
-
-def _times(request: RequestInProgress) -> dict[str, int]:
-    """Return how long a request that is answered had waited, and how long it was here."""
-    times = {headers.TOOK: int((monotonic() - request.arrived) * 1_000_000)}
-    if request.call is not None and request.call.queue_wait is not None:
-        times[headers.WAITED] = int(request.call.queue_wait * 1_000_000)
-    return times
