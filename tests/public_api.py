@@ -27,6 +27,7 @@ FILE = Path(__file__).with_suffix(".txt")
 MODULES: dict[str, tuple[str, ...]] = {
     "amphora": (),
     "amphora.testing": (),
+    "amphora.gateway": (),
     "amphora.arpc.mq": ("AMQPOperations", "JSONServer", "ServiceCaller", "make_json_server"),
     "amphora.transport.raw_channel": ("RawChannel",),
     "amphora.transport.endpoint": ("endpoint",),

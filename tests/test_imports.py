@@ -26,9 +26,10 @@ ALLOWED = {
     "telemetry": {"rpc", "transport", "net", "wire", "errors"},
     "testing": {"rpc", "transport", "broker", "net", "wire", "errors"},
     "web": {"observe", "rpc", "transport", "net", "errors"},
+    "gateway": {"web", "export", "rpc", "transport", "net", "errors"},
     "observe": {"rpc", "transport", "net", "errors"},
     "cli": {
-        *("web", "export", "observe", "telemetry", "testing", "arpc", "rpc"),
+        *("gateway", "web", "export", "observe", "telemetry", "testing", "arpc", "rpc"),
         *("transport", "broker", "net", "wire", "errors"),
     },
 }

@@ -97,6 +97,7 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_else(built: Built)
     assert modules == {
         *files(ROOT / "amphora", {".py"}),
         *files(ROOT / "amphora" / "web" / "static", {".css", ".html", ".js", ".svg"}),
+        *files(ROOT / "amphora" / "gateway" / "static", {".css", ".html", ".js"}),
         "amphora/py.typed",
         "pytest_amphora.py",
     }

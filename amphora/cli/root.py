@@ -29,6 +29,7 @@ from amphora.cli.failures import (
     sentence_of,
     settings_errors,
 )
+from amphora.cli.gateway import gateway
 from amphora.cli.managing import ask, describe, evaluate, kill, ping, stats
 from amphora.cli.output import show_error, show_json
 from amphora.cli.queues import queue
@@ -55,7 +56,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Requests": (call, send, trace, bench),
     "Management": (services, ping, stats, describe, top, active, web),
     "Intervening": (cancel, pause, resume, threads, dead, kill, evaluate, ask),
-    "Callers": (stubs, schema),
+    "Callers": (stubs, schema, gateway),
     "Broker": (queue, broker),
 }
 

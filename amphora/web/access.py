@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -31,6 +31,34 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def names_of(host: str, names: Iterable[str] = ()) -> set[str]:
+    """Return the names by which what listens at an address may be reached.
+
+    Args:
+        host: the address.
+        names: further names.
+    """
+    return {"localhost", host.lower(), socket.gethostname().lower(), *map(str.lower, names)}
+
+
+def knows_host(environ: Environ, names: Container[str]) -> bool:
+    """Return whether a request is for one of some names, or for an address."""
+    name = _name_of(environ.get("HTTP_HOST", ""))
+    if name in names:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def has_own_origin(environ: Environ) -> bool:
+    """Return whether a request comes from a page of the same host, or from no page."""
+    host = environ.get("HTTP_HOST")
+    return environ.get("HTTP_ORIGIN") in (None, f"http://{host}", f"https://{host}")
+
+
 class Access:
     """Who may see a dashboard.
 
@@ -45,21 +73,13 @@ class Access:
 
     def __init__(self, host: str, port: int, names: Iterable[str] = ()) -> None:
         self.token = None if is_loopback(host) else secrets.token_urlsafe(24)
-        self._names = {"localhost", host.lower(), socket.gethostname().lower()}
-        self._names |= {name.lower() for name in names}
+        self._names = names_of(host, names)
         # Cookies are for all ports of a host.
         self._cookie = f"amphora_{port}"
 
     def knows_host(self, environ: Environ) -> bool:
         """Return whether the request is for a name of ours, or for an address."""
-        name = _name_of(environ.get("HTTP_HOST", ""))
-        if name in self._names:
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
+        return knows_host(environ, self._names)
 
     def knows(self, given: str) -> bool:
         """Return whether this is the token."""
@@ -83,9 +103,7 @@ class Access:
     @staticmethod
     def is_own(environ: Environ) -> bool:
         """Return whether a request that changes something comes from our own page."""
-        origin = environ.get("HTTP_ORIGIN")
-        ours = (None, f"http://{environ.get('HTTP_HOST')}", f"https://{environ.get('HTTP_HOST')}")
-        return environ.get(HEADER) == "1" and origin in ours
+        return environ.get(HEADER) == "1" and has_own_origin(environ)
 
 
 def _name_of(host: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,27 +12,10 @@ from amphora.errors import AmphoraError, NoResult, RemoteException, WrongRequest
 from amphora.web.access import Access, Environ
 from amphora.web.actions import ACTIONS, ANY_WORKER
 from amphora.web.collecting import Collector
+from amphora.web.pages import HEADERS, static_files, type_of
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
-TYPES = {
-    "html": "text/html; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
-}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = [
-    ("Content-Security-Policy", POLICY),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Cache-Control", "no-store"),
-]
 # The largest body of an action, in bytes, and how many may watch at once.
 MOST_BODY = 64 * 1024
 MOST_VIEWERS = 100
@@ -78,12 +60,7 @@ class Application:
         self._access = access
         self._commands = {command for name in allow for command in ACTIONS[name]}
         self._about = {"allow": sorted(allow), "broker": broker}
-        folder = files("amphora.web") / "static"
-        self._static = {
-            each.name: each.read_bytes()
-            for each in folder.iterdir()
-            if each.name.rpartition(".")[2] in TYPES
-        }
+        self._static = static_files("amphora.web")
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Serve a request."""
@@ -124,10 +101,9 @@ class Application:
         if name not in self._static:
             raise Refusal("404 Not Found", "there is no such page\n")
         body = self._static[name]
-        kind = TYPES[name.rpartition(".")[2]]
         start(
             "200 OK",
-            [*HEADERS, ("Content-Type", kind), ("Content-Length", str(len(body)))],
+            [*HEADERS, ("Content-Type", type_of(name)), ("Content-Length", str(len(body)))],
         )
         return [] if method == "HEAD" else [body]
 

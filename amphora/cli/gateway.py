@@ -1,0 +1,189 @@
+"""`amphora gateway`: functions of services as web addresses."""
+
+from __future__ import annotations
+
+import signal
+
+import click
+import gevent
+from gevent.event import Event
+
+from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
+from amphora.cli.web import address, listen
+from amphora.gateway.application import DEFAULT_TIMEOUT, MAX_BODY, Gateway
+from amphora.gateway.server import MAX_CONNECTIONS, Server
+from amphora.web.access import is_loopback, names_of
+
+DEFAULT_PORT = 8080
+TOKENS = "AMPHORA_GATEWAY_TOKENS"
+# Seconds for calls that run to finish.
+STOP_TIMEOUT = 5.0
+
+
+def _statuses(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, int]:
+    """Return status codes by the names of exceptions."""
+    statuses = {}
+    for value in values:
+        name, _, status = value.partition("=")
+        if not (name and status.isascii() and status.isdecimal()):
+            raise click.BadParameter(f"{value!r} is not as in NotFound=404")
+        statuses[name] = int(status)
+    return statuses
+
+
+@click.command(
+    epilog=examples(
+        "amphora gateway math users",
+        "amphora gateway math --function math.sum_numbers --function math.count",
+        "amphora gateway math --port 9000 --cors-origin https://shop.example.org",
+        "curl -H 'Content-Type: application/json' -d '[1, 2]' localhost:8080/math/sum_numbers",
+    )
+)
+@click.argument("namespaces", metavar="NAMESPACE...", nargs=-1, required=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="The port to listen on; 0 for any.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host-name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Another name by which clients reach it.",
+)
+@click.option(
+    "--function",
+    "functions",
+    multiple=True,
+    metavar="NAME",
+    help="A function that may be called, as namespace.function.  [default: all]",
+)
+@click.option(
+    "--token",
+    "tokens",
+    multiple=True,
+    envvar=TOKENS,
+    metavar="TOKEN",
+    help=f"What clients have to know; several are possible.  {TOKENS} in the environment is not"
+    " seen by other users of the machine.",
+)
+@click.option(
+    "--open", "is_open", is_flag=True, help="Anyone who reaches it may call, from elsewhere too."
+)
+@click.option(
+    "--cors-origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="An origin whose pages may call, such as https://shop.example.org.  [default: none]",
+)
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    callback=_statuses,
+    metavar="ERROR=CODE",
+    help="The status code for an exception of a function.  [default: 500]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="For a call that has no X-Request-Timeout.",
+)
+@click.option(
+    "--wait-for-server",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long to look for a worker before a call is refused.  [default: it waits in the"
+    " queue]",
+)
+@click.option(
+    "--max-body",
+    type=click.IntRange(1),
+    default=MAX_BODY,
+    show_default=True,
+    metavar="BYTES",
+    help="The largest body of a request.",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1),
+    default=MAX_CONNECTIONS,
+    show_default=True,
+    metavar="NUMBER",
+    help="How many clients are served at once; others wait.",
+)
+@url_and_debug
+@pass_settings
+def gateway(
+    settings: Settings,
+    namespaces: tuple[str, ...],
+    port: int,
+    host: str,
+    names: tuple[str, ...],
+    functions: tuple[str, ...],
+    tokens: tuple[str, ...],
+    is_open: bool,
+    origins: tuple[str, ...],
+    statuses: dict[str, int],
+    timeout: float,
+    wait_for_server: float | None,
+    max_body: int,
+    max_connections: int,
+) -> None:
+    """Serve functions to any program that speaks HTTP, until ctrl-C.
+
+    POST /math/sum_numbers with a JSON array (arguments by position) or object (by name); JSON-RPC
+    at /rpc; /openapi.json describes it, and the page at / has a form for each function.
+
+    It listens on this machine alone.  With another --host it needs a --token, or --open; there is
+    no encryption, so put it behind a server that has.
+    """
+    if not (tokens or is_open or is_loopback(host)):
+        raise click.UsageError(
+            f"who reaches {host} could call everything: give a --token, or --open if that is meant"
+        )
+    with settings_errors(), settings.session() as session:
+        # A token is more than a name; without one, foreign pages must not get in by a name of
+        # their own.
+        guarded = bool(tokens) or not is_loopback(host)
+        application = Gateway(
+            *namespaces,
+            session=session,
+            functions=functions or None,
+            tokens=tokens,
+            cors_origins=origins,
+            host_names=None if guarded and not names else names_of(host, names),
+            timeout=timeout,
+            wait_for_server=wait_for_server,
+            max_body=max_body,
+            statuses=statuses,
+            title=", ".join(namespaces),
+        )
+        with application:
+            try:
+                listener = listen(host, port)
+            except OSError as error:
+                why = f"{host}:{port} cannot be listened on: {error.strerror or error}"
+                raise Failure(Exit.FAILED, why) from error
+            server = Server(listener, application, max_connections)
+            ended = Event()
+            watcher = gevent.signal_handler(signal.SIGTERM, ended.set)
+            try:
+                server.start()
+                where = address(host, listener.getsockname()[1], None)
+                click.echo(f"{', '.join(namespaces)}: {where}")
+                ended.wait()
+            finally:
+                watcher.cancel()
+                server.stop(STOP_TIMEOUT)

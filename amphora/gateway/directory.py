@@ -1,0 +1,116 @@
+"""What the services behind a gateway offer, asked of their workers where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from time import monotonic
+
+from gevent.lock import RLock
+
+from amphora.errors import AmphoraError
+from amphora.net.log import Log
+from amphora.rpc.client.offers import descriptions
+from amphora.rpc.contract.compatibility import Offer, offer_of
+from amphora.rpc.contract.reports import FunctionDescription
+from amphora.transport.session import Session
+
+log = Log("amphora.gateway")
+
+# Seconds to wait for the workers, and for which an answer holds; one without workers for less.
+TIMEOUT = 2.0
+FRESH = 10.0
+FRESH_EMPTY = 1.0
+
+
+class Directory:
+    """What some namespaces offer, as far as that may be called.
+
+    Args:
+        session: where to ask.
+        namespaces: the namespaces.
+        functions: the only functions, as `namespace.function`; None for all.
+    """
+
+    def __init__(
+        self, session: Session, namespaces: Iterable[str], functions: frozenset[str] | None
+    ) -> None:
+        self._session = session
+        self._functions = functions
+        self._locks = {namespace: RLock() for namespace in namespaces}
+        # Each with the time until which it holds.
+        self._offers: dict[str, tuple[float, Offer]] = {}
+
+    @property
+    def namespaces(self) -> Iterable[str]:
+        """The namespaces."""
+        return self._locks.keys()
+
+    def allows(self, namespace: str, function: str) -> bool:
+        """Return whether a function may be called, if it is there."""
+        if namespace not in self._locks:
+            return False
+        return self._functions is None or f"{namespace}.{function}" in self._functions
+
+    def known_stream(self, namespace: str, function: str) -> bool:
+        """Return whether a function is known to be a stream.  Asks nobody."""
+        there = self._offers.get(namespace)
+        found = None if there is None else find(there[1], function)
+        return found is not None and bool(found.get("stream"))
+
+    def offers(self) -> dict[str, Offer]:
+        """Return what all of them offer.  Switches greenlets."""
+        return {namespace: self.offer(namespace) for namespace in self._locks}
+
+    def offer(self, namespace: str) -> Offer:
+        """Return what a namespace offers; nothing if no worker answers.  Switches greenlets."""
+        with self._locks[namespace]:
+            holds_until, offer = self._offers.get(namespace, (0.0, Offer(namespace, [])))
+            if monotonic() < holds_until:
+                return offer
+            offer = self._merged(namespace, self._ask(namespace))
+            fresh = FRESH if offer.functions else FRESH_EMPTY
+            self._offers[namespace] = monotonic() + fresh, offer
+            return offer
+
+    def _ask(self, namespace: str) -> list[Offer]:
+        try:
+            answers = descriptions(self._session, namespace, TIMEOUT)
+            return [offer_of(answer) for answer in answers]
+        except (AmphoraError, ValueError) as error:
+            log.throttled("%s cannot be asked what it offers: %s", namespace, error)
+            return []
+
+    def _merged(self, namespace: str, offers: list[Offer]) -> Offer:
+        """Return what all workers together offer; of two that differ, what the first one says."""
+        merged = Offer(namespace, [], {})
+        for offer in offers:
+            there = {function["name"] for function in merged.functions}
+            new = [
+                function
+                for function in offer.functions
+                if function["name"] not in there and self.allows(namespace, function["name"])
+            ]
+            merged = replace(
+                merged,
+                functions=merged.functions + new,
+                definitions={**offer.definitions, **merged.definitions},
+                version=merged.version or offer.version,
+            )
+        return merged
+
+
+def find(offer: Offer, function: str) -> FunctionDescription | None:
+    """Return the description of a function; None if there is none."""
+    return next((each for each in offer.functions if each["name"] == function), None)
+
+
+def split(name: str, namespaces: Iterable[str]) -> tuple[str, str]:
+    """Return the namespace and the function in `namespace.function`; "" twice if there is none.
+
+    Both may have dots in them.
+    """
+    for namespace in sorted(namespaces, key=len, reverse=True):
+        if name.startswith(f"{namespace}."):
+            return namespace, name[len(namespace) + 1 :]
+    return "", ""

@@ -1,0 +1,133 @@
+"""A web server that slow or greedy clients cannot hold: gevent's own, with limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from gevent import pywsgi
+from gevent.pool import Pool
+
+from amphora.gateway.streams import BrokenStream
+from amphora.net.log import Log
+
+log = Log("amphora.gateway")
+
+# Seconds for the next request of a connection to begin, and from there on for its head.
+IDLE_TIMEOUT = 60.0
+HEAD_TIMEOUT = 10.0
+# Seconds in which a client takes nothing, or sends nothing of a body.
+SOCKET_TIMEOUT = 30.0
+# What is read of a body that nobody wants, so that its client sees the answer.
+MOST_IGNORED = 1024 * 1024
+IGNORING_TIMEOUT = 2.0
+MAX_CONNECTIONS = 1000
+_READ = 16 * 1024
+
+
+class _Input(pywsgi.Input):
+    """The body of a request, of which not all is read for nothing.
+
+    Attributes:
+        unread: True if there may be more of it.
+    """
+
+    __slots__ = ("unread",)
+
+    unread: bool
+
+    def _discard(self) -> None:
+        self.send_100_continue_enabled = False
+        self.unread = gevent.with_timeout(IGNORING_TIMEOUT, self._ignore, timeout_value=True)
+
+    def _ignore(self) -> bool:
+        """Read on for a while; return whether there is more."""
+        ignored = 0
+        while ignored < MOST_IGNORED:
+            if not self.chunked_input and self.position >= (self.content_length or 0):
+                return False
+            try:
+                data = self.read(_READ)
+            except OSError:
+                return True
+            if not data:
+                return False
+            ignored += len(data)
+        return True
+
+
+class Handler(pywsgi.WSGIHandler):
+    """Serve the requests of a connection: the `handler_class` of a `gevent.pywsgi.WSGIServer`.
+
+    It has limits of time for heads, bodies and answers, and tells a `Gateway` the client's socket,
+    so that a client that leaves cancels its call.
+    """
+
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        sock.settimeout(SOCKET_TIMEOUT)
+        super().__init__(sock, address, server)
+
+    def read_requestline(self) -> str:
+        """Return the first line of a request; "" if none comes."""
+        line: str = gevent.with_timeout(IDLE_TIMEOUT, super().read_requestline, timeout_value="")
+        return line
+
+    def read_request(self, raw_requestline: str) -> Any:
+        """Read the head of a request.
+
+        Raises:
+            ValueError: it is wrong, or too slow.
+        """
+        read = super().read_request
+        done = gevent.with_timeout(HEAD_TIMEOUT, read, raw_requestline, timeout_value=None)
+        if done is None:
+            raise ValueError("its head did not come in time")
+        return done
+
+    def get_environ(self) -> dict[str, Any]:
+        """Return the environment of the request."""
+        environ: dict[str, Any] = super().get_environ()
+        environ["amphora.socket"] = self.socket
+        read: Any = self.wsgi_input
+        bounded = _Input(read.rfile, read.content_length, read.socket, read.chunked_input)
+        if environ["wsgi.input"] is read:
+            environ["wsgi.input"] = bounded
+        self.wsgi_input = bounded
+        return environ
+
+    def handle_one_response(self) -> None:
+        """Serve a request."""
+        super().handle_one_response()
+        if getattr(self.wsgi_input, "unread", True):
+            self.close_connection = True
+
+    def handle_error(self, kind: Any, error: Any, traceback: Any) -> None:
+        """End the connection after an error; those of clients are no news."""
+        if isinstance(error, OSError | BrokenStream):
+            self.close_connection = True
+        else:
+            super().handle_error(kind, error, traceback)
+
+    def log_error(self, message: str, *args: Any) -> None:
+        """Say what is wrong with a request to those who look for it."""
+        log.debug(message, *args)
+
+
+class Server(pywsgi.WSGIServer):
+    """A web server.  More connections than it takes wait for their turn.
+
+    Args:
+        listener: the socket that listens.
+        application: what it serves.
+        connections: how many connections it takes.
+    """
+
+    def __init__(self, listener: Any, application: Any, connections: int = MAX_CONNECTIONS) -> None:
+        super().__init__(
+            listener,
+            application,
+            log=None,
+            error_log=None,
+            spawn=Pool(connections),
+            handler_class=Handler,
+        )

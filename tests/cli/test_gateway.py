@@ -1,0 +1,68 @@
+"""`amphora gateway`: the command; `tests/gateway` has what it serves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Any
+
+import gevent
+import pytest
+
+from amphora.cli.root import run
+from tests.cli.conftest import Amphora
+from tests.support.http import ask
+from tests.support.rpc import MakeServer, add
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+
+
+def test_it_prints_its_address_and_serves_until_it_is_told_to_end(
+    url: str, make_server: MakeServer, namespace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_server(add)
+    words = ["gateway", namespace, "--url", url, "--port", "0", "--function", f"{namespace}.add"]
+    running = gevent.spawn(run, words)
+    said = ""
+
+    def printed() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return said.endswith("\n")
+
+    wait_until(printed)
+    assert said.startswith(f"{namespace}: http://127.0.0.1:")
+    port = int(said.rstrip("/\n").rpartition(":")[2])
+    assert ask(port, f"/{namespace}/add", [1, 2]).json == 3
+    assert ask(port, "/openapi.json").json["info"]["title"] == namespace
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert running.get(timeout=20) == 0
+
+
+def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        outcome = amphora("gateway", "math", "--port", port)
+    assert outcome.code == 1
+    assert f"127.0.0.1:{port} cannot be listened on: " in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "Missing argument 'NAMESPACE...'"),
+        (("a b",), "must be 1 to 100 letters"),
+        (("math", "--host", "0.0.0.0"), "give a --token, or --open if that is meant"),
+        (("math", "--function", "users.f"), "is no function of math"),
+        (("math", "--status", "NotFound"), "is not as in NotFound=404"),
+        (("math", "--status", "NotFound=200"), "from 400 to 599"),
+        (("math", "--token", ""), "printable ASCII"),
+        (("math", "--cors-origin", "x"), "is no origin"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(amphora: Amphora, words: Any, why: str) -> None:
+    outcome = amphora("gateway", *words)
+    assert outcome.code == 2
+    assert why in " ".join(outcome.err.split())
