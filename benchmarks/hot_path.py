@@ -27,6 +27,7 @@ from typing import Any
 import gevent
 
 from amphora import AmqpRpcClient, AmqpRpcServer, Session
+from amphora.rpc.client import waking
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.serializers import JSON
 from amphora.transport.burst import take_burst
@@ -275,6 +276,9 @@ SIDES: dict[str, type[ClientSide] | type[ServerSide]] = {"client": ClientSide, "
 
 def main() -> None:
     """Print what one call costs."""
+    # Turns of the loop are cut after milliseconds, which a profiler makes of nothing.
+    waking.LONGEST_TURN = 60.0
+    sys.setswitchinterval(60.0)
     arguments = [each for each in sys.argv[1:] if each != "--single"]
     side: ClientSide | ServerSide = SIDES[arguments[0]](single="--single" in sys.argv)
     calls = int(arguments[1]) if len(arguments) > 1 else 20_000

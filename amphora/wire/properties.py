@@ -313,17 +313,21 @@ _FLAT = (str, int, bool, bytes, type(None))
 
 
 def _table(payload: bytes, start: int, end: int) -> Table:
+    table: Table
     encoded = payload[start:end]
-    known = _tables.get(encoded)
-    if known is not None:
-        # A copy, because the caller may change it.
-        return dict(known)
+    # First what all requests have.
     before = encoded[: -_STAMP.size]
     stamped = _stamped.get(before)
     if stamped is not None:
         rest, name = stamped
-        return rest | {name: int.from_bytes(encoded[-_STAMP.size :], signed=True)}
-    table: Table = READERS["table"](FieldReader(payload, start))
+        # A copy, because the caller may change it.
+        table = rest.copy()
+        table[name] = int.from_bytes(encoded[-_STAMP.size :], signed=True)
+        return table
+    known = _tables.get(encoded)
+    if known is not None:
+        return known.copy()
+    table = READERS["table"](FieldReader(payload, start))
     if len(encoded) <= _SMALL_TABLE and all(type(value) in _FLAT for value in table.values()):
         _remember(encoded, before, table)
     return table
@@ -347,6 +351,9 @@ def _remember(encoded: bytes, before: bytes, table: Table) -> None:
         _stamped[before] = rest, name
 
 
+_new: Any = object.__new__
+
+
 def decode_properties(payload: bytes, position: int = 12) -> Properties:
     """Return the properties in the payload of a content header frame.
 
@@ -354,7 +361,8 @@ def decode_properties(payload: bytes, position: int = 12) -> Properties:
         MessageError: they cannot be read.  RabbitMQ relays such headers from any publisher, so
             this is an error of the message, not of the connection.
     """
-    properties = Properties()
+    # Without its constructor, which has nothing to do here.
+    properties: Properties = _new(Properties)
     values = properties.__dict__
     size = len(payload)
     try:
