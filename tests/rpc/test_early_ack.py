@@ -25,7 +25,7 @@ from amphora import (
     WrongResult,
     current,
 )
-from amphora.rpc.server import requests
+from amphora.rpc.server import admission
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
@@ -448,7 +448,7 @@ def test_an_error_of_a_call_that_it_makes_is_its_own(
 def test_it_begins_when_its_client_can_learn_of_its_end(
     make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "NOTE_TIMEOUT", 20.0)
+    monkeypatch.setattr(admission, "NOTE_TIMEOUT", 20.0)
     gate = Gate()
     server = make_server()
     server.add_function(gate.hold, ack="early")
@@ -471,7 +471,7 @@ def test_it_begins_when_its_client_can_learn_of_its_end(
 def test_a_note_that_is_not_confirmed_does_not_hold_it_up_for_long(
     make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "NOTE_TIMEOUT", 0.05)
+    monkeypatch.setattr(admission, "NOTE_TIMEOUT", 0.05)
     gate = Gate()
     server = make_server()
     server.add_function(gate.hold, ack="early")
