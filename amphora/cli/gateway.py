@@ -10,10 +10,6 @@ from gevent.event import Event
 
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
-from amphora.cli.web import address, listen
-from amphora.gateway.application import DEFAULT_TIMEOUT, MAX_BODY, Gateway
-from amphora.gateway.server import MAX_CONNECTIONS, Server
-from amphora.web.access import is_loopback, names_of
 
 DEFAULT_PORT = 8080
 TOKENS = "AMPHORA_GATEWAY_TOKENS"
@@ -95,10 +91,8 @@ def _statuses(
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
-    default=DEFAULT_TIMEOUT,
-    show_default=True,
     metavar="SECONDS",
-    help="For a call that has no X-Request-Timeout.",
+    help="For a call that has no X-Request-Timeout.  [default: 60]",
 )
 @click.option(
     "--wait-for-server",
@@ -110,18 +104,14 @@ def _statuses(
 @click.option(
     "--max-body",
     type=click.IntRange(1),
-    default=MAX_BODY,
-    show_default=True,
     metavar="BYTES",
-    help="The largest body of a request.",
+    help="The largest body of a request.  [default: 1 MiB]",
 )
 @click.option(
     "--max-connections",
     type=click.IntRange(1),
-    default=MAX_CONNECTIONS,
-    show_default=True,
     metavar="NUMBER",
-    help="How many clients are served at once; others wait.",
+    help="How many connections there may be.  [default: 1000]",
 )
 @url_and_debug
 @pass_settings
@@ -136,10 +126,10 @@ def gateway(
     is_open: bool,
     origins: tuple[str, ...],
     statuses: dict[str, int],
-    timeout: float,
+    timeout: float | None,
     wait_for_server: float | None,
-    max_body: int,
-    max_connections: int,
+    max_body: int | None,
+    max_connections: int | None,
 ) -> None:
     """Serve functions to any program that speaks HTTP, until ctrl-C.
 
@@ -149,6 +139,12 @@ def gateway(
     It listens on this machine alone.  With another --host it needs a --token, or --open; there is
     no encryption, so put it behind a server that has.
     """
+    # Only here: the other commands begin sooner without a web server.
+    from amphora.gateway.application import DEFAULT_TIMEOUT, MAX_BODY, Gateway
+    from amphora.gateway.server import MAX_CONNECTIONS, Server
+    from amphora.web.access import is_loopback, names_of
+    from amphora.web.serving import address, listen
+
     if not (tokens or is_open or is_loopback(host)):
         raise click.UsageError(
             f"who reaches {host} could call everything: give a --token, or --open if that is meant"
@@ -164,9 +160,9 @@ def gateway(
             tokens=tokens,
             cors_origins=origins,
             host_names=None if guarded and not names else names_of(host, names),
-            timeout=timeout,
+            timeout=timeout or DEFAULT_TIMEOUT,
             wait_for_server=wait_for_server,
-            max_body=max_body,
+            max_body=max_body or MAX_BODY,
             statuses=statuses,
             title=", ".join(namespaces),
         )
@@ -176,7 +172,7 @@ def gateway(
             except OSError as error:
                 why = f"{host}:{port} cannot be listened on: {error.strerror or error}"
                 raise Failure(Exit.FAILED, why) from error
-            server = Server(listener, application, max_connections)
+            server = Server(listener, application, max_connections or MAX_CONNECTIONS)
             ended = Event()
             watcher = gevent.signal_handler(signal.SIGTERM, ended.set)
             try:

@@ -12,9 +12,9 @@ from wsgiref.validate import validator
 
 import pytest
 
-from amphora.cli.web import listen
 from amphora.gateway import Gateway
 from amphora.gateway.server import Server
+from amphora.web.serving import listen
 from tests.rpc.conftest import (  # noqa: F401 (fixtures)
     broker,
     closed_port,
