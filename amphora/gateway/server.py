@@ -1,7 +1,14 @@
-"""A web server that slow or greedy clients cannot hold: gevent's own, with limits."""
+"""A web server that slow or greedy clients cannot hold: gevent's own, with limits.
+
+When all its connections are taken, the one that has kept the server waiting for longest makes room:
+one that is idle, or sends a head or a body slowly.  Requests that are served are left alone.
+"""
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
@@ -30,11 +37,19 @@ class _Input(pywsgi.Input):
 
     Attributes:
         unread: True if there may be more of it.
+        handler: what serves the request.
     """
 
-    __slots__ = ("unread",)
+    __slots__ = ("handler", "unread")
 
     unread: bool
+    handler: Handler
+
+    def read(self, length: int | None = None) -> bytes:
+        """Return some of it."""
+        with self.handler.waiting():
+            data: bytes = super().read(length)
+            return data
 
     def _discard(self) -> None:
         self.send_100_continue_enabled = False
@@ -67,10 +82,30 @@ class Handler(pywsgi.WSGIHandler):
         sock.settimeout(SOCKET_TIMEOUT)
         super().__init__(sock, address, server)
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Have the server know that its client keeps it waiting."""
+        waiting = getattr(self.server, "waiting", {})
+        waiting[self] = None
+        try:
+            yield
+        finally:
+            waiting.pop(self, None)
+
+    def make_room(self) -> None:
+        """End the connection.  Never switches greenlets."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # It has just ended.
+            pass
+
     def read_requestline(self) -> str:
         """Return the first line of a request; "" if none comes."""
-        line: str = gevent.with_timeout(IDLE_TIMEOUT, super().read_requestline, timeout_value="")
-        return line
+        read = super().read_requestline
+        with self.waiting():
+            line: str = gevent.with_timeout(IDLE_TIMEOUT, read, timeout_value="")
+            return line
 
     def read_request(self, raw_requestline: str) -> Any:
         """Read the head of a request.
@@ -79,7 +114,8 @@ class Handler(pywsgi.WSGIHandler):
             ValueError: it is wrong, or too slow.
         """
         read = super().read_request
-        done = gevent.with_timeout(HEAD_TIMEOUT, read, raw_requestline, timeout_value=None)
+        with self.waiting():
+            done = gevent.with_timeout(HEAD_TIMEOUT, read, raw_requestline, timeout_value=None)
         if done is None:
             raise ValueError("its head did not come in time")
         return done
@@ -90,6 +126,7 @@ class Handler(pywsgi.WSGIHandler):
         environ["amphora.socket"] = self.socket
         read: Any = self.wsgi_input
         bounded = _Input(read.rfile, read.content_length, read.socket, read.chunked_input)
+        bounded.handler = self
         if environ["wsgi.input"] is read:
             environ["wsgi.input"] = bounded
         self.wsgi_input = bounded
@@ -120,14 +157,25 @@ class Server(pywsgi.WSGIServer):
         listener: the socket that listens.
         application: what it serves.
         connections: how many connections it takes.
+
+    Attributes:
+        waiting: the connections whose clients keep it waiting, the first one for longest.
     """
 
     def __init__(self, listener: Any, application: Any, connections: int = MAX_CONNECTIONS) -> None:
+        self._places = Pool(connections)
         super().__init__(
             listener,
             application,
             log=None,
             error_log=None,
-            spawn=Pool(connections),
+            spawn=self._places,
             handler_class=Handler,
         )
+        self.waiting: dict[Handler, None] = {}
+
+    def handle(self, sock: Any, address: Any) -> None:
+        """Serve a connection."""
+        if self._places.full() and self.waiting:
+            next(iter(self.waiting)).make_room()
+        super().handle(sock, address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gevent.socket
@@ -12,8 +12,9 @@ import pytest
 from gevent import subprocess
 
 from amphora.gateway import requests, server
+from amphora.web.serving import listen
 from tests.gateway.conftest import MakeGateway, ServeGateway
-from tests.support.rpc import MakeServer, add
+from tests.support.rpc import Gate, MakeServer, add
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
@@ -172,6 +173,35 @@ def test_slow_clients_are_sent_away(
     for sent, answered in ((b"", b""), (full[:10], b""), (full[:40], b" 400 "), (full, b" 408 ")):
         with connected(port, sent) as connection:
             assert answered in read_all(connection)
+
+
+def test_clients_that_keep_it_waiting_make_room_for_others(
+    make_server: MakeServer, make_gateway: MakeGateway, namespace: str
+) -> None:
+    gate = Gate()
+    make_server(add, gate.hold)
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    web = server.Server(listener, make_gateway(), connections=4)
+    web.start()
+    good = head(f"/{namespace}/add", 5, "Connection: close") + b"[1,2]"
+    full = head(f"/{namespace}/add", 5)
+    try:
+        with ExitStack() as opened:
+            busy = opened.enter_context(
+                connected(port, head(f"/{namespace}/hold", 5, "Connection: close") + b'["x"]')
+            )
+            wait_until(lambda: gate.entered)
+            slow = []
+            for sent in (b"", full[:30], full, full[:10], full + b"[", b""):
+                slow.append(opened.enter_context(connected(port, sent)))
+                with connected(port, good) as connection:
+                    assert read_all(connection).endswith(b"3")
+            assert b" 200 OK" not in read_all(slow[0])
+            gate.open()
+            assert read_all(busy).endswith(b'"x"')
+    finally:
+        web.stop(0)
 
 
 def test_a_client_that_reads_nothing_is_cut_off(
