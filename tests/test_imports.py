@@ -247,11 +247,8 @@ def test_amphora_needs_little_and_is_python_alone() -> None:
             needed.add(module.partition(".")[0])
     # A newer Python has it; and who checks types has the other.
     newer = {"annotationlib", "typing_extensions"}
-    # What gevent is made of, and cannot be without.
-    of_gevent = {"greenlet"}
     ours = {"amphora", "pytest_amphora", "pytest"}
-    needed -= sys.stdlib_module_names | newer | of_gevent | ours
-    assert needed - set(OPTIONAL) == NEEDED
+    assert needed - sys.stdlib_module_names - newer - ours - set(OPTIONAL) == NEEDED
     native = {".c", ".dll", ".pyd", ".pyx", ".so"}
     assert not [path for path in package.rglob("*") if path.suffix in native]
 

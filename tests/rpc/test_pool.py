@@ -112,45 +112,6 @@ def test_a_handler_that_is_given_up_ends_and_one_that_has_not_begun_never_does(
     assert ended[1:] == ["next"]
 
 
-def test_a_handler_can_be_killed_like_any_greenlet(handling: Handling) -> None:
-    mine: list[Any] = []
-    ended: list[str] = []
-
-    def handle() -> None:
-        mine.append(gevent.getcurrent())
-        try:
-            Event().wait()
-        except gevent.GreenletExit:
-            ended.append("killed")
-            raise
-
-    handling.submit(handle)
-    gevent.sleep(0)
-    gevent.kill(mine[0])
-    gevent.kill(mine[0])
-    handling.underway.wait_handled(LONG)
-    assert ended == ["killed"]
-    # It is not there any more, which is no error.
-    mine[0].kill()
-    gevent.sleep(0)
-    assert mine[0].dead
-
-
-def test_what_a_handler_of_the_pool_lets_through_is_reported(
-    handling: Handling, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[object] = []
-    hub = gevent.get_hub()
-    monkeypatch.setattr(hub, "handle_error", lambda *what: told.append(what[1]))
-
-    def handle() -> None:
-        raise SystemError
-
-    handling.submit(handle)
-    handling.underway.wait_handled(LONG)
-    assert told == [SystemError]
-
-
 def test_waiting_for_handlers_ends_at_the_timeout(handling: Handling) -> None:
     release = Event()
     handling.submit(release.wait)

@@ -5,9 +5,6 @@ timeouts that were not cancelled, values of a `gevent.local`, the request itself
 again would save 10 to 15 us a request, which Python spends on memory for the stack.  But what one
 handler leaves behind would then reach the request of another client.
 
-It is a plain greenlet, not gevent's own.  That one costs nearly three times as much, because others
-can wait for it, and because it notes by whom it was made.
-
 Each runs in a copy of the context in which the server was made.
 
 The broker sends no more requests than may run at once, because it counts those that are not
@@ -22,15 +19,12 @@ end would keep all calls out.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
 
 import gevent
-from gevent import GreenletExit
-from greenlet import greenlet
 
 from amphora.rpc.server.in_progress import RequestInProgress
 from amphora.rpc.server.underway import Underway
@@ -39,27 +33,9 @@ from amphora.rpc.server.underway import Underway
 MOST_STREAMS = 10_000
 
 
-class _Handler(greenlet):
-    # The callback that begins it.
-    _beginning: Any = None
-
-    def begin(self, request: RequestInProgress) -> None:
-        """Begin with a request in this turn of the event loop.  Never switches greenlets."""
-        self._beginning = gevent.get_hub().loop.run_callback(self.switch, request)
-
-    def kill(self, exception: Any = GreenletExit, block: bool = True, timeout: Any = None) -> None:
-        """Raise an exception where the handler waits; one that has not begun never does.
-
-        As with gevent's own greenlets, but it does not wait for the end.  Never switches greenlets.
-        """
-        if self:
-            gevent.get_hub().loop.run_callback(self._end, exception)
-        elif self._beginning is not None:
-            self._beginning.stop()
-
-    def _end(self, exception: Any) -> None:
-        if not self.dead:
-            self.throw(exception)
+class _Handler(gevent.Greenlet):  # type: ignore[type-arg] # it takes none when it runs
+    # Where all of them are made; gevent would walk up the stack for each to tell that.
+    spawning_stack_limit = 0
 
 
 class HandlerPool:
@@ -86,8 +62,8 @@ class HandlerPool:
         self._limit = limit
         # Whether there were requests that the broker does not count.
         self._counts = False
-        # Requests that wait for their turn, with their greenlets, and whether no more are taken.
-        self._held: deque[tuple[_Handler, RequestInProgress]] = deque()
+        # The greenlets of requests that wait for their turn, and whether no more are taken.
+        self._held: deque[gevent.Greenlet[..., None]] = deque()
         self._full = False
         # The greenlets of streams, which take no place.
         self._streams: set[Any] = set()
@@ -95,13 +71,13 @@ class HandlerPool:
 
     def submit(self, request: RequestInProgress) -> None:
         """Have a request handled.  Never switches greenlets."""
-        handler = _Handler(self._work, gevent.get_hub())
-        handler.gr_context = self._context.copy()
-        self._underway.handlers.add(handler)
+        greenlet = _Handler(self._work, request)
+        greenlet.gr_context = self._context.copy()
+        self._underway.handlers.add(greenlet)
         if self._counts and (self._held or self._running > self._limit):
-            self._held.append((handler, request))
+            self._held.append(greenlet)
         else:
-            handler.begin(request)
+            greenlet.start()
 
     def is_stream(self) -> None:
         """Note that the present request is for a stream, which takes no place.  Never switches."""
@@ -133,30 +109,24 @@ class HandlerPool:
         underway = self._underway
         handlers, underway.handlers = underway.handlers, set()
         self._held.clear()
-        for handler in handlers:
-            handler.kill()
+        for greenlet in handlers:
+            greenlet.kill(block=False)
         underway.changed()
 
     def _work(self, request: RequestInProgress) -> None:
         try:
             self._handle(request)
-        except GreenletExit:
-            pass  # it was killed
-        except BaseException:  # noqa: BLE001 (reported as gevent does it)
-            gevent.get_hub().handle_error(gevent.getcurrent(), *sys.exc_info())
         finally:
-            current = gevent.getcurrent()
-            self._underway.handled(current)
+            self._underway.handled(gevent.getcurrent())
             if self._streams:
-                self._streams.discard(current)
+                self._streams.discard(gevent.getcurrent())
             if self._counts:
                 self._go_on()
 
     def _go_on(self) -> None:
         """Begin what waits, and take more if there is room."""
         while self._held and self._running < self._limit:
-            handler, request = self._held.popleft()
-            handler.begin(request)
+            self._held.popleft().start()
         if self._full and self._running < self._limit:
             self._full = False
             self._take_more(True)
