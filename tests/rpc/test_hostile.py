@@ -161,7 +161,7 @@ def test_junk_among_commands_and_announcements_hurts_nobody(
     with ManagementClient(url=url, timeout=10.0) as management:
         [reply] = management.ask(namespace, "describe")
     # None of them takes code, a path, or the name of a module.
-    assert reply.value["commands"] == ["ping", "stats", "describe"]
+    assert reply.value["commands"] == ["ping", "stats", "describe", "active"]
     client.create_new_request_queue("Alice", x_expires=60)
     assert client.call(routing_key="Alice").add(1, 2) == 3
     assert client.call.add(3, 4) == 7
