@@ -9,7 +9,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import inf
 
@@ -34,7 +34,7 @@ from amphora.rpc.server.admission import Admission
 from amphora.rpc.server.answers import Answers
 from amphora.rpc.server.attempts import Attempts
 from amphora.rpc.server.busy import BusyAnswers
-from amphora.rpc.server.executor import Executor
+from amphora.rpc.server.executor import Answer, Executor
 from amphora.rpc.server.in_progress import InProgress, RequestInProgress
 from amphora.rpc.server.intake import Ignore
 from amphora.rpc.server.pool import HandlerPool
@@ -43,13 +43,12 @@ from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.streaming import Outlet, Outlets
 from amphora.rpc.server.underway import Underway
 from amphora.transport.delivery import Delivery
+from amphora.transport.outgoing import Outgoing
 
 log = Log("amphora.rpc")
 
 # Seconds to wait before a request goes back whose earlier attempts cannot be looked up.
 FAILED_PAUSE = 0.5
-# The first attempt at a request is not counted.
-FIRST_ATTEMPT = nullcontext()
 # A request that comes after there was room for so many seconds has not waited in the queue.
 ROOM_FOR = 0.05
 
@@ -306,22 +305,13 @@ class RequestHandling:
         function = self._executor.function_of(delivery, call) if request.redelivered else None
         counts = request.redelivered and not (function and function.early)
         try:
-            with self._attempt(delivery, outlet) if counts else FIRST_ATTEMPT:
-                answer = self._executor.execute(
-                    delivery,
-                    call,
-                    once=partial(self.admission.once, request, note),
-                    inline=inline,
-                    outlet=outlet,
-                )
-                if (
-                    answer is not None
-                    and not request.answered
-                    and (inline or gevent.getcurrent() in self._underway.handlers)
-                ):
-                    # Before the mark is removed, which takes a while: a handler that is killed
-                    # meanwhile has answered.
-                    self._answers.respond(request, answer, outlet)
+            if counts:
+                # It is answered before the mark is removed, which takes a while: a handler that
+                # is killed meanwhile has answered.
+                with self._attempt(delivery, outlet):
+                    answer = self._execute(request, call, note, inline, outlet)
+            else:
+                answer = self._execute(request, call, note, inline, outlet)
         except PoisonRequest as error:
             log.error("%s: %s", self._worker_id, error)
             self.admission.not_begun(request, call, type(error).__name__, error)
@@ -356,6 +346,33 @@ class RequestHandling:
         if answer is not None and answer.failure is not None:
             # Last of all: the program's callback may raise, wait or be killed.
             self._executor.tell(answer.failure)
+
+    def _execute(
+        self,
+        request: RequestInProgress,
+        call: CallContext,
+        note: Outgoing | None,
+        inline: bool,
+        outlet: Outlet | None,
+    ) -> Answer | None:
+        """Run a request's handler, and send the answer unless it was given up; return the answer.
+
+        As `Executor.execute`.
+        """
+        answer = self._executor.execute(
+            request.delivery,
+            call,
+            once=partial(self.admission.once, request, note),
+            inline=inline,
+            outlet=outlet,
+        )
+        if (
+            answer is not None
+            and not request.answered
+            and (inline or gevent.getcurrent() in self._underway.handlers)
+        ):
+            self._answers.respond(request, answer, outlet)
+        return answer
 
     @contextmanager
     def _attempt(self, delivery: Delivery, outlet: Outlet | None) -> Iterator[None]:
