@@ -24,6 +24,10 @@ from benchmarks.process import percentile, say
 SERVERS = 10
 CALLERS = 200
 LONG = 600.0
+# How many callers make small calls, for so many seconds without large ones; the size of those.
+SMALL = 10
+ALONE_FOR = 2.0
+LARGE = 4 * 1024 * 1024
 # How many calls each number of pending calls is measured with.
 CALLS = 20_000
 KEYS_EXPIRE = 60.0
@@ -87,7 +91,7 @@ def _with_keys(url: str, count: int) -> float:
         pool = Pool(20)
         pool.map(lambda key: client.create_new_request_queue(key, x_expires=KEYS_EXPIRE), keys)
         receiving = [server.receive_from_queue(key, block=False) for key in keys]
-        while server._queues.attached < count:
+        while server._worker.queues.attached < count:
             gevent.sleep(0.01)
 
         def call(number: int, calls: int) -> None:
@@ -109,6 +113,37 @@ def _with_keys(url: str, count: int) -> float:
 def keys(url: str, count: int) -> dict[str, float]:
     """Call through one key's queue, and through many."""
     return {f"cpu with {each}": _with_keys(url, each) for each in (1, count)}
+
+
+def beside(url: str, count: int) -> dict[str, float]:
+    """Return the p99 of small calls alone, and beside two callers that make `count` large ones."""
+    body = "x" * LARGE
+    with AmqpRpcClient(NAMESPACE, url=url, timeout=LONG) as client:
+
+        def small(done: Callable[[], bool]) -> list[float]:
+            latencies: list[float] = []
+
+            def call() -> None:
+                while not done():
+                    began = perf_counter()
+                    client.call.echo(0)
+                    latencies.append(perf_counter() - began)
+
+            gevent.joinall([gevent.spawn(call) for _ in range(SMALL)], raise_error=True)
+            return sorted(latencies)
+
+        def large() -> None:
+            for _ in range(count):
+                client.call.echo(body)
+
+        def beside_large() -> list[float]:
+            callers = [gevent.spawn(large) for _ in range(2)]
+            return small(lambda: all(caller.ready() for caller in callers))
+
+        beside_large()  # what is made once is not the calls'
+        end = perf_counter() + ALONE_FOR
+        alone, there = small(lambda: perf_counter() > end), beside_large()
+    return {"p99 alone": percentile(alone, 99), "p99 beside large ones": percentile(there, 99)}
 
 
 def pending(url: str, count: int) -> dict[str, float]:
@@ -137,7 +172,7 @@ def receivers(url: str, count: int) -> dict[str, float]:
         Pool(20).map(lambda key: client.create_new_request_queue(key, x_expires=60.0), labels)
         before = resident()
         greenlets = [gevent.spawn(server.receive_from_queue, label) for label in labels]
-        while server._queues.attached < count:
+        while server._worker.queues.attached < count:
             gevent.sleep(0.01)
         found = {"bytes": (resident() - before) / count}
         gevent.killall(greenlets)
@@ -147,7 +182,7 @@ def receivers(url: str, count: int) -> dict[str, float]:
 
 
 MEASUREMENTS: dict[str, Callable[[str, int], dict[str, float]]] = {
-    function.__name__: function for function in (deferred, fanout, keys, pending, receivers)
+    function.__name__: function for function in (deferred, fanout, keys, beside, pending, receivers)
 }
 
 

@@ -106,6 +106,10 @@ def targets(measured: Measured, own: Own) -> list[Target]:
     add("calls/s over the embedded broker", mean("embedded", "rate"), 3000)
     add("cost of a call with most pending, by that with 100", growth("deferred"), 1.15, False)
     add("cost of a call over many keys, by that over one", growth("keys"), 1.15, False)
+    rounds = own.get("beside")
+    slower = [each["p99 beside large ones"] / each["p99 alone"] for each in rounds or ()]
+    text = "p99 of small calls beside two callers with 4 MiB, by that alone"
+    add(text, median(slower) if slower else None, 5, False)
     memory = mean("pending", "bytes")
     add("KiB of memory for a pending call", memory and memory / 1024, 4, False)
     return found
@@ -182,6 +186,7 @@ OWN_TITLES = {
     "deferred": "deferred at once",
     "fanout": "fanout to 10 servers, gathered",
     "keys": "request queues for keys, client and server in one process",
+    "beside": "small calls of 10 callers, beside 2 with 4 MiB",
     "pending": "memory of a pending call",
     "receivers": "memory of a waiting receiver, with its greenlet",
 }
