@@ -17,6 +17,7 @@ from amphora.cli.output import counted, in_progress, safe_lines, seconds, show_t
 from amphora.cli.replies import Replies
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import printable
+from amphora.observe.callers import callers
 from amphora.rpc.client.gather import Gathered, Reply
 from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
 from amphora.rpc.contract import naming
@@ -45,8 +46,8 @@ TERMS = {
 OF_STREAMS = ("cancellable",)
 
 DURATIONS = ("p50", "p95", "p99")
-# Those that call a worker most.
-CALLERS_SHOWN = 5
+# A caller's login or client is cut to so much.
+MOST_OF_A_NAME = 100
 
 # Commands that change nothing.
 QUESTIONS = ("ping", "stats", "describe", "active")
@@ -125,8 +126,9 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
     that were turned away because there was too much to do.  "between" is the mean of the last ten
     times between two requests.  Durations of a function are those of its latest 1000 calls.  Waits
     are the time that requests spent in the queue: of how many it is known, of how many it is not,
-    and the latest 1000 that are known.  The last table has the clients that call most.  --json
-    prints {"worker": ..., "result": {...}} with everything, durations in seconds.
+    and the latest 1000 that are known.  The last table is of all workers together: who has sent the
+    latest 1000 requests of each, by login, or by client if it says none.  --json prints
+    {"worker": ..., "result": {...}} with everything, durations in seconds.
     """
     replies = gather(settings, namespace, worker, timeout, "stats")
     if not settings.json:
@@ -163,14 +165,12 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
         show_table(
             ("worker", "function", ">calls", ">errors", ">expected", ">p50", ">p95", ">p99"), rows
         )
-        callers = [
-            (reply.worker, *(each[key] or "-" for key in ("user", "client", "function", "calls")))
-            for reply in replies.good
-            for each in reply.value.get("callers", ())[:CALLERS_SHOWN]
-        ]
-        if callers:
+        who = [caller_row(each) for each in callers(reply.value for reply in replies.good)]
+        if who:
             click.echo()
-        show_table(("worker", "user", "client", "function", ">calls"), callers)
+        show_table(
+            ("caller", "client", ">clients", "function", ">calls", ">calls/s", ">share"), who
+        )
     return replies.exit_code
 
 
@@ -202,6 +202,19 @@ def wait_row(worker: str, waits: dict[str, Any]) -> tuple[object, ...]:
         waits["known"],
         waits["unknown"],
         *(seconds(waits[key]) for key in DURATIONS),
+    )
+
+
+def caller_row(caller: dict[str, Any]) -> tuple[object, ...]:
+    """Return one line of who has sent the latest requests."""
+    return (
+        printable(caller["user"] or "-", MOST_OF_A_NAME),
+        printable(caller["client"] or "-", MOST_OF_A_NAME),
+        caller["clients"],
+        caller["function"] or "-",
+        caller["calls"],
+        f"{caller['calls_per_second']:,.1f}",
+        f"{caller['share']:.0%}",
     )
 
 

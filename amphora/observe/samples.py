@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from amphora.observe.callers import callers
 from amphora.rpc.contract.sketches import Counts, as_counts, percentile
 
 DURATIONS = ("p50", "p95", "p99")
-# How many callers are shown.
-MOST_CALLERS = 50
 _PERCENTS = {"p50": 50, "p95": 95, "p99": 99}
 
 # A worker's statistics, as it tells them.
@@ -116,31 +115,8 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
         "durations": durations(every, each_told),
         "workers": workers,
         "functions": sorted(functions.values(), key=lambda each: str(each["function"])),
-        "callers": _callers(before, now),
+        "callers": callers(now.workers.values()),
     }
-
-
-def _callers(before: Sample, now: Sample) -> list[dict[str, Any]]:
-    """Return who calls what, as far as workers tell: those that call most now, the first first."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for name, stats in now.workers.items():
-        earlier = before.workers.get(name, _NEW)
-        elapsed = max(stats["uptime"] - earlier["uptime"], 1e-3)
-        done = {_who(each): each["calls"] for each in earlier.get("callers", ())}
-        for each in stats.get("callers", ()):
-            key = _who(each)
-            total = found.setdefault(key, {**each, "calls": 0, "calls_per_second": 0.0})
-            total["calls"] += each["calls"]
-            # One that was forgotten meanwhile counts from zero; one that is new in what is told may
-            # have been counted for long.
-            since = each["calls"] - done.get(key, each["calls"] if earlier is not _NEW else 0)
-            total["calls_per_second"] += max(since, 0) / elapsed
-    most = sorted(found.values(), key=lambda each: (-each["calls_per_second"], -each["calls"]))
-    return most[:MOST_CALLERS]
-
-
-def _who(caller: dict[str, Any]) -> tuple[Any, ...]:
-    return caller["user"], caller["client"], caller["function"]
 
 
 def only(sample: Sample, worker: str | None, function: str | None) -> Sample:

@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 from amphora import AmqpRpcServer, Session
-from amphora.cli.managing import worker_row
+from amphora.cli.managing import MOST_OF_A_NAME, caller_row, worker_row
 from amphora.rpc.server.requests import ROOM_FOR
 from tests.cli.conftest import Amphora
 from tests.support.brokers import Broker
@@ -63,12 +63,23 @@ def test_stats_show_workers_and_functions(
     assert int(known) >= 1
     name, function, calls, errors, *_ = functions.split("\n")[1].split()
     assert (name, function, calls, errors) == (server.worker_id, "add", "4", "1")
-    assert callers.splitlines()[1].split() == [server.worker_id, "-", client.client_id, "add", "4"]
+    caller, sender, *numbers = callers.splitlines()[1].split()
+    assert (caller, sender) == ("-", client.client_id)
+    assert (numbers[:3], numbers[-1]) == (["1", "add", "4"], "100%")
     told = amphora("stats", namespace, "--timeout", 30, "--json").json["result"]
     assert (told["processed"], told["exceptions"]) == (3, 1)
     assert (told["cancelled"], told["expired"], told["shed"]) == (0, 0, 0)
     assert told["queue_wait"]["p50"] == 0.0
     assert told["functions"]["add"]["count"] == 4
+    assert told["callers"]["most"][0]["calls"] == 4
+
+
+def test_what_callers_choose_cannot_harm_a_terminal() -> None:
+    odd = {"user": None, "client": "\x1b[2J" + "x" * 300, "clients": 1, "function": "", "calls": 1}
+    _, client, _, function, *_ = caller_row({**odd, "calls_per_second": 1.0, "share": 1.0})
+    assert "\x1b" not in str(client)
+    assert len(str(client)) == MOST_OF_A_NAME
+    assert function == "-"
 
 
 def test_stats_of_workers_that_were_never_called_have_one_table(

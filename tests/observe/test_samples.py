@@ -113,27 +113,3 @@ def test_one_worker_or_one_function_can_be_looked_at_alone() -> None:
     assert [each["calls"] for each in shown["workers"]] == [5, 0]
     assert [each["function"] for each in shown["functions"]] == ["add"]
     assert only(sample, "b", "add").workers["b"]["functions"] == {}
-
-
-def calling(uptime: float, **calls: int) -> dict[str, Any]:
-    """Return the statistics of a worker that tells how often each client has called `f`."""
-    told = [
-        {"user": None, "client": client, "function": "f", "calls": count}
-        for client, count in calls.items()
-    ]
-    return {**stats(uptime, f=sum(calls.values())), "callers": told}
-
-
-def test_who_calls_most_now_comes_first() -> None:
-    before = Sample({"a": calling(1.0, long=1000, new=1), "b": calling(1.0, long=500)})
-    now = Sample({"a": calling(2.0, long=1002, new=11, late=50), "b": calling(2.0, long=501)})
-    shown = frame("math", before, now)["callers"]
-    told = [(each["client"], each["calls_per_second"], each["calls"]) for each in shown]
-    # Since when the late one calls is not known.
-    assert told == [("new", 10.0, 11), ("long", 3.0, 1503), ("late", 0.0, 50)]
-    fresh = frame("math", Sample(), Sample({"a": calling(2.0, first=4)}))["callers"]
-    assert fresh[0]["calls_per_second"] == 2.0
-    # One that was forgotten in between has counted from the beginning again.
-    again = frame("math", now, Sample({"a": calling(3.0, long=1)}))["callers"]
-    assert again[0]["calls_per_second"] == 0.0
-    assert frame("math", Sample(), Sample({"old": stats(1.0, f=1)}))["callers"] == []

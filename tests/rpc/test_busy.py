@@ -96,6 +96,10 @@ def test_a_call_that_has_waited_for_too_long_is_not_begun_and_its_caller_told(
     assert gate.entered == ["first"]
     assert server.statistics.shed == 5
     assert server.statistics.summary()["shed"] == 5
+    # Who floods is seen by what is turned away.
+    wait_until(lambda: server.statistics.callers.numbers()["calls"] == 7)
+    flood = server.statistics.callers.numbers()["most"][0]
+    assert (flood["client"], flood["calls"]) == (client.client_id, 5)
     # The broker has none of them, and what comes now is served.
     wait_until(lambda: not unsettled(server))
     assert broker.ready_messages(f"rpc_{namespace}_request") == 0

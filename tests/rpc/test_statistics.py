@@ -150,5 +150,4 @@ def test_the_summary_is_of_plain_values_that_can_be_sent(monkeypatch: pytest.Mon
         "wait_times": [0.0],
         "uptime": 1.235,
         "functions": {},
-        "callers": [],
     }

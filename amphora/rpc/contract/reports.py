@@ -48,16 +48,30 @@ class WaitNumbers(TypedDict):
     durations: NotRequired[list[int]]
 
 
-class CallerNumbers(TypedDict):
-    """How often one client has called one function.
+class Caller(TypedDict):
+    """How many of a worker's latest requests one caller has sent, to one function.
 
-    `user` is its login, None if it does not say; `client` is its id, "" for casts.
+    `user` is its login, None if it does not say; `client` the id of the client that has sent most
+    of them, "" if they are casts; `clients` how many clients they come from, 1 without a login.
+    `function` is "" if there is none of that name, or if the requests were turned away unread.
     """
 
     user: str | None
     client: str
+    clients: int
     function: str
     calls: int
+
+
+class CallerNumbers(TypedDict):
+    """Who has sent a worker's latest requests: how many these are, in how many seconds they came.
+
+    `most` are the callers who have sent most, 20 at most.
+    """
+
+    calls: int
+    seconds: float
+    most: list[Caller]
 
 
 class Numbers(TypedDict):
@@ -76,8 +90,6 @@ class Numbers(TypedDict):
     wait_times: list[float]
     uptime: float
     functions: dict[str, FunctionNumbers]
-    # Those that have called most.  Older workers do not tell.
-    callers: NotRequired[list[CallerNumbers]]
 
 
 class Stats(Ping, Numbers):
@@ -97,6 +109,7 @@ class Stats(Ping, Numbers):
     # Older workers do not tell.
     streams: NotRequired[int]
     pending: NotRequired[int]
+    callers: NotRequired[CallerNumbers]
 
 
 class ParameterDescription(TypedDict):

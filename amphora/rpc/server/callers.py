@@ -1,43 +1,52 @@
-"""Who calls what, and how often: those that call most."""
+"""Who has sent the latest requests: a caller that floods is most of them."""
 
 from __future__ import annotations
 
+from collections import Counter, deque
+from time import monotonic
+
 from amphora.rpc.contract.reports import CallerNumbers
 
-# How many are counted; beyond twice that, the rarer half is forgotten.
-KEPT = 200
-# How many are told.
-TOLD = 30
+# How many of the latest requests are kept, and how many callers are told.
+LATEST_KEPT = 1000
+MOST_TOLD = 20
 
 
 class Callers:
-    """The calls of each client and function.
+    """Who has sent the latest requests; they are counted only when somebody asks.
 
-    Clients come and go, and choose their ids: so only those that call most are kept.
+    Attributes:
+        latest: of each, when it came on the monotonic clock, the login of its caller and the id of
+            its client, as far as it says that, and its function, "" if that is unknown.
     """
 
+    __slots__ = ("latest",)
+
     def __init__(self) -> None:
-        self._counts: dict[tuple[str | None, str | None, str], int] = {}
+        self.latest: deque[tuple[float, str | None, str | None, str]] = deque(maxlen=LATEST_KEPT)
 
-    def count(self, user: str | None, client: str | None, function: str) -> None:
-        """Count a call.
-
-        Args:
-            user: the login of the client, None if it does not say.
-            client: the client's id, None for a cast.
-        """
-        key = (user, client, function)
-        counts = self._counts
-        counts[key] = counts.get(key, 0) + 1
-        if len(counts) > 2 * KEPT:
-            self._counts = dict(self._most(KEPT))
-
-    def summary(self) -> list[CallerNumbers]:
-        """Return those that have called most, the first one first."""
-        return [
-            {"user": user, "client": client or "", "function": function, "calls": calls}
-            for (user, client, function), calls in self._most(TOLD)
-        ]
-
-    def _most(self, count: int) -> list[tuple[tuple[str | None, str | None, str], int]]:
-        return sorted(self._counts.items(), key=lambda item: -item[1])[:count]
+    def numbers(self) -> CallerNumbers:
+        """Return who has sent how many of them, and in how many seconds they came."""
+        if not self.latest:
+            return {"calls": 0, "seconds": 0.0, "most": []}
+        # Who says its login is that, however many clients it has.
+        clients: dict[tuple[str | None, str, str], Counter[str]] = {}
+        for _, user, client, function in self.latest:
+            key = (user or None, "" if user else client or "", function)
+            clients.setdefault(key, Counter())[client or ""] += 1
+        most = Counter({key: each.total() for key, each in clients.items()})
+        return {
+            "calls": len(self.latest),
+            # They are kept as they end, which is not the order in which they came.
+            "seconds": round(monotonic() - min(arrived for arrived, *_ in self.latest), 3),
+            "most": [
+                {
+                    "user": user,
+                    "client": clients[user, client, function].most_common(1)[0][0],
+                    "clients": len(clients[user, client, function]),
+                    "function": function,
+                    "calls": count,
+                }
+                for (user, client, function), count in most.most_common(MOST_TOLD)
+            ],
+        }

@@ -183,8 +183,6 @@ class Executor:
             self._statistics.processed += 1
         if call.known:
             self._statistics.functions[call.function].record(seconds, failed, expected)
-            properties = delivery.properties
-            self._statistics.callers.count(properties.user_id, properties.reply_to, call.function)
         if call.observed:
             status, raised = _ended(response, answer.failure)
             call.ended(status, raised, seconds, expected)

@@ -247,6 +247,7 @@ class Management:
             "lost_responses": server.lost_responses,
             "pending": sum(session.pending for session in all_sessions()),
             **server.statistics.summary(),
+            "callers": server.statistics.callers.numbers(),
         }
 
     def describe(self) -> Description:

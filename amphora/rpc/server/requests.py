@@ -103,6 +103,7 @@ class RequestHandling:
         self._pool = HandlerPool(self._process, underway, concurrency, self._take_more)
         self._in_progress = InProgress(concurrency, self._pool.uncounted)
         self.waits = statistics.waits
+        self._note_caller = statistics.callers.latest.append
         self._outlets = outlets
         self._observers = observers
         # Has the broker send no more requests for a while, or again.
@@ -162,6 +163,8 @@ class RequestHandling:
             at_once = self._busy.sheds and not self._observers
             if not at_once or self._busy.shed(request) is None:
                 self._pool.submit(request)
+            else:
+                self._note(request, "")
 
     def _take_more(self, more: bool) -> None:
         self._has_room = more
@@ -284,9 +287,16 @@ class RequestHandling:
         try:
             self.admission.begin(request, call, inline)
         finally:
+            # What a client has made up is not kept.
+            self._note(request, call.function if call.known else "")
             if call.observed:
                 # Last of all: they may raise, wait or be killed.
                 call.tell_ended()
+
+    def _note(self, request: RequestInProgress, function: str) -> None:
+        """Note who has sent a request that is done."""
+        properties = request.properties
+        self._note_caller((request.arrived, properties.user_id, properties.reply_to, function))
 
     def _run(self, request: RequestInProgress, call: CallContext, inline: bool) -> None:
         """Run the function of a request, and answer it."""

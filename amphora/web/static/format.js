@@ -16,6 +16,10 @@ export function rate(value) {
   return value >= 100 || value === 0 ? whole.format(value) : tenths.format(value);
 }
 
+export function percent(share) {
+  return `${Math.round(share * 100)} %`;
+}
+
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return NONE;
   if (seconds === 0) return "0 ms";

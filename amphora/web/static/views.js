@@ -376,7 +376,7 @@ export class Service {
   callers() {
     return new Table({
       caption: "Who calls what",
-      key: (row) => `${row.user} ${row.client} ${row.function}`,
+      key: (row) => JSON.stringify([row.user, row.user ? "" : row.client, row.function]),
       sort: { column: "calls", down: true },
       empty: "Nobody has called, or the workers are too old to tell.",
       columns: [
@@ -385,9 +385,10 @@ export class Service {
           class: "name",
           hint: "Its login, if its client says that, and the end of its client's id",
         }),
-        plain("function", "Function", (row) => row.function, String),
+        plain("function", "Function", (row) => row.function, (value) => value || format.NONE),
         bar("calls", "Calls/s", (row) => row.calls_per_second, (row) => row.busiest, {}, rate),
-        plain("total", "Calls", (row) => row.calls, count, { number: true }),
+        plain("share", "Share", (row) => row.share, format.percent, { number: true, hint: "Of the latest 1,000 requests of each worker" }),
+        plain("clients", "Clients", (row) => row.clients, count, { number: true, least: 1, hint: "Of a login" }),
         plain("client", "Client", (row) => row.client, (value) => value || "casts", { class: "mono id", least: 1 }),
       ],
     });

@@ -1,0 +1,39 @@
+"""Who calls what, of all workers together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+# How many are shown.
+MOST_SHOWN = 20
+
+
+def callers(workers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return who has sent the latest requests, those first who send most.
+
+    Each has its `user` and `client`, how many `clients` at least, its `function`, how many
+    `calls` that is, and `calls_per_second`, and which `share` of all there are, from 0 to 1.
+
+    Args:
+        workers: what each has told as its `stats`; older ones do not tell of callers.
+    """
+    rows: dict[tuple[str | None, str, str], dict[str, Any]] = {}
+    largest: dict[tuple[str | None, str, str], int] = {}
+    total = 0.0
+    for told in (stats["callers"] for stats in workers if stats.get("callers")):
+        # Each worker has kept so many, in a time of its own.
+        seconds = max(told["seconds"], 1.0)
+        total += told["calls"] / seconds
+        for each in told["most"]:
+            key = (each["user"], "" if each["user"] else each["client"], each["function"])
+            row = rows.setdefault(key, {**each, "clients": 0, "calls": 0, "calls_per_second": 0.0})
+            row["calls"] += each["calls"]
+            row["calls_per_second"] += each["calls"] / seconds
+            # Workers share the requests of a client, so clients cannot be added up.
+            row["clients"] = max(row["clients"], each["clients"])
+            if each["calls"] > largest.get(key, 0):
+                largest[key], row["client"] = each["calls"], each["client"]
+    for row in rows.values():
+        row["share"] = row["calls_per_second"] / total
+    return sorted(rows.values(), key=lambda row: -row["calls_per_second"])[:MOST_SHOWN]
