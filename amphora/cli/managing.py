@@ -177,8 +177,9 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
 def worker_row(value: dict[str, Any], *names: str) -> tuple[object, ...]:
     """Return one worker's line of the statistics, with more of its values by name."""
     waits = value["wait_times"]
+    state = value.get("state", "serving")
     return (
-        value["wid"],
+        value["wid"] + ("" if state == "serving" else f" ({state})"),
         *(value.get(name) or "-" for name in names),
         value["host"],
         value["pid"],

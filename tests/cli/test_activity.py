@@ -77,6 +77,7 @@ def test_pause_and_resume_show_the_state(
     head, line = amphora("pause", namespace).out.splitlines()
     assert head.split() == ["worker", "state", "in", "progress"]
     assert line.split() == [server.worker_id, "paused", "0"]
+    assert f"{server.worker_id} (paused) " in amphora("stats", namespace).out
     assert amphora("resume", namespace, "--json").json["result"]["state"] == "serving"
     assert not server.paused
 
