@@ -80,6 +80,9 @@ class Handler(pywsgi.WSGIHandler):
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         sock.settimeout(SOCKET_TIMEOUT)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # gevent writes head and body apart, and a client may acknowledge the first after 40 ms.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, address, server)
 
     @contextmanager

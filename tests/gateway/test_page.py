@@ -56,7 +56,10 @@ def test_functions_are_called_from_a_browser(
     gate = Gate()
 
     def order(article: str, number: int = 1) -> dict[str, object]:
-        """Order <b>something</b>."""
+        """Order <b>something</b>.
+
+        It comes tomorrow.
+        """
         return {"article": article, "number": number + 1}
 
     def numbers(most: int) -> Iterator[int]:
@@ -74,6 +77,7 @@ def test_functions_are_called_from_a_browser(
         tab.type("#token", "secret\n")
         tab.wait_for_text("#functions", "Order <b>something</b>", PATIENCE)
         tab.click(f"{form} summary")
+        tab.wait_for_text(f"{form} .doc", "It comes tomorrow.", PATIENCE)
         tab.type(f'{form} input[name="article"]', "tea <i>")
         tab.click(f"{form} button")
         tab.wait_for_text(f"{form} pre", '"article": "tea <i>",\n  "number": 2', PATIENCE)

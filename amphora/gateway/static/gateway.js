@@ -105,7 +105,9 @@ function formOf(path, operation, spec) {
   if (operation.deprecated) marks.push(h("span", { class: "tag" }, "deprecated"));
   const head = h("summary", {}, h("code", {}, name), h("span", {}, operation.summary ?? ""));
   head.append(...marks);
-  const doc = operation.description ? h("p", { class: "doc" }, operation.description) : null;
+  // Its first line is the summary.
+  const more = (operation.description ?? "").split("\n").slice(1).join("\n").trim();
+  const doc = more ? h("p", { class: "doc" }, more) : null;
   const body = h("div", { class: "body" }, doc, form, output);
   return h("details", { "data-name": operation.operationId }, head, body);
 }
