@@ -150,7 +150,7 @@ class Calls:
         except WrongRequest as error:
             offer = self.directory.offer(namespace)
             there = find(offer, function)
-            if there is None and offer.functions:
+            if there is None and offer is not None and offer.functions:
                 raise not_found(namespace, function) from error
             if there is not None and bool(there.get("stream")) is not wants_stream:
                 if not wants_stream:
@@ -161,8 +161,6 @@ class Calls:
             raise problem_of(error, self._limits.statuses) from error
         except AmphoraError as error:
             raise problem_of(error, self._limits.statuses) from error
-        except ValueError as error:
-            raise problem_of(WrongRequest(str(error)), {}) from error
 
 
 class IsStream(Exception):

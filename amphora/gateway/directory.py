@@ -9,6 +9,7 @@ from time import monotonic
 from gevent.lock import RLock
 
 from amphora.errors import AmphoraError
+from amphora.gateway.problems import RETRY_AFTER, Problem
 from amphora.net.log import Log
 from amphora.rpc.client.offers import descriptions
 from amphora.rpc.contract.compatibility import Offer, offer_of
@@ -39,7 +40,7 @@ class Directory:
         self._functions = functions
         self._locks = {namespace: RLock() for namespace in namespaces}
         # Each with the time until which it holds.
-        self._offers: dict[str, tuple[float, Offer]] = {}
+        self._offers: dict[str, tuple[float, Offer | None]] = {}
 
     @property
     def namespaces(self) -> Iterable[str]:
@@ -54,32 +55,44 @@ class Directory:
 
     def known_stream(self, namespace: str, function: str) -> bool:
         """Return whether a function is known to be a stream.  Asks nobody."""
-        there = self._offers.get(namespace)
-        found = None if there is None else find(there[1], function)
+        _, offer = self._offers.get(namespace, (0.0, None))
+        found = find(offer, function)
         return found is not None and bool(found.get("stream"))
 
     def offers(self) -> dict[str, Offer]:
-        """Return what all of them offer.  Switches greenlets."""
-        return {namespace: self.offer(namespace) for namespace in self._locks}
+        """Return what all of them offer.  Switches greenlets.
 
-    def offer(self, namespace: str) -> Offer:
-        """Return what a namespace offers; nothing if no worker answers.  Switches greenlets."""
+        Raises:
+            Problem: one of them cannot be asked.
+        """
+        found = {}
+        for namespace in self._locks:
+            offer = self.offer(namespace)
+            if offer is None:
+                wait = (("Retry-After", str(RETRY_AFTER)),)
+                raise Problem(503, "The services cannot be asked what they offer.", headers=wait)
+            found[namespace] = offer
+        return found
+
+    def offer(self, namespace: str) -> Offer | None:
+        """Return what a namespace offers, None if that cannot be known.  Switches greenlets."""
         with self._locks[namespace]:
-            holds_until, offer = self._offers.get(namespace, (0.0, Offer(namespace, [])))
+            holds_until, offer = self._offers.get(namespace, (0.0, None))
             if monotonic() < holds_until:
                 return offer
-            offer = self._merged(namespace, self._ask(namespace))
-            fresh = FRESH if offer.functions else FRESH_EMPTY
+            offers = self._ask(namespace)
+            offer = None if offers is None else self._merged(namespace, offers)
+            fresh = FRESH if offer is not None and offer.functions else FRESH_EMPTY
             self._offers[namespace] = monotonic() + fresh, offer
             return offer
 
-    def _ask(self, namespace: str) -> list[Offer]:
+    def _ask(self, namespace: str) -> list[Offer] | None:
         try:
             answers = descriptions(self._session, namespace, TIMEOUT)
             return [offer_of(answer) for answer in answers]
         except (AmphoraError, ValueError) as error:
             log.throttled("%s cannot be asked what it offers: %s", namespace, error)
-            return []
+            return None
 
     def _merged(self, namespace: str, offers: list[Offer]) -> Offer:
         """Return what all workers together offer; of two that differ, what the first one says."""
@@ -100,8 +113,10 @@ class Directory:
         return merged
 
 
-def find(offer: Offer, function: str) -> FunctionDescription | None:
+def find(offer: Offer | None, function: str) -> FunctionDescription | None:
     """Return the description of a function; None if there is none."""
+    if offer is None:
+        return None
     return next((each for each in offer.functions if each["name"] == function), None)
 
 

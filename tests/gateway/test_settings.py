@@ -45,3 +45,14 @@ def test_a_broker_that_is_away_is_no_news_for_strangers(closed_port: int, namesp
         assert answer.json["executed"] is False
         assert str(closed_port).encode() not in answer.body
         assert b"secret" not in answer.body
+
+
+def test_what_cannot_be_asked_is_not_described_as_nothing(
+    closed_port: int, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "TIMEOUT", 0.1)
+    with Gateway(namespace, url=f"amqp://127.0.0.1:{closed_port}") as gateway:
+        answer = ask(gateway, "/openapi.json")
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        asked = ask(gateway, "/rpc", {"jsonrpc": "2.0", "method": "rpc.discover", "id": 1})
+        assert asked.json["error"]["data"]["status"] == 503
