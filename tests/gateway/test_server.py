@@ -158,21 +158,32 @@ def test_of_a_body_that_nobody_wants_not_all_is_read(
         assert b" 415 " in read_all(connection)
 
 
+@pytest.mark.parametrize(
+    ("where", "limit", "bytes_sent", "answered"),
+    [
+        (server, "IDLE_TIMEOUT", 0, b""),
+        (server, "IDLE_TIMEOUT", 10, b""),
+        (server, "HEAD_TIMEOUT", 60, b" 400 "),
+        (requests, "BODY_TIMEOUT", None, b" 408 "),
+    ],
+)
 def test_slow_clients_are_sent_away(
     make_gateway: MakeGateway,
     serve_gateway: ServeGateway,
     namespace: str,
     monkeypatch: pytest.MonkeyPatch,
+    where: Any,
+    limit: str,
+    bytes_sent: int | None,
+    answered: bytes,
 ) -> None:
-    monkeypatch.setattr(server, "IDLE_TIMEOUT", 0.05)
-    monkeypatch.setattr(server, "HEAD_TIMEOUT", 0.05)
-    monkeypatch.setattr(requests, "BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr(where, limit, 0.05)
     monkeypatch.setattr(server, "IGNORING_TIMEOUT", 0.05)
     port = serve_gateway(make_gateway())
-    full = head(f"/{namespace}/add", 5)
-    for sent, answered in ((b"", b""), (full[:10], b""), (full[:40], b" 400 "), (full, b" 408 ")):
-        with connected(port, sent) as connection:
-            assert answered in read_all(connection)
+    with connected(port, head(f"/{namespace}/add", 5)[:bytes_sent]) as connection:
+        answer = read_all(connection)
+    assert answered in answer
+    assert bool(answered) is bool(answer)
 
 
 def test_clients_that_keep_it_waiting_make_room_for_others(
