@@ -8,11 +8,10 @@ import click
 import gevent
 from click.shell_completion import CompletionItem
 
-from amphora.cli.services import find_offers
 from amphora.cli.settings import Settings
 from amphora.errors import AmphoraError
 from amphora.rpc.client.management import ManagementClient
-from amphora.rpc.client.offers import descriptions
+from amphora.rpc.client.offers import descriptions, find_offers
 from amphora.rpc.contract import naming
 from amphora.transport.options import did_you_mean
 from amphora.transport.session import Session

@@ -10,47 +10,11 @@ from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import find_queue
 from amphora.cli.output import counted, show_error, show_json, show_note, show_table
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
-from amphora.net.deadline import Deadline
 from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
+from amphora.rpc.client.offers import find_offers
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.session import Session
-
-# Seconds for the first worker of each namespace to answer; then twice as long, while nobody does.
-FIRST_ROUND = 0.5
-
-# By namespace, and in it by worker id: what each worker offers.
-Offers = dict[str, dict[str, dict[str, Any]]]
-
-
-def find_offers(management: ManagementClient, timeout: float) -> tuple[Offers, dict[str, int]]:
-    """Return what the workers of all namespaces offer, and how many of each have not answered.
-
-    Nobody knows which namespaces there are, so all workers are asked at once for a moment.  Those
-    of a namespace that has answered can be counted, and are asked again while one is missing.
-    Switches greenlets.
-    """
-    deadline = Deadline(timeout)
-    found: Offers = {}
-    patience = FIRST_ROUND
-    while not found and not deadline.passed:
-        left = max(deadline.left() or 0.0, 0.05)
-        for reply in management.ask(None, "describe", timeout=min(patience, left)):
-            if reply.error is None:
-                found.setdefault(reply.value["namespace"], {})[reply.worker] = reply.value
-        patience *= 2
-    silent = {}
-    for namespace, workers in found.items():
-        missing = (management.count_workers(namespace) or 0) - len(workers)
-        if missing > 0:
-            left = max(deadline.left() or 0.0, 0.05)
-            for reply in management.ask(namespace, "describe", timeout=left):
-                if reply.error is None:
-                    workers[reply.worker] = reply.value
-            missing = (management.count_workers(namespace) or 0) - len(workers)
-        if missing > 0:
-            silent[namespace] = missing
-    return found, silent
 
 
 def service(

@@ -1,4 +1,4 @@
-"""Asking the workers of a namespace what they offer."""
+"""Asking the workers of a namespace, or of all, what they offer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 
 from amphora.errors import AmphoraError, WrongRequest, printable
+from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.contract.compatibility import Offer, differences, offer_of
@@ -25,6 +26,12 @@ PAUSE = 10.0
 # And between two questions of one who waits for a worker.
 LOOK_AGAIN = 0.1
 
+# Seconds for the first worker of each namespace to answer; then twice as long, while nobody does.
+FIRST_ROUND = 0.5
+
+# By namespace, and in it by worker id: what each worker offers.
+Offers = dict[str, dict[str, dict[str, Any]]]
+
 
 def descriptions(session: Session, namespace: str, timeout: float) -> list[Any]:
     """Return what the workers of a namespace answer to `describe`.  Switches greenlets.
@@ -37,6 +44,36 @@ def descriptions(session: Session, namespace: str, timeout: float) -> list[Any]:
         return [reply.get() for reply in management.ask(namespace, "describe")]
     finally:
         management.close(CLOSING)
+
+
+def find_offers(management: ManagementClient, timeout: float) -> tuple[Offers, dict[str, int]]:
+    """Return what the workers of all namespaces offer, and how many of each have not answered.
+
+    Nobody knows which namespaces there are, so all workers are asked at once for a moment.  Those
+    of a namespace that has answered can be counted, and are asked again while one is missing.
+    Switches greenlets.
+    """
+    deadline = Deadline(timeout)
+    found: Offers = {}
+    patience = FIRST_ROUND
+    while not found and not deadline.passed:
+        left = max(deadline.left() or 0.0, 0.05)
+        for reply in management.ask(None, "describe", timeout=min(patience, left)):
+            if reply.error is None:
+                found.setdefault(reply.value["namespace"], {})[reply.worker] = reply.value
+        patience *= 2
+    silent = {}
+    for namespace, workers in found.items():
+        missing = (management.count_workers(namespace) or 0) - len(workers)
+        if missing > 0:
+            left = max(deadline.left() or 0.0, 0.05)
+            for reply in management.ask(namespace, "describe", timeout=left):
+                if reply.error is None:
+                    workers[reply.worker] = reply.value
+            missing = (management.count_workers(namespace) or 0) - len(workers)
+        if missing > 0:
+            silent[namespace] = missing
+    return found, silent
 
 
 class Check:

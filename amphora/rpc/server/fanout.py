@@ -10,8 +10,8 @@ from __future__ import annotations
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.bodies import GATHER, IGNORED
 from amphora.rpc.server.executor import no_answer
-from amphora.rpc.server.in_progress import RequestInProgress
-from amphora.rpc.server.intake import Ignore, Take
+from amphora.rpc.server.in_progress import Ignore, RequestInProgress
+from amphora.rpc.server.intake import Take
 from amphora.rpc.server.management import Management
 from amphora.rpc.server.responder import Responder
 from amphora.rpc.server.server import AmqpRpcServer

@@ -407,3 +407,8 @@ def _glance(body: bytes) -> Iterator[bytes]:
         # From the beginning of the body to its end.
         start = (len(body) - length) * number // (PIECES - 1)
         yield body[start : start + length]
+
+
+# Settles a request that its handler ignored; returns False if nobody else can get it.  May switch
+# greenlets.
+Ignore = Callable[[RequestInProgress], bool]

@@ -8,7 +8,7 @@ from typing import Protocol
 import gevent
 
 from amphora.rpc.contract import naming
-from amphora.rpc.server.in_progress import RequestInProgress
+from amphora.rpc.server.in_progress import Ignore, RequestInProgress
 from amphora.rpc.server.management import Management
 from amphora.rpc.server.pauses import Pauses
 from amphora.rpc.server.responder import Responder
@@ -18,9 +18,6 @@ from amphora.transport.delivery import Delivery
 from amphora.transport.link import Restorable
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 
-# Settles a request that its handler ignored; returns False if nobody else can get it.  May switch
-# greenlets.
-Ignore = Callable[[RequestInProgress], bool]
 # Takes a delivery; must not block.
 Take = Callable[[Delivery], None]
 

@@ -35,8 +35,7 @@ from amphora.rpc.server.answers import Answers
 from amphora.rpc.server.attempts import Attempts
 from amphora.rpc.server.busy import BusyAnswers
 from amphora.rpc.server.executor import Answer, Executor
-from amphora.rpc.server.in_progress import InProgress, RequestInProgress
-from amphora.rpc.server.intake import Ignore
+from amphora.rpc.server.in_progress import Ignore, InProgress, RequestInProgress
 from amphora.rpc.server.pool import HandlerPool
 from amphora.rpc.server.responder import Responder
 from amphora.rpc.server.statistics import Statistics
