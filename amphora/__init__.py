@@ -42,17 +42,17 @@ if TYPE_CHECKING:
     from amphora.rpc.client.binding import Bound, FanoutBound
     from amphora.rpc.client.client import AmqpRpcClient
     from amphora.rpc.client.fanout import AmqpRpcFanoutClient
-    from amphora.rpc.client.gather import Gathered, Reply
     from amphora.rpc.client.management import ManagementClient
-    from amphora.rpc.client.outgoing_call import OutgoingCall
-    from amphora.rpc.client.result import Result, iwait, wait
-    from amphora.rpc.client.stream import Stream
+    from amphora.rpc.client.streams.stream import Stream
+    from amphora.rpc.client.waiting.gather import Gathered, Reply
+    from amphora.rpc.client.waiting.outgoing_call import OutgoingCall
+    from amphora.rpc.client.waiting.result import Result, iwait, wait
     from amphora.rpc.context.call import CallContext, current, shield
     from amphora.rpc.context.cancelling import Cancel
     from amphora.rpc.context.deadlines import deadline
     from amphora.rpc.context.outcome import Outcome
     from amphora.rpc.context.spawning import spawn
-    from amphora.rpc.contract.apis import function_name
+    from amphora.rpc.contract.types.apis import function_name
     from amphora.rpc.functions.services import exposed
     from amphora.rpc.keyed.receiving import Receiving
     from amphora.rpc.server.fanout import AmqpRpcFanoutServer
@@ -122,14 +122,14 @@ _HOMES = {
     "FanoutBound": "amphora.rpc.client.binding",
     "AmqpRpcClient": "amphora.rpc.client.client",
     "AmqpRpcFanoutClient": "amphora.rpc.client.fanout",
-    "Gathered": "amphora.rpc.client.gather",
-    "Reply": "amphora.rpc.client.gather",
+    "Gathered": "amphora.rpc.client.waiting.gather",
+    "Reply": "amphora.rpc.client.waiting.gather",
     "ManagementClient": "amphora.rpc.client.management",
-    "OutgoingCall": "amphora.rpc.client.outgoing_call",
-    "Result": "amphora.rpc.client.result",
-    "Stream": "amphora.rpc.client.stream",
-    "iwait": "amphora.rpc.client.result",
-    "wait": "amphora.rpc.client.result",
+    "OutgoingCall": "amphora.rpc.client.waiting.outgoing_call",
+    "Result": "amphora.rpc.client.waiting.result",
+    "Stream": "amphora.rpc.client.streams.stream",
+    "iwait": "amphora.rpc.client.waiting.result",
+    "wait": "amphora.rpc.client.waiting.result",
     "CallContext": "amphora.rpc.context.call",
     "current": "amphora.rpc.context.call",
     "shield": "amphora.rpc.context.call",
@@ -137,7 +137,7 @@ _HOMES = {
     "Outcome": "amphora.rpc.context.outcome",
     "deadline": "amphora.rpc.context.deadlines",
     "spawn": "amphora.rpc.context.spawning",
-    "function_name": "amphora.rpc.contract.apis",
+    "function_name": "amphora.rpc.contract.types.apis",
     "exposed": "amphora.rpc.functions.services",
     "Receiving": "amphora.rpc.keyed.receiving",
     "AmqpRpcFanoutServer": "amphora.rpc.server.fanout",

@@ -27,7 +27,7 @@ from typing import Any
 import gevent
 
 from amphora import AmqpRpcClient, AmqpRpcServer, Session
-from amphora.rpc.client import waking
+from amphora.rpc.client.waiting import waking
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.serializers import JSON
 from amphora.transport.burst import take_burst

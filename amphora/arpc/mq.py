@@ -16,8 +16,8 @@ from typing import Any, Unpack
 from amphora.errors import NoResult
 from amphora.rpc.client.caller import DEFAULT_TIMEOUT
 from amphora.rpc.client.client import AmqpRpcClient
-from amphora.rpc.client.gather import Reply
 from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.client.waiting.gather import Reply
 from amphora.rpc.contract import naming
 from amphora.rpc.functions.services import service_methods
 from amphora.rpc.functions.unfinished import check_function

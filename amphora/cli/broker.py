@@ -12,7 +12,7 @@ from gevent.event import Event
 from amphora.cli.failures import Exit, Failure
 from amphora.cli.settings import examples
 from amphora.net.address import address
-from amphora.telemetry.logs import set_up
+from amphora.observe.logs import set_up
 
 LOOPBACK = "127.0.0.1"
 LOCALHOST = "localhost"

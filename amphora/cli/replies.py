@@ -12,7 +12,7 @@ from amphora.cli.lookup import count_workers, find_queue, unknown_namespace
 from amphora.cli.output import counted, show_error, show_json
 from amphora.errors import WrongRequest
 from amphora.net.deadline import Deadline
-from amphora.rpc.client.gather import Gathered, Reply
+from amphora.rpc.client.waiting.gather import Gathered, Reply
 from amphora.rpc.contract import naming
 from amphora.transport.session import Session
 

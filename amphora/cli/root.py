@@ -14,11 +14,11 @@ import click
 from gevent.hub import Hub
 
 import amphora
-from amphora.cli.activity import active, cancel, pause, resume, threads
-from amphora.cli.bench import bench
 from amphora.cli.broker import broker
-from amphora.cli.call import call
-from amphora.cli.dead import dead
+from amphora.cli.calling.bench import bench
+from amphora.cli.calling.call import call
+from amphora.cli.calling.send import send
+from amphora.cli.calling.trace import trace
 from amphora.cli.demo.demo import demo
 from amphora.cli.failures import (
     MEANINGS,
@@ -30,19 +30,19 @@ from amphora.cli.failures import (
     settings_errors,
 )
 from amphora.cli.gateway import gateway
-from amphora.cli.managing import ask, describe, evaluate, kill, ping, stats
+from amphora.cli.operating.activity import active, cancel, pause, resume, threads
+from amphora.cli.operating.dead import dead
+from amphora.cli.operating.managing import ask, describe, evaluate, kill, ping, stats
+from amphora.cli.operating.queues import queue
+from amphora.cli.operating.schema import schema
+from amphora.cli.operating.services import services
+from amphora.cli.operating.stubs import stubs
+from amphora.cli.operating.top import top
 from amphora.cli.output import show_error, show_json
-from amphora.cli.queues import queue
-from amphora.cli.schema import schema
-from amphora.cli.send import send
-from amphora.cli.services import services
 from amphora.cli.serving.serve import serve
 from amphora.cli.serving.worker import worker
 from amphora.cli.settings import Settings, url_and_debug
 from amphora.cli.standard_files import open_standard_files
-from amphora.cli.stubs import stubs
-from amphora.cli.top import top
-from amphora.cli.trace import trace
 from amphora.cli.web import web
 from amphora.transport.words import utf8_word
 

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from amphora.cli.failures import settings_errors
 from amphora.errors import ConnectionLost
-from amphora.telemetry.logs import set_up
+from amphora.observe.logs import set_up
 from amphora.transport.link import Link
 from amphora.transport.session import Session
 from amphora.transport.words import utf8_word

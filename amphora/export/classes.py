@@ -6,7 +6,7 @@ from typing import Any
 
 from amphora.export.source import TYPE_NAMES, WIDTH, docstring, free_name, is_name, literal
 from amphora.export.types import Types
-from amphora.rpc.contract.schemas import PYTHON, Schema
+from amphora.rpc.contract.types.schemas import PYTHON, Schema
 
 # Members of an enum of these names would hide what every enum has.
 _NOT_IN_ENUMS = ("mro", "name", "value")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from amphora.rpc.contract.compatibility import Offer, spread
 from amphora.rpc.contract.reports import FunctionDescription, ParameterDescription
-from amphora.rpc.contract.schemas import DEFINITIONS, Schema
+from amphora.rpc.contract.types.compatibility import Offer, spread
+from amphora.rpc.contract.types.schemas import DEFINITIONS, Schema
 
 COMPONENTS = "#/components/schemas/"
 # What both formats allow as the name of a schema.

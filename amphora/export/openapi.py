@@ -20,9 +20,9 @@ from amphora.export.documents import (
     summary_of,
     with_default,
 )
-from amphora.rpc.contract.compatibility import Offer
 from amphora.rpc.contract.reports import FunctionDescription, ParameterDescription
-from amphora.rpc.contract.schemas import Schema
+from amphora.rpc.contract.types.compatibility import Offer
+from amphora.rpc.contract.types.schemas import Schema
 
 VERSION = "3.1.0"
 PROBLEM = "Problem"

@@ -20,9 +20,9 @@ from amphora.export.source import (
     literal,
 )
 from amphora.export.types import Types
-from amphora.rpc.contract.compatibility import Offer
 from amphora.rpc.contract.reports import FunctionDescription, ParameterDescription
-from amphora.rpc.contract.schemas import Schema
+from amphora.rpc.contract.types.compatibility import Offer
+from amphora.rpc.contract.types.schemas import Schema
 
 CLIENT = """Calls the functions of {title}.
 

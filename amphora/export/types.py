@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from amphora.export.source import TAKEN, TYPE_NAMES, Imports, free_name, is_name, literal
-from amphora.rpc.contract.compatibility import resolved
-from amphora.rpc.contract.schemas import DEFINITIONS, INTEGER_KEYS, Schema
+from amphora.rpc.contract.types.compatibility import resolved
+from amphora.rpc.contract.types.schemas import DEFINITIONS, INTEGER_KEYS, Schema
 
 # What texts of a format become.
 FORMATS = {

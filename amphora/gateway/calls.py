@@ -15,7 +15,7 @@ from amphora.gateway.leaving import Leaving
 from amphora.gateway.problems import Problem, problem_of
 from amphora.gateway.requests import Arguments, headers_of, timeout_of
 from amphora.rpc.client.client import AmqpRpcClient
-from amphora.rpc.client.stream import Stream
+from amphora.rpc.client.streams.stream import Stream
 from amphora.transport.session import Session
 from amphora.web.access import Environ
 

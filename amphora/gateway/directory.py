@@ -12,8 +12,8 @@ from amphora.errors import AmphoraError
 from amphora.gateway.problems import RETRY_AFTER, Problem
 from amphora.net.log import Log
 from amphora.rpc.client.offers import descriptions
-from amphora.rpc.contract.compatibility import Offer, offer_of
 from amphora.rpc.contract.reports import FunctionDescription
+from amphora.rpc.contract.types.compatibility import Offer, offer_of
 from amphora.transport.session import Session
 
 log = Log("amphora.gateway")

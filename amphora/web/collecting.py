@@ -22,8 +22,8 @@ from amphora.net.log import Log
 from amphora.observe.recent import Recent
 from amphora.observe.samples import Sample
 from amphora.rpc.client.dead import dead_requests
-from amphora.rpc.client.gather import Reply
 from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.client.waiting.gather import Reply
 from amphora.rpc.contract import dead, naming
 from amphora.rpc.contract.reports import Stats
 from amphora.transport.session import Session

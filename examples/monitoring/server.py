@@ -6,9 +6,9 @@ from gevent.pywsgi import WSGIServer
 from traces import set_up
 
 from amphora import AmqpRpcClient, AmqpRpcServer
-from amphora.telemetry.health import health
-from amphora.telemetry.metrics import of_process
-from amphora.telemetry.tracing import trace
+from amphora.observe.health import health
+from amphora.observe.metrics import of_process
+from amphora.observe.tracing import trace
 
 PRICES = {"apple": 30, "pear": 45}
 

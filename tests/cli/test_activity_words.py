@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amphora.cli.activity import caller, notes
+from amphora.cli.operating.activity import caller, notes
 
 
 def test_what_is_unusual_about_a_request_stands_behind_its_function() -> None:

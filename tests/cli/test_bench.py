@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from amphora.cli.bench import Outcome, load
+from amphora.cli.calling.bench import Outcome, load
 from amphora.errors import NoResult, RemoteException
 from tests.cli.conftest import Amphora
 from tests.support.rpc import MakeServer, add

@@ -125,7 +125,7 @@ def test_debug_adds_the_traceback(amphora_anywhere: Amphora, closed_port: int) -
 def test_an_error_of_amphora_itself_is_told_from_others(
     amphora_anywhere: Amphora, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("amphora.cli.managing.ManagementClient")
+    monkeypatch.delattr("amphora.cli.operating.managing.ManagementClient")
     monkeypatch.setattr("amphora.cli.settings.connect", lambda link: None)
     outcome = amphora_anywhere("ping", "math")
     assert_one_line(outcome, Exit.BUG, "internal error, NameError", "--debug")

@@ -12,7 +12,7 @@ import pytest
 
 from amphora.cli.serving import http as module
 from amphora.cli.serving.http import LONGEST_HEAD, MOST_CLIENTS, MOST_IGNORED, Http
-from amphora.telemetry.health import Answer
+from amphora.observe.health import Answer
 
 BIG = b"x" * 3_000_000
 

@@ -11,8 +11,8 @@ import gevent
 import pytest
 
 from amphora import AmqpRpcServer, Session
-from amphora.cli.managing import MOST_OF_A_NAME, caller_row, worker_row
-from amphora.rpc.server.requests import ROOM_FOR
+from amphora.cli.operating.managing import MOST_OF_A_NAME, caller_row, worker_row
+from amphora.rpc.server.requests.handling import ROOM_FOR
 from tests.cli.conftest import Amphora
 from tests.support.brokers import Broker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add

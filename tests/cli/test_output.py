@@ -111,7 +111,8 @@ def test_an_error_is_red_on_a_terminal_unless_colours_are_not_wanted(closed_port
 def test_rich_is_not_imported_where_there_is_no_terminal() -> None:
     program = """
 import sys
-from amphora.cli import output, top
+from amphora.cli import output
+from amphora.cli.operating import top
 output.show_table(("name", ">calls"), [("add", 1)])
 output.show_error("told")
 print(sorted({"rich"}.intersection(sys.modules)))

@@ -14,8 +14,8 @@ from gevent import subprocess
 from gevent.fileobject import FileObject
 
 from amphora import AmphoraError
+from amphora.cli.operating.top import History, View, first_rows, pages, render
 from amphora.cli.page import Table, cells, plain
-from amphora.cli.top import History, View, first_rows, pages, render
 from amphora.observe.samples import Sample, frame
 from amphora.rpc.contract.sketches import as_list, counts_of
 from tests.cli.conftest import WITHOUT_RICH, Amphora

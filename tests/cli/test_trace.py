@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from amphora import NoResult, Session, Unroutable
-from amphora.cli.trace import rows
+from amphora.cli.calling.trace import rows
 from amphora.rpc.client.hops import Hops, trace_call
 from tests.cli.conftest import Amphora
 from tests.support.rpc import MakeClient, MakeServer, add

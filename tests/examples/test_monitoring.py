@@ -11,7 +11,7 @@ import yaml
 from gevent import subprocess
 from prometheus_client.parser import text_string_to_metric_families
 
-from amphora.telemetry.families import FAMILIES
+from amphora.observe.families import FAMILIES
 from tests.support.brokers import Broker
 from tests.support.http import ask
 from tests.support.processes import ROOT, PythonProcess

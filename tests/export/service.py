@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 import pydantic
 
-from amphora.rpc.contract.compatibility import Offer
+from amphora.rpc.contract.types.compatibility import Offer
 from amphora.rpc.functions.describing import Describer
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.threads import Threads

@@ -12,7 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from amphora.export.openapi import openapi
 from amphora.export.openrpc import openrpc
-from amphora.rpc.contract.compatibility import Offer
+from amphora.rpc.contract.types.compatibility import Offer
 from tests.export import service
 
 # What https://spec.open-rpc.org has in each object: what must be there, and what may.

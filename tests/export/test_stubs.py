@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from amphora.export.source import docstring, free_name, literal
 from amphora.export.stubs import stub
-from amphora.rpc.contract.apis import Api
-from amphora.rpc.contract.compatibility import Offer, differences
+from amphora.rpc.contract.types.apis import Api
+from amphora.rpc.contract.types.compatibility import Offer, differences
 from tests.export import service
 from tests.support.processes import ROOT
 

@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event
 
 from amphora import IgnoreRequest, RemoteException, WrongRequest, WrongResult
-from amphora.rpc.server.access import trace_id_of
+from amphora.rpc.server.operators.access import trace_id_of
 from amphora.rpc.server.settings import overrides
 from tests.support.brokers import Broker
 from tests.support.raw import RawClient

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from amphora import WrongResult, function_name
-from amphora.rpc.contract.apis import Api
+from amphora.rpc.contract.types.apis import Api
 
 if TYPE_CHECKING:
     from nowhere import Missing  # type: ignore[import-not-found]

@@ -15,7 +15,7 @@ from hypothesis import given
 
 from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, PoisonRequest
 from amphora.rpc.contract import naming
-from amphora.rpc.server.attempts import Attempts
+from amphora.rpc.server.requests.attempts import Attempts
 from amphora.transport.delivery import Delivery
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from amphora.rpc.client.attendance import HOLD, LEAVING, SHORT_HOLD, Attendance
+from amphora.rpc.client.workers.attendance import HOLD, LEAVING, SHORT_HOLD, Attendance
 
 # Seconds between two counts; exact in a float.
 STEP = 0.125

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from amphora.rpc.server.batching import Batching
+from amphora.rpc.server.answers.batching import Batching
 
 Answer = tuple[str, int]
 

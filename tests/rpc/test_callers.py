@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from amphora import AmqpRpcServer, RemoteException, WrongRequest
-from amphora.rpc.server import callers as module
-from amphora.rpc.server.callers import LATEST_KEPT, MOST_TOLD, Callers
+from amphora.rpc.server.progress import callers as module
+from amphora.rpc.server.progress.callers import LATEST_KEPT, MOST_TOLD, Callers
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 

@@ -14,8 +14,8 @@ from gevent.event import Event
 import amphora
 from amphora.errors import Cancelled, ConnectionLost, NoResult, RemoteException
 from amphora.rpc.contract.control import Unwanted, encode_cancels
-from amphora.rpc.server.control import LONGEST_KEPT, MOST_KEPT
-from amphora.rpc.server.control import Cancelled as Kept
+from amphora.rpc.server.requests.control import LONGEST_KEPT, MOST_KEPT
+from amphora.rpc.server.requests.control import Cancelled as Kept
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.raw import RawClient, RawServer

@@ -11,8 +11,8 @@ from typing import Any, Literal, NotRequired, TypedDict, Unpack
 import msgspec
 import pytest
 
-from amphora.rpc.contract.apis import Api
-from amphora.rpc.contract.compatibility import Offer, brief, differences, offer_of
+from amphora.rpc.contract.types.apis import Api
+from amphora.rpc.contract.types.compatibility import Offer, brief, differences, offer_of
 
 
 def api(function: Any) -> Offer:

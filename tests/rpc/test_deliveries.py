@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from amphora.rpc.server.in_progress import (
+from amphora.rpc.server.progress.in_progress import (
     REMEMBERED,
     WHOLE,
     InProgress,

@@ -25,7 +25,7 @@ from amphora import (
     WrongResult,
     current,
 )
-from amphora.rpc.server import admission
+from amphora.rpc.server.requests import admission
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add

@@ -27,7 +27,7 @@ from amphora import (
 from amphora.errors import AmphoraError, WrongResult
 from amphora.rpc.contract.bodies import error_body, exception_of
 from amphora.rpc.functions.describing import Describer
-from amphora.rpc.server.limits import Places
+from amphora.rpc.server.requests.limits import Places
 from tests.support.brokers import Broker, EmbeddedBroker
 from tests.support.raw import RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, add

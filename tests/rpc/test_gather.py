@@ -8,8 +8,8 @@ import gevent
 import pytest
 
 from amphora.errors import NoResult
-from amphora.rpc.client.gather import Gathered, PendingGather
-from amphora.rpc.client.pending import Pending
+from amphora.rpc.client.waiting.gather import Gathered, PendingGather
+from amphora.rpc.client.waiting.pending import Pending
 from amphora.transport.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 

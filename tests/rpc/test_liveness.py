@@ -10,8 +10,8 @@ import gevent
 import pytest
 
 from amphora.errors import NoResult, ServerLost
-from amphora.rpc.client import liveness
-from amphora.rpc.client.liveness import Liveness, Watched
+from amphora.rpc.client.workers import liveness
+from amphora.rpc.client.workers.liveness import Liveness, Watched
 from amphora.transport import topology
 from tests.support.brokers import Broker, ManagedBroker, on_embedded
 from tests.support.raw import RawClient, RawServer

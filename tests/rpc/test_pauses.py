@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amphora.rpc.server.pauses import LONGEST_PAUSE, REMEMBERED, Pauses
+from amphora.rpc.server.requests.pauses import LONGEST_PAUSE, REMEMBERED, Pauses
 
 
 def test_a_request_does_not_rest_at_first_and_then_longer_each_time() -> None:

@@ -13,11 +13,11 @@ import gevent
 import pytest
 
 from amphora.errors import AmphoraError, ConnectionLost, NoResult, RemoteException, Unroutable
-from amphora.rpc.client.gather import Gathered, PendingGather, Reply
-from amphora.rpc.client.pending import Pending
-from amphora.rpc.client.result import PendingCall, Result, iwait, wait
-from amphora.rpc.client.roll_call import OneWorker
-from amphora.rpc.client.waking import Waker
+from amphora.rpc.client.waiting.gather import Gathered, PendingGather, Reply
+from amphora.rpc.client.waiting.pending import Pending
+from amphora.rpc.client.waiting.result import PendingCall, Result, iwait, wait
+from amphora.rpc.client.waiting.waking import Waker
+from amphora.rpc.client.workers.roll_call import OneWorker
 from amphora.transport.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 

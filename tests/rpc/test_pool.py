@@ -10,9 +10,9 @@ import pytest
 from gevent.event import Event
 from gevent.local import local
 
-from amphora.rpc.server.in_progress import RequestInProgress
-from amphora.rpc.server.pool import HandlerPool
-from amphora.rpc.server.underway import Underway
+from amphora.rpc.server.progress.in_progress import RequestInProgress
+from amphora.rpc.server.progress.underway import Underway
+from amphora.rpc.server.requests.pool import HandlerPool
 
 LONG = 20.0
 LIMIT = 2

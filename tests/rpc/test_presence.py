@@ -13,7 +13,7 @@ from gevent.event import Event
 
 from amphora import AmqpRpcClient, ConnectionLost, NoResult, NoServer, Unroutable
 from amphora.errors import ChannelClosed
-from amphora.rpc.client.presence import MOST_TOLD, ServerPresence
+from amphora.rpc.client.workers.presence import MOST_TOLD, ServerPresence
 from amphora.rpc.contract import naming
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 from tests.support.brokers import Broker, ManagedBroker, on_embedded
@@ -455,7 +455,7 @@ def test_of_too_many_queues_at_once_nothing_is_asked() -> None:
 
 
 def test_there_is_an_end_to_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amphora.rpc.client.presence.MOST_KNOWN", 10)
+    monkeypatch.setattr("amphora.rpc.client.workers.presence.MOST_KNOWN", 10)
     _, presence = asked()
     for number in range(25):
         assert told_by(presence, f"key {number}") is None

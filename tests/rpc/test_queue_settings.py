@@ -9,7 +9,7 @@ import pytest
 
 from amphora import Inequivalent, PoisonRequest, Session
 from amphora.rpc.contract import naming
-from amphora.rpc.server.attempts import Attempts
+from amphora.rpc.server.requests.attempts import Attempts
 from amphora.transport.delivery import Delivery
 from amphora.transport.topology import Binding, Queue, Topology
 from amphora.wire.codec import Deliver, methods

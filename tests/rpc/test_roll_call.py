@@ -10,7 +10,7 @@ import pytest
 
 from amphora.errors import AmphoraError, ChannelClosed
 from amphora.net.backoff import LONGEST_PAUSE
-from amphora.rpc.client.roll_call import SETTLING, OneWorker, RollCall
+from amphora.rpc.client.workers.roll_call import SETTLING, OneWorker, RollCall
 from amphora.rpc.contract import naming
 from tests.support.passive import AskedSession, away, silent
 

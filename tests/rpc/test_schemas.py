@@ -20,8 +20,8 @@ import msgspec
 import pydantic
 import pytest
 
-from amphora.rpc.contract.hints import converter_of
-from amphora.rpc.contract.schemas import Schemas
+from amphora.rpc.contract.types.hints import converter_of
+from amphora.rpc.contract.types.schemas import Schemas
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from amphora.rpc.server.shedding import FRESH, Shedding
+from amphora.rpc.server.requests.shedding import FRESH, Shedding
 
 MAX_WAIT = 2.0
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from amphora.rpc.contract.sketches import as_counts, as_list, counts_of, percentile
-from amphora.rpc.server.durations import LATEST_KEPT, Durations
+from amphora.rpc.server.progress.durations import LATEST_KEPT, Durations
 
 some = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=50)
 

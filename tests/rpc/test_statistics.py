@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 
 from amphora.rpc.contract.sketches import as_list, counts_of
-from amphora.rpc.server import statistics as module
-from amphora.rpc.server.durations import LATEST_KEPT
-from amphora.rpc.server.statistics import (
+from amphora.rpc.server.progress import statistics as module
+from amphora.rpc.server.progress.durations import LATEST_KEPT
+from amphora.rpc.server.progress.statistics import (
     WAIT_TIMES_KEPT,
     FunctionStatistics,
     Statistics,

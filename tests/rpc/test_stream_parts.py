@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from amphora.errors import AmphoraError, StreamLost
-from amphora.rpc.client.stream import PendingStream
+from amphora.rpc.client.streams.stream import PendingStream
 from amphora.rpc.contract.control import (
     Credit,
     Unwanted,
@@ -24,7 +24,7 @@ from amphora.rpc.contract.streams import (
     UNDER_WAY_BYTES,
     WINDOW_BYTES,
 )
-from amphora.rpc.server.window import MOST_STALLS, Window
+from amphora.rpc.server.streams.window import MOST_STALLS, Window
 from amphora.transport.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 

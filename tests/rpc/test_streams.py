@@ -31,8 +31,8 @@ from amphora.rpc.contract.streams import (
     join_items,
     split_items,
 )
-from amphora.rpc.server import pool
-from amphora.rpc.server.attempts import Attempts
+from amphora.rpc.server.requests import pool
+from amphora.rpc.server.requests.attempts import Attempts
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient, RawServer

@@ -10,8 +10,8 @@ import pytest
 from gevent.event import Event
 from hypothesis import given
 
-from amphora.rpc.client import timeouts as module
-from amphora.rpc.client.timeouts import BUCKETS_PER_SECOND, Timeouts
+from amphora.rpc.client.waiting import timeouts as module
+from amphora.rpc.client.waiting.timeouts import BUCKETS_PER_SECOND, Timeouts
 from tests.support.waiting import wait_until
 
 BUCKET = 1 / BUCKETS_PER_SECOND

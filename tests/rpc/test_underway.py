@@ -8,7 +8,7 @@ from time import monotonic
 import gevent
 import pytest
 
-from amphora.rpc.server.underway import Underway
+from amphora.rpc.server.progress.underway import Underway
 
 Waiting = Callable[[Underway, float | None], None]
 TIMEOUT = 10.0

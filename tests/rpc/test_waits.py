@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amphora.rpc.server.durations import LATEST_KEPT
-from amphora.rpc.server.waits import ASK_AGAIN, ASK_ANYWAY, LONGEST, MOST_CLIENTS, Waits
+from amphora.rpc.server.progress.durations import LATEST_KEPT
+from amphora.rpc.server.progress.waits import ASK_AGAIN, ASK_ANYWAY, LONGEST, MOST_CLIENTS, Waits
 
 SECOND = 1_000_000
 # Seconds: between two requests, on the way, and in the queue.

@@ -10,8 +10,8 @@ import greenlet
 import pytest
 
 from amphora.errors import NoResult
-from amphora.rpc.client.result import PendingCall, Result
-from amphora.rpc.client.waking import LONGEST_TURN, Waker
+from amphora.rpc.client.waiting.result import PendingCall, Result
+from amphora.rpc.client.waiting.waking import LONGEST_TURN, Waker
 from tests.rpc.test_pending import Waiting, outgoing
 from tests.support.waiting import wait_until
 

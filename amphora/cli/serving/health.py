@@ -14,8 +14,8 @@ import msgspec
 
 from amphora.cli.serving.process import HELD, Worker
 from amphora.cli.serving.wear import memory_of
-from amphora.telemetry.health import Answer, answer, as_json, exposed, said
-from amphora.telemetry.pool import Pool, Snapshot, added, decode
+from amphora.observe.health import Answer, answer, as_json, exposed, said
+from amphora.observe.pool import Pool, Snapshot, added, decode
 
 logger = logging.getLogger("amphora.serve")
 

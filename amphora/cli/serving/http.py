@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from time import monotonic
 
-from amphora.telemetry.health import Answer
+from amphora.observe.health import Answer
 
 logger = logging.getLogger("amphora.serve")
 

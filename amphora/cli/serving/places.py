@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 
 import amphora
-from amphora.rpc.server.watchdog import handler_on
+from amphora.rpc.server.requests.watchdog import handler_on
 
 # So many frames of a stack are shown: the first and the last ones.
 SHOWN = 4

@@ -19,11 +19,11 @@ from amphora.cli.serving.options import WorkerOptions, programs_argument, worker
 from amphora.cli.serving.programs import CannotLoad, load_server
 from amphora.cli.settings import url_and_debug
 from amphora.errors import AmphoraError
+from amphora.observe.health import about
+from amphora.observe.logs import set_up
+from amphora.observe.metrics import of_process
 from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.rpc.server.settings import overrides
-from amphora.telemetry.health import about
-from amphora.telemetry.logs import set_up
-from amphora.telemetry.metrics import of_process
 
 logger = logging.getLogger("amphora.serve")
 

@@ -26,9 +26,7 @@ from typing import (
     cast,
 )
 
-from amphora.rpc.client.gather import Gathered
 from amphora.rpc.client.offers import Check
-from amphora.rpc.client.outgoing_call import Mode
 from amphora.rpc.client.proxy import (
     CallOptions,
     GatherOptions,
@@ -38,10 +36,12 @@ from amphora.rpc.client.proxy import (
     Way,
     options_of,
 )
-from amphora.rpc.client.result import Result
-from amphora.rpc.client.stream import Stream
-from amphora.rpc.contract.apis import Api, ApiFunction
+from amphora.rpc.client.streams.stream import Stream
+from amphora.rpc.client.waiting.gather import Gathered
+from amphora.rpc.client.waiting.outgoing_call import Mode
+from amphora.rpc.client.waiting.result import Result
 from amphora.rpc.contract.checks import check_wait
+from amphora.rpc.contract.types.apis import Api, ApiFunction
 from amphora.transport.options import unknown_options
 
 A = TypeVar("A")

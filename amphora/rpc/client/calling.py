@@ -12,12 +12,12 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, NoResult
 from amphora.rpc.client.caller import Caller, CallerSettings, Route
 from amphora.rpc.client.declared import Declared
-from amphora.rpc.client.outgoing_call import Mode, OutgoingCall
-from amphora.rpc.client.pending import Pending
 from amphora.rpc.client.proxy import Send
-from amphora.rpc.client.result import PendingCall, Result, WatchedCall
 from amphora.rpc.client.retries import Retries, check_retries
 from amphora.rpc.client.tuning import Tuning
+from amphora.rpc.client.waiting.outgoing_call import Mode, OutgoingCall
+from amphora.rpc.client.waiting.pending import Pending
+from amphora.rpc.client.waiting.result import PendingCall, Result, WatchedCall
 from amphora.rpc.context.call import here
 from amphora.rpc.context.middleware import Middleware, through
 from amphora.rpc.contract import legacy

@@ -29,17 +29,17 @@ from amphora.errors import (
 )
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
-from amphora.rpc.client.control import Control
-from amphora.rpc.client.liveness import Liveness, Watched
-from amphora.rpc.client.pending import Pending
-from amphora.rpc.client.presence import ServerPresence
-from amphora.rpc.client.reasons import Reasons
-from amphora.rpc.client.result import WatchedCall
-from amphora.rpc.client.roll_call import RollCall
-from amphora.rpc.client.stream import PendingStream
-from amphora.rpc.client.streams import UNWANTED_FOR, Streams
-from amphora.rpc.client.timeouts import Timeouts
-from amphora.rpc.client.waking import Waker
+from amphora.rpc.client.streams.stream import PendingStream
+from amphora.rpc.client.streams.streams import UNWANTED_FOR, Streams
+from amphora.rpc.client.waiting.pending import Pending
+from amphora.rpc.client.waiting.result import WatchedCall
+from amphora.rpc.client.waiting.timeouts import Timeouts
+from amphora.rpc.client.waiting.waking import Waker
+from amphora.rpc.client.workers.control import Control
+from amphora.rpc.client.workers.liveness import Liveness, Watched
+from amphora.rpc.client.workers.presence import ServerPresence
+from amphora.rpc.client.workers.reasons import Reasons
+from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.transport.endpoint import check_count
 from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session, claim

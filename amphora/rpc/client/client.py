@@ -16,14 +16,14 @@ from amphora.rpc.client.caller import DEFAULT_MAX_PENDING, DEFAULT_TIMEOUT, Rout
 from amphora.rpc.client.calls import WhenFull
 from amphora.rpc.client.offers import Check
 from amphora.rpc.client.proxy import CallWay, RepeatOptions, RepeatWay, StreamWay
-from amphora.rpc.client.result import Result
-from amphora.rpc.client.stream import Stream
 from amphora.rpc.client.streaming import StreamCaller
+from amphora.rpc.client.streams.stream import Stream
+from amphora.rpc.client.waiting.result import Result
 from amphora.rpc.contract import legacy, naming
-from amphora.rpc.contract.apis import Api
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.naming import QueueType
 from amphora.rpc.contract.serializers import SerializerName
+from amphora.rpc.contract.types.apis import Api
 from amphora.transport.endpoint import ConnectionSettings
 from amphora.transport.session import Session
 from amphora.transport.topology import Binding, Exchange, Queue, Topology

@@ -8,15 +8,15 @@ from typing import Any, TypeVar, Unpack
 from amphora.rpc.client.binding import BoundApi, FanoutBound, Ways
 from amphora.rpc.client.caller import CallerSettings, Route
 from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
-from amphora.rpc.client.gather import Gathered, PendingGather
 from amphora.rpc.client.offers import Check
 from amphora.rpc.client.proxy import GatherWay, SpreadOptions, SpreadWay
-from amphora.rpc.client.result import Result
-from amphora.rpc.client.roll_call import RollCall
+from amphora.rpc.client.waiting.gather import Gathered, PendingGather
+from amphora.rpc.client.waiting.result import Result
+from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.context.call import here
 from amphora.rpc.contract import legacy, naming
-from amphora.rpc.contract.apis import Api
 from amphora.rpc.contract.bodies import GATHER
+from amphora.rpc.contract.types.apis import Api
 from amphora.transport.topology import Exchange, Topology
 
 A = TypeVar("A")

@@ -6,8 +6,8 @@ from time import monotonic
 from typing import Any, ClassVar, Unpack
 
 from amphora.rpc.client.caller import Caller, CommonSettings, Route
-from amphora.rpc.client.gather import Gathered, PendingGather, Servers
-from amphora.rpc.client.roll_call import OneWorker, RollCall, Unlisted
+from amphora.rpc.client.waiting.gather import Gathered, PendingGather, Servers
+from amphora.rpc.client.workers.roll_call import OneWorker, RollCall, Unlisted
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.topology import Exchange, Topology

@@ -12,7 +12,7 @@ from amphora.errors import AmphoraError, WrongRequest, printable
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.rpc.client.management import ManagementClient
-from amphora.rpc.contract.compatibility import Offer, differences, offer_of
+from amphora.rpc.contract.types.compatibility import Offer, differences, offer_of
 from amphora.transport.session import Session
 
 log = Log("amphora.rpc")

@@ -13,9 +13,9 @@ from msgspec import UNSET
 from amphora.errors import AmphoraError, Busy, WrongResult
 from amphora.net.log import Log
 from amphora.rpc.client.calls import Calls
-from amphora.rpc.client.liveness import Watched
-from amphora.rpc.client.pending import Pending
-from amphora.rpc.client.stream import PendingStream
+from amphora.rpc.client.streams.stream import PendingStream
+from amphora.rpc.client.waiting.pending import Pending
+from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.contract import batches, headers, legacy
 from amphora.rpc.contract.bodies import IGNORED, STARTED, ErrorBody, Response, exception_of
 from amphora.rpc.contract.serializers import serializer_of

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from amphora.rpc.client.caller import CallerSettings, Route
 from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
 from amphora.rpc.client.calls import Calls
-from amphora.rpc.client.stream import PendingStream, Stream
+from amphora.rpc.client.streams.stream import PendingStream, Stream
 from amphora.rpc.context.call import here
 from amphora.rpc.contract import naming, streams
 from amphora.rpc.contract.checks import check_timeout

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from amphora.rpc.contract.descriptions import (
+from amphora.rpc.contract.reports import ErrorDescription, FunctionDescription
+from amphora.rpc.contract.types.descriptions import (
     describe_parameters,
     describe_result,
     signature_text,
 )
-from amphora.rpc.contract.reports import ErrorDescription, FunctionDescription
-from amphora.rpc.contract.schemas import Schema, Schemas
-from amphora.rpc.contract.signatures import function_behind
+from amphora.rpc.contract.types.schemas import Schema, Schemas
+from amphora.rpc.contract.types.signatures import function_behind
 from amphora.rpc.functions.functions import Function, Functions
 
 

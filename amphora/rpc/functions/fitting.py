@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from amphora.rpc.contract.apis import Api
-from amphora.rpc.contract.compatibility import Offer, differences
-from amphora.rpc.contract.signatures import Handler
+from amphora.rpc.contract.types.apis import Api
+from amphora.rpc.contract.types.compatibility import Offer, differences
+from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.describing import Describer
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.threads import Threads

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Unpack
 
 from amphora.errors import WrongRequest, printable
-from amphora.rpc.contract.signatures import Handler
+from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.parameters import Misfit, Parameters
 from amphora.rpc.functions.terms import Terms, checked_terms
 from amphora.rpc.functions.threads import Threads

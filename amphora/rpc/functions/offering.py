@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, Unpack, overload
 
 from amphora.rpc.contract import legacy
-from amphora.rpc.contract.apis import Api
-from amphora.rpc.contract.signatures import Handler
+from amphora.rpc.contract.types.apis import Api
+from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.fitting import api_methods
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.services import service_methods

@@ -20,8 +20,14 @@ from inspect import Parameter, Signature
 from typing import Any
 
 from amphora.errors import IgnoreRequest, printable
-from amphora.rpc.contract.hints import Converter, Unevaluated, Unmeetable, converter_of, name_of
-from amphora.rpc.contract.signatures import Handler, evaluate, function_behind, signature_of
+from amphora.rpc.contract.types.hints import (
+    Converter,
+    Unevaluated,
+    Unmeetable,
+    converter_of,
+    name_of,
+)
+from amphora.rpc.contract.types.signatures import Handler, evaluate, function_behind, signature_of
 
 Arguments = tuple[list[Any], dict[str, Any]]
 

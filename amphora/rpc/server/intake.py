@@ -8,10 +8,10 @@ from typing import Protocol
 import gevent
 
 from amphora.rpc.contract import naming
-from amphora.rpc.server.in_progress import Ignore, RequestInProgress
-from amphora.rpc.server.management import Management
-from amphora.rpc.server.pauses import Pauses
-from amphora.rpc.server.responder import Responder
+from amphora.rpc.server.answers.responder import Responder
+from amphora.rpc.server.operators.management import Management
+from amphora.rpc.server.progress.in_progress import Ignore, RequestInProgress
+from amphora.rpc.server.requests.pauses import Pauses
 from amphora.rpc.server.settings import Settings
 from amphora.transport.consumer import Consumer
 from amphora.transport.delivery import Delivery

@@ -16,17 +16,17 @@ from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.contract import legacy, naming
 from amphora.rpc.contract.checks import check_timeout, check_version
 from amphora.rpc.contract.naming import QueueType
-from amphora.rpc.contract.signatures import Handler
+from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.offering import Offering
 from amphora.rpc.functions.threads import DEFAULT_THREADS, Threads
 from amphora.rpc.keyed.receiving import Receiving
-from amphora.rpc.server import access
-from amphora.rpc.server.attempts import DEFAULT_MAX_ATTEMPTS
 from amphora.rpc.server.blocking import STOPPING, Blocking
 from amphora.rpc.server.intake import Intake, SharedQueue
+from amphora.rpc.server.operators import access
+from amphora.rpc.server.progress.statistics import Statistics
+from amphora.rpc.server.requests.attempts import DEFAULT_MAX_ATTEMPTS
 from amphora.rpc.server.settings import Settings, overrides
-from amphora.rpc.server.statistics import Statistics
 from amphora.rpc.server.worker import Place, State, Worker
 from amphora.transport.endpoint import ConnectionSettings, check_count
 from amphora.transport.session import Session, register, session_for

@@ -8,7 +8,7 @@ from typing import Any
 
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
-from amphora.rpc.contract.signatures import Handler
+from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.threads import Threads
 from amphora.transport.session import Session

@@ -16,19 +16,19 @@ from amphora.net.deadline import Deadline
 from amphora.net.log import Log, tell
 from amphora.rpc.contract import headers, naming
 from amphora.rpc.keyed.attaching import RequestQueues
-from amphora.rpc.server.attempts import Attempts
-from amphora.rpc.server.control import Control
-from amphora.rpc.server.executor import Executor
+from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.intake import Intake
-from amphora.rpc.server.management import Managed, Management
-from amphora.rpc.server.operating import Operating
-from amphora.rpc.server.requests import RequestHandling
-from amphora.rpc.server.responder import Responder
+from amphora.rpc.server.operators.management import Managed, Management
+from amphora.rpc.server.operators.operating import Operating
+from amphora.rpc.server.progress.statistics import Statistics
+from amphora.rpc.server.progress.underway import Underway
+from amphora.rpc.server.requests.attempts import Attempts
+from amphora.rpc.server.requests.control import Control
+from amphora.rpc.server.requests.executor import Executor
+from amphora.rpc.server.requests.handling import RequestHandling
+from amphora.rpc.server.requests.watchdog import Watchdog
 from amphora.rpc.server.settings import Settings
-from amphora.rpc.server.statistics import Statistics
-from amphora.rpc.server.streaming import Outlets
-from amphora.rpc.server.underway import Underway
-from amphora.rpc.server.watchdog import Watchdog
+from amphora.rpc.server.streams.streaming import Outlets
 from amphora.transport.consumer import Consumer
 from amphora.transport.session import claim, watch
 from amphora.transport.vantage import Vantage

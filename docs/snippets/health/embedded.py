@@ -4,7 +4,7 @@ from gevent import get_hub
 from gevent.pywsgi import WSGIServer
 
 from amphora import AmqpRpcServer
-from amphora.telemetry.health import health
+from amphora.observe.health import health
 
 
 def ask(question: str) -> str:

@@ -1,6 +1,6 @@
 from amphora import AmqpRpcClient
-from amphora.telemetry.exposition import exposition
-from amphora.telemetry.metrics import of_process
+from amphora.observe.exposition import exposition
+from amphora.observe.metrics import of_process
 
 client = AmqpRpcClient("weather")
 of_process.watch(client)

@@ -1,5 +1,5 @@
 from amphora import AmqpRpcServer
-from amphora.telemetry.metrics import of_process
+from amphora.observe.metrics import of_process
 
 server = AmqpRpcServer("weather")
 of_process.watch(server)

@@ -3,7 +3,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from amphora import AmqpRpcClient
-from amphora.telemetry.tracing import trace
+from amphora.observe.tracing import trace
 
 exporter = InMemorySpanExporter()
 provider = TracerProvider()

@@ -1,0 +1,200 @@
+"""`amphora bench`: a load on a function, and how long its calls take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import click
+import gevent
+
+from amphora.cli.advice import complete_target
+from amphora.cli.calling.call import (
+    CallCommand,
+    look_before_call,
+    parse_arguments,
+    split_target,
+)
+from amphora.cli.failures import Exit, settings_errors
+from amphora.cli.output import counted, seconds, show_json, show_table
+from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.errors import AmphoraError, RemoteException, printable
+from amphora.rpc.client.client import AmqpRpcClient
+
+PERCENTILES = (50, 95, 99)
+DEFAULT_CALLERS = 10
+# With a rate, as many callers as are needed, up to so many.
+MOST_CALLERS = 1000
+
+
+@dataclass
+class Outcome:
+    """What has come of the calls.
+
+    Attributes:
+        durations: those of calls that succeeded, in seconds.
+        errors: how many failed, by the name of the error.
+    """
+
+    durations: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers, in the shape that --json prints."""
+        known = sorted(self.durations)
+        last = len(known) - 1
+        percentiles = {
+            f"p{percent}": known[last * percent // 100] if known else None
+            for percent in PERCENTILES
+        }
+        return {
+            "calls": len(known) + self.errors.total(),
+            "errors": dict(self.errors),
+            "seconds": self.seconds,
+            "calls_per_second": len(known) / self.seconds if self.seconds else 0.0,
+            **percentiles,
+            "longest": known[-1] if known else None,
+        }
+
+
+def load(call: Callable[[], object], callers: int, duration: float, rate: float | None) -> Outcome:
+    """Make calls for a while, and return what has come of them.  Switches greenlets.
+
+    Without a rate each caller makes its next call when it has the answer.  With one, calls are due
+    at fixed times, and a call that is late because no caller was free has taken longer.
+
+    Args:
+        call: makes one call.
+        callers: how many calls there are at once, at most.
+        duration: seconds in which calls are begun.
+        rate: how many calls are to be begun in a second.
+    """
+    outcome = Outcome()
+    began = monotonic()
+    begun = 0
+
+    def make_calls() -> None:
+        nonlocal begun
+        while True:
+            due = monotonic() if rate is None else began + begun / rate
+            if due >= began + duration:
+                return
+            begun += 1
+            pause = due - monotonic()
+            if pause > 0:
+                gevent.sleep(pause)
+            try:
+                call()
+            except AmphoraError as error:
+                remote = error.error_type if isinstance(error, RemoteException) else ""
+                outcome.errors[remote or type(error).__name__] += 1
+                # One that fails at once would keep all others from running.
+                gevent.sleep(0)
+            else:
+                outcome.durations.append(monotonic() - due)
+
+    making = [gevent.spawn(make_calls) for _ in range(callers)]
+    try:
+        gevent.joinall(making, raise_error=True)
+    finally:
+        gevent.killall(making, block=False)
+    outcome.seconds = monotonic() - began
+    return outcome
+
+
+@click.command(
+    cls=CallCommand,
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples(
+        "amphora bench math.sum_numbers 1 2 3",
+        "amphora bench math.sum_numbers 1 2 3 --rate 200 --duration 60",
+        "amphora bench users.find name=Alice --concurrency 50 --json",
+    ),
+)
+@click.argument("target", metavar="NAMESPACE.FUNCTION", shell_complete=complete_target)
+@click.argument(
+    "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 100_000),
+    help=f"How many calls at once, at most.  [default: {DEFAULT_CALLERS}, with --rate"
+    f" {MOST_CALLERS}]",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1_000_000, min_open=True),
+    help="How many calls a second.  [default: as many as it takes]",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(0.1, 86_400),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For how long calls are begun.",
+)
+@click.option(
+    "--timeout",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a call may take.",
+)
+@click.option("--routing-key", metavar="KEY", help="Use the request queue of this key.")
+@click.option(
+    "-n", "--namespace", metavar="NAME", help="The namespace, if its name has a dot in it."
+)
+@json_option
+@url_and_debug
+@pass_settings
+def bench(
+    settings: Settings,
+    target: str,
+    arguments: tuple[str, ...],
+    concurrency: int | None,
+    rate: float | None,
+    duration: float,
+    timeout: float,
+    routing_key: str | None,
+    namespace: str | None,
+) -> int:
+    """Call a function again and again, and show how many calls there were and how long they took.
+
+    The function really runs.  Without --rate each caller makes its next call when it has the
+    answer.  With it calls are due at fixed times, and the time for which one waits to be begun
+    counts: so a server that falls behind does not look fast.
+
+    --json prints {"calls", "errors", "seconds", "calls_per_second", "p50", "p95", "p99",
+    "longest"}; "errors" has the number for each name of an error, and the rest is about calls that
+    succeeded.
+    """
+    namespace, function = split_target(target, namespace)
+    args, kwargs = parse_arguments(arguments)
+    options: dict[str, Any] = {"function_name": function}
+    if routing_key:
+        options["routing_key"] = routing_key
+    callers = concurrency or (DEFAULT_CALLERS if rate is None else MOST_CALLERS)
+    with settings.session() as session, settings_errors():
+        look_before_call(session, namespace, routing_key, f"for up to {timeout:g} s")
+        with AmqpRpcClient(namespace, session=session, timeout=timeout) as client:
+            call = client.call(**options)
+            outcome = load(lambda: call(*args, **kwargs), callers, duration, rate).summary()
+    if settings.json:
+        show_json(outcome)
+        return Exit.FAILED if outcome["errors"] else Exit.DONE
+    failed = sum(outcome["errors"].values())
+    click.echo(
+        f"{counted(outcome['calls'], 'call')} in {outcome['seconds']:.1f} s,"
+        f" {outcome['calls_per_second']:,.1f} a second, {counted(failed, 'error')}"
+    )
+    names = (*(f"p{percent}" for percent in PERCENTILES), "longest")
+    show_table([f">{name}" for name in names], [[seconds(outcome[name]) for name in names]])
+    for name, count in sorted(outcome["errors"].items()):
+        click.echo(f"{counted(count, 'error')}: {printable(name, 100)}")
+    return Exit.FAILED if failed else Exit.DONE

@@ -1,0 +1,52 @@
+"""What the workers of a namespace offer, for commands that read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from amphora.cli.failures import Exit, Failure
+from amphora.cli.operating.managing import gather
+from amphora.cli.settings import Settings
+from amphora.rpc.contract.types.compatibility import Offer, offer_of
+
+
+def find_offers(
+    settings: Settings, namespace: str, worker: str | None, timeout: float
+) -> dict[str, Offer]:
+    """Return what each worker that answers offers, by worker id.  Switches greenlets.
+
+    Raises:
+        Failure: no worker is there, one has not answered, or an answer cannot be understood.
+    """
+    # The answers are not what the command prints.
+    replies = gather(replace(settings, json=False), namespace, worker, timeout, "describe")
+    if replies.exit_code:
+        raise Failure(replies.exit_code, f"not all workers of {namespace} say what they offer")
+    offers = {}
+    for reply in replies.good:
+        try:
+            offers[reply.worker] = offer_of(reply.value)
+        except ValueError as error:
+            raise Failure(
+                Exit.FAILED, f"{reply.worker} describes itself in another way: {error}"
+            ) from error
+    return offers
+
+
+def the_offer(settings: Settings, namespace: str, worker: str | None, timeout: float) -> Offer:
+    """Return what all workers of a namespace offer, if that is the same.  Switches greenlets.
+
+    Raises:
+        Failure: it is not; or as for `find_offers`.
+    """
+    offers = list(find_offers(settings, namespace, worker, timeout).values())
+    for offer in offers:
+        # In whichever order they were added.
+        offer.functions.sort(key=lambda function: function["name"])
+    if any(offer != offers[0] for offer in offers[1:]):
+        raise Failure(
+            Exit.FAILED,
+            f"the workers of {namespace} do not all offer the same (amphora describe {namespace}"
+            " shows it); name one with --worker",
+        )
+    return offers[0]

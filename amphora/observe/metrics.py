@@ -1,0 +1,233 @@
+"""What the servers and clients of this process have done, in numbers.
+
+    from amphora.observe.metrics import of_process
+
+    of_process.watch(server)
+    of_process.watch(client)
+    of_process.snapshot()
+
+See `families` for what there is, `pool` for adding up several processes, and `exposition` for what
+Prometheus reads.  Needs nothing that amphora does not need anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from bisect import bisect_left
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from amphora.errors import AmphoraError
+from amphora.observe.families import BUCKETS, EXPECTED, FAMILIES, OTHER
+from amphora.observe.pool import Snapshot, Values, add, snapshot_of
+from amphora.rpc.client.calling import FunctionCaller
+from amphora.rpc.client.waiting.outgoing_call import OutgoingCall
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.outcome import CANCELLED, EXPIRED, OK, Outcome
+from amphora.rpc.contract import naming
+from amphora.rpc.server.fanout import AmqpRpcFanoutServer
+from amphora.rpc.server.server import AmqpRpcServer
+from amphora.rpc.server.worker import State
+from amphora.transport.link import LinkState
+from amphora.transport.session import Session
+from amphora.transport.topology import Presence, find_queue
+
+POISON = "PoisonRequest"
+# What is counted apart, by the status of a request.
+_COUNTED = {
+    EXPIRED: "amphora_expired_total",
+    CANCELLED: "amphora_cancelled_total",
+    POISON: "amphora_poison_total",
+    "Busy": "amphora_busy_total",
+}
+# A call that ends so has found its function, so there is one of that name.
+_FOUND = frozenset(
+    (OK, "RemoteException", "WrongResult", "Denied", POISON, "ServerLost", "StreamLost", "TimedOut")
+)
+# Seconds between two questions about the length of a queue, for an answer to it, and for which an
+# answer counts.
+ASK_EVERY = 5.0
+ASK_TIMEOUT = 5.0
+KNOWN_FOR = 60.0
+
+_COUNTERS = (
+    *("amphora_queue_wait_unknown_total", "amphora_redelivered_total"),
+    *_COUNTED.values(),
+)
+_AWAY = {LinkState.IDLE, LinkState.CLOSED}
+_CONNECTED = {LinkState.CONNECTED, LinkState.BLOCKED}
+
+
+class Metrics:
+    """Counts what servers and clients do, from when they are watched on.
+
+    They are not kept alive by it.  In a forked child it begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._counted: Values = {}
+        self._servers: weakref.WeakSet[AmqpRpcServer] = weakref.WeakSet()
+        self._clients: weakref.WeakSet[FunctionCaller] = weakref.WeakSet()
+        # How often each session had connected anew when that was last looked at.
+        self._reconnects: weakref.WeakKeyDictionary[Session, int] = weakref.WeakKeyDictionary()
+        # The functions of which clients know that they are there.
+        self._found: set[str] = set()
+        # By namespace: how many requests wait, and when that was told; and when it was asked.
+        self._lengths: dict[str, tuple[int, float]] = {}
+        self._asked: dict[str, float] = {}
+        _made.add(self)
+
+    def watch(self, watched: AmqpRpcServer | FunctionCaller) -> None:
+        """Count what a server or client does from now on.  Watching it twice is fine."""
+        if isinstance(watched, AmqpRpcServer):
+            if watched not in self._servers:
+                self._servers.add(watched)
+                watched.on_done(self._request_ended)
+                self._begin(watched)
+        elif watched not in self._clients:
+            self._clients.add(watched)
+            watched.use(self._call)
+
+    def snapshot(self) -> Snapshot:
+        """Return everything as plain values.  Never switches greenlets."""
+        values: Values = {}
+        servers = [server for server in self._servers if server.state is not State.STOPPED]
+        clients = [client for client in self._clients if client.state is not LinkState.CLOSED]
+        sessions = {server.session for server in servers} | {each.session for each in clients}
+        for server in servers:
+            _add_to(values, "amphora_in_flight", server.running, server.namespace)
+            _add_to(values, "amphora_concurrency", server.concurrency, server.namespace)
+            self._add_length(values, server)
+        for client in clients:
+            _add_to(values, "amphora_pending", client.pending, client.namespace)
+        self._add_sessions(values, sessions)
+        add(snapshot_of(self._counted), values)
+        return snapshot_of(values)
+
+    def _forget(self) -> None:
+        """Begin anew, in a forked child: what was counted is the parent's."""
+        self._counted.clear()
+        self._lengths.clear()
+        self._asked.clear()
+        for server in self._servers:
+            self._begin(server)
+        for session in self._reconnects:
+            # The first connection of the child is none that is made anew.
+            self._reconnects[session] = session.publishing.connects + session.consuming.connects
+
+    def _begin(self, server: AmqpRpcServer) -> None:
+        """Have the counters of a server there, so that the first increase is seen as one."""
+        for name in _COUNTERS:
+            self._count(name, server.namespace, by=0)
+
+    # -- what is told ---------------------------------------------------------------------------
+
+    def _request_ended(self, call: CallContext, outcome: Outcome) -> None:
+        namespace = call.namespace
+        if call.queue_wait is None:
+            self._count("amphora_queue_wait_unknown_total", namespace)
+        else:
+            self._time("amphora_queue_wait_seconds", call.queue_wait, namespace)
+        if call.redelivered:
+            self._count("amphora_redelivered_total", namespace)
+        if outcome.status in _COUNTED:
+            self._count(_COUNTED[outcome.status], namespace)
+        if outcome.seconds is not None:
+            method = f"{namespace}/{call.function}" if call.known else OTHER
+            status = EXPECTED if outcome.expected else outcome.status
+            self._time("rpc_server_call_duration_seconds", outcome.seconds, method, status)
+
+    def _call(self, call: OutgoingCall, proceed: Callable[[], Any]) -> Any:
+        # A cast has no result, and takes no time.
+        if call.mode != "cast":
+            call.when_done(lambda outcome: self._call_ended(call, outcome))
+        return proceed()
+
+    def _call_ended(self, call: OutgoingCall, outcome: Outcome) -> None:
+        method = f"{call.namespace}/{call.function}"
+        if outcome.status in _FOUND:
+            self._found.add(method)
+        elif method not in self._found:
+            method = OTHER
+        seconds = outcome.seconds or 0.0
+        self._time("rpc_client_call_duration_seconds", seconds, method, outcome.status)
+
+    def _count(self, name: str, *labels: str, by: float = 1.0) -> None:
+        _add_to(self._counted, name, by, *labels)
+
+    def _time(self, name: str, seconds: float, *labels: str) -> None:
+        series = self._counted.setdefault(name, {})
+        numbers = series.get(labels)
+        if numbers is None:
+            numbers = series[labels] = [0.0] * FAMILIES[name].numbers
+        numbers[bisect_left(BUCKETS, seconds)] += 1
+        numbers[-1] += seconds
+
+    # -- what is looked at ----------------------------------------------------------------------
+
+    def _add_sessions(self, values: Values, sessions: set[Session]) -> None:
+        self._count("amphora_reconnects_total", by=0)
+        for session in sessions:
+            links = session.publishing, session.consuming
+            reconnects = sum(max(link.connects - 1, 0) for link in links)
+            # A count of its own, because sessions go, and counters must not fall.
+            known = self._reconnects.get(session, 0)
+            self._count("amphora_reconnects_total", by=max(reconnects - known, 0))
+            self._reconnects[session] = max(reconnects, known)
+            if session.state not in _AWAY:
+                _add_to(values, "amphora_sessions", 1)
+                _add_to(values, "amphora_connected", session.state in _CONNECTED)
+                _add_to(values, "amphora_unconfirmed", session.publisher.unconfirmed)
+
+    def _add_length(self, values: Values, server: AmqpRpcServer) -> None:
+        """Add how many requests wait for a server, as far as that was told lately; ask for more."""
+        if isinstance(server, AmqpRpcFanoutServer):
+            # It has a queue of its own.
+            return
+        now = monotonic()
+        namespace = server.namespace
+        length, told = self._lengths.get(namespace, (0, -inf))
+        if now - told < KNOWN_FOR:
+            values.setdefault("amphora_queue_messages", {})[(namespace,)] = [length]
+        connected = server.session.consuming.state in _CONNECTED
+        if connected and now - self._asked.get(namespace, -inf) >= ASK_EVERY:
+            self._asked[namespace] = now
+            gevent.spawn(self._ask, server.session, namespace)
+
+    def _ask(self, session: Session, namespace: str) -> None:
+        queue = naming.request_queue(namespace)
+        try:
+            found = session.operate(
+                lambda channel: find_queue(channel, queue, ASK_TIMEOUT), ASK_TIMEOUT
+            )
+        except AmphoraError:
+            # It becomes unknown, and is asked again.
+            return
+        if found.presence is Presence.THERE:
+            self._lengths[namespace] = found.messages, monotonic()
+
+
+def _add_to(values: Values, name: str, number: float, *labels: str) -> None:
+    series = values.setdefault(name, {})
+    numbers = series.get(labels)
+    if numbers is None:
+        series[labels] = [float(number)]
+    else:
+        numbers[0] += number
+
+
+def _after_fork_in_child() -> None:
+    for metrics in list(_made):
+        metrics._forget()
+
+
+_made: weakref.WeakSet[Metrics] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+# What the workers of `amphora serve` report, and a program may use as its own.
+of_process = Metrics()

@@ -1,0 +1,164 @@
+"""What a deferred call returns."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic
+
+import gevent
+from gevent.event import AsyncResult
+
+from amphora.errors import AmphoraError
+from amphora.rpc.client.waiting.pending import Pending
+from amphora.rpc.client.waiting.typevars import R_co
+from amphora.rpc.client.workers.liveness import Watched
+
+
+class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
+    """The result of a deferred call.
+
+    It is a gevent `AsyncResult`: `get(timeout=)` waits, and returns the result or raises the error;
+    `ready()`, `successful()`, `wait(timeout=)` and `exception` work as in gevent, and
+    `gevent.wait`, `gevent.iwait` and `gevent.joinall` take it.
+
+    At the deadline of the call it fails with NoResult.  If the program drops it, the answer is
+    dropped too, unless a callback waits for it (`rawlink`); the request is still served.
+    """
+
+    __slots__ = ("_call", "_convert", "_greenlet")
+
+    def __init__(self, call: PendingCall) -> None:
+        super().__init__()
+        self._call = call
+        # The first that waits in `get` without a timeout of its own; see `Waker`.
+        self._greenlet: Any = None
+        # What makes the result from the value that comes, where it is asked for; see `binding`.
+        self._convert: Callable[[Any], Any] | None = None
+        call.result = weakref.ref(self)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> R_co:
+        """Wait for the result and return it, or raise the error.  Switches greenlets."""
+        if self._greenlet is None and block and timeout is None and not self.ready():
+            hub = gevent.get_hub()
+            greenlet = gevent.getcurrent()
+            if greenlet is not hub:
+                self._greenlet = greenlet
+                try:
+                    # Something else may have switched here by mistake.
+                    while not self.ready():
+                        hub.switch()
+                finally:
+                    self._greenlet = None
+        value: Any = super().get(block, timeout)
+        made: R_co = value if self._convert is None else self._convert(value)
+        return made
+
+    @property
+    def value(self) -> R_co | None:
+        """The result, None while there is none."""
+        value: Any = super().value
+        if self._convert is not None and self.successful():
+            value = self._convert(value)
+        made: R_co | None = value
+        return made
+
+    def cancel(self) -> bool:  # type: ignore[override] # gevent's own can do nothing
+        """Call it off: the result fails with Cancelled at once; return whether it was pending.
+
+        The servers are told.  A request that still waits in the queue is not begun by the workers
+        that are there now.  A handler that runs is ended if its function is cancellable, with the
+        calls that it has made.  A result that is dropped cancels nothing.  Never switches
+        greenlets.
+        """
+        return self._call.cancel()
+
+    def __repr__(self) -> str:
+        state = "pending"
+        if self.ready():
+            state = "ready" if self.successful() else f"failed: {type(self.exception).__name__}"
+        return f"<Result of {self._call.function_name} [{state}]>"
+
+    def __del__(self) -> None:
+        if not self.ready():
+            self._call.dropped(self)
+
+
+class PendingCall(Pending):
+    """A call that one answer ends.
+
+    It holds its result weakly.  When the program drops the result, the call is dropped too, unless
+    a callback waits for the result: then the call holds the result from there on.
+
+    Attributes:
+        result: returns the result of the call, None if it was dropped; set by `Result`.
+    """
+
+    __slots__ = ("result",)
+
+    result: Callable[[], Result[Any] | None]
+
+    def dropped(self, result: Result[Any]) -> None:
+        """Called when the program has dropped the result."""
+        if result.linkcount() > 0:
+            self.result = lambda: result
+        else:
+            self._waiting.discard(self)
+            self.tell_dropped()
+
+    def answered(self, worker: str, value: Any, error: AmphoraError | None) -> bool:
+        """Take the answer."""
+        result = self.result()
+        if result is not None:
+            if error is None:
+                result.set(value)
+            else:
+                result.set_exception(error)
+            if result._greenlet is not None:
+                self._waiting.wake(result)
+        self.result = _no_result
+        if self.seen_as is not None:
+            self.tell_ended(error)
+        return True
+
+    def ignored(self, worker: str) -> bool:
+        """Note that one server will not answer; another may."""
+        return False
+
+    def fail(self, error: AmphoraError) -> None:
+        """End with an error of amphora's own."""
+        self.answered("", None, error)
+
+
+class WatchedCall(PendingCall):
+    """A call that also ends when the workers are gone that have begun it."""
+
+    __slots__ = ("watched",)
+
+    watched: Watched
+
+
+def _no_result() -> None:
+    """Return None, for a call without a result or with one that is set."""
+
+
+def iwait(results: Iterable[Any], timeout: float | None = None) -> Iterator[Any]:
+    """Yield results as they become ready, in the order of arrival.  Switches greenlets.
+
+    Args:
+        results: deferred results, or anything else that gevent can wait for.
+        timeout: seconds for all of them together; those not ready by then are not yielded.
+    """
+    return iter(gevent.iwait(list(results), timeout=timeout))
+
+
+def wait(results: Iterable[Any], timeout: float | None = None) -> list[Any]:
+    """Wait for results and return those that are ready, in the order of arrival.
+
+    Switches greenlets.
+
+    Args:
+        results: deferred results, or anything else that gevent can wait for.
+        timeout: seconds to wait; then the ones that are ready are returned.
+    """
+    return list(iwait(results, timeout))

@@ -1,0 +1,101 @@
+"""Why a request was not taken, in terms of calls and functions.
+
+The publisher knows of exchanges and routing keys alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+
+from amphora.errors import AmphoraError, Unroutable, printable
+from amphora.rpc.client.workers.roll_call import RollCall
+from amphora.rpc.contract import naming
+from amphora.transport.lookout import Lookout
+from amphora.transport.outgoing import Outgoing
+from amphora.transport.session import Session
+from amphora.transport.topology import Presence
+
+
+class Reasons:
+    """Explains the errors of one client's requests."""
+
+    def __init__(self, session: Session, namespace: str) -> None:
+        self._session = session
+        self._namespace = namespace
+        self._lookout = Lookout(session)
+        self._asking: set[gevent.Greenlet[..., None]] = set()
+
+    def close(self) -> None:
+        """Explain no more.  Never switches greenlets."""
+        gevent.killall(list(self._asking), block=False)
+
+    def explain_soon(
+        self, outgoing: Outgoing, error: AmphoraError, then: Callable[[AmphoraError], None]
+    ) -> None:
+        """Have `then` called with the error that `explained` returns.  Never switches greenlets."""
+
+        def explain() -> None:
+            then(self.explained(outgoing, error))
+
+        # With a routing key the queue's name is unknown, so the broker cannot be asked.
+        asks = isinstance(error, Unroutable) and not outgoing.routing_key
+        if not asks or not self._lookout.needed:
+            explain()
+            return
+        asking = gevent.Greenlet(explain)
+        self._asking.add(asking)
+        asking.rawlink(self._asking.discard)
+        asking.start()
+
+    def explained(self, outgoing: Outgoing, error: AmphoraError) -> AmphoraError:
+        """Return the error of a request in terms of calls and functions.
+
+        Switches greenlets if the broker has to be asked about a queue.
+        """
+        if not isinstance(error, Unroutable):
+            return error
+        key = outgoing.routing_key
+        if key:
+            text = (
+                f"no request queue of {self._namespace} takes the key {printable(key, 100)!r};"
+                " create_new_request_queue makes one"
+            )
+        elif self._lookout.needed and self._is_away(outgoing):
+            text = (
+                f"{self._namespace} cannot be reached: its request queue is on a node that is away"
+            )
+        else:
+            text = f"{self._namespace} has no request queue: no server is there"
+        explained = Unroutable(text)
+        explained.executed = error.executed
+        return explained
+
+    def _is_away(self, outgoing: Outgoing) -> bool:
+        """Return whether the queue that all servers share may be on a node that is away."""
+        if not outgoing.spread:
+            return self._lookout.look(naming.request_queue(self._namespace)) is Presence.AWAY
+        # A worker has queues of its own, but all share the one for the roll call.
+        presence = self._lookout.look(naming.roll_call_queue(self._namespace))
+        if presence is not Presence.THERE:
+            return presence is Presence.AWAY
+        return not RollCall(self._session, self._namespace).nobody()
+
+    def why_unsent(self, outgoing: Outgoing) -> str:
+        """Return the reason why the broker has not confirmed a request, as text."""
+        if outgoing.refused is not None:
+            return "the broker refused the request: its queue is full, or the queue's node is away"
+        sent = outgoing.attempts > 0
+        waiting = "the request was sent but not confirmed" if sent else "the request was not sent"
+        links = (self._session.publishing, self._session.consuming)
+        for link in links:
+            if link.connection is None and link.error is not None:
+                return f"{waiting}; {link.error}"
+        for link in links:
+            if link.connection is not None and link.connection.blocked is not None:
+                return f"{waiting}; the broker blocks the connection: {link.connection.blocked}"
+        for need in outgoing.needs:
+            if need.trouble is not None:
+                return f"{waiting}; {need.trouble}"
+        return f"{waiting}; waiting for the broker"

@@ -1,0 +1,1 @@
+"""What a service offers, in types: hints, schemas and descriptions."""

@@ -1,0 +1,386 @@
+"""JSON Schemas of type hints: what arguments and results look like as JSON.
+
+The schemas are those of JSON Schema 2020-12 (https://json-schema.org/draft/2020-12), which OpenAPI
+3.1 uses too.  `format` tells texts apart that stand for something else ("date-time", "uuid",
+"decimal"), and `contentEncoding` bytes.  msgspec has schemas as well, but they lose what a stub
+needs: that a text is a date and time, that keys are numbers, how the members of an enum are called.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import pathlib
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable
+from enum import EnumMeta
+from typing import Any, ClassVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import inspect as kinds
+
+from amphora.rpc.contract.models import is_pydantics
+from amphora.rpc.contract.serializers import AS_TEXT
+from amphora.rpc.contract.types.hints import Special, buildable, content_of, is_collection
+
+Schema = dict[str, Any]
+
+# Where the schemas of classes are, for those who refer to them.
+DEFINITIONS = "#/$defs/"
+# What kind of class a definition is of, where that is not seen otherwise: a "TypedDict" is sent
+# without the fields that it does not have, all others have all fields.
+PYTHON = "x-python"
+
+# The names of constraints, in msgspec and in JSON Schema.
+_LIMITS = {
+    "gt": "exclusiveMinimum",
+    "ge": "minimum",
+    "lt": "exclusiveMaximum",
+    "le": "maximum",
+    "multiple_of": "multipleOf",
+    "pattern": "pattern",
+}
+
+_PLAIN: dict[type[kinds.Type], Schema] = {
+    kinds.NoneType: {"type": "null"},
+    kinds.BoolType: {"type": "boolean"},
+    kinds.IntType: {"type": "integer"},
+    kinds.FloatType: {"type": "number"},
+    kinds.StrType: {"type": "string"},
+    kinds.BytesType: {"type": "string", "contentEncoding": "base64"},
+    kinds.ByteArrayType: {"type": "string", "contentEncoding": "base64"},
+    kinds.MemoryViewType: {"type": "string", "contentEncoding": "base64"},
+    kinds.DateTimeType: {"type": "string", "format": "date-time"},
+    kinds.DateType: {"type": "string", "format": "date"},
+    kinds.TimeType: {"type": "string", "format": "time"},
+    kinds.TimeDeltaType: {"type": "string", "format": "duration"},
+    kinds.UUIDType: {"type": "string", "format": "uuid"},
+    kinds.DecimalType: {"type": "string", "format": "decimal"},
+}
+
+_TEXTS: dict[Any, Schema] = {
+    ipaddress.IPv4Address: {"type": "string", "format": "ipv4"},
+    ipaddress.IPv6Address: {"type": "string", "format": "ipv6"},
+    re.Pattern: {"type": "string", "format": "regex"},
+    complex: {"type": ["number", "string"]},
+}
+
+# Keys of dicts are texts in JSON: what is a number otherwise says so.
+INTEGER_KEYS: Schema = {"pattern": "^-?[0-9]+$"}
+
+
+class Schemas:
+    """Schemas of hints; those of classes are kept under their names, and referred to.
+
+    Attributes:
+        definitions: the schemas of the classes, by name.
+    """
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, Schema] = {}
+        self._names: dict[Any, str] = {}
+
+    def of(self, hint: Any) -> Schema | None:
+        """Return the schema of a hint; None if any value fits, or if nothing is known.
+
+        Never raises: hints are user code.
+        """
+        before, names = self.definitions.copy(), self._names.copy()
+        try:
+            return self._of(hint) or None
+        except Exception:  # noqa: BLE001 (of a user's class; nothing is known, then)
+            # Without the halves of definitions.
+            self.definitions, self._names = before, names
+            return None
+
+    def _of(self, hint: Any) -> Schema:
+        plain = buildable(hint)
+        return {} if plain is Any else self._schema(kinds.type_info(plain))
+
+    def _schema(self, info: kinds.Type) -> Schema:
+        kind = type(info)
+        if kind in _PLAIN:
+            return _PLAIN[kind] | _limits(info, "Length")
+        make = self._MAKERS.get(kind)
+        # What remains is raw or of MessagePack alone.
+        return {} if make is None else make(self, info)
+
+    # -- by kind ----------------------------------------------------------------------------------
+
+    def _metadata(self, info: kinds.Metadata) -> Schema:
+        return self._schema(info.type) | (info.extra_json_schema or {})
+
+    def _enum(self, info: kinds.EnumType) -> Schema:
+        return self._enum_class(info.cls)
+
+    def _enum_class(self, cls: EnumMeta) -> Schema:
+        def define() -> Schema:
+            members: Iterable[Any] = cls
+            found = {member.name: sent(member.value) for member in members}
+            return {"enum": list(found.values()), "x-enum-varnames": list(found)}
+
+        return self._defined(cls, define)
+
+    def _literal(self, info: kinds.LiteralType) -> Schema:
+        return {"enum": [sent(value) for value in info.values]}
+
+    def _union(self, info: kinds.UnionType) -> Schema:
+        return {"anyOf": [self._schema(member) for member in info.types]}
+
+    def _list(self, info: Any) -> Schema:
+        schema: Schema = {"type": "array"}
+        items = self._schema(info.item_type)
+        if items:
+            schema["items"] = items
+        if isinstance(info, kinds.SetType | kinds.FrozenSetType):
+            schema["uniqueItems"] = True
+        return schema | _limits(info, "Items")
+
+    def _tuple(self, info: kinds.TupleType) -> Schema:
+        count = len(info.item_types)
+        return {
+            "type": "array",
+            "prefixItems": [self._schema(item) for item in info.item_types],
+            "items": False,
+            "minItems": count,
+            "maxItems": count,
+        }
+
+    def _dict(self, info: kinds.DictType) -> Schema:
+        keys, values = self._schema(info.key_type), self._schema(info.value_type)
+        return _mapping(keys, values) | _limits(info, "Properties")
+
+    def _fields(self, info: Any) -> Schema:
+        """Return the reference to a class with fields."""
+
+        def define() -> Schema:
+            properties = {}
+            required = []
+            tag = getattr(info, "tag", None)
+            if tag is not None:
+                # Needed only where a value may have other types too.
+                properties[info.tag_field] = {"enum": [tag], "default": tag}
+            for field in info.fields:
+                properties[field.encode_name] = self._field(field)
+                if field.required:
+                    required.append(field.encode_name)
+            schema: Schema = {"type": "object", "properties": properties}
+            if required:
+                schema["required"] = required
+            if isinstance(info, kinds.TypedDictType):
+                schema[PYTHON] = "TypedDict"
+            if getattr(info, "forbid_unknown_fields", False):
+                schema["additionalProperties"] = False
+            return schema
+
+        return self._defined(info.cls, define)
+
+    def _row(self, info: Any) -> Schema:
+        """Return the reference to a class whose fields are the items of a list."""
+
+        def define() -> Schema:
+            items = [self._field(field) for field in info.fields]
+            least = sum(field.required for field in info.fields)
+            tag = getattr(info, "tag", None)
+            if tag is not None:
+                items.insert(0, {"enum": [tag]})
+                least += 1
+            return {
+                "type": "array",
+                "prefixItems": items,
+                "minItems": least,
+                "maxItems": len(items),
+                "x-field-names": [field.encode_name for field in info.fields],
+            }
+
+        return self._defined(info.cls, define)
+
+    def _struct(self, info: kinds.StructType) -> Schema:
+        return self._row(info) if info.array_like else self._fields(info)
+
+    def _field(self, field: kinds.Field) -> Schema:
+        schema = self._schema(field.type)
+        default = field.default
+        if field.default_factory in (list, dict, set, frozenset):
+            default = field.default_factory()
+        if default is not msgspec.NODEFAULT and default is not msgspec.UNSET:
+            try:
+                schema = {**schema, "default": sent(default)}
+            except ValueError:
+                pass
+        return schema
+
+    def _custom(self, info: kinds.CustomType) -> Schema:
+        cls = info.cls
+        if isinstance(cls, Special):
+            return self._special(cls.hint)
+        if is_pydantics(cls):
+            return self._model(cls)
+        origin = get_origin(cls) or cls
+        if is_collection(origin):
+            return self._of(content_of(origin, ()))
+        if origin in _TEXTS:
+            return dict(_TEXTS[origin])
+        if isinstance(origin, type) and issubclass(origin, (*AS_TEXT, pathlib.PurePath)):
+            return {"type": "string"}
+        # Such as a protocol: it fits some of what arrives, and nothing is known of it.
+        return {}
+
+    def _special(self, hint: Any) -> Schema:
+        """Return the schema of a hint that msgspec cannot build."""
+        origin, args = get_origin(hint), get_args(hint)
+        if is_pydantics(hint):
+            return self._model(hint)
+        if isinstance(hint, EnumMeta):
+            return self._enum_class(hint)
+        if origin in (Union, types.UnionType):
+            return {"anyOf": list(self._members(args))}
+        if is_collection(origin):
+            return self._of(content_of(origin, args))
+        keys, values = args
+        return _mapping(self._of(keys), self._of(values))
+
+    def _members(self, hints: Iterable[Any]) -> Iterable[Schema]:
+        for hint in hints:
+            try:
+                yield self._of(hint)
+            except TypeError:
+                # No value can fit it.
+                continue
+
+    def _model(self, hint: Any) -> Schema:
+        """Return what pydantic says of a hint, with its definitions among the others."""
+        adapter = sys.modules["pydantic"].TypeAdapter(hint)
+        template = f"{DEFINITIONS}{{model}}"
+        schema: Schema = adapter.json_schema(ref_template=template, by_alias=True)
+        own: dict[str, Schema] = schema.pop("$defs", {})
+        if isinstance(hint, type) and "properties" in schema and hint.__name__ not in own:
+            # Not in its own definitions, as it does not contain itself.
+            own[hint.__name__] = schema
+            schema = {"$ref": f"{DEFINITIONS}{hint.__name__}"}
+        renamed = {
+            name: self._free_name(name)
+            for name, definition in own.items()
+            if self.definitions.get(name, definition) != definition
+        }
+        for name, definition in own.items():
+            self.definitions[renamed.get(name, name)] = _with_names(definition, renamed)
+        answer: Schema = _with_names(schema, renamed)
+        return answer
+
+    # -- definitions ------------------------------------------------------------------------------
+
+    def _defined(self, cls: Any, define: Callable[[], Schema]) -> Schema:
+        """Return the reference to a class, which is defined if it is not yet."""
+        name = self._names.get(cls)
+        if name is None:
+            title = _name_of(cls)
+            name = self._names[cls] = self._free_name(title)
+            # It may contain itself.
+            self.definitions[name] = {}
+            described = _docstring(cls)
+            self.definitions[name] = {
+                "title": title,
+                **({"description": described} if described else {}),
+                **define(),
+            }
+        return {"$ref": f"{DEFINITIONS}{name}"}
+
+    def _free_name(self, name: str) -> str:
+        free, number = name, 1
+        while free in self.definitions:
+            number += 1
+            free = f"{name}_{number}"
+        return free
+
+    _MAKERS: ClassVar[dict[type[kinds.Type], Callable[[Schemas, Any], Schema]]] = {
+        kinds.Metadata: _metadata,
+        kinds.EnumType: _enum,
+        kinds.LiteralType: _literal,
+        kinds.UnionType: _union,
+        **dict.fromkeys(
+            (
+                *(kinds.CollectionType, kinds.ListType, kinds.VarTupleType),
+                *(kinds.SetType, kinds.FrozenSetType),
+            ),
+            _list,
+        ),
+        kinds.TupleType: _tuple,
+        kinds.DictType: _dict,
+        kinds.DataclassType: _fields,
+        kinds.TypedDictType: _fields,
+        kinds.StructType: _struct,
+        kinds.NamedTupleType: _row,
+        kinds.CustomType: _custom,
+    }
+
+
+def sent(value: Any) -> Any:
+    """Return a value as it arrives in JSON.
+
+    Raises:
+        ValueError: it cannot be sent, or does not arrive as it is in both formats.
+    """
+    try:
+        plain = msgspec.to_builtins(value, str_keys=True)
+        same = msgspec.json.decode(msgspec.json.encode(plain)) == plain
+        msgspec.msgpack.encode(plain)
+    except Exception as error:
+        raise ValueError(f"{type(value).__name__} cannot be sent") from error
+    if not same:
+        raise ValueError(f"{type(value).__name__} does not arrive unchanged")
+    return plain
+
+
+def _mapping(keys: Schema, values: Schema) -> Schema:
+    schema: Schema = {"type": "object"}
+    if keys.get("type") == "integer":
+        schema["propertyNames"] = INTEGER_KEYS
+    elif keys and keys != {"type": "string"}:
+        schema["propertyNames"] = keys
+    if values:
+        schema["additionalProperties"] = values
+    return schema
+
+
+def _limits(info: Any, lengths: str) -> Schema:
+    """Return the constraints of a type; its lengths are those of a text, list or dict."""
+    found = {theirs: getattr(info, ours, None) for ours, theirs in _LIMITS.items()}
+    for ours, theirs in (("min_length", "min"), ("max_length", "max")):
+        found[f"{theirs}{lengths}"] = getattr(info, ours, None)
+    return {name: limit for name, limit in found.items() if limit is not None}
+
+
+def _name_of(cls: Any) -> str:
+    if isinstance(cls, type) and not get_args(cls):
+        return cls.__name__
+    return re.sub(r"\W+", "_", str(cls).rpartition(".")[2] if not get_args(cls) else _generic(cls))
+
+
+def _generic(cls: Any) -> str:
+    arguments = "_".join(_name_of(argument) for argument in get_args(cls))
+    return f"{_name_of(get_origin(cls))}_{arguments}"
+
+
+def _docstring(cls: Any) -> str:
+    """Return the docstring of a class, "" if it has none of its own."""
+    cls = get_origin(cls) or cls
+    text = cls.__dict__.get("__doc__") or ""
+    # Dataclasses and named tuples have their signature there.
+    return "" if text.startswith(f"{cls.__name__}(") else text.strip()
+
+
+def _with_names(value: Any, renamed: dict[str, str]) -> Any:
+    """Return a schema that refers to other names."""
+    if not renamed:
+        return value
+    if isinstance(value, list):
+        return [_with_names(part, renamed) for part in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {key: _with_names(part, renamed) for key, part in value.items()}
+    target = changed.get("$ref")
+    if isinstance(target, str) and target.removeprefix(DEFINITIONS) in renamed:
+        changed["$ref"] = f"{DEFINITIONS}{renamed[target.removeprefix(DEFINITIONS)]}"
+    return changed

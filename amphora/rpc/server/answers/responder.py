@@ -1,0 +1,433 @@
+"""Sending responses: publish, wait for the broker's confirm, and only then ack the request.
+
+If anything breaks before the ack, the broker still has the request and delivers it again.
+
+If no queue takes a response, either the client is gone, or its queue is on a node that is away, as
+RabbitMQ 3 routes nothing there.  In the second case the client soon has another queue, and the
+response is sent again until the request expires.
+
+Answers to one client that are ready in the same turn of the event loop travel as one message, if
+the client takes that: see `contract.batches`.  Each request is acknowledged when the batch with its
+answer is confirmed.  If a batch is refused, or no queue takes it, each answer is sent alone.
+
+A node that is frozen, or cut off, neither confirms nor refuses.  So where there are several nodes,
+a response that stays unconfirmed is sent again: its client may have another queue by then.  The
+client drops duplicates, and the request is acknowledged once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Protocol
+
+import gevent
+
+from amphora.errors import AmphoraError, ConnectionLost, Unroutable
+from amphora.net.log import Log
+from amphora.rpc.contract import batches, headers, naming
+from amphora.rpc.contract.bodies import STARTED
+from amphora.rpc.contract.checks import seconds_of
+from amphora.rpc.contract.serializers import serializer_for
+from amphora.rpc.server.answers.batching import Batching
+from amphora.rpc.server.progress.underway import Underway
+from amphora.transport.lookout import Lookout
+from amphora.transport.outgoing import BULK, Outgoing
+from amphora.transport.session import Session
+from amphora.transport.topology import Exchange, Presence, Topology
+from amphora.wire.fields import Table
+from amphora.wire.properties import (
+    DIRECT_REPLY_TO,
+    PERSISTENT,
+    TRANSIENT,
+    Properties,
+    PropertiesTemplate,
+)
+
+log = Log("amphora.rpc")
+
+# Seconds that a client waits, if its request does not say.
+DEFAULT_PATIENCE = 5.0
+LONGEST_PATIENCE = 600.0
+# Seconds before a response is sent again whose client has no queue at the moment.
+AGAIN = 0.3
+# Seconds after which an unconfirmed response is sent again.
+UNCONFIRMED = 2.0
+
+
+class Answerable(Protocol):
+    """A request that can be answered, and is then acknowledged."""
+
+    properties: Properties
+
+    def ack(self) -> None:
+        """Acknowledge it."""
+
+    def nack(self, *, requeue: bool = True) -> None:
+        """Refuse it: requeue it, or drop it."""
+
+
+class _Response:
+    """A response on its way."""
+
+    __slots__ = (
+        "body",
+        "content_type",
+        "ended",
+        "headers",
+        "last",
+        "request",
+        "response_type",
+        "sent_at",
+        "single",
+        "until",
+    )
+
+    def __init__(
+        self,
+        request: Answerable,
+        body: bytes,
+        content_type: str,
+        response_type: str | None,
+        headers: Table | None,
+    ) -> None:
+        self.request = request
+        self.body = body
+        self.content_type = content_type
+        self.response_type = response_type
+        self.headers = headers
+        # Until when it is sent again; None if it was sent once.
+        self.until: float | None = None
+        # The latest message that carries it, and when that was sent; and the messages that carry it
+        # alone, of which all but the last are duplicates.
+        self.last: Outgoing | None = None
+        self.sent_at = 0.0
+        self.single: tuple[Outgoing, ...] = ()
+        # True when its request was acknowledged or given back.
+        self.ended = False
+
+    @property
+    def request_id(self) -> str:
+        """The id of its request."""
+        properties = self.request.properties
+        return properties.correlation_id or properties.message_id or ""
+
+    @property
+    def durable(self) -> bool:
+        """Whether it is persistent and confirmed, as its request was."""
+        return self.request.properties.delivery_mode != TRANSIENT
+
+    def still_wanted(self, now: float) -> bool:
+        """Return whether its client still waits for it."""
+        if self.until is None:
+            self.until = now + _seconds_left(self.request.properties.expiration)
+        return now < self.until
+
+
+class Responder:
+    """Send the responses of one server.
+
+    Args:
+        namespace: the namespace of the response exchange.
+        worker_id: the worker that answers.
+        underway: counts the responses that are not confirmed.
+
+    Attributes:
+        lost: how many responses were dropped because their client was gone.
+    """
+
+    def __init__(
+        self, session: Session, namespace: str, worker_id: str, underway: Underway
+    ) -> None:
+        self.lost = 0
+        # Returns the name of the worker's control queue.
+        self.control_queue: Callable[[], str | None] = lambda: None
+        self._session = session
+        self._namespace = namespace
+        self._exchange = naming.response_exchange(namespace)
+        self._topology = Topology(Exchange(self._exchange))
+        self._worker_id = worker_id
+        self._underway = underway
+        # By content type, delivery mode and message type.
+        self._templates: dict[tuple[str, bool, str | None], PropertiesTemplate] = {}
+        self._batching = Batching(
+            self._send_together,
+            most=batches.MOST_ANSWERS,
+            # The half leaves room for the ids.
+            most_bytes=min(batches.MOST_BYTES, session.endpoint.max_message_size // 2),
+        )
+        # Looks for clients' queues, and the greenlets that ask it.
+        self._lookout = Lookout(session)
+        self._asking: set[gevent.Greenlet[..., None]] = set()
+        # Unconfirmed responses, if there are several nodes.
+        self._open: dict[_Response, None] | None = {} if self._several_nodes() else None
+        self._timer: Any = None
+
+    def open(self) -> None:
+        """Declare the exchange for responses, now and on every later connection."""
+        self._session.publishing.add(self._topology)
+        if self._open is not None:
+            self._timer = gevent.get_hub().loop.timer(UNCONFIRMED / 2, UNCONFIRMED / 2, ref=False)
+            self._timer.start(self._send_unconfirmed_again)
+
+    def close(self) -> None:
+        """Stop declaring it, and drop the responses whose client has no queue."""
+        self._session.publishing.remove(self._topology)
+        self._batching.forget()
+        gevent.killall(list(self._asking), block=False)
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    def respond(
+        self,
+        request: Answerable,
+        body: bytes,
+        content_type: str,
+        response_type: str | None = None,
+        headers: Table | None = None,
+    ) -> None:
+        """Send the response to a request, and ack the request when the response is confirmed.
+
+        A request that wants no answer is acknowledged at once.  Never switches greenlets.
+        """
+        if not request.properties.reply_to:
+            request.ack()
+            return
+        self._underway.unconfirmed += 1
+        response = _Response(request, body, content_type, response_type, headers)
+        alone = response_type is not None or headers is not None
+        if not alone and _may_travel_with_others(request.properties, content_type, body):
+            # As `durable`, but inlined for speed.
+            durable = request.properties.delivery_mode != TRANSIENT
+            client = request.properties.reply_to, content_type, durable
+            self._batching.add(client, response, len(body))
+        else:
+            self._send(response)
+
+    def started(self, request: Answerable, run_id: str, extra: Table | None = None) -> Outgoing:
+        """Tell the client of a request that it is begun; return the note.
+
+        The note goes the way of the answer, so that it arrives before that.  Never switches
+        greenlets.
+
+        Args:
+            extra: more headers of the note.
+        """
+        properties = request.properties
+        reply_to = properties.reply_to or ""
+        direct = reply_to.startswith(DIRECT_REPLY_TO)
+        template = PropertiesTemplate(
+            Properties(
+                headers={headers.RUN: run_id, **(extra or {})},
+                delivery_mode=TRANSIENT,
+                reply_to=self.control_queue(),
+                message_type=STARTED,
+                app_id=self._worker_id,
+            )
+        )
+        outgoing = Outgoing(
+            "" if direct else self._exchange,
+            reply_to,
+            template,
+            properties.correlation_id or properties.message_id or "",
+            b"",
+            needs=() if direct else (self._topology,),
+            mandatory=False,
+            spread=True,
+            patience=_seconds_left(properties.expiration),
+        )
+        try:
+            self._session.publisher.publish(outgoing)
+        except (AmphoraError, ValueError) as error:
+            log.throttled("%s: a note cannot be sent: %s", self._worker_id, error)
+            outgoing.withdraw()
+        return outgoing
+
+    def _send_together(self, responses: list[_Response]) -> None:
+        """Send responses of one kind to one client."""
+        if len(responses) == 1:
+            self._send(responses[0])
+            return
+        first = responses[0]
+        serializer = serializer_for(first.content_type)
+        assert serializer is not None  # noqa: S101 (they may travel together)
+        # Most of them are alike.
+        expirations = {each.request.properties.expiration for each in responses}
+        outgoing = Outgoing(
+            self._exchange,
+            first.request.properties.reply_to or "",
+            self._template(first.content_type, first.durable, batches.BATCH),
+            naming.new_id(),
+            batches.join(serializer, [(each.request_id, each.body) for each in responses]),
+            needs=(self._topology,),
+            on_done=lambda outgoing: self._batch_done(outgoing, responses),
+            mandatory=first.durable,
+            confirm=first.durable,
+            patience=max(map(_seconds_left, expirations)),
+        )
+        if self._open is not None:
+            for response in responses:
+                self._note_sent(response, outgoing)
+        try:
+            self._session.publisher.publish(outgoing)
+        except AmphoraError as error:
+            for response in responses:
+                self._not_sent(response, error)
+        except ValueError:
+            # It is larger than a message may be, or there is nowhere to send it.
+            for response in responses:
+                self._send(response)
+
+    def _batch_done(self, outgoing: Outgoing, responses: list[_Response]) -> None:
+        alone = outgoing.error is not None and not isinstance(outgoing.error, ConnectionLost)
+        for response in responses:
+            if response.ended:
+                # It stayed unconfirmed for too long, and was then sent alone.
+                continue
+            if alone:
+                self._send(response)
+            else:
+                if self._open is not None:
+                    self._close_response(response)
+                self._end(outgoing, response)
+
+    def _send(self, response: _Response) -> None:
+        request = response.request.properties
+        durable = response.durable
+        reply_to = request.reply_to or ""
+        direct = reply_to.startswith(DIRECT_REPLY_TO)
+        template = self._template(response.content_type, durable, response.response_type)
+        if response.headers is not None:
+            template = template.with_headers(response.headers)
+        outgoing = Outgoing(
+            "" if direct else self._exchange,
+            reply_to,
+            template,
+            response.request_id,
+            response.body,
+            needs=() if direct else (self._topology,),
+            on_done=lambda outgoing: self._done(outgoing, response),
+            # With `mandatory`, RabbitMQ returns direct replies although it delivers them.
+            mandatory=durable and not direct,
+            confirm=durable,
+            patience=_seconds_left(request.expiration),
+        )
+        if len(response.body) >= BULK:
+            # What is behind items of a stream, or a note, must not arrive before them.
+            follows = response.headers is not None or headers.takes(request.headers, STARTED)
+            outgoing.bulk = not follows
+        if self._open is not None:
+            response.single += (outgoing,)
+            self._note_sent(response, outgoing)
+        try:
+            self._session.publisher.publish(outgoing)
+        except (AmphoraError, ValueError) as error:
+            self._not_sent(response, error)
+
+    def _note_sent(self, response: _Response, outgoing: Outgoing) -> None:
+        if self._open is not None:
+            response.last = outgoing
+            response.sent_at = monotonic()
+            self._open[response] = None
+
+    def _not_sent(self, response: _Response, error: Exception) -> None:
+        """Requeue the request if the session was closed; drop it if the response is unsendable."""
+        log.throttled("%s: a response cannot be sent: %s", self._worker_id, error)
+        self._close_response(response)
+        response.ended = True
+        self._underway.response_done()
+        response.request.nack(requeue=isinstance(error, ConnectionLost))
+
+    def _several_nodes(self) -> bool:
+        return len(self._session.endpoint.hosts) > 1
+
+    def _send_unconfirmed_again(self) -> None:
+        now = monotonic()
+        for response in list(self._open or ()):
+            sent = response.last is not None and response.last.attempts > 0
+            if sent and now - response.sent_at > UNCONFIRMED and response.still_wanted(now):
+                self._send(response)
+
+    def _close_response(self, response: _Response) -> None:
+        """Withdraw the duplicates of a response that is confirmed or has failed."""
+        if self._open is None or response not in self._open:
+            return
+        del self._open[response]
+        for duplicate in response.single:
+            if not duplicate.done:
+                self._session.publisher.withdraw(duplicate)
+
+    def _template(
+        self, content_type: str, durable: bool, response_type: str | None
+    ) -> PropertiesTemplate:
+        kind = content_type, durable, response_type
+        template = self._templates.get(kind)
+        if template is None:
+            properties = Properties(
+                content_type=content_type,
+                delivery_mode=PERSISTENT if durable else TRANSIENT,
+                app_id=self._worker_id,
+                message_type=response_type,
+            )
+            # A batch answers several requests, so it has no correlation id.
+            template = PropertiesTemplate(properties, correlated=response_type != batches.BATCH)
+            self._templates[kind] = template
+        return template
+
+    def _done(self, outgoing: Outgoing, response: _Response) -> None:
+        if response.ended:
+            return
+        if self._open is not None:
+            self._close_response(response)
+        if outgoing.error is not None and isinstance(outgoing.error, Unroutable):
+            asking = gevent.Greenlet(self._look_for_client, response, outgoing)
+            self._asking.add(asking)
+            asking.rawlink(self._asking.discard)
+            asking.start()
+        else:
+            self._end(outgoing, response)
+
+    def _look_for_client(self, response: _Response, outgoing: Outgoing) -> None:
+        reply_to = response.request.properties.reply_to or ""
+        gone = not self._lookout.needed
+        if not gone and response.still_wanted(monotonic()):
+            presence = self._lookout.look(naming.response_queue(self._namespace, reply_to))
+            if presence is Presence.AWAY:
+                gevent.sleep(AGAIN)
+                self._send(response)
+                return
+            gone = presence is Presence.GONE
+        self._end(outgoing, response, gone)
+
+    def _end(self, outgoing: Outgoing, response: _Response, gone: bool = False) -> None:
+        request = response.request
+        response.ended = True
+        if isinstance(outgoing.error, ConnectionLost):
+            # The request is not answered, so it is delivered again, here or elsewhere.
+            request.nack()
+        else:
+            if outgoing.error is not None:
+                self.lost += 1
+                # If the queue's node is away, it is unknown whether the client is still there.
+                what = "the client of a response is gone" if gone else "a response cannot be sent"
+                log.throttled(f"%s: {what}: %s", self._worker_id, outgoing.error)
+            request.ack()
+        self._underway.response_done()
+
+
+def _may_travel_with_others(request: Properties, content_type: str, body: bytes) -> bool:
+    """Return whether the answer to a request may be part of a batch."""
+    if not headers.takes(request.headers, batches.BATCH):
+        return False
+    if (request.reply_to or "").startswith(DIRECT_REPLY_TO):
+        return False
+    serializer = serializer_for(content_type)
+    return serializer is not None and batches.can_travel(serializer, body)
+
+
+def _seconds_left(expiration: str | None) -> float:
+    """Return for how many seconds the client of a request waits, by the request's expiration."""
+    # Clients other than amphora may leave it out or get it wrong.
+    seconds = seconds_of(expiration)
+    return DEFAULT_PATIENCE if seconds is None else min(seconds, LONGEST_PATIENCE)

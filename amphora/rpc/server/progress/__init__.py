@@ -1,0 +1,1 @@
+"""What a worker has in progress, and its counters."""

@@ -1,0 +1,173 @@
+"""Requests that end their server.
+
+A request whose handler ends the process goes back to the queue and would end the next server, and
+so on.  A queue does not count how often a request was begun.  It only tells whether the request was
+delivered before, and that is also true of the innocent requests beside it.  So a request that comes
+back is marked before it is begun again: the mark is a message in a small queue on the broker, named
+after the request.  The marks outlive any server.  When the handler is done the queue is deleted.
+
+Last permitted attempts run one at a time, and those that wait are not marked meanwhile.  So if the
+server ends then, the one that ran is to blame, and the others still have their last attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gevent.lock import Semaphore
+
+from amphora.errors import AmphoraError, PoisonRequest
+from amphora.net.log import Log
+from amphora.rpc.contract import naming
+from amphora.rpc.contract.dead import buried
+from amphora.rpc.server.progress.in_progress import looks
+from amphora.transport.channel import Channel
+from amphora.transport.confirmed import publish_confirmed
+from amphora.transport.delivery import Delivery
+from amphora.transport.endpoint import check_count
+from amphora.transport.session import Session
+from amphora.transport.topology import Presence, find_queue
+from amphora.wire.properties import PERSISTENT, Properties
+
+log = Log("amphora.rpc")
+
+DEFAULT_MAX_ATTEMPTS = 3
+# How long marks are kept after the last attempt.
+MARKS_EXPIRE_MS = 60 * 60 * 1000
+# Seconds for the broker to take a mark; after that the request goes back to the queue.
+TIMEOUT = 10.0
+
+
+class Attempts:
+    """Count attempts at the requests of one namespace.
+
+    Args:
+        limit: how often a request may be begun.
+        dead_letter: keep a request that was given up in the queue `rpc_<namespace>_dead`.
+        queue_arguments: the arguments of that queue.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        namespace: str,
+        limit: int,
+        dead_letter: bool,
+        queue_arguments: dict[str, Any],
+    ) -> None:
+        limit = check_count("max_attempts", limit)
+        self._session = session
+        self._namespace = namespace
+        self._limit = limit
+        self._dead_letter = dead_letter
+        self._queue_arguments = queue_arguments
+        self._last_attempt = Semaphore(1)
+
+    @contextmanager
+    def attempt(self, delivery: Delivery) -> Iterator[None]:
+        """Mark a request that was delivered before, for as long as its handler runs.
+
+        Switches greenlets.
+
+        Raises:
+            PoisonRequest: it was begun as often as the limit allows.
+            ConnectionLost: the broker did not answer.
+        """
+        queue = self._reachable(naming.attempts_queue(self._namespace, _name_of(delivery)))
+        # The first attempt is not marked, because most requests are delivered once.
+        begun = 1 + self._count(queue)
+        if begun >= self._limit:
+            self._give_up(delivery, queue, begun)
+        if begun < self._limit - 1:
+            with self._marked(queue):
+                yield
+            return
+        with self._last_attempt, self._marked(queue):
+            yield
+
+    def unmark(self, delivery: Delivery) -> None:
+        """Remove the marks of a request that did not end its server.  Switches greenlets."""
+        self._remove(naming.attempts_queue(self._namespace, _name_of(delivery)))
+
+    def _reachable(self, queue: str) -> str:
+        """Return the name of a queue for marks: another one while the queue's node is away."""
+        return f"{queue}.2" if self._look_for(queue) is Presence.AWAY else queue
+
+    def _look_for(self, queue: str) -> Presence:
+        found = self._session.operate(lambda channel: find_queue(channel, queue), TIMEOUT)
+        return found.presence
+
+    @contextmanager
+    def _marked(self, queue: str) -> Iterator[None]:
+        self._mark(queue)
+        yield
+        # Not if the greenlet is killed: then the attempt stays marked.
+        self._remove(queue)
+
+    def _count(self, queue: str) -> int:
+        def count(channel: Channel) -> int:
+            return _declare(channel, queue)
+
+        return self._session.operate(count, TIMEOUT)
+
+    def _mark(self, queue: str) -> None:
+        before: int | None = None
+
+        def mark(channel: Channel) -> None:
+            # If it runs again after a lost connection, the count shows whether the mark arrived.
+            nonlocal before
+            marks = _declare(channel, queue)
+            if before is None or marks <= before:
+                before = marks
+                publish_confirmed(channel, "", queue, Properties(delivery_mode=PERSISTENT), b"")
+
+        self._session.operate(mark, TIMEOUT)
+
+    def _remove(self, queue: str) -> None:
+        try:
+            self._session.operate(lambda channel: channel.queue_delete(queue), TIMEOUT)
+        except AmphoraError as error:
+            # The handler is done, and its answer is more important than old marks, which expire.
+            log.debug("%s is left to expire: %s", queue, error)
+
+    def _give_up(self, delivery: Delivery, queue: str, begun: int) -> None:
+        if self._dead_letter:
+            self._session.operate(self._burial(delivery, begun), TIMEOUT)
+        self._remove(queue)
+        kept = f"; it is kept in {naming.dead_queue(self._namespace)}" if self._dead_letter else ""
+        raise PoisonRequest(
+            f"the request was begun {begun} times, and each time its server ended or lost it;"
+            f" it is not tried again{kept}"
+        )
+
+    def _burial(self, delivery: Delivery, begun: int) -> Callable[[Channel], None]:
+        dead = naming.dead_queue(self._namespace)
+        # An existing queue may have been made with other settings.
+        presence = self._look_for(dead)
+        properties = buried(delivery.properties, begun, delivery.exchange, delivery.routing_key)
+
+        def bury(channel: Channel) -> None:
+            if presence is not Presence.THERE:
+                channel.queue_declare(dead, arguments=self._queue_arguments)
+            publish_confirmed(channel, "", dead, properties, delivery.body)
+
+        return bury
+
+
+def _declare(channel: Channel, queue: str) -> int:
+    """Declare the queue for a request's marks; return how many there are."""
+    arguments = {"x-queue-type": "classic", "x-expires": MARKS_EXPIRE_MS}
+    found = channel.queue_declare(queue, arguments=arguments)
+    return found.message_count or 0
+
+
+def _name_of(delivery: Delivery) -> str:
+    """Return a name for a request that is safe in a queue's name, whatever its id is.
+
+    It depends on more than the id, because the innocent request of another sender may have the same
+    id.
+    """
+    return hashlib.sha256(repr(looks(delivery)).encode()).hexdigest()[:32]

@@ -1,0 +1,465 @@
+"""From the bytes of a request to the bytes of its response: decode, call, encode.
+
+Any error, in the request, the handler or its result, becomes a response that says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from time import monotonic
+from typing import Any, NamedTuple
+
+import gevent
+from gevent import GreenletExit
+
+from amphora.errors import (
+    AmphoraError,
+    Denied,
+    IgnoreRequest,
+    TimedOut,
+    WrongRequest,
+    WrongResult,
+)
+from amphora.net.log import Log, tell
+from amphora.rpc.context.call import CallContext, here
+from amphora.rpc.context.cancelling import Cancel
+from amphora.rpc.context.middleware import Middleware, through
+from amphora.rpc.context.outcome import ABORTED, CANCELLED, IGNORED, OK
+from amphora.rpc.contract import legacy
+from amphora.rpc.contract.bodies import (
+    MAX_ERROR_SIZE,
+    ErrorBody,
+    Response,
+    bare_body,
+    error_body,
+    exception_of,
+    plain_body,
+    raised_body,
+    short_body,
+    travels,
+)
+from amphora.rpc.contract.serializers import JSON, Serializer, serializer_for, serializer_of
+from amphora.rpc.contract.unsendable import refused_part
+from amphora.rpc.functions.functions import Function, Functions
+from amphora.rpc.functions.parameters import Misfit
+from amphora.rpc.functions.unfinished import Unfinished, check_result
+from amphora.rpc.server.progress.statistics import Statistics
+from amphora.rpc.server.requests.limits import in_time
+from amphora.rpc.server.streams.streaming import Outlet, Unsendable
+from amphora.transport.delivery import Delivery
+from amphora.wire.properties import Properties
+
+logger = logging.getLogger("amphora.rpc")
+audit = Log("amphora.audit")
+
+# The modules between a request and its handler.
+_OURS = ("amphora.rpc.", "amphora.arpc.")
+# Seconds for the class of a user's exception to return its text.
+DESCRIBE_TIMEOUT = 1.0
+
+
+class Failure(NamedTuple):
+    """A failed call, to be reported to the program and its log."""
+
+    function: str
+    what: str
+    error: BaseException
+    # False if its class failed to give a text, so that log handlers do not try again.
+    legible: bool = True
+    # True if the function declares that it raises such.
+    expected: bool = False
+
+
+class Answer(NamedTuple):
+    """An encoded response.
+
+    `failure` is to be reported when the answer is on its way.
+    """
+
+    body: bytes
+    content_type: str
+    failure: Failure | None = None
+    # True if nobody wants it.
+    unsent: bool = False
+
+
+# Around a handler that nothing ends before its time.
+UNENDED = nullcontext()
+# The answer to a cast or to a cancelled request, which is not sent.
+UNWANTED = Answer(b"", "", unsent=True)
+
+
+class Executor:
+    """Run the handlers of one server.
+
+    Args:
+        owner: the worker id, for logs.
+        functions: what can be called.
+        statistics: counts the calls and their outcomes.
+        tracebacks: send the text of a handler's traceback to the caller.
+        max_size: the largest response that can be sent, in bytes.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        functions: Functions,
+        statistics: Statistics,
+        *,
+        tracebacks: bool,
+        max_size: int,
+    ) -> None:
+        self.functions = self._functions = functions
+        self._owner = owner
+        self._statistics = statistics
+        self._tracebacks = tracebacks
+        self._max_size = max_size
+        # Whether functions that do not say so may be ended by a cancellation.
+        self.cancellable = False
+        # The first is the outermost.
+        self.middleware: Sequence[Middleware[CallContext]] = ()
+        # Called with the function's name and what it raised, in the handler's greenlet.
+        self.on_error: Callable[[str, BaseException], None] | None = None
+
+    def execute(
+        self,
+        delivery: Delivery,
+        call: CallContext,
+        *,
+        once: Callable[[], None] | None = None,
+        inline: bool = False,
+        outlet: Outlet | None = None,
+    ) -> Answer | None:
+        """Run the handler of a request and return the answer, None if the request is ignored.
+
+        Counts the outcome.  Switches greenlets if the handler does.
+
+        Args:
+            call: what the handler may know of it.
+            once: called before a function begins that runs at most once; raises ServerLost if it
+                must not begin.
+            inline: this is the program's own greenlet: a BaseException that is no Exception is
+                meant for the program, and is raised.
+            outlet: where the items of a stream go.
+        """
+        began = monotonic()
+        self._statistics.arrived(began)
+        unread = None
+        try:
+            if not call.function:
+                self._read(delivery, call)
+        except WrongRequest as error:
+            unread = error
+        token = here.set(call)
+        try:
+            response, failure = self.call(call, once, inline, outlet, unread)
+        except BaseException as error:
+            call.ended(ABORTED, error, monotonic() - began)
+            raise
+        finally:
+            if inline:
+                # The program's own greenlet goes on.
+                here.reset(token)
+        if call.cancellation is not None and call.interrupted and not call.timed_out:
+            self._statistics.cancelled += 1
+            call.ended(CANCELLED, None, monotonic() - began)
+            return UNWANTED._replace(failure=failure)
+        if response is None:
+            self._statistics.ignored += 1
+            call.ended(IGNORED, None, monotonic() - began)
+            return None
+        seconds = monotonic() - began
+        answer, failed = self._answer(call.function, response, failure, delivery.properties)
+        expected = answer.failure is not None and answer.failure.expected
+        if expected:
+            self._statistics.expected += 1
+        elif failed:
+            self._statistics.exceptions += 1
+        else:
+            self._statistics.processed += 1
+        if call.known:
+            self._statistics.functions[call.function].record(seconds, failed, expected)
+        if call.observed:
+            status, raised = _ended(response, answer.failure)
+            call.ended(status, raised, seconds, expected)
+        return answer
+
+    def _answer(
+        self,
+        function: str,
+        response: Response,
+        failure: Failure | None,
+        properties: Properties,
+    ) -> tuple[Answer, bool]:
+        """Return the answer to a call, and whether the call has failed.
+
+        A result that cannot be sent is a failure, unless the request was a cast.
+        """
+        exception = response.exception
+        if not properties.reply_to:
+            return UNWANTED._replace(failure=failure), isinstance(exception, ErrorBody)
+        serializer = serializer_for(properties.content_type) or JSON
+        if not isinstance(exception, ErrorBody):
+            try:
+                return self._encode_result(response, serializer), False
+            except ValueError as error:
+                unsendable = self._unsendable(function, response, serializer, error)
+                exception = error_body(unsendable)
+                failure = Failure(function, f"has run, and {unsendable}", unsendable)
+        return self._encode_error(exception, properties)._replace(failure=failure), True
+
+    def refuse(self, error: AmphoraError, properties: Properties) -> Answer:
+        """Return the answer to a request that amphora itself refuses."""
+        return self._encode_error(error_body(error), properties)
+
+    def _read(self, delivery: Delivery, call: CallContext) -> None:
+        namespace = self._functions.namespace
+        try:
+            request = serializer_of(delivery.properties).decode_request(delivery.body)
+        except ValueError as error:
+            raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
+        call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
+        call.known = request.func in self._functions
+
+    def function_of(self, delivery: Delivery, call: CallContext) -> Function | None:
+        """Return the function that a request is for, None if there is none."""
+        try:
+            if not call.function:
+                self._read(delivery, call)
+            return self._functions.find(call.function)
+        except WrongRequest:
+            return None
+
+    def call(
+        self,
+        call: CallContext,
+        once: Callable[[], None] | None,
+        inline: bool,
+        outlet: Outlet | None = None,
+        unread: WrongRequest | None = None,
+    ) -> tuple[Response | None, Failure | None]:
+        """Call a function; return the response, None if it is ignored, and a failure to report.
+
+        Args:
+            unread: why the request could not be read: there is no function to call.
+        """
+        function = call.function
+        try:
+            if self.middleware:
+                result = through(
+                    self.middleware, call, lambda: self._serve(call, once, outlet, unread)
+                )
+                if outlet is None:
+                    check_result(function, result)
+            else:
+                result = self._serve(call, once, outlet, unread)
+            if outlet is not None:
+                with self._ending(call, outlet):
+                    result = outlet.drain(result)
+            return Response(result=result), None
+        except Unsendable as error:
+            return self._unsendable_item(function, error)
+        except IgnoreRequest:
+            return None, None
+        except Unfinished as error:
+            # The function ran, but perhaps its work did not.
+            unfinished: AmphoraError = WrongResult(str(error))
+            unfinished.executed = None
+            failure = Failure(function, f"is not done: {error}", unfinished)
+            return Response(exception=error_body(unfinished)), failure
+        except BaseException as error:
+            # SystemExit, Timeout and the like too: a handler cannot end the server.
+            if isinstance(error, Cancel) and call.interrupted:
+                return None, None
+            if inline and not isinstance(error, Exception):
+                raise
+            if isinstance(error, TimedOut) and call.timed_out:
+                return Response(exception=error_body(error)), Failure(function, "is late", error)
+            if not call.begun and isinstance(error, AmphoraError) and travels(error):
+                # Of amphora itself, or of middleware.
+                return Response(exception=error_body(error)), None
+            expected = call.begun and self._functions.expects(function, error)
+            body, legible = self._describe(error, inline, traced=not expected)
+            if isinstance(error, GreenletExit):
+                return Response(exception=body), None
+            what = f"raised {type(error).__name__}"
+            return Response(exception=body), Failure(function, what, error, legible, expected)
+
+    def _serve(
+        self,
+        call: CallContext,
+        once: Callable[[], None] | None,
+        outlet: Outlet | None,
+        unread: WrongRequest | None,
+    ) -> Any:
+        """Call the function that a call names.
+
+        Raises:
+            WrongRequest: it could not be read, there is no such function, or the arguments do not
+                fit.
+            Denied: this client may not call it.
+            ServerLost: it may have begun before, and runs at most once.
+            BaseException: what the function raises.
+        """
+        if unread is not None:
+            raise unread
+        function = self._functions.find(call.function)
+        if function.allow is not None and call.user not in function.allow:
+            name = f"{self._functions.namespace}.{function.name}"
+            # For each function apart: one that is tried all the time hides no other.
+            text = f"%s: %s may not call {name.replace('%', '%%')}"
+            audit.throttled(text, self._owner, call.caller)
+            raise Denied(f"{call.caller} may not call {name}")
+        if function.is_stream is (outlet is None):
+            name = f"{self._functions.namespace}.{function.name}"
+            raise WrongRequest(
+                f"{name} is a stream: read it with client.stream.{function.name}(...)"
+                if function.is_stream
+                else f"{name} is no stream: call it with client.call.{function.name}(...)"
+            )
+        if not function.early:
+            once = None
+        cancellable = function.cancellable
+        try:
+            if outlet is not None:
+                outlet.cancellable, outlet.resumable = bool(cancellable), function.resumable
+                return _run(function, call, None)
+            by_caller = self.cancellable if cancellable is None else cancellable
+            if function.timeout is not None:
+                run = partial(_run, function, call, once)
+                return in_time(function, call, run, by_caller=by_caller)
+            if by_caller:
+                with call.to_cancel().interruptible(call.ends_at):
+                    return _run(function, call, once)
+            # As in `_run`, but inlined for speed.
+            if once is not None:
+                once()
+            call.begun = True
+            return function.call(call.args, call.kwargs)
+        except Misfit as error:
+            call.begun = False
+            raise WrongRequest(str(error)) from None
+
+    def tell(self, failure: Failure) -> None:
+        """Report a failed call to the program and its log.
+
+        Runs in the greenlet of the request, so that a log handler finds its context.  What the
+        program's code raises is printed, and it may switch greenlets.
+        """
+        name, error = failure.function, failure.error
+        if failure.expected:
+            tell(_inform, "%s: %s %s, as expected", (self._owner, name, failure.what))
+            return
+        if self.on_error is not None:
+            tell(self.on_error, name, error)
+        shown = error if failure.legible else None
+        tell(_warn, "%s: %s %s", (self._owner, name, failure.what), shown)
+
+    def _describe(self, error: BaseException, inline: bool, traced: bool) -> tuple[ErrorBody, bool]:
+        """Return a handler's exception as it is sent, and whether its class gave a text."""
+        patience = gevent.Timeout(DESCRIBE_TIMEOUT)
+        try:
+            with patience:
+                text = _remote_traceback(error) if self._tracebacks and traced else ""
+                return raised_body(error, text), True
+        except (GreenletExit, KeyboardInterrupt):
+            raise
+        except BaseException as trouble:
+            if inline and trouble is not patience and not isinstance(trouble, Exception):
+                raise
+            return bare_body(error), False
+
+    def _ending(self, call: CallContext, outlet: Outlet) -> AbstractContextManager[None]:
+        """Return what a stream runs in: it may be ended where it waits, or not."""
+        return call.to_cancel().interruptible(call.ends_at) if outlet.cancellable else UNENDED
+
+    def _unsendable_item(self, function: str, error: Unsendable) -> tuple[Response, Failure]:
+        name = f"{self._functions.namespace}.{function}"
+        unsendable = WrongResult(f"an item of {name} cannot be sent: {error}")
+        unsendable.__cause__ = error.error
+        failure = Failure(function, f"has yielded, and {unsendable}", unsendable)
+        return Response(exception=error_body(unsendable)), failure
+
+    def _unsendable(
+        self, function: str, response: Response, serializer: Serializer, error: ValueError
+    ) -> WrongResult:
+        """Return the error for a result that cannot be sent."""
+        why = str(error)
+        if not isinstance(error, _TooLarge):  # no single part of the result is to blame for that
+            why = refused_part(
+                [("result", response.result)],
+                lambda value: serializer.encode(Response(result=value)),
+                error,
+            )
+        name = f"{self._functions.namespace}.{function}"
+        unsendable = WrongResult(f"the result of {name} cannot be sent: {why}")
+        unsendable.__cause__ = error
+        return unsendable
+
+    def _encode_result(self, response: Response, serializer: Serializer) -> Answer:
+        body = serializer.encode(response)
+        if len(body) > self._max_size:
+            raise _TooLarge(f"it has {len(body)} bytes, and a message can have {self._max_size}")
+        return Answer(body, serializer.content_type)
+
+    def _encode_error(self, error: ErrorBody, properties: Properties) -> Answer:
+        serializer = serializer_for(properties.content_type) or JSON
+        if legacy.is_request(properties):
+            legacy.address(error)
+        try:
+            body = serializer.encode(Response(exception=error))
+        except ValueError:
+            body = b""
+        if not body or len(body) > MAX_ERROR_SIZE:
+            body = serializer.encode(Response(exception=plain_body(error)))
+        if len(body) > self._max_size:
+            body = serializer.encode(Response(exception=short_body(plain_body(error))))
+        return Answer(body, serializer.content_type)
+
+
+def _run(function: Function, call: CallContext, once: Callable[[], None] | None) -> Any:
+    """Call a function, with what is to be done before it begins."""
+    if once is not None:
+        once()
+    call.begun = True
+    return function.call(call.args, call.kwargs)
+
+
+class _TooLarge(ValueError):
+    """A result is larger than a message may be."""
+
+
+def _ended(response: Response, failure: Failure | None) -> tuple[str, BaseException | None]:
+    """Return the status of an answer, and what was raised."""
+    error = None if failure is None else failure.error
+    if isinstance(response.exception, ErrorBody):
+        told = exception_of(response.exception)
+        return type(told).__name__, error or told
+    # If there is a failure, the result could not be sent.
+    return (OK, None) if error is None else (type(error).__name__, error)
+
+
+def no_answer(properties: Properties) -> Answer:
+    """Return the answer that says, by its message type, that no answer will come."""
+    serializer = serializer_for(properties.content_type) or JSON
+    return Answer(serializer.encode(Response(result=None)), serializer.content_type)
+
+
+def _inform(text: str, args: tuple[str, ...]) -> None:
+    logger.info(text, *args)
+
+
+def _warn(text: str, args: tuple[str, ...], error: BaseException | None) -> None:
+    logger.warning(text, *args, exc_info=error)
+
+
+def _remote_traceback(error: BaseException) -> str:
+    """Return the text of a traceback from the handler on, without amphora's own frames."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))

@@ -1,0 +1,112 @@
+"""Detecting handlers that hold the processor.
+
+A handler that computes without giving way stops everything else in its process, heartbeats
+included.  Nothing in the event loop can see that while it happens.  So a thread of the operating
+system checks twice a second whether a beat of the loop is overdue and, if so, which handler is on
+the stack.  The loop writes the warning when it beats again: the thread logs nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import weakref
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import gevent
+from gevent import monkey
+
+from amphora.net.log import Log
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.server.requests.executor import Executor
+
+log = Log("amphora.rpc")
+
+BEAT = 0.25
+LOOK = 0.5
+# Seconds for which a handler may hold the processor without being reported.
+TOLERATED = 1.0
+
+# A real thread and a real sleep, even after monkey-patching.
+_start_thread = monkey.get_original("_thread", "start_new_thread")
+_get_thread = monkey.get_original("_thread", "get_ident")
+_sleep = monkey.get_original("time", "sleep")
+
+
+class Watchdog:
+    """Watch the event loop of this thread for one server.
+
+    Args:
+        owner: the worker id, for logs.
+
+    Attributes:
+        stalls: how often the loop was held for more than `TOLERATED` seconds.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self.stalls = 0
+        self._owner = owner
+        self._thread = _get_thread()
+        self._beaten = monotonic()
+        self._culprit: str | None = None
+        # Without `ref`, so that it does not keep the program running.
+        self._timer: Any = gevent.get_hub().loop.timer(BEAT, BEAT, ref=False)
+
+    def start(self) -> None:
+        """Begin watching."""
+        self._beaten = monotonic()
+        self._timer.start(self._beat)
+        _start_thread(_look, (weakref.ref(self),))
+
+    def stop(self) -> None:
+        """Stop watching; the thread ends by itself."""
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    def _beat(self) -> None:
+        now = monotonic()
+        held = now - self._beaten - BEAT
+        self._beaten = now
+        culprit, self._culprit = self._culprit, None
+        if held > TOLERATED:
+            self.stalls += 1
+            log.warning(
+                "%s: %s held the processor for %.1f s; nothing else ran meanwhile. Let it give"
+                " way with gevent.sleep(0), or add it with threadpool=True",
+                self._owner,
+                culprit or "something that is no handler",
+                held,
+            )
+
+    def look(self) -> bool:
+        """Look once, from the thread; return False once there is nothing to watch."""
+        if self._timer is None:
+            return False
+        if monotonic() - self._beaten > TOLERATED and self._culprit is None:
+            frame = sys._current_frames().get(self._thread)
+            self._culprit = handler_on(frame)
+        return True
+
+
+def _look(reference: weakref.ref[Watchdog]) -> None:
+    # Signals are for the main thread: a signal that this thread gets would not end a sleep there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    while True:
+        _sleep(LOOK)
+        watchdog = reference()
+        if watchdog is None or not watchdog.look():
+            return
+        del watchdog
+
+
+def handler_on(frame: FrameType | None) -> str | None:
+    """Return the name of the handler on a stack, None if there is none."""
+    while frame is not None:
+        if frame.f_code is Executor.call.__code__:
+            call = frame.f_locals.get("call")
+            return call.function if isinstance(call, CallContext) else None
+        frame = frame.f_back
+    return None

@@ -1,0 +1,368 @@
+"""Streams: handlers that are generators, and whose items their clients take one after the other.
+
+The client of a stream says up to which item the server may go on, up to which it has taken them,
+and up to which they have come: all as numbers of items, so that a message with credit that is
+repeated, late or lost does no harm.  What is not taken is kept here, and what has not come is sent
+again after a lost connection, or when the client's counts stand still; see `window`.  Items are
+neither persistent nor confirmed.
+
+The request is acknowledged as soon as its client knows that it is begun: a stream of hours meets no
+time limit of the broker, and is not begun again from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from amphora.errors import AmphoraError, WrongRequest
+from amphora.net.log import Log
+from amphora.rpc.context.call import CallContext
+from amphora.rpc.context.cancelling import Cancel
+from amphora.rpc.contract import headers, streams
+from amphora.rpc.contract.bodies import Response
+from amphora.rpc.contract.control import Credit
+from amphora.rpc.contract.serializers import JSON, Serializer, serializer_for
+from amphora.rpc.server.answers.responder import Responder
+from amphora.rpc.server.progress.in_progress import RequestInProgress
+from amphora.rpc.server.progress.statistics import Statistics
+from amphora.rpc.server.streams.window import Window
+from amphora.transport.connection import Connection
+from amphora.transport.link import Link
+from amphora.transport.outgoing import Outgoing
+from amphora.transport.session import Session
+from amphora.wire.properties import DIRECT_REPLY_TO, TRANSIENT, Properties, PropertiesTemplate
+
+log = Log("amphora.rpc")
+
+# Seconds to wait for the broker's confirm that the client is told of the beginning.
+START_TIMEOUT = 60.0
+# For so many seconds after a request, large items leave room for the answers to others.
+BESIDE = 1.0
+
+
+class Unsendable(Exception):
+    """An item of a stream cannot be sent."""
+
+    def __init__(self, item: Any, error: ValueError) -> None:
+        super().__init__(str(error))
+        self.item = item
+        self.error = error
+
+
+class Outlet:
+    """What one stream has sent and is still to send.
+
+    Args:
+        outlets: where its client's credit arrives.
+        request: the request for it.
+        call: what its handler knows.
+        allowed: up to which item it may go at once.
+
+    Attributes:
+        opened: True when the client was told of its beginning.
+        cancellable: True if its handler may be ended where it waits.
+        forsaken: True if it was ended because its client has said nothing for too long.
+        resumable: True if it can be begun again behind any item.
+    """
+
+    def __init__(
+        self, outlets: Outlets, request: RequestInProgress, call: CallContext, allowed: int
+    ) -> None:
+        properties = request.properties
+        self.opened = False
+        self.cancellable = self.resumable = self.forsaken = False
+        # Called when the request is acknowledged; may switch greenlets.
+        self.on_opened: Callable[[], None] = lambda: None
+        self._outlets = outlets
+        self._request = request
+        self._call = call
+        self._serializer: Serializer = serializer_for(properties.content_type) or JSON
+        self._window = Window(allowed)
+        self._heard = monotonic()
+        # When its own request arrived, as statistics know it.
+        self._began: float | None = None
+        self._changed = Event()
+        self._template = PropertiesTemplate(
+            Properties(
+                content_type=self._serializer.content_type,
+                delivery_mode=TRANSIENT,
+                app_id=call.worker_id,
+                message_type=streams.ITEM,
+            )
+        )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The client, its request and which run of it."""
+        return self._request.properties.reply_to or "", self._request.request_id, self._call.run_id
+
+    @property
+    def end_headers(self) -> dict[str, Any]:
+        """The headers of the answer that ends the stream.
+
+        Without a number it ends at once, and not behind the last item.
+        """
+        if self.forsaken or self._request.revoked:
+            return {headers.RUN: self._call.run_id}
+        return {headers.RUN: self._call.run_id, streams.SEQ: self._window.seq + 1}
+
+    @property
+    def _most_under_way(self) -> int:
+        """While so many bytes are under way, no more are sent."""
+        last = self._outlets.statistics.last_request
+        beside = last is not None and last != self._began and monotonic() - last < BESIDE
+        return streams.BESIDE_BYTES if beside else streams.UNDER_WAY_BYTES
+
+    # -- the handler's side -----------------------------------------------------------------------
+
+    def drain(self, items: Any) -> Any:
+        """Send all items that a handler yields; return what it returns in the end.
+
+        Switches greenlets.
+
+        Raises:
+            Cancel: the client has gone away, or says nothing any more.
+            Unsendable: an item cannot be sent.
+            BaseException: what the handler raises.
+        """
+        self._open()
+        iterator: Iterator[Any] = iter(items)
+        close = getattr(iterator, "close", None)
+        try:
+            while True:
+                self._wait_for_room(0)
+                try:
+                    item = next(iterator)
+                except StopIteration as end:
+                    return end.value
+                self._add(item)
+        finally:
+            if close is not None:
+                close()
+
+    def _open(self) -> None:
+        """Tell the client that the stream begins, and acknowledge its request."""
+        extra = {streams.RESUMABLE: True} if self.resumable else {}
+        note = self._outlets.responder.started(self._request, self._call.run_id, extra)
+        self._outlets.add(self)
+        self.opened = True
+        self._began = self._outlets.statistics.last_request
+        note.event.wait(START_TIMEOUT)
+        self._request.ack_now()
+        # Not to be left half done by a client that has gone away.
+        with self._call.to_cancel().shielded():
+            self.on_opened()
+
+    def _add(self, item: Any) -> None:
+        try:
+            encoded = self._serializer.encode(Response(result=item))
+            most = self._outlets.max_size
+            if len(encoded) > most:
+                raise ValueError(f"it has {len(encoded)} bytes, and a message can have {most}")
+        except ValueError as error:
+            raise Unsendable(item, error) from error
+        self._wait_for_room(len(encoded))
+        self._window.add(encoded)
+        self._outlets.send_soon(self)
+
+    def _wait_for_room(self, size: int) -> None:
+        """Wait until the client takes another item, of `size` bytes."""
+        while True:
+            self._call.to_cancel().end_if_cancelled()
+            if self._window.has_room(size):
+                return
+            self._changed.clear()
+            self._changed.wait()
+
+    def wait_taken(self) -> bool:
+        """Wait until the client has all items or wants no more; return False if it fell silent.
+
+        Switches greenlets.
+        """
+        try:
+            while self._window.received < self._window.seq:
+                self._call.to_cancel().end_if_cancelled()
+                self._changed.clear()
+                self._changed.wait()
+        except Cancel:
+            pass
+        finally:
+            self._outlets.discard(self)
+        return not self.forsaken
+
+    # -- the client's side ------------------------------------------------------------------------
+
+    def credit(self, credit: Credit) -> None:
+        """Take the client's counts.  Never switches greenlets."""
+        self._heard = monotonic()
+        self._window.credit(credit.allowed, credit.received, credit.came)
+        if self._window.due(self._most_under_way):
+            self._outlets.send_soon(self)
+        self._changed.set()
+
+    def send_again(self) -> None:
+        """Send again what has not come to the client.  Never switches greenlets."""
+        self._window.send_again()
+        self._outlets.send_soon(self)
+
+    def wake(self) -> None:
+        """Have the handler's side look at what has changed."""
+        self._changed.set()
+
+    def look(self, now: float, listening: bool) -> None:
+        """Cancel the stream if its client has said nothing for too long.
+
+        Args:
+            listening: False if it could not have been heard.
+        """
+        if not listening:
+            self._heard = now
+        elif now - self._heard > streams.SILENCE and not self._call.cancelled:
+            self.forsaken = True
+            self._request.cancel()
+
+    def messages(self) -> Iterator[Outgoing]:
+        """Yield the messages with the items that are to be sent."""
+        reply_to, request_id, run_id = self.key
+        direct = reply_to.startswith(DIRECT_REPLY_TO)
+        while self._window.due(self._most_under_way):
+            first, items = self._window.next_items()
+            numbers = {headers.RUN: run_id, streams.SEQ: first}
+            yield Outgoing(
+                "" if direct else self._outlets.exchange,
+                reply_to,
+                self._template.with_headers(numbers),
+                request_id,
+                streams.join_items(self._serializer, items),
+                needs=(),
+                mandatory=False,
+                confirm=False,
+            )
+
+
+class Outlets:
+    """The streams of one worker.
+
+    Args:
+        exchange: the name of the exchange for responses.
+        responder: tells clients that a stream has begun.
+        statistics: tells whether there are calls beside.
+        max_size: the largest item that can be sent, in bytes.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        exchange: str,
+        responder: Responder,
+        statistics: Statistics,
+        max_size: int,
+    ) -> None:
+        self.exchange = exchange
+        self.responder = responder
+        self.max_size = max_size
+        self.statistics = statistics
+        self._session = session
+        self._open: dict[tuple[str, str, str], Outlet] = {}
+        self._unsent: dict[Outlet, None] = {}
+        self._callback: Any = None
+        self._timer: Any = None
+        self._connection: Connection | None = None
+
+    def __len__(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
+    def outlet_for(self, request: RequestInProgress, call: CallContext) -> Outlet:
+        """Return the outlet of a request for a stream.
+
+        Raises:
+            WrongRequest: there can be none.
+        """
+        allowed = (request.properties.headers or {}).get(streams.ALLOWED)
+        if not request.properties.reply_to:
+            raise WrongRequest("a stream needs a client that takes its items")
+        if self.responder.control_queue() is None:
+            raise WrongRequest(
+                "this worker cannot have streams: it has no control queue, maybe for want of"
+                " permissions"
+            )
+        count = allowed if type(allowed) is int else streams.WINDOW
+        return Outlet(self, request, call, count)
+
+    def add(self, outlet: Outlet) -> None:
+        """Take credit for a stream that begins.  Never switches greenlets."""
+        if not self._open:
+            link = self._session.publishing
+            self._connection = link.connection
+            link.watch(self._link_changed)
+            self._timer = gevent.get_hub().loop.timer(1.0, 1.0, ref=False)
+            self._timer.start(self._look)
+        self._open[outlet.key] = outlet
+
+    def discard(self, outlet: Outlet) -> None:
+        """Forget a stream that has ended.  Never switches greenlets."""
+        self._unsent.pop(outlet, None)
+        if self._open.pop(outlet.key, None) is not None and not self._open:
+            self._stop()
+
+    def close(self) -> None:
+        """Forget all streams.  Never switches greenlets."""
+        self._unsent.clear()
+        if self._open:
+            self._open.clear()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._session.publishing.unwatch(self._link_changed)
+        self._connection = None
+        self._timer.close()
+        self._timer = None
+
+    def credit(self, client: str, credit: Credit) -> None:
+        """Take a client's counts for one stream.  Never switches greenlets."""
+        outlet = self._open.get((client, credit.request_id, credit.run_id))
+        if outlet is not None:
+            outlet.credit(credit)
+
+    def send_soon(self, outlet: Outlet) -> None:
+        """Send what an outlet has at the end of this turn.  Never switches greenlets."""
+        self._unsent[outlet] = None
+        if self._callback is None or not self._callback.pending:
+            self._callback = gevent.get_hub().loop.run_callback(self.send_now)
+
+    def send_now(self) -> None:
+        """Send what all outlets have, as far as there is room.  Never switches greenlets."""
+        publisher = self._session.publisher
+        for outlet in list(self._unsent):
+            for message in outlet.messages():
+                try:
+                    publisher.publish(message)
+                except (AmphoraError, ValueError) as error:
+                    log.throttled("an item of a stream cannot be sent: %s", error)
+                if publisher.held:
+                    # The rest when there is room: the socket is full, or there is no connection.
+                    return
+            self._unsent.pop(outlet, None)
+
+    def _link_changed(self, link: Link) -> None:
+        if link.connection is not None and link.connection is not self._connection:
+            if not self._session.publisher.ready:
+                return
+            # What was on its way is lost.
+            self._connection = link.connection
+            for outlet in self._open.values():
+                outlet.send_again()
+        if self._unsent and not self._session.publisher.held:
+            self.send_now()
+
+    def _look(self) -> None:
+        now = monotonic()
+        listening = self.responder.control_queue() is not None
+        for outlet in list(self._open.values()):
+            outlet.look(now, listening)
