@@ -21,6 +21,8 @@ from typing import Any
 
 import click
 
+from tests.support.commands import commands_of
+
 FILE = Path(__file__).with_suffix(".txt")
 
 # What users import from, or are told about; and of a module without __all__, which names.
@@ -148,7 +150,7 @@ def describe_command(name: str, command: click.Command) -> Iterator[str]:
     words = ["/".join([*each.opts, *each.secondary_opts]) for each in command.params]
     yield " ".join([name, *words])
     if isinstance(command, click.Group):
-        for below, each in sorted(command.commands.items()):
+        for below, each in sorted(commands_of(command).items()):
             if not each.hidden:
                 yield from describe_command(f"{name} {below}", each)
 

@@ -12,12 +12,13 @@ import pytest
 import amphora as package
 from amphora.cli.root import SECTIONS, commands
 from tests.cli.conftest import Amphora
+from tests.support.commands import commands_of
 from tests.support.processes import ROOT, PythonProcess
 
 
 def all_commands(group: click.Group = commands, *path: str) -> Iterator[tuple[str, ...]]:
     """Yield the words that lead to each command that is not hidden."""
-    for name, command in group.commands.items():
+    for name, command in commands_of(group).items():
         if isinstance(command, click.Group):
             yield from all_commands(command, *path, name)
         elif not command.hidden:
@@ -44,7 +45,7 @@ def test_every_example_is_a_valid_command_line(words: tuple[str, ...]) -> None:
     command: click.Command = commands
     for word in words:
         assert isinstance(command, click.Group)
-        command = command.commands[word]
+        command = commands_of(command)[word]
     lines = (command.epilog or "").splitlines()
     examples = [line for line in lines if line.startswith("  amphora ")]
     assert examples
@@ -64,10 +65,11 @@ def test_every_command_is_documented(words: tuple[str, ...]) -> None:
 def test_the_help_has_every_command(amphora_anywhere: Amphora) -> None:
     outcome = amphora_anywhere("--help")
     shown = {line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")}
-    named = {command.name for section in SECTIONS.values() for command in section}
-    hidden = {name for name, command in commands.commands.items() if command.hidden}
+    named = {name for section in SECTIONS.values() for name in section}
+    every = commands_of(commands)
     assert named <= shown
-    assert named | hidden == set(commands.commands)
+    assert named == {name for name, command in every.items() if not command.hidden}
+    assert {name: command.name for name, command in every.items()} == {name: name for name in every}
 
 
 def test_without_a_command_the_help_is_shown(amphora_anywhere: Amphora) -> None:
