@@ -24,5 +24,6 @@ def application(environ, start_response):
 if __name__ == "__main__":
     address = ("127.0.0.1", int(os.environ.get("PORT", "8080")))
     server = WSGIServer(address, application, log=None, handler_class=Handler)
+    server.start()
     print("ready", flush=True)
     server.serve_forever()

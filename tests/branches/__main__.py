@@ -90,7 +90,7 @@ def arcs_of(taken: list[Meaning], possible: set[tuple[int, int]]) -> set[tuple[i
 
 def main(arguments: list[str]) -> int:
     """Run the tests and report; return pytest's status, or 2 if less is tested than was."""
-    processes = os.environ.get("AMPHORA_TEST_PROCESSES", "4")
+    processes = os.environ.get("AMPHORA_TEST_PROCESSES", "6")
     command = [sys.executable, "-m", "pytest", "-n", processes, "--dist", "worksteal", *arguments]
     if arguments:
         return subprocess.run(command, check=False).returncode
