@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from amphora import AmqpRpcClient, AmqpRpcServer, Session, testing
+from amphora import AmqpRpcClient, AmqpRpcFanoutServer, AmqpRpcServer, Session, testing
 from tests.support.brokers import Broker, EmbeddedBroker, ManagedBroker, ManagedRabbit
 from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram
+from tests.support.waiting import wait_until
 
 # Much longer than any call takes here, and short enough to see which one got no answer.
 CALL_TIMEOUT = 20.0
@@ -56,6 +57,7 @@ def url(broker: Broker) -> str:
 def make_server(url: str, namespace: str) -> Iterator[MakeServer]:
     """Make servers of the test's namespace, with some functions, and have them serve.
 
+    Fanout servers take requests when they are returned; those of the others are kept meanwhile.
     They are stopped at the end of the test, whatever still runs.
     """
     with ExitStack() as made:
@@ -73,6 +75,9 @@ def make_server(url: str, namespace: str) -> Iterator[MakeServer]:
                 server.add_function(function)
             if serve:
                 server.serve()
+            if serve and issubclass(kind, AmqpRpcFanoutServer):
+                # A gather asks those that are there, and no queue keeps it for the others.
+                wait_until(lambda: server.ready, "a fanout server that takes requests")
             return server
 
         yield make
