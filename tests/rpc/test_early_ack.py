@@ -97,7 +97,7 @@ def test_its_answer_comes_although_the_connections_are_lost_and_nobody_else_runs
         server.serve()
     client = make_client(timeout=60)
     result = client.defer.hold("it")
-    wait_until(lambda: gate.entered)
+    wait_until(lambda: gate.entered and all(server.ready for server in servers))
     for server in servers:
         # The answer comes behind the acknowledgement: a broker that has not read that would give
         # the request to the other server.
