@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from amphora.cli.settings import Settings
 from amphora.errors import AmphoraError
 from amphora.rpc.client.management import ManagementClient
-from amphora.rpc.client.offers import descriptions, find_offers
+from amphora.rpc.client.offers import descriptions, offers_of_all
 from amphora.rpc.contract import naming
 from amphora.transport.options import did_you_mean
 from amphora.transport.session import Session
@@ -35,7 +35,7 @@ def offered(session: Session, namespace: str | None) -> dict[str, dict[str, str]
             answers = descriptions(session, namespace, TIMEOUT)
         else:
             with ManagementClient(session=session) as management:
-                everybody, _ = find_offers(management, TIMEOUT)
+                everybody, _ = offers_of_all(management, TIMEOUT)
             for workers in everybody.values():
                 answers += workers.values()
         for answer in answers:

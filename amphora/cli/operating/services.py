@@ -11,7 +11,7 @@ from amphora.cli.lookup import find_queue
 from amphora.cli.output import counted, show_error, show_json, show_note, show_table
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
-from amphora.rpc.client.offers import find_offers
+from amphora.rpc.client.offers import offers_of_all
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.session import Session
@@ -65,7 +65,7 @@ def services(settings: Settings, timeout: float) -> int:
     with settings_errors(), settings.session() as session:
         seconds = check_timeout(timeout)
         with ManagementClient(session=session, identify=True) as management:
-            found, silent = find_offers(management, seconds)
+            found, silent = offers_of_all(management, seconds)
         if not found:
             raise Failure(Exit.NOBODY, "no worker of any namespace has answered")
         shown = [service(session, name, found[name], silent.get(name, 0)) for name in sorted(found)]

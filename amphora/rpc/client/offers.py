@@ -46,7 +46,7 @@ def descriptions(session: Session, namespace: str, timeout: float) -> list[Any]:
         management.close(CLOSING)
 
 
-def find_offers(management: ManagementClient, timeout: float) -> tuple[Offers, dict[str, int]]:
+def offers_of_all(management: ManagementClient, timeout: float) -> tuple[Offers, dict[str, int]]:
     """Return what the workers of all namespaces offer, and how many of each have not answered.
 
     Nobody knows which namespaces there are, so all workers are asked at once for a moment.  Those
