@@ -3,7 +3,7 @@
     python -m benchmarks [--quick] [--rounds N] [--seconds S] [--only NAMES] [--no-docs]
 
 Needs Linux and an installed RabbitMQ; it starts one of its own.  Writes the table and the plot
-of docs/performance.rst.
+of docs/explanation/performance.rst.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.runner import SCENARIOS, Pair, Process, run
 from tests.support.rabbitmq import RabbitNode
 
 DOCS = Path(__file__).parent.parent / "docs"
-TABLE = DOCS / "performance-results.inc"
+TABLE = DOCS / "results" / "performance-results.inc"
 PLOT = DOCS / "images" / "performance.png"
 # What each of amphora's own measurements counts: in full, and quick.
 OWN = {

@@ -131,7 +131,7 @@ OPTIONAL = {
 }
 PAMQP_FILE = Path("wire", "codec.py")
 
-DESIGN = ROOT / "docs" / "reference" / "design.rst"
+DESIGN = ROOT / "docs" / "explanation" / "design.rst"
 
 
 def broken_rules(package: Path) -> Iterator[str]:

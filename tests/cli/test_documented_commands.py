@@ -11,13 +11,14 @@ import pytest
 from amphora.cli.root import commands
 from tests.support.processes import ROOT
 
-PAGES = ("troubleshooting", "production")
+DOCS = ROOT / "docs"
+PAGES = ["how-to/troubleshoot", "how-to/deploy"]
 SHOWN = re.compile(r"(?:\$ |``)amphora ((?:[a-z]|--)[^`\n]*)")
 
 
 def shown_commands(page: str) -> list[str]:
     """Return what stands behind `amphora` where a page shows a command."""
-    return SHOWN.findall((ROOT / "docs" / f"{page}.rst").read_text(encoding="utf-8"))
+    return SHOWN.findall((DOCS / f"{page}.rst").read_text(encoding="utf-8"))
 
 
 def unknown_words(words: list[str]) -> list[str]:

@@ -167,7 +167,7 @@ def test_every_exit_code_is_in_the_help_and_in_the_documentation(
     amphora_anywhere: Amphora,
 ) -> None:
     shown = amphora_anywhere("--help").out
-    page = (ROOT / "docs" / "cli.rst").read_text()
+    page = (ROOT / "docs" / "reference" / "cli.rst").read_text()
     table = dict(re.findall(r"^   \* - (\d+)\n     - (.*)\.$", page, re.MULTILINE))
     assert set(MEANINGS) == set(Exit)
     for code, meaning in MEANINGS.items():

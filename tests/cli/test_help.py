@@ -58,7 +58,7 @@ def test_every_example_is_a_valid_command_line(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)
 def test_every_command_is_documented(words: tuple[str, ...]) -> None:
-    page = (ROOT / "docs" / "cli.rst").read_text()
+    page = (ROOT / "docs" / "reference" / "cli.rst").read_text()
     assert f"\namphora {' '.join(words)}\n" in page
 
 

@@ -92,7 +92,7 @@ def test_a_program_that_needs_arguments_says_which(name: str) -> None:
 
 
 def test_the_tutorial_makes_the_prices_that_its_servers_read(tmp_path: Path) -> None:
-    tutorial = (ROOT / "docs" / "tutorial.rst").read_text(encoding="utf-8")
+    tutorial = (ROOT / "docs" / "start" / "tutorial.rst").read_text(encoding="utf-8")
     (made,) = re.findall(r"^    \$ (echo .* > prices\.json)$", tutorial, re.MULTILINE)
     subprocess.run(made, shell=True, cwd=tmp_path, check=True)
     assert json.loads((tmp_path / "prices.json").read_text())["tea"] == 3.5

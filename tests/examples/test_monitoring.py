@@ -17,7 +17,7 @@ from tests.support.http import ask
 from tests.support.processes import ROOT, PythonProcess
 
 FOLDER = ROOT / "examples/monitoring"
-PAGE = (ROOT / "docs/monitoring.rst").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/how-to/monitor.rst").read_text(encoding="utf-8")
 PROMTOOL = shutil.which("promtool")
 
 

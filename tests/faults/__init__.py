@@ -1,4 +1,4 @@
-"""The catalogue of faults; docs/reliability.rst says what its ids mean."""
+"""The catalogue of faults; docs/explanation/reliability.rst says what its ids mean."""
 
 import os
 from typing import TypeVar

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TABLE = Path(__file__).parents[2] / "docs" / "reliability-results.inc"
+TABLE = Path(__file__).parents[2] / "docs" / "results" / "reliability-results.inc"
 SUMS = ("attempted", "ok", "hung", "wrong", "lost", "duplicated")
 # What a book has besides figures that were measured for one case alone.
 COMMON = {*SUMS, "case", "test", "passed", "broker", "seed", "seconds", "errors", "unexpected"}

@@ -23,7 +23,7 @@ from tests.faults.rig import Rig
 from tests.support.rabbitmq import RabbitNode
 from tests.support.waiting import wait_until
 
-RECIPE = Path(__file__).parents[2] / "docs" / "security.rst"
+RECIPE = Path(__file__).parents[2] / "docs" / "how-to" / "secure.rst"
 
 
 @pytest.mark.case("B-95", short=True)

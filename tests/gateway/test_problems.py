@@ -15,7 +15,7 @@ from amphora.errors import AmphoraError
 from amphora.gateway.problems import DOCS, ERRORS, Problem, problem_of
 from tests.support.processes import ROOT
 
-DOC = ROOT / "docs" / "gateway.rst"
+DOC = ROOT / "docs" / "how-to" / "gateway.rst"
 # What no caller ever gets.
 INTERNAL = {"amphora.broker.model.errors.Refusal", "amphora.transport.connecting.NoHost"}
 SECRET = "amqp://guest@10.1.2.3"

@@ -1,6 +1,6 @@
 """What becomes of values on their way, as the table in the documentation.
 
-    python -m tests.rpc.round_trips    # writes docs/round-trips.inc anew
+    python -m tests.rpc.round_trips    # writes docs/results/round-trips.inc anew
 
 Each value is sent as the argument of a function, from a client of either format, to a function with
 a hint and to one without.  `test_round_trips_of_types.py` compares.
@@ -27,7 +27,7 @@ import pydantic
 from amphora import AmqpRpcClient, AmqpRpcServer, Session, WrongRequest, testing
 from tests.support.processes import ROOT
 
-FILE = ROOT / "docs" / "round-trips.inc"
+FILE = ROOT / "docs" / "results" / "round-trips.inc"
 NAMESPACE = "round-trips"
 FORMATS: tuple[Literal["json", "msgpack"], ...] = ("json", "msgpack")
 

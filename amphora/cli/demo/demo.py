@@ -67,7 +67,7 @@ def demo(settings: Settings, serve: str | None) -> int:
         for watcher in watchers:
             watcher.cancel()
     click.echo(
-        "\nThat was amphora. To write this yourself: examples/math, then docs/quickstart.rst."
+        "\nThat was amphora. To write this yourself: examples/math, then docs/start/quickstart.rst."
     )
     return Exit.DONE
 
