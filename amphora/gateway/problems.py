@@ -41,7 +41,7 @@ log = Log("amphora.gateway")
 
 CONTENT_TYPE = "application/problem+json"
 # Where the kinds of problems are explained.
-DOCS = "https://amphora.readthedocs.io/en/latest/gateway.html#"
+DOCS = "https://amphora.readthedocs.io/en/latest/how-to/gateway.html#"
 # Seconds after which to try again, if the server does not say.
 RETRY_AFTER = 1
 # The longest text of an error.
