@@ -113,7 +113,7 @@ __all__ = [
     "wait",
 ]
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0rc1"
 
 # Where the names are.  A program that only makes calls loads nothing of the server, and one that
 # asks for the version loads neither.
