@@ -62,7 +62,7 @@ class StreamOptions(GatherOptions, total=False):
     routing_key: str | None
     wait_for_server: float
     credit: int
-    idle_timeout: float
+    idle_timeout: float | None
 
 
 class Step(Generic[R]):

@@ -1,0 +1,57 @@
+"""Pages of the documentation, read by tests that compare them with the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.support.processes import ROOT
+
+DOCS = ROOT / "docs"
+
+_LITERAL = re.compile(r"``([^`]+)``")
+
+
+def page(name: str) -> str:
+    """Return the source of a page, such as `reference/api`."""
+    return Path(DOCS / f"{name}.rst").read_text(encoding="utf-8")
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Return the cells of each `list-table` in a page, by row, without the headers."""
+    found: list[list[list[str]]] = []
+    for line in text.splitlines():
+        words = line.strip()
+        if words == ".. list-table::":
+            found.append([])
+        elif found and line[:1] == " ":
+            if words.startswith("* -"):
+                found[-1].append([words[3:].strip()])
+            elif words == "-" or words.startswith("- "):
+                found[-1][-1].append(words[1:].strip())
+            elif words and not words.startswith(":") and found[-1]:
+                found[-1][-1][-1] += f" {words}"
+        elif words and found and found[-1]:
+            # The end of the table: what follows is no part of it.
+            found.append([])
+    return [rows[1:] for rows in found if rows]
+
+
+def literals(text: str) -> list[str]:
+    """Return what stands in double backquotes."""
+    return _LITERAL.findall(text)
+
+
+def definitions(text: str) -> dict[str, dict[str, str]]:
+    """Return the fields of each definition of a page, by its term in double backquotes."""
+    found: dict[str, dict[str, str]] = {}
+    term = ""
+    for line in text.splitlines():
+        if line.startswith("``"):
+            term = literals(line)[0] if _LITERAL.fullmatch(line) else ""
+        elif line[:1] not in ("", " "):
+            term = ""
+        field = re.match(r"    :(\w+): (.+)", line)
+        if term and field:
+            found.setdefault(term, {})[field[1]] = field[2]
+    return found
