@@ -1,24 +1,28 @@
-"""The commands that the pages for operators show are those that there are."""
+"""The commands that the manual and the README show are those that there are."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import click
 import pytest
 
 from amphora.cli.root import commands
+from tests.support.blocks import pages
 from tests.support.processes import ROOT
 
-DOCS = ROOT / "docs"
-PAGES = ["how-to/troubleshoot", "how-to/deploy"]
-SHOWN = re.compile(r"(?:\$ |``)amphora ((?:[a-z]|--)[^`\n]*)")
+SHOWN = re.compile(r"(?:\$ |`|-m )amphora ((?:[a-z]|--)[^`\n]*)")
+PROGRAM = re.compile(r"\bpython3? ((?:examples|docs)/\S+\.py)")
+
+all_pages = pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def shown_commands(page: str) -> list[str]:
-    """Return what stands behind `amphora` where a page shows a command."""
-    return SHOWN.findall((DOCS / f"{page}.rst").read_text(encoding="utf-8"))
+def shown_commands(page: Path) -> list[list[str]]:
+    """Return the words behind `amphora` where a page shows a command; no pipes and no comments."""
+    text = page.read_text(encoding="utf-8")
+    return [shlex.split(re.split(r" +[|#>&]", each)[0]) for each in SHOWN.findall(text)]
 
 
 def unknown_words(words: list[str]) -> list[str]:
@@ -34,12 +38,30 @@ def unknown_words(words: list[str]) -> list[str]:
     return [word for word in words if word.startswith("-") and word not in options]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_are_there(page: str) -> None:
-    shown = shown_commands(page)
-    assert shown
-    wrong = {each: unknown_words(shlex.split(each, comments=True)) for each in shown}
+@all_pages
+def test_the_commands_of_a_page_are_there(page: Path) -> None:
+    wrong = {" ".join(words): unknown_words(words) for words in shown_commands(page)}
     assert {each: words for each, words in wrong.items() if words} == {}
+
+
+@all_pages
+def test_the_programs_that_a_page_tells_to_run_are_there(page: Path) -> None:
+    programs = PROGRAM.findall(page.read_text(encoding="utf-8"))
+    assert [name for name in programs if not (ROOT / name).is_file()] == []
+
+
+def test_commands_are_found_wherever_they_are_shown(tmp_path: Path) -> None:
+    page = tmp_path / "page.rst"
+    page.write_text(
+        "``amphora stats`` and `amphora`::\n\n    $ amphora call math.f 'a b' | jq .\n"
+        "    $ amphora top shop  # all of it\n    $ python -m amphora demo\n"
+    )
+    assert shown_commands(page) == [
+        ["stats"],
+        ["call", "math.f", "a b"],
+        ["top", "shop"],
+        ["demo"],
+    ]
 
 
 def test_a_command_that_there_is_not_is_found() -> None:
