@@ -27,6 +27,7 @@ from typing import Any
 import gevent
 
 from amphora import AmqpRpcClient, AmqpRpcServer, Session
+from amphora.net import clock
 from amphora.rpc.client.waiting import waking
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.serializers import JSON
@@ -264,7 +265,7 @@ class ServerSide:
                 reply_to=naming.new_id(),
                 headers=None if self._single else {headers.TAKES: batches.BATCH},
             ),
-            stamp=None if self._single else (headers.SENT, headers.clock),
+            stamp=None if self._single else (headers.SENT, clock.since_boot),
         )
         properties = asking.encode(ANY_ID, "60000")
         body = b'{"func":"echo","args":[1],"kwargs":{}}'

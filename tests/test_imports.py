@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -130,6 +131,13 @@ OPTIONAL = {
     "rich": Path("cli", "styled.py"),
 }
 PAMQP_FILE = Path("wire", "codec.py")
+# What has to know how long something really took; the commands are processes of their own.
+SYSTEM_TIME = {
+    Path("net", "clock.py"),
+    Path("net", "log.py"),
+    Path("rpc", "server", "requests", "watchdog.py"),
+    Path("stores", "sqlite.py"),
+}
 
 DESIGN = ROOT / "docs" / "explanation" / "design.rst"
 
@@ -302,6 +310,18 @@ def test_amphora_needs_little_and_is_python_alone() -> None:
     assert needed - sys.stdlib_module_names - newer - ours - set(OPTIONAL) == NEEDED
     native = {".c", ".dll", ".pyd", ".pyx", ".so"}
     assert not [path for path in package.rglob("*") if path.suffix in native]
+
+
+def test_deadlines_are_read_from_one_clock() -> None:
+    package = ROOT / "amphora"
+    paths = {path.relative_to(package): path for path in package.rglob("*.py")}
+    reading = {
+        file
+        for file, path in paths.items()
+        if file.parts[0] not in ("cli", "testing")
+        and re.search(r"time import .*monotonic|time\.monotonic\b", path.read_text("utf-8"))
+    }
+    assert reading - {Path("broker", "model", "virtual_host.py")} == SYSTEM_TIME
 
 
 def test_importing_amphora_patches_nothing() -> None:

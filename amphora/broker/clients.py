@@ -8,7 +8,6 @@ does not read what it gets is not read from either, above a limit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 
 import gevent
 from gevent.event import Event
@@ -18,6 +17,7 @@ from amphora.broker.protocol.connection import Connection
 from amphora.broker.protocol.handshake import State
 from amphora.broker.protocol.node import Node
 from amphora.errors import ConnectionLost
+from amphora.net import clock
 from amphora.net.liveness import Liveness
 from amphora.net.log import Log
 from amphora.net.stream import Stream
@@ -65,7 +65,7 @@ class Client:
         self._on_closed = on_closed
         self._wake_reader = Event()
         self._closed = False
-        self._began = monotonic()
+        self._began = clock.monotonic()
         self._closing_since: float | None = None
         self._greenlets = [gevent.spawn(self._run, body) for body in (self._read, self._writer.run)]
 

@@ -9,7 +9,6 @@ import os
 import time
 import weakref
 from collections.abc import Iterable, Mapping
-from time import monotonic
 
 import gevent
 from gevent import socket
@@ -19,6 +18,7 @@ from amphora.broker.clients import Client
 from amphora.broker.listening import LOOPBACK, is_this_machine, listen
 from amphora.broker.model.limits import ConnectionLimits, Limits
 from amphora.broker.protocol.node import Node
+from amphora.net import clock
 from amphora.net.address import host_and_port
 from amphora.net.forks import close_copy, close_for_all
 from amphora.net.log import Log
@@ -75,7 +75,7 @@ class Server:
         self.host = host
         self.port = port
         self.node = Node(
-            monotonic,
+            lambda: clock.monotonic(),  # whose clock it is may change
             time.time,
             {"guest": "guest"} if users is None else users,
             vhosts,
@@ -206,9 +206,9 @@ class Server:
 
     def _watch(self) -> None:
         while True:
-            began = monotonic()
+            began = clock.monotonic()
             gevent.sleep(CHECK_INTERVAL)
-            now = monotonic()
+            now = clock.monotonic()
             if now - began > 4 * CHECK_INTERVAL:
                 # Somebody held the event loop.  What came meanwhile is read before anybody is
                 # judged by it.
@@ -221,7 +221,7 @@ class Server:
         while True:
             self._deadline_changed.clear()
             wakes_at = node.wakes_at
-            timeout = None if wakes_at is None else max(wakes_at - monotonic(), 0)
+            timeout = None if wakes_at is None else max(wakes_at - clock.monotonic(), 0)
             if self._deadline_changed.wait(timeout) or self._frozen:
                 continue
             try:

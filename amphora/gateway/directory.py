@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from time import monotonic
 
 from gevent.lock import RLock
 
 from amphora.errors import AmphoraError
 from amphora.gateway.problems import RETRY_AFTER, Problem
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.client.offers import descriptions
 from amphora.rpc.contract.reports import FunctionDescription
@@ -78,12 +78,12 @@ class Directory:
         """Return what a namespace offers, None if that cannot be known.  Switches greenlets."""
         with self._locks[namespace]:
             holds_until, offer = self._offers.get(namespace, (0.0, None))
-            if monotonic() < holds_until:
+            if clock.monotonic() < holds_until:
                 return offer
             offers = self._ask(namespace)
             offer = None if offers is None else self._merged(namespace, offers)
             fresh = FRESH if offer is not None and offer.functions else FRESH_EMPTY
-            self._offers[namespace] = monotonic() + fresh, offer
+            self._offers[namespace] = clock.monotonic() + fresh, offer
             return offer
 
     def _ask(self, namespace: str) -> list[Offer] | None:

@@ -8,7 +8,8 @@ attempts themselves are expensive, they grow with each attempt.
 from __future__ import annotations
 
 import random
-from time import monotonic
+
+from amphora.net import clock
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -43,11 +44,11 @@ class Backoff:
 
     def succeeded(self) -> None:
         """Note a success; if it lasts, the next attempt is made at once."""
-        self._succeeded = monotonic()
+        self._succeeded = clock.monotonic()
 
     def next(self) -> float:
         """Return the seconds to wait before the next attempt."""
-        now = monotonic()
+        now = clock.monotonic()
         if self._succeeded is not None and now - self._succeeded > SUCCESS_AFTER:
             self._began = None
         self._succeeded = None

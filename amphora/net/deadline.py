@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic
+from amphora.net import clock
 
 
 class Deadline:
@@ -15,16 +15,16 @@ class Deadline:
     __slots__ = ("at",)
 
     def __init__(self, timeout: float | None) -> None:
-        self.at = None if timeout is None else monotonic() + timeout
+        self.at = None if timeout is None else clock.monotonic() + timeout
 
     def left(self, limit: float | None = None) -> float | None:
         """Return the seconds that are left, at least 0 and at most `limit`; None for ever."""
         if self.at is None:
             return limit
-        left = max(self.at - monotonic(), 0.0)
+        left = max(self.at - clock.monotonic(), 0.0)
         return left if limit is None else min(left, limit)
 
     @property
     def passed(self) -> bool:
         """True when nothing is left."""
-        return self.at is not None and monotonic() >= self.at
+        return self.at is not None and clock.monotonic() >= self.at

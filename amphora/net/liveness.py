@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
+from amphora.net import clock
 from amphora.net.writer import Writer
 
 
@@ -36,7 +35,7 @@ class Liveness:
         self.write_limit = write_limit
         self._writer = writer
         self._frame_limit = frame_limit
-        self._last_read = monotonic()
+        self._last_read = clock.monotonic()
         # When the latest frame began of which only a part may have come.
         self._frame_began = self._last_read
 
@@ -48,19 +47,19 @@ class Liveness:
             held_before: how many of an incomplete frame there were before them.
             held: how many there are now.
         """
-        self._last_read = monotonic()
+        self._last_read = clock.monotonic()
         if not held_before or held != held_before + size:
             self._frame_began = self._last_read
 
     def excuse(self) -> None:
         """Count the peer's silence from now on: nothing was read that it may have said."""
-        self._last_read = self._frame_began = monotonic()
+        self._last_read = self._frame_began = clock.monotonic()
 
     def heartbeat_due(self) -> bool:
         """Return whether it is time to give a sign of life."""
         if not self.heartbeat or self._writer.unwritten:
             return False
-        return monotonic() - self._writer.last_write >= self.heartbeat / 2
+        return clock.monotonic() - self._writer.last_write >= self.heartbeat / 2
 
     def overdue(self, held: int, *, must_read: bool = True) -> str | None:
         """Return what the peer should have done long ago, None if there is nothing.
@@ -69,7 +68,7 @@ class Liveness:
             held: how many bytes of an incomplete frame there are.
             must_read: False if the peer has said that it does not read now.
         """
-        now = monotonic()
+        now = clock.monotonic()
         if self.heartbeat and now - self._last_read > 2 * self.heartbeat:
             return f"nothing heard from {self.peer} for {2 * self.heartbeat:g} s"
         if held and now - self._frame_began > self._frame_limit:

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
+from amphora.net import clock
 from amphora.net.stream import Stream
 
 # Written in pieces, so that a slow peer can be told from one that has stopped.
@@ -59,7 +59,7 @@ class Writer:
     ) -> None:
         self.unwritten = 0
         self.congested = self.bulk_congested = False
-        self.last_write = monotonic()
+        self.last_write = clock.monotonic()
         self.stuck_since: float | None = None
         self._stream = stream
         self._high_water = high_water
@@ -136,7 +136,7 @@ class Writer:
             self._join_small_parts()
             self._note_sent(self._stream.send_now(self._next_parts()))
             if outgoing:
-                self.stuck_since = monotonic()
+                self.stuck_since = clock.monotonic()
                 self._wake.set()
             else:
                 self._all_written()
@@ -154,7 +154,7 @@ class Writer:
         while True:
             self._wake.wait()
             while outgoing and not self._held:
-                self.stuck_since = monotonic()
+                self.stuck_since = clock.monotonic()
                 self._join_small_parts()
                 sent = self._stream.send_now(self._next_parts())
                 if not sent:
@@ -204,7 +204,7 @@ class Writer:
         outgoing = self._outgoing
         self.unwritten -= sent
         self.congested = self.unwritten > self._high_water
-        self.last_write = monotonic()
+        self.last_write = clock.monotonic()
         while sent:
             size = len(outgoing[0])
             if size > sent:
@@ -242,7 +242,7 @@ class Writer:
         self._held = held
         if not held:
             if self.stuck_since is not None:
-                self.stuck_since = monotonic()
+                self.stuck_since = clock.monotonic()
             self._wake.set()
 
     def wait(self) -> None:

@@ -17,12 +17,12 @@ import weakref
 from bisect import bisect_left
 from collections.abc import Callable
 from math import inf
-from time import monotonic
 from typing import Any
 
 import gevent
 
 from amphora.errors import AmphoraError
+from amphora.net import clock
 from amphora.observe.families import BUCKETS, EXPECTED, FAMILIES, OTHER
 from amphora.observe.pool import Snapshot, Values, add, snapshot_of
 from amphora.rpc.client.calling import FunctionCaller
@@ -189,7 +189,7 @@ class Metrics:
         if isinstance(server, AmqpRpcFanoutServer):
             # It has a queue of its own.
             return
-        now = monotonic()
+        now = clock.monotonic()
         namespace = server.namespace
         length, told = self._lengths.get(namespace, (0, -inf))
         if now - told < KNOWN_FOR:
@@ -209,7 +209,7 @@ class Metrics:
             # It becomes unknown, and is asked again.
             return
         if found.presence is Presence.THERE:
-            self._lengths[namespace] = found.messages, monotonic()
+            self._lengths[namespace] = found.messages, clock.monotonic()
 
 
 def _add_to(values: Values, name: str, number: float, *labels: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from time import monotonic
 from typing import Any
 
+from amphora.net import clock
 from amphora.observe.samples import NOTHING, Sample, frame, only
 
 # Durations are those of the calls in so many seconds.
@@ -21,7 +21,7 @@ class Recent:
 
     def __init__(self, namespace: str, first: Sample) -> None:
         self._namespace = namespace
-        self._samples = deque([(monotonic(), first)])
+        self._samples = deque([(clock.monotonic(), first)])
 
     @property
     def latest(self) -> Sample:
@@ -30,7 +30,7 @@ class Recent:
 
     def add(self, sample: Sample) -> None:
         """Add a sample that was just taken."""
-        now = monotonic()
+        now = clock.monotonic()
         self._samples.append((now, sample))
         # One is kept of before the window, and the one before the latest.
         while len(self._samples) > 2 and self._samples[1][0] < now - WINDOW:

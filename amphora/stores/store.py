@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from time import monotonic
 from typing import Any
 
 import gevent
 
+from amphora.net import clock
 from amphora.stores.claims import Answer, Claim, Earlier
 
 # How many connections are kept open for the next transaction.
@@ -81,7 +81,7 @@ class Store:
     def __init__(self) -> None:
         self._idle: list[Any] = []
         self._ready = False
-        self._purged = monotonic()
+        self._purged = clock.monotonic()
         self._process = os.getpid()
         # In a forked child: closing them would end them for the parent.
         self._of_parent: list[Any] = []
@@ -139,8 +139,8 @@ class Store:
         whose = claim.scope, claim.key
         with self._transaction() as connection:
             cursor = connection.cursor()
-            if monotonic() - self._purged > PURGE_PAUSE:
-                self._purged = monotonic()
+            if clock.monotonic() - self._purged > PURGE_PAUSE:
+                self._purged = clock.monotonic()
                 self._execute(cursor, PURGE)
             times = lease, lease + keep
             self._execute(cursor, CLAIM, (*whose, claim.fingerprint, claim.owner, *times))

@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
-from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, ConnectionLost, FrameError, printable
+from amphora.net import clock
 from amphora.net.liveness import Liveness
 from amphora.net.log import Log
 from amphora.net.stream import Stream, connect
@@ -118,9 +118,9 @@ class Connection:
             AuthenticationError: the broker refuses the login or the vhost.
         """
         timeout = endpoint.connect_timeout
-        started = monotonic()
+        started = clock.monotonic()
         stream = connect(host, port, timeout=timeout, ssl_context=endpoint.ssl_context)
-        left = max(timeout - (monotonic() - started), 0.001)
+        left = max(timeout - (clock.monotonic() - started), 0.001)
         silent = ConnectionLost(
             f"{stream.peer} accepts connections but does not finish the AMQP handshake"
             f" within {timeout:g} s"

@@ -18,7 +18,6 @@ import random
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -26,6 +25,7 @@ import gevent.ssl
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
+from amphora.net import clock
 from amphora.net.address import IN_MEMORY
 from amphora.net.backoff import LONGEST_PAUSE, Backoff
 from amphora.net.deadline import Deadline
@@ -243,7 +243,7 @@ class Link:
             and restorable in self._restorables
             and restorable not in self._due
         ):
-            self._due[restorable] = monotonic() + self._restorables[restorable].next()
+            self._due[restorable] = clock.monotonic() + self._restorables[restorable].next()
             self._wake.set()
 
     def restore_all_soon(self) -> None:
@@ -342,7 +342,7 @@ class Link:
         if self.error is None:
             log.info("%s: connected to %s", self.name, connection.peer)
         else:
-            self.restored_at = monotonic()
+            self.restored_at = clock.monotonic()
             log.info(
                 "%s: connected%s to %s after %s",
                 self.name,
@@ -356,13 +356,13 @@ class Link:
         connection.on_room = self._changed
         self.connection = connection
         self.error = self._reported = None
-        self._due = dict.fromkeys(self._restorables, monotonic())
+        self._due = dict.fromkeys(self._restorables, clock.monotonic())
         # Also when there is nothing to set up: a caller may wait for the connection alone.
         self._changed()
 
     def _connect(self) -> Connection:
         hosts = random.sample(self.endpoint.hosts, len(self.endpoint.hosts))
-        long_ago = monotonic() - FAILED_FOR
+        long_ago = clock.monotonic() - FAILED_FOR
         hosts.sort(key=lambda host: max(self._failed.get(host, long_ago), long_ago))
         try:
             host, connection = connect_to_one(self.endpoint, hosts, self.name)
@@ -405,7 +405,7 @@ class Link:
         """Set up what is due until the connection ends."""
         while connection.error is None:
             self._wake.clear()
-            now = monotonic()
+            now = clock.monotonic()
             # One that is being set up is not begun again before that has ended.
             free = {
                 restorable: due
@@ -416,7 +416,7 @@ class Link:
                 if due <= now:
                     self._begin_restoring(restorable, connection)
             later = [due for due in free.values() if due > now]
-            self._wake.wait(min(later) - monotonic() if later else None)
+            self._wake.wait(min(later) - clock.monotonic() if later else None)
 
     def _begin_restoring(self, restorable: Restorable, connection: Connection) -> None:
         del self._due[restorable]
@@ -472,10 +472,10 @@ class Link:
         if self._reported is None or str(self._reported) != str(error):
             log.warning("%s: %s; connecting again", self.name, error, error=_unforeseen(error))
         if self.error is None:
-            self.lost_at = monotonic()
+            self.lost_at = clock.monotonic()
         self.error = self._reported = error
         if self.connection is not None:
-            self._failed[self._host] = monotonic()
+            self._failed[self._host] = clock.monotonic()
         self.connection = None
         self._stop_restoring()
         for restorable in list(self._restorables):

@@ -6,12 +6,11 @@ such queue.  Later releases refuse such a message, so a message that they return
 
 from __future__ import annotations
 
-from time import monotonic
-
 import gevent
 from gevent.event import Event
 
 from amphora.errors import AmphoraError
+from amphora.net import clock
 from amphora.net.deadline import Deadline
 from amphora.transport.session import Session
 from amphora.transport.topology import Presence, find_queue
@@ -57,7 +56,7 @@ class Lookout:
         turn = Deadline(LONGEST_WAIT)
         while True:
             since, presence = self._known.get(queue, (-KNOWN_FOR, Presence.GONE))
-            if monotonic() - since <= KNOWN_FOR:
+            if clock.monotonic() - since <= KNOWN_FOR:
                 return presence
             if queue in self._asked:
                 self._asked[queue].wait()
@@ -83,11 +82,11 @@ class Lookout:
             answered.set()
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
-        self._known[queue] = monotonic(), presence
+        self._known[queue] = clock.monotonic(), presence
         return presence
 
     def _may_look(self) -> bool:
-        second = int(monotonic())
+        second = int(clock.monotonic())
         if second != self._second:
             self._second, self._looks = second, 0
         self._looks += 1

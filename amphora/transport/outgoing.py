@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, Rejected, Unroutable
+from amphora.net import clock
 from amphora.transport.confirms import Returned
 from amphora.transport.link import Restorable
 from amphora.wire.properties import PropertiesTemplate
@@ -138,7 +138,7 @@ class Outgoing:
             self._finish()
 
     def _refuse(self) -> None:
-        now = monotonic()
+        now = clock.monotonic()
         if self.refused is None:
             self.refused = now
         until = self.expires_at if self.expires_at is not None else self.refused + self.patience

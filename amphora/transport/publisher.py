@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -39,6 +38,7 @@ from amphora.errors import (
     NoResult,
     Rejected,
 )
+from amphora.net import clock
 from amphora.net.backoff import share_of
 from amphora.net.deadline import Deadline
 from amphora.transport.channel import Channel
@@ -197,7 +197,7 @@ class Publisher(Restorable):
             # It was confirmed late, on its former channel.
             self._waiting.pop(outgoing, None)
             return
-        if outgoing.expires_at is not None and outgoing.expires_at <= monotonic():
+        if outgoing.expires_at is not None and outgoing.expires_at <= clock.monotonic():
             self._suspects.pop(outgoing, None)
             self._waiting.pop(outgoing, None)
             outgoing.fail(
@@ -301,7 +301,7 @@ class Publisher(Restorable):
 
     def _send_again_later(self, outgoing: Outgoing) -> None:
         """Send a refused message again, after a growing pause."""
-        now = monotonic()
+        now = clock.monotonic()
         if now - self._renewed >= RENEW_INTERVAL and self._channel is not None:
             self._renewed = now
             self._link.restore_soon(self)
@@ -313,7 +313,7 @@ class Publisher(Restorable):
             self._timer.start(self._look_at_refused)
 
     def _look_at_refused(self) -> None:
-        now = monotonic()
+        now = clock.monotonic()
         for outgoing, due in list(self._refused.items()):
             if due <= now:
                 self._waiting[outgoing] = None
@@ -401,7 +401,7 @@ class Publisher(Restorable):
     def _send(self, outgoing: Outgoing, channel: Channel) -> None:
         expiration = None
         if outgoing.expires_at is not None:
-            left = int((outgoing.expires_at - monotonic()) * 1000)
+            left = int((outgoing.expires_at - clock.monotonic()) * 1000)
             expiration = str(left) if left > 0 else "0"
         if not outgoing.confirm and self._unconfirming is not None:
             channel = self._unconfirming

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -18,6 +17,7 @@ import msgspec
 from gevent.event import Event
 
 from amphora.errors import AccessRefused, AmphoraError, printable
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.observe.recent import Recent
 from amphora.observe.samples import Sample
@@ -160,7 +160,7 @@ class Collector:
 
     def _run(self) -> None:
         while True:
-            began = monotonic()
+            began = clock.monotonic()
             try:
                 self._round()
                 self.trouble, self._at = "", time.time()
@@ -173,9 +173,9 @@ class Collector:
             pause = self._interval if self._viewers else max(self._interval, IDLE_INTERVAL)
             self._wake.clear()
             # Somebody who comes is not kept waiting, but no round is earlier than the interval.
-            if not self._wake.wait(max(began + pause - monotonic(), 0.0)):
+            if not self._wake.wait(max(began + pause - clock.monotonic(), 0.0)):
                 continue
-            gevent.sleep(max(began + self._interval - monotonic(), 0.0))
+            gevent.sleep(max(began + self._interval - clock.monotonic(), 0.0))
 
     def _tell(self) -> None:
         self.rounds += 1
@@ -183,7 +183,7 @@ class Collector:
         following.set()
 
     def _round(self) -> None:
-        now = monotonic()
+        now = clock.monotonic()
         answers: dict[str, dict[str, Json]] = {}
         for reply in self.management.ask(None, "stats", timeout=min(PATIENCE, self._interval)):
             stats = _stats_of(reply)

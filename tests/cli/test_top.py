@@ -89,7 +89,7 @@ def test_the_last_frame_stays_while_the_broker_is_away() -> None:
 
 def test_durations_are_those_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("amphora.observe.recent.monotonic", lambda: clock[0])
+    monkeypatch.setattr("amphora.net.clock.monotonic", lambda: clock[0])
 
     def told(*durations: float) -> Sample:
         numbers = stats(clock[0] + 1, add=len(durations))

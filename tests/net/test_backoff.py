@@ -8,7 +8,6 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from amphora.net import backoff
 from amphora.net.backoff import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -24,7 +23,7 @@ from tests.support.clock import Clock
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(backoff, "monotonic", clock)
+    monkeypatch.setattr("amphora.net.clock.monotonic", clock)
     return clock
 
 

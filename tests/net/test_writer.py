@@ -25,8 +25,7 @@ LARGE = b"x" * 5_000_000
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the writer and of its peer's signs of life."""
     clock = Clock()
-    monkeypatch.setattr("amphora.net.writer.monotonic", clock)
-    monkeypatch.setattr("amphora.net.liveness.monotonic", clock)
+    monkeypatch.setattr("amphora.net.clock.monotonic", clock)
     return clock
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from amphora import AmqpRpcServer, RemoteException, WrongRequest
-from amphora.rpc.server.progress import callers as module
 from amphora.rpc.server.progress.callers import LATEST_KEPT, MOST_TOLD, Callers
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
@@ -24,7 +23,7 @@ def test_a_worker_without_requests_has_no_callers() -> None:
 def test_a_login_is_one_caller_whatever_the_number_of_its_clients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "monotonic", lambda: 20.0)
+    monkeypatch.setattr("amphora.net.clock.monotonic", lambda: 20.0)
     callers = Callers()
     callers.latest.append((12.0, "batch", "c2", "find"))
     callers.latest.append((10.0, "batch", "c1", "find"))

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 
 from amphora.rpc.contract.sketches import as_list, counts_of
-from amphora.rpc.server.progress import statistics as module
 from amphora.rpc.server.progress.durations import LATEST_KEPT
 from amphora.rpc.server.progress.statistics import (
     WAIT_TIMES_KEPT,
@@ -118,7 +117,7 @@ def test_functions_are_counted_each_on_its_own() -> None:
 
 def test_the_summary_is_of_plain_values_that_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(module, "monotonic", lambda: now)
+    monkeypatch.setattr("amphora.net.clock.monotonic", lambda: now)
     statistics = Statistics()
     statistics.processed, statistics.exceptions, statistics.ignored = 3, 2, 1
     statistics.arrived(100.0)

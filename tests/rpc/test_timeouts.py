@@ -10,7 +10,6 @@ import pytest
 from gevent.event import Event
 from hypothesis import given
 
-from amphora.rpc.client.waiting import timeouts as module
 from amphora.rpc.client.waiting.timeouts import BUCKETS_PER_SECOND, Timeouts
 from tests.support.waiting import wait_until
 
@@ -27,7 +26,7 @@ class Watched:
         self.now = 1000.0
         self.expired: list[str] = []
         self.timeouts = Timeouts(self.expired.append)
-        monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        monkeypatch.setattr("amphora.net.clock.monotonic", lambda: self.now)
 
     def turn(self, seconds: float = 0.0) -> None:
         """Let time pass, and the timer fire if it is due."""

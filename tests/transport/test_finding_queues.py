@@ -64,7 +64,7 @@ def test_a_connection_that_ends_meanwhile_tells_nothing_of_the_queue() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of lookouts, which stands still."""
     now = [1000.0]
-    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    monkeypatch.setattr("amphora.net.clock.monotonic", lambda: now[0])
     return now
 
 

@@ -7,9 +7,8 @@ This is an optimization: servers also look for missing queues from time to time.
 
 from __future__ import annotations
 
-from time import monotonic
-
 from amphora.errors import AmphoraError
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import naming
 from amphora.transport.outgoing import Outgoing
@@ -53,7 +52,7 @@ class Announcer:
             naming.new_id(),
             b"",
             needs=(self._topology,),
-            expires_at=monotonic() + naming.LEFT_QUEUE_EXPIRES,
+            expires_at=clock.monotonic() + naming.LEFT_QUEUE_EXPIRES,
             # There may be no server that waits for a queue.
             mandatory=False,
             spread=True,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import gevent
 
 from amphora.errors import ConnectionLost, NoResult, WrongRequest, printable
+from amphora.net import clock
 from amphora.net.deadline import Deadline
 from amphora.rpc.client.calls import Calls, WhenFull
 from amphora.rpc.client.mailbox import Mailbox
@@ -223,7 +223,7 @@ class Caller:
             NoResult: the time for it is over: that of a call which is served here, or of a block.
         """
         timeout = check_timeout(options["timeout"]) if "timeout" in options else self.timeout
-        now = monotonic()
+        now = clock.monotonic()
         if scope is None:
             return timeout, now + timeout
         end = scope.ends_at
@@ -310,7 +310,7 @@ def _template(
             headers={headers.TAKES: batches.BATCH} if takes_batches else None,
         ),
         # A cast is answered to nobody, so nothing is known of the clock that it came from.
-        stamp=None if reply_to is None else (headers.SENT, headers.clock),
+        stamp=None if reply_to is None else (headers.SENT, clock.since_boot),
         repeated=headers.AGAIN,
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, TypeVar, Unpack
 
 import gevent
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoResult
+from amphora.net import clock
 from amphora.rpc.client.caller import Caller, CallerSettings, Route
 from amphora.rpc.client.declared import Declared
 from amphora.rpc.client.proxy import Send
@@ -123,7 +123,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             except AmphoraError as error:
                 told = retries.failed(error)
                 pause = retries.pause(error)
-                if pause is None or monotonic() + pause >= deadline or self._is_closed():
+                if pause is None or clock.monotonic() + pause >= deadline or self._is_closed():
                     raise told from told.__cause__
                 if error.executed is not False and not self._is_safe(name, options, deadline):
                     raise
@@ -135,7 +135,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             return True
         declared: bool | None = options.get("idempotent")
         if declared is None:
-            return self._declared.idempotent(name, max(deadline - monotonic(), 0.001))
+            return self._declared.idempotent(name, max(deadline - clock.monotonic(), 0.001))
         return declared
 
     def _is_closed(self) -> bool:
@@ -228,7 +228,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             options = self._tuning.options(name, args, kwargs, options)
         own = "timeout" in options
         timeout = check_timeout(options["timeout"]) if own else self.timeout
-        deadline = monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         # Without a timeout of its own a cast never expires: only its caller has a limit.
         expires_at = deadline if own else None
         key, headers = options.get("routing_key"), options.get("headers")
@@ -243,7 +243,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         self._calls.cast(outgoing, name, deadline, log_failure=not wait)
         if not wait:
             return
-        if not outgoing.event.wait(max(deadline - monotonic(), 0)):
+        if not outgoing.event.wait(max(deadline - clock.monotonic(), 0)):
             self._calls.withdraw_cast(outgoing)
             raise NoResult(
                 f"{self.namespace}.{name} was not taken by the broker within {timeout:g} s:"

@@ -11,7 +11,6 @@ If a result is dropped, so is the entry; see `result`.
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Literal, get_args
 
 import gevent
@@ -27,6 +26,7 @@ from amphora.errors import (
     ServerLost,
     Unroutable,
 )
+from amphora.net import clock
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.rpc.client.streams.stream import PendingStream
@@ -200,7 +200,7 @@ class Calls:
             # Let answers in, which a loop of calls would otherwise keep out.
             gevent.sleep(0)
             raise Overloaded(f"{crowded} (max_pending)")
-        if not self._slots.acquire(timeout=max(deadline - monotonic(), 0)):
+        if not self._slots.acquire(timeout=max(deadline - clock.monotonic(), 0)):
             raise NoResult(f"{crowded}, and none ended in time", executed=False)
 
     def discard(self, pending: Pending) -> None:
@@ -226,7 +226,7 @@ class Calls:
         self.withdraw(pending)
         outgoing = pending.outgoing
         if outgoing.attempts and outgoing.error is None:
-            left = (outgoing.expires_at or 0.0) - monotonic()
+            left = (outgoing.expires_at or 0.0) - clock.monotonic()
             if isinstance(pending, PendingStream):
                 left = max(left, UNWANTED_FOR)
             client_id = outgoing.template.reply_to or ""

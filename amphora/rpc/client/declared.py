@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 from amphora.errors import AmphoraError
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.client.offers import TIMEOUT, descriptions
 from amphora.transport.session import Session
@@ -33,9 +32,9 @@ class Declared:
 
         Switches greenlets if they have to be asked, for about `timeout` seconds at most.
         """
-        if monotonic() >= self._until:
+        if clock.monotonic() >= self._until:
             self._names = self._ask(min(timeout, TIMEOUT))
-            self._until = monotonic() + REMEMBERED
+            self._until = clock.monotonic() + REMEMBERED
         return function in self._names
 
     def _ask(self, timeout: float) -> frozenset[str]:

@@ -7,12 +7,12 @@ in the queue, which is unknown where a worker cannot know it.
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any, NamedTuple
 
 from gevent.event import AsyncResult
 
 from amphora.errors import AmphoraError, ConnectionLost, NoResult, Unroutable, WrongResult
+from amphora.net import clock
 from amphora.rpc.contract import headers, naming
 from amphora.rpc.contract.bodies import ErrorBody, Request, exception_of
 from amphora.rpc.contract.checks import check_timeout
@@ -62,7 +62,7 @@ class _Sent:
         self._answer = answer
 
     def confirmed(self, accepted: bool, returned: Returned | None) -> None:
-        self.at = monotonic()
+        self.at = clock.monotonic()
         if returned is not None or not accepted:
             self._answer.set_exception(Unroutable("no queue takes the request"))
 
@@ -103,7 +103,7 @@ def trace_call(
         channel.confirm_select()
         channel.consume(
             REPLY_TO,
-            lambda message: answer.set((monotonic(), message)),
+            lambda message: answer.set((clock.monotonic(), message)),
             naming.new_id(),
             no_ack=True,
         )
@@ -116,10 +116,10 @@ def trace_call(
             expiration=str(round(timeout * 1000)),
             headers={
                 headers.TAKES: headers.TIMES,
-                headers.SENT: headers.clock() // 1000,
+                headers.SENT: clock.since_boot() // 1000,
             },
         )
-        began = monotonic()
+        began = clock.monotonic()
         channel.publish(
             naming.request_exchange(namespace),
             "" if routing_key is None else naming.routing_key_for(routing_key),

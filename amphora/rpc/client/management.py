@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any, ClassVar, Unpack
 
+from amphora.net import clock
 from amphora.rpc.client.caller import Caller, CommonSettings, Route
 from amphora.rpc.client.waiting.gather import Gathered, PendingGather, Servers
 from amphora.rpc.client.workers.roll_call import OneWorker, RollCall, Unlisted
@@ -78,7 +78,7 @@ class ManagementClient(Caller):
         """
         key = _key_of(namespace, worker)
         timeout = self.timeout if timeout is None else check_timeout(timeout)
-        deadline = monotonic() + timeout
+        deadline = clock.monotonic() + timeout
         outgoing = self._outgoing(command, args, {}, key, self._mailbox.template, deadline)
         servers: Servers
         if worker is not None:
@@ -107,7 +107,7 @@ class ManagementClient(Caller):
             ValueError: the namespace cannot be one.
             ConnectionLost: the client is closed.
         """
-        deadline = monotonic() + self.timeout
+        deadline = clock.monotonic() + self.timeout
         key = _key_of(namespace, worker)
         outgoing = self._outgoing(command, args, {}, key, self._casts, deadline)
         outgoing.mandatory = False

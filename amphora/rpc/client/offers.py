@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import gevent
 
 from amphora.errors import AmphoraError, WrongRequest, printable
+from amphora.net import clock
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.rpc.client.management import ManagementClient
@@ -103,19 +103,19 @@ class Check:
         Raises:
             WrongRequest: a worker offers something else; each difference is named.
         """
-        if monotonic() >= self._again:
+        if clock.monotonic() >= self._again:
             self._problem = self._compare(patience)
         if self._problem:
             raise WrongRequest(self._problem)
 
     def _compare(self, patience: float) -> str | None:
-        until = monotonic() + patience
+        until = clock.monotonic() + patience
         offers = self._ask()
-        while not offers and monotonic() < until:
+        while not offers and clock.monotonic() < until:
             gevent.sleep(LOOK_AGAIN)
             offers = self._ask()
         # A difference may be over in a moment: an old worker and a new one run side by side.
-        self._again = monotonic() + PAUSE
+        self._again = clock.monotonic() + PAUSE
         wanted = self._wanted()
         found: list[str] = []
         titles = []

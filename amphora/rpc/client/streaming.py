@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from time import monotonic
 from typing import Any, Unpack
 
+from amphora.net import clock
 from amphora.rpc.client.caller import CallerSettings, Route
 from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
 from amphora.rpc.client.calls import Calls
@@ -74,7 +74,7 @@ def _ask_for_the_rest(calls: Calls, pending: PendingStream) -> None:
     after = pending.before + pending.seen
     deadline = before.expires_at
     if pending.endless or deadline is None:
-        deadline = monotonic() + pending.timeout
+        deadline = clock.monotonic() + pending.timeout
     again = Outgoing(
         before.exchange,
         before.routing_key,

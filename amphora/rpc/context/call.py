@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
 from amphora.errors import printable
+from amphora.net import clock
 from amphora.net.log import tell
 from amphora.rpc.context.cancelling import Cancellation
 from amphora.rpc.context.outcome import ABORTED, Outcome, WhenDone, tell_all
@@ -221,7 +221,7 @@ class CallContext:
 
         If it is unknown how long the request waited in the queue, it is taken for not at all.
         """
-        return None if self.ends_at is None else max(self.ends_at - monotonic(), 0.0)
+        return None if self.ends_at is None else max(self.ends_at - clock.monotonic(), 0.0)
 
 
 # Told what has become of a request.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakSet
 
 import gevent
+
+from amphora.net import clock
 
 
 class Cancel(BaseException):
@@ -107,7 +108,7 @@ class Cancellation:
         self._by_caller = by_caller
         try:
             if until is not None and by_caller:
-                timers.append(gevent.get_hub().loop.timer(max(until - monotonic(), 0.0)))
+                timers.append(gevent.get_hub().loop.timer(max(until - clock.monotonic(), 0.0)))
                 timers[-1].start(self.cancel)
             if timeout is not None:
                 timers.append(gevent.get_hub().loop.timer(timeout))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
 
+from amphora.net import clock
 from amphora.rpc.context.call import Scope, here
 from amphora.rpc.contract.checks import check_timeout
 
@@ -24,7 +24,7 @@ def deadline(seconds: float) -> Iterator[None]:
     Raises:
         ValueError: `seconds` is not a positive number.
     """
-    end = monotonic() + check_timeout(seconds)
+    end = clock.monotonic() + check_timeout(seconds)
     outer = here.get()
     if outer is not None and outer.ends_at is not None:
         end = min(end, outer.ends_at)

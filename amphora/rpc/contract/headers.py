@@ -5,12 +5,11 @@ The names of the program's headers are its own; those that begin with `x-amphora
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from amphora.errors import WrongRequest, printable
+from amphora.net import clock
 from amphora.wire.fields import MISFITS, Table, encode_table
 
 RESERVED = "x-amphora-"
@@ -42,17 +41,9 @@ ROOM = 1024
 MOST_KEY = 255
 
 
-# Linux alone has a clock that goes on while the machine sleeps.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-# Returns this machine's time since some moment in the past, in nanoseconds.
-clock = partial(time.clock_gettime_ns, _CLOCK)
-
-
 def now() -> int:
-    """Return the same in microseconds, as it is sent."""
-    return clock() // 1000
+    """Return this machine's time since some moment in the past, in microseconds, as it is sent."""
+    return clock.since_boot() // 1000
 
 
 def check_headers(headers: Mapping[str, Any], frame_max: int) -> Table:

@@ -22,13 +22,13 @@ from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from time import monotonic
 
 import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
 
 from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
+from amphora.net import clock
 from amphora.net.backoff import doubled
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
@@ -240,7 +240,7 @@ class RequestQueues:
             return
         self._note_missing(receiver)
         receiver.pause = doubled(receiver.pause, FIRST_PAUSE, LONGEST_PAUSE)
-        receiver.retry_at = monotonic() + receiver.pause
+        receiver.retry_at = clock.monotonic() + receiver.pause
         heappush(self._retries, (receiver.retry_at, next(self._numbers), receiver))
 
     def _note_missing(self, receiver: Receiver) -> None:
@@ -283,7 +283,7 @@ class RequestQueues:
                 retry_at, _, receiver = heappop(self._retries)
                 if receiver.retry_at != retry_at or receiver.stopped:
                     continue
-                next_retry = monotonic() + 1 / RETRIES_PER_SECOND
+                next_retry = clock.monotonic() + 1 / RETRIES_PER_SECOND
             self._try_to_attach(receiver)
 
     def _help(self) -> None:
@@ -296,7 +296,7 @@ class RequestQueues:
             heappop(self._retries)
         pauses = []
         if self._retries:
-            pauses.append(max(self._retries[0][0], next_retry) - monotonic())
+            pauses.append(max(self._retries[0][0], next_retry) - clock.monotonic())
         if self._spare_lanes():
             pauses.append(TIDY_INTERVAL)
         return min(pauses, default=None)

@@ -10,11 +10,11 @@ from pathlib import Path
 import gevent
 
 import amphora
-from amphora.rpc.contract import headers
+from amphora.net import clock
 
 url, namespace, name, ahead = sys.argv[1:5]
-clock = headers.clock
-headers.clock = lambda: clock() + int(float(ahead) * 1e9)  # type: ignore[assignment]
+since_boot = clock.since_boot
+clock.since_boot = lambda: since_boot() + int(float(ahead) * 1e9)
 server = amphora.AmqpRpcServer(f"{namespace}.{name}", url=url, concurrency=1)
 following = [amphora.AmqpRpcClient(f"{namespace}.{each}", url=url) for each in sys.argv[5:]]
 

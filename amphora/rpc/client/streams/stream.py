@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Generic, Protocol, Self
 
 from gevent.event import Event
@@ -18,6 +17,7 @@ from amphora.errors import (
     ServerLost,
     StreamLost,
 )
+from amphora.net import clock
 from amphora.rpc.client.waiting.pending import Pending, Waiting
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
@@ -334,7 +334,7 @@ class Stream(Generic[R_co]):
             RemoteException: the function raised.
         """
         call = self._call
-        idle_since = monotonic()
+        idle_since = clock.monotonic()
         begun = bool(call.run_id)
         while not self._closed:
             there, item = call.next()
@@ -347,10 +347,11 @@ class Stream(Generic[R_co]):
                 break
             if not begun and call.run_id:
                 # Only from here on it may be idle.
-                begun, idle_since = True, monotonic()
+                begun, idle_since = True, clock.monotonic()
             until = self._until(idle_since if begun else None)
             call.arrival.clear()
-            if not call.arrival.wait(None if until is None else max(until - monotonic(), 0.0)):
+            left = None if until is None else max(until - clock.monotonic(), 0.0)
+            if not call.arrival.wait(left):
                 self._error = NoResult(self._why_late())
                 call.tell_ended(self._error)
                 self.close()
@@ -375,6 +376,6 @@ class Stream(Generic[R_co]):
         return idle if self._deadline is None else min(idle, self._deadline)
 
     def _why_late(self) -> str:
-        if self._deadline is not None and monotonic() >= self._deadline:
+        if self._deadline is not None and clock.monotonic() >= self._deadline:
             return f"{self._name} has not ended in time: {self.received} items had come"
         return f"no item of {self._name} within {self._idle_timeout:g} s"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -16,6 +15,7 @@ from amphora.errors import (
     WrongRequest,
     WrongResult,
 )
+from amphora.net import clock
 from amphora.net.deadline import Deadline
 from amphora.rpc.client.streams.stream import PendingStream
 from amphora.rpc.client.workers.control import Control
@@ -174,7 +174,7 @@ class Streams:
 
     def _unwanted(self, properties: Properties) -> None:
         """Have a worker end a stream that nobody reads, once a second at most."""
-        now = monotonic()
+        now = clock.monotonic()
         if properties.app_id and now - self._told_at > streams.CREDIT_INTERVAL:
             self._told_at = now
             request_id = properties.correlation_id or properties.message_id or ""

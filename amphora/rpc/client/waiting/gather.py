@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
-from time import monotonic
 from typing import Any, Generic, Protocol
 
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoResult, Unroutable
+from amphora.net import clock
 from amphora.net.backoff import doubled
 from amphora.rpc.client.waiting.pending import Pending, Waiting
 from amphora.rpc.client.waiting.typevars import R_co
@@ -131,7 +131,7 @@ class PendingGather(Pending):
         if isinstance(error, Unroutable):
             self.unrouted = True
             # So there will be no answers, unless all servers are coming back.
-            self.complete = monotonic() >= self.servers.back_at()
+            self.complete = clock.monotonic() >= self.servers.back_at()
         elif in_time:
             self.timed_out = True
         else:
@@ -211,7 +211,7 @@ class Gathered(Generic[R_co]):
         """
         request = self._request
         pause = FIRST_PAUSE
-        next_roll_call = monotonic() + pause
+        next_roll_call = clock.monotonic() + pause
         enough = 1
         while True:
             while self._looked_at < len(request.heard):
@@ -223,7 +223,7 @@ class Gathered(Generic[R_co]):
             if request.ended:
                 break
             request.arrived.clear()
-            if len(request.heard) >= enough or monotonic() >= next_roll_call:
+            if len(request.heard) >= enough or clock.monotonic() >= next_roll_call:
                 if self._all_have_answered():
                     # A count of 0 does not mean that there is no server, because a queue took the
                     # request.
@@ -232,8 +232,8 @@ class Gathered(Generic[R_co]):
                 # With this many answers, the next count is made at once.
                 enough = len(request.heard) + max(self._attendance.silent, self.missing or 0, 1)
                 pause = doubled(pause, FIRST_PAUSE, LONGEST_PAUSE)
-                next_roll_call = monotonic() + pause
-            request.arrived.wait(max(next_roll_call - monotonic(), 0.0))
+                next_roll_call = clock.monotonic() + pause
+            request.arrived.wait(max(next_roll_call - clock.monotonic(), 0.0))
         if request.error is not None:
             raise request.error
         if request.unrouted:
@@ -268,7 +268,7 @@ class Gathered(Generic[R_co]):
             self._attendance.unknown()
             return False
         back_at = self._request.servers.back_at()
-        return self._attendance.counted(monotonic(), present, gone, len(heard), back_at)
+        return self._attendance.counted(clock.monotonic(), present, gone, len(heard), back_at)
 
     def values(self) -> list[R_co]:
         """Return what all handlers returned, in the order of arrival.  Switches greenlets.

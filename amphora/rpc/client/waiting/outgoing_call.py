@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 from typing import Any, Literal
 
 import gevent
 
+from amphora.net import clock
 from amphora.rpc.context.outcome import Outcome, WhenDone, status_of, tell_all
 
 Mode = Literal["call", "defer", "cast", "gather", "stream"]
@@ -62,7 +62,7 @@ class OutgoingCall:
         self.id = ""
         self._callbacks: list[WhenDone] = []
         self._outcome: Outcome | None = None
-        self._began = monotonic()
+        self._began = clock.monotonic()
 
     def __repr__(self) -> str:
         return f"<OutgoingCall {self.mode} {self.namespace}.{self.function}>"
@@ -95,7 +95,7 @@ class OutgoingCall:
         tell: Callable[[list[WhenDone], Outcome], object],
     ) -> None:
         if self._outcome is None:
-            self._outcome = Outcome(status, error, monotonic() - self._began)
+            self._outcome = Outcome(status, error, clock.monotonic() - self._began)
             callbacks, self._callbacks = self._callbacks[::-1], []
             if callbacks:
                 tell(callbacks, self._outcome)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import gevent
 
+from amphora.net import clock
 from amphora.net.log import Log
 
 log = Log("amphora.rpc")
@@ -74,13 +74,13 @@ class Timeouts:
     def _arm(self, ticket: int) -> None:
         self._disarm()
         self._armed_for = ticket
-        wait = max(ticket / BUCKETS_PER_SECOND - monotonic(), 0.0)
+        wait = max(ticket / BUCKETS_PER_SECOND - clock.monotonic(), 0.0)
         # Pending calls, not this timer, keep the program running.
         self._timer = gevent.get_hub().loop.timer(wait, AGAIN)
         self._timer.start(self._fire)
 
     def _fire(self) -> None:
-        now = monotonic() * BUCKETS_PER_SECOND
+        now = clock.monotonic() * BUCKETS_PER_SECOND
         try:
             while self._order and self._order[0] <= now:
                 ticket = self._order[0]

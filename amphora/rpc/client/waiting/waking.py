@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from time import monotonic
 from typing import Any, Protocol
 
 import gevent
+
+from amphora.net import clock
 
 # Seconds after which sockets and timers have a turn; as gevent does it between callbacks.
 LONGEST_TURN = 0.005
@@ -44,7 +45,7 @@ class Waker:
 
     def _wake_all(self) -> None:
         ready = self._ready
-        until = monotonic() + LONGEST_TURN
+        until = clock.monotonic() + LONGEST_TURN
         try:
             while ready:
                 greenlet = ready.popleft()._greenlet
@@ -55,7 +56,7 @@ class Waker:
                     greenlet.switch()
                 except BaseException:  # noqa: BLE001 (as gevent does: a raw greenlet may end so)
                     gevent.get_hub().handle_error(greenlet, *sys.exc_info())
-                if monotonic() >= until:
+                if clock.monotonic() >= until:
                     break
         finally:
             if ready:

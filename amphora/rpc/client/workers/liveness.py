@@ -10,12 +10,12 @@ is away, nothing is known, and a worker about which nothing is known is never go
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 
 import gevent
 from gevent.event import Event
 
 from amphora.errors import AmphoraError
+from amphora.net import clock
 from amphora.transport.session import Session
 from amphora.transport.topology import Presence, find_queue
 
@@ -85,9 +85,9 @@ class Liveness:
         worker = self._workers.get(worker_id)
         if worker is None:
             worker = self._workers[worker_id] = _Worker(worker_id, queue)
-            worker.due = monotonic() + call.interval
+            worker.due = clock.monotonic() + call.interval
         worker.queue = queue
-        worker.due = min(worker.due, monotonic() + call.interval)
+        worker.due = min(worker.due, clock.monotonic() + call.interval)
         worker.calls.add(call)
         call.workers.add(worker_id)
         self._changed.set()
@@ -115,13 +115,13 @@ class Liveness:
         """Ask for each worker when it is due, until there is none."""
         while self._workers:
             worker = min(self._workers.values(), key=lambda each: each.due)
-            pause = worker.due - monotonic()
+            pause = worker.due - clock.monotonic()
             if pause > 0:
                 self._changed.clear()
                 self._changed.wait(pause)
                 continue
             interval = min(call.interval for call in worker.calls)
-            worker.due = monotonic() + interval
+            worker.due = clock.monotonic() + interval
             missing = self._is_missing(worker.queue)
             if self._workers.get(worker.worker_id) is not worker:
                 continue  # its last call has ended meanwhile
@@ -137,7 +137,7 @@ class Liveness:
             )
         except (AmphoraError, ValueError):
             return False
-        if monotonic() < self._back_at():
+        if clock.monotonic() < self._back_at():
             # It may be connecting again, as this client has just done.
             return False
         return found.presence is not Presence.AWAY and not found.consumers

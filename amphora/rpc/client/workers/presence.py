@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from time import monotonic
 
 import gevent
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoServer, printable
+from amphora.net import clock
 from amphora.net.backoff import doubled
 from amphora.rpc.client.workers.roll_call import RollCall, look_up
 from amphora.rpc.contract import naming
@@ -79,7 +79,7 @@ class ServerPresence:
             NoServer: nobody was there in time.
             ValueError: `seconds` or the key is invalid.
         """
-        give_up = min(monotonic() + check_wait(seconds), deadline)
+        give_up = min(clock.monotonic() + check_wait(seconds), deadline)
         queue = None
         if routing_key is not None:
             naming.routing_key_for(routing_key)
@@ -88,14 +88,14 @@ class ServerPresence:
             return
         claim(self._session)
         try:
-            self._session.consuming.wait_connected(max(deadline - monotonic(), 0.0))
+            self._session.consuming.wait_connected(max(deadline - clock.monotonic(), 0.0))
         except AmphoraError:
             return  # The request, which cannot be sent either, tells why.
         age, pause = KNOWN_FOR, FIRST_PAUSE
         nobody = False
         while True:
-            there = self._look(queue, age, max(deadline - monotonic(), 0.0))
-            now = monotonic()
+            there = self._look(queue, age, max(deadline - clock.monotonic(), 0.0))
+            now = clock.monotonic()
             # At the deadline there may have been no time to ask again.
             nobody = there is False or (nobody and there is None and now >= deadline)
             if not nobody:
@@ -125,7 +125,7 @@ class ServerPresence:
         # A long key was shortened on its way.  There is no queue of such a label: it is unknown.
         queue = naming.labelled_queue(self._namespace, routing_key) if routing_key else None
         asked_at, there = self._known.get(queue, NEVER)
-        if monotonic() - asked_at <= TELL_WITHIN:
+        if clock.monotonic() - asked_at <= TELL_WITHIN:
             told(there)
         elif queue in self._telling:
             self._telling[queue].append(told)
@@ -178,7 +178,7 @@ class ServerPresence:
         Switches greenlets for at most `timeout` seconds, and not at all if it was asked less than
         `age` seconds ago.
         """
-        since = monotonic() - age
+        since = clock.monotonic() - age
         asked_at, there = self._known.get(queue, NEVER)
         if asked_at >= since:
             return there
@@ -195,7 +195,7 @@ class ServerPresence:
         there = None
         try:
             there = self._served() if queue is None else self._received(queue)
-            if there is False and monotonic() < self._roll_call.back_at():
+            if there is False and clock.monotonic() < self._roll_call.back_at():
                 there = None
         finally:
             # Also when interrupted, but not if nobody wants to know any more.
@@ -203,7 +203,7 @@ class ServerPresence:
                 del self._asking[queue]
                 if len(self._known) >= MOST_KNOWN:
                     self._known.clear()
-                self._known[queue] = monotonic(), there
+                self._known[queue] = clock.monotonic(), there
 
     def _served(self) -> bool | None:
         workers = self._roll_call.find()

@@ -18,12 +18,12 @@ client drops duplicates, and the request is acknowledged once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 
 from amphora.errors import AmphoraError, ConnectionLost, Unroutable
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.bodies import STARTED
@@ -328,7 +328,7 @@ class Responder:
     def _note_sent(self, response: _Response, outgoing: Outgoing) -> None:
         if self._open is not None:
             response.last = outgoing
-            response.sent_at = monotonic()
+            response.sent_at = clock.monotonic()
             self._open[response] = None
 
     def _not_sent(self, response: _Response, error: Exception) -> None:
@@ -343,7 +343,7 @@ class Responder:
         return len(self._session.endpoint.hosts) > 1
 
     def _send_unconfirmed_again(self) -> None:
-        now = monotonic()
+        now = clock.monotonic()
         for response in list(self._open or ()):
             sent = response.last is not None and response.last.attempts > 0
             if sent and now - response.sent_at > UNCONFIRMED and response.still_wanted(now):
@@ -391,7 +391,7 @@ class Responder:
     def _look_for_client(self, response: _Response, outgoing: Outgoing) -> None:
         reply_to = response.request.properties.reply_to or ""
         gone = not self._lookout.needed
-        if not gone and response.still_wanted(monotonic()):
+        if not gone and response.still_wanted(clock.monotonic()):
             presence = self._lookout.look(naming.response_queue(self._namespace, reply_to))
             if presence is Presence.AWAY:
                 gevent.sleep(AGAIN)

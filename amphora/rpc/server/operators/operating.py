@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from time import monotonic
 from typing import Protocol
 
 from amphora.errors import printable
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import streams
 from amphora.rpc.contract.reports import (
@@ -68,7 +68,7 @@ class Operating:
 
     def active(self) -> Activity:
         """Return the requests in progress: function, since when, caller, id."""
-        now = monotonic()
+        now = clock.monotonic()
         found = sorted(self._requests, key=lambda request: request.arrived)
         requests = [_told(request, now) for request in found[:MOST_TOLD]]
         return {**self._who(), "count": len(found), "requests": requests}

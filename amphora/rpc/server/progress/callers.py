@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from time import monotonic
 
+from amphora.net import clock
 from amphora.rpc.contract.reports import CallerNumbers
 
 # How many of the latest requests are kept, and how many callers are told.
@@ -38,7 +38,7 @@ class Callers:
         return {
             "calls": len(self.latest),
             # They are kept as they end, which is not the order in which they came.
-            "seconds": round(monotonic() - min(arrived for arrived, *_ in self.latest), 3),
+            "seconds": round(clock.monotonic() - min(arrived for arrived, *_ in self.latest), 3),
             "most": [
                 {
                     "user": user,

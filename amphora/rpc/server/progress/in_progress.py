@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from math import inf
-from time import monotonic
 from typing import Any, Protocol
 
+from amphora.net import clock
 from amphora.rpc.context.call import CallContext
 from amphora.transport.channel import Channel
 from amphora.transport.delivery import Delivery
@@ -92,7 +92,7 @@ class RequestInProgress:
         self.acknowledged = False
         self.revoked = False
         self.timed = False
-        self.arrived = monotonic()
+        self.arrived = clock.monotonic()
         self.call: CallContext | None = None
         self.queued = 0.0
         self.outlet: Streamed | None = None
@@ -165,7 +165,7 @@ class Arrivals:
         # Requests that are acknowledged and go on come on top.
         self._limit = limit
         # Before its first request the channel may not have been consumed yet.
-        self.room_since = monotonic()
+        self.room_since = clock.monotonic()
         self._paused = False
         self._in_progress: dict[RequestInProgress, None] = {}
         self._done: deque[int] = deque(maxlen=REMEMBERED)
@@ -210,7 +210,7 @@ class Arrivals:
 
     def _make_room(self) -> None:
         if len(self._in_progress) < self._limit and not self._paused:
-            self.room_since = monotonic()
+            self.room_since = clock.monotonic()
 
     def remove(self, request: RequestInProgress) -> None:
         """Remove a request that was refused, or came again on another channel."""

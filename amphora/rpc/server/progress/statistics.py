@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from time import monotonic
 
+from amphora.net import clock
 from amphora.rpc.contract.reports import FunctionNumbers, Numbers
 from amphora.rpc.server.progress.callers import Callers
 from amphora.rpc.server.progress.durations import Durations, percentiles
@@ -82,7 +82,7 @@ class Statistics:
         self.waits = Waits()
         self.functions: defaultdict[str, FunctionStatistics] = defaultdict(FunctionStatistics)
         self.callers = Callers()
-        self._started = monotonic()
+        self._started = clock.monotonic()
         self.last_request: float | None = None
 
     @property
@@ -93,7 +93,7 @@ class Statistics:
     @property
     def uptime(self) -> float:
         """Seconds since the server was made."""
-        return monotonic() - self._started
+        return clock.monotonic() - self._started
 
     def arrived(self, now: float) -> None:
         """Note that a request arrived at `now`, on the monotonic clock."""

@@ -12,11 +12,11 @@ begun before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 
 import gevent
 
 from amphora.errors import AmphoraError, ServerLost, printable
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
 from amphora.rpc.context.outcome import CANCELLED, EXPIRED
@@ -87,7 +87,7 @@ class Admission:
         if (
             call.cancellation is not None
             or self.cancelled.until
-            or (call.ends_at is not None and call.ends_at <= monotonic())
+            or (call.ends_at is not None and call.ends_at <= clock.monotonic())
         ) and self._is_useless(request, call):
             self._answers.respond(request, UNWANTED)
             return
@@ -139,7 +139,7 @@ class Admission:
             self._statistics.cancelled += 1
             self.not_begun(request, call, CANCELLED)
             return True
-        if call.ends_at is not None and call.ends_at <= monotonic():
+        if call.ends_at is not None and call.ends_at <= clock.monotonic():
             self._statistics.expired += 1
             self.not_begun(request, call, EXPIRED)
             return True

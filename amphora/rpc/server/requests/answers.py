@@ -6,9 +6,8 @@ handler was ended goes back to its queue; if it is acknowledged, it cannot, and 
 
 from __future__ import annotations
 
-from time import monotonic
-
 from amphora.errors import Cancelled, ServerLost, StreamLost
+from amphora.net import clock
 from amphora.rpc.contract import headers
 from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.progress.in_progress import RequestInProgress
@@ -114,7 +113,7 @@ class Answers:
 
 def _times(request: RequestInProgress) -> dict[str, int]:
     """Return how long a request that is answered had waited, and how long it was here."""
-    times = {headers.TOOK: int((monotonic() - request.arrived) * 1_000_000)}
+    times = {headers.TOOK: int((clock.monotonic() - request.arrived) * 1_000_000)}
     if request.call is not None and request.call.queue_wait is not None:
         times[headers.WAITED] = int(request.call.queue_wait * 1_000_000)
     return times

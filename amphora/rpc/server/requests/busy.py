@@ -14,12 +14,12 @@ that the function may have run.
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any
 
 import gevent
 
 from amphora.errors import AmphoraError, Busy
+from amphora.net import clock
 from amphora.rpc.contract import headers
 from amphora.rpc.contract.checks import seconds_of
 from amphora.rpc.server.answers.responder import Responder
@@ -94,7 +94,7 @@ class BusyAnswers:
         """
         if not self._may_turn_away(request):
             return None
-        now = monotonic()
+        now = clock.monotonic()
         wait, known = self._wait_of(request, now)
         patience = seconds_of(request.properties.expiration)
         if self._shedding.is_too_old(now, wait, patience):

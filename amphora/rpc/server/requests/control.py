@@ -6,9 +6,9 @@ It is apart from the management queue, so that a cancel waits behind no command.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 
 from amphora.errors import AccessRefused, printable
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import headers, naming
 from amphora.rpc.contract.control import (
@@ -145,7 +145,7 @@ class Cancelled:
         if not left > 0:
             return
         self.until.pop((client, request_id), None)
-        self.until[client, request_id] = monotonic() + min(left, LONGEST_KEPT)
+        self.until[client, request_id] = clock.monotonic() + min(left, LONGEST_KEPT)
         if len(self.until) > MOST_KEPT:
             self._forget_old()
             if len(self.until) > MOST_KEPT:
@@ -154,8 +154,8 @@ class Cancelled:
     def take(self, client: str | None, request_id: str) -> bool:
         """Return whether a request was cancelled; it comes once."""
         until = self.until.pop((client or "", request_id), None)
-        return until is not None and until > monotonic()
+        return until is not None and until > clock.monotonic()
 
     def _forget_old(self) -> None:
-        now = monotonic()
+        now = clock.monotonic()
         self.until = {key: until for key, until in self.until.items() if until > now}

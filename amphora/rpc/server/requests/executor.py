@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from time import monotonic
 from typing import Any, NamedTuple
 
 import gevent
@@ -24,6 +23,7 @@ from amphora.errors import (
     WrongRequest,
     WrongResult,
 )
+from amphora.net import clock
 from amphora.net.log import Log, tell
 from amphora.rpc.context.call import CallContext, here
 from amphora.rpc.context.cancelling import Cancel
@@ -146,7 +146,7 @@ class Executor:
                 meant for the program, and is raised.
             outlet: where the items of a stream go.
         """
-        began = monotonic()
+        began = clock.monotonic()
         self._statistics.arrived(began)
         unread = None
         try:
@@ -158,7 +158,7 @@ class Executor:
         try:
             response, failure = self.call(call, once, inline, outlet, unread)
         except BaseException as error:
-            call.ended(ABORTED, error, monotonic() - began)
+            call.ended(ABORTED, error, clock.monotonic() - began)
             raise
         finally:
             if inline:
@@ -166,13 +166,13 @@ class Executor:
                 here.reset(token)
         if call.cancellation is not None and call.interrupted and not call.timed_out:
             self._statistics.cancelled += 1
-            call.ended(CANCELLED, None, monotonic() - began)
+            call.ended(CANCELLED, None, clock.monotonic() - began)
             return UNWANTED._replace(failure=failure)
         if response is None:
             self._statistics.ignored += 1
-            call.ended(IGNORED, None, monotonic() - began)
+            call.ended(IGNORED, None, clock.monotonic() - began)
             return None
-        seconds = monotonic() - began
+        seconds = clock.monotonic() - began
         answer, failed = self._answer(call.function, response, failure, delivery.properties)
         expected = answer.failure is not None and answer.failure.expected
         if expected:

@@ -22,6 +22,7 @@ from amphora.errors import (
     WrongResult,
     printable,
 )
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.outcome import ABORTED
@@ -216,7 +217,7 @@ class RequestHandling:
             wait = self.waits.arrived(
                 properties.reply_to or "",
                 sent,
-                headers.clock() // 1000,
+                clock.since_boot() // 1000,
                 limit,
                 at_once=not self._busy.sheds
                 and not redelivered

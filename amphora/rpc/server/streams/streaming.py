@@ -13,13 +13,13 @@ time limit of the broker, and is not begun again from the start.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, WrongRequest
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
 from amphora.rpc.context.cancelling import Cancel
@@ -83,7 +83,7 @@ class Outlet:
         self._call = call
         self._serializer: Serializer = serializer_for(properties.content_type) or JSON
         self._window = Window(allowed)
-        self._heard = monotonic()
+        self._heard = clock.monotonic()
         # When its own request arrived, as statistics know it.
         self._began: float | None = None
         self._changed = Event()
@@ -115,7 +115,7 @@ class Outlet:
     def _most_under_way(self) -> int:
         """While so many bytes are under way, no more are sent."""
         last = self._outlets.statistics.last_request
-        beside = last is not None and last != self._began and monotonic() - last < BESIDE
+        beside = last is not None and last != self._began and clock.monotonic() - last < BESIDE
         return streams.BESIDE_BYTES if beside else streams.UNDER_WAY_BYTES
 
     # -- the handler's side -----------------------------------------------------------------------
@@ -199,7 +199,7 @@ class Outlet:
 
     def credit(self, credit: Credit) -> None:
         """Take the client's counts.  Never switches greenlets."""
-        self._heard = monotonic()
+        self._heard = clock.monotonic()
         self._window.credit(credit.allowed, credit.received, credit.came)
         if self._window.due(self._most_under_way):
             self._outlets.send_soon(self)
@@ -362,7 +362,7 @@ class Outlets:
             self.send_now()
 
     def _look(self) -> None:
-        now = monotonic()
+        now = clock.monotonic()
         listening = self.responder.control_queue() is not None
         for outlet in list(self._open.values()):
             outlet.look(now, listening)
