@@ -61,6 +61,16 @@ class Log:
         """Log a line of level ERROR, with the traceback of `error` if it is given."""
         self._note(logging.ERROR, text, args, error)
 
+    def announce(self, text: str, *args: object) -> None:
+        """Log a line of level INFO that people at a terminal wait for.
+
+        A program that has not set up logging has it printed on the standard error stream.
+        """
+        if self._logger.hasHandlers():
+            self._note(logging.INFO, text, args, None)
+        else:
+            say(text % args)
+
     def throttled(self, text: str, *args: object) -> None:
         """Log a WARNING of which strangers can cause any number: one a second for each `text`.
 
@@ -167,6 +177,12 @@ class _Teller:
         """Forget the lines, in a forked child: they are the parent's to tell."""
         self._lines.clear()
         self._lost = 0
+
+
+def say(text: str) -> None:
+    """Print a line on the standard error stream, if there is one."""
+    if sys.stderr is not None:
+        tell(sys.stderr.write, f"amphora: {text}\n")
 
 
 def tell(callback: Callable[..., object], *args: object) -> None:

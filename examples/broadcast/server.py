@@ -46,6 +46,6 @@ def cached():
 # In this order: what is remembered was read when changes were told here already.
 member.serve()
 print(f"{member.worker_id} serves", flush=True)
-server.serve(nowait=False)
+server.run()
 member.stop()
 session.close()

@@ -39,4 +39,4 @@ def tell():
     print(f"{name} is open", flush=True)
 
 
-server.serve(nowait=False)
+server.run()

@@ -12,5 +12,4 @@ def in_stock(item):
     return STOCK[item]
 
 
-print("The stock is open", flush=True)
-server.serve(nowait=False)
+server.run()

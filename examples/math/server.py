@@ -15,4 +15,4 @@ def hypotenuse(cathetus1, cathetus2):
     return sqrt(cathetus1**2 + cathetus2**2)
 
 
-server.serve(nowait=False)
+server.run()

@@ -41,6 +41,5 @@ def send(sender, username, text, message_id=None):
 
 
 if __name__ == "__main__":
-    print("Core serves", flush=True)
-    server.serve(nowait=False)
+    server.run()
     session.close()

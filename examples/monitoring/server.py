@@ -39,4 +39,4 @@ def listen():
 
 
 if __name__ == "__main__":
-    server.serve(nowait=False)
+    server.run()

@@ -38,4 +38,4 @@ def order(what: str, pieces: int):
     return number
 
 
-server.serve(nowait=False)
+server.run()

@@ -32,4 +32,4 @@ def order(what: str, pieces: int):
     return cursor.lastrowid
 
 
-server.serve(nowait=False)
+server.run()

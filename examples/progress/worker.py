@@ -40,5 +40,4 @@ def copy_book(
 
 
 if __name__ == "__main__":
-    server.on_start(lambda: print("The worker serves.", flush=True))
-    server.serve(nowait=False)
+    server.run()

@@ -23,4 +23,4 @@ def check(url):
     return f"{url} is up"
 
 
-server.serve(nowait=False)
+server.run()

@@ -255,7 +255,7 @@ def test_a_new_program_that_is_not_loaded_in_time_leaves_the_old_workers(
 @pytest.mark.parametrize(
     ("end", "line"),
     [
-        ("sys.exit(server.serve(nowait=False))", 16),
+        ("sys.exit(server.run())", 16),
         ("sys.exit('no database')", 16),
         ("exit(0)", 16),
         ("def main(): raise SystemExit\nmain()", 17),
@@ -289,7 +289,7 @@ def test_a_new_program_that_exits_leaves_the_old_workers(
 @pytest.mark.parametrize(
     ("end", "complaint"),
     [
-        ("server.serve(nowait=False)\nserver.stop()", "was stopped by its own program"),
+        ("server.run()\nserver.stop()", "was stopped by its own program"),
         ("with server: server.serve(nowait=False)", "was stopped by its own program"),
         ("raise gevent.Timeout(1)", "prog cannot be imported"),
         ("raise KeyboardInterrupt", "prog cannot be imported"),

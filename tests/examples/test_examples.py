@@ -31,8 +31,9 @@ def broker_env(broker_url: str) -> Iterator[dict[str, str]]:
 
 
 def test_the_math_client_gets_its_answers_from_the_math_server(broker_env: dict[str, str]) -> None:
+    ready = "amphora: serving math at amqp://"
     with (
-        PythonProcess(EXAMPLES / "math/server.py", env=broker_env),
+        PythonProcess(EXAMPLES / "math/server.py", env=broker_env, ready=ready),
         PythonProcess(EXAMPLES / "math/client.py", env=broker_env) as client,
     ):
         status = client.wait()

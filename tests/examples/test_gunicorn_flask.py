@@ -69,7 +69,9 @@ def url(broker_url: str) -> Iterator[str]:
 @pytest.fixture
 def service(url: str) -> Iterator[PythonProcess]:
     """The service, which serves."""
-    with PythonProcess(EXAMPLE / "service.py", ready="is open", env={"AMQP_URL": url}) as process:
+    with PythonProcess(
+        EXAMPLE / "service.py", ready="serving stock", env={"AMQP_URL": url}
+    ) as process:
         yield process
 
 

@@ -80,7 +80,7 @@ def start_api(url: str) -> Iterator[Callable[[], Api]]:
 @pytest.fixture(scope="module")
 def core(url: str) -> Iterator[PythonProcess]:
     """Core, which runs."""
-    with PythonProcess(PROGRAM / "core.py", ready="Core serves", env={"AMQP_URL": url}) as process:
+    with PythonProcess(PROGRAM / "core.py", ready="serving ", env={"AMQP_URL": url}) as process:
         yield process
 
 
@@ -326,7 +326,7 @@ def everything(url: str) -> Iterator[tuple[PythonProcess, tuple[Api, Api]]]:
     """Run `run.py`, and its two API servers."""
     one, other = free_ports(2)
     arguments = PROGRAM / "run.py", str(one), str(other)
-    with PythonProcess(*arguments, ready="Core serves", env={"AMQP_URL": url}) as program:
+    with PythonProcess(*arguments, ready="serving ", env={"AMQP_URL": url}) as program:
         apis = Api(program, one), Api(program, other)
         for api in apis:
             program.wait_for(api.url.rstrip("/"))

@@ -31,7 +31,7 @@ def url(broker_url: str) -> Iterator[str]:
 def worker(url: str) -> Iterator[PythonProcess]:
     """A worker, which runs."""
     script = PROGRAM / "worker.py"
-    with PythonProcess(script, ready="The worker serves", env={"AMQP_URL": url}) as process:
+    with PythonProcess(script, ready="serving ", env={"AMQP_URL": url}) as process:
         yield process
 
 

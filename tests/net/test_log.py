@@ -239,6 +239,32 @@ log.info("the last line")
 """
 
 
+ANNOUNCE = """
+import logging, sys
+from amphora.net.log import Log
+if len(sys.argv) > 1: logging.basicConfig(level=sys.argv[1])
+Log("amphora.rpc").announce("serving %s", "x")
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "printed"),
+    [(None, "amphora: serving x\n"), ("INFO", "INFO:amphora.rpc:serving x\n"), ("WARNING", "")],
+)
+def test_what_is_announced_is_printed_unless_the_program_has_set_up_logging(
+    level: str | None, printed: str
+) -> None:
+    arguments = [] if level is None else [level]
+    done = subprocess.run(
+        [sys.executable, "-c", ANNOUNCE, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == printed
+
+
 @pytest.mark.parametrize("fork", ["os.fork", "gevent.os.fork"])
 def test_what_is_said_last_is_told_and_a_forked_child_does_not_tell_it_again(fork: str) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, fork], capture_output=True, text=True)

@@ -36,6 +36,33 @@ def test_serving_with_nowait_returns_at_once(namespace: str, broker: Broker) -> 
     assert server.state == "stopped"
 
 
+def test_run_blocks_until_the_server_is_stopped_and_logs_when_it_is_ready(
+    make_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "amphora.rpc")
+    server = make_server(add, serve=False)
+    running = gevent.spawn(server.run, handle_signals=False)
+    wait_until(lambda: "serving" in caplog.text)
+    told = f"serving {server.namespace} at {server.session.endpoint} as {server.worker_id}: add ("
+    assert told in caplog.text
+    assert server.ready
+    assert not running.ready()
+    server.stop()
+    running.get(timeout=30)
+
+
+def test_run_says_that_a_server_is_ready_that_was_so_before(
+    make_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "amphora.rpc")
+    server = make_server()
+    wait_until(lambda: server.ready)
+    running = gevent.spawn(server.run, handle_signals=False)
+    wait_until(lambda: "no functions; @server.add_function adds one" in caplog.text)
+    server.stop()
+    running.get(timeout=30)
+
+
 def test_serving_without_nowait_blocks_until_the_server_is_stopped(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

@@ -69,7 +69,7 @@ def load_server(target: str) -> AmqpRpcServer:
         server = _load(module_name, attribute, target)
     if server.state in (State.STOPPING, State.STOPPED):
         raise CannotLoad(
-            f"the server of {target} was stopped by its own program: serve(nowait=False) returns"
+            f"the server of {target} was stopped by its own program: run() returns"
             f" at once in a worker of amphora serve. {AS_A_SCRIPT}"
         )
     return server

@@ -1,4 +1,4 @@
-"""Serving until the server is stopped, as `serve(nowait=False)` does."""
+"""Serving until the server is stopped, as `run()` and `serve(nowait=False)` do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gevent
 
 from amphora.errors import AuthenticationError, ChannelClosed
 from amphora.net.log import Log
+from amphora.rpc.server.settings import Settings
 from amphora.rpc.server.stop_signals import stop_signals
 from amphora.rpc.server.worker import Worker
 from amphora.transport.link import Link
@@ -18,13 +19,16 @@ log = Log("amphora.rpc")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
+# How many functions are named when a server says that it is ready.
+MOST_NAMED = 12
+
 # How many have asked that nothing blocks.
 _never = 0
 
 
 @contextmanager
 def never_blocking() -> Iterator[None]:
-    """Have `serve(nowait=False)` return at once meanwhile.
+    """Have `run()` and `serve(nowait=False)` return at once meanwhile.
 
     For who imports a program that is run as a script, too: such a program often serves at its end,
     and would never be imported.
@@ -42,14 +46,23 @@ class Blocking:
 
     Args:
         worker: the worker, which serves.
-        link: the link that consumes.
+        settings: the settings of its server.
         stop: stops the server, letting requests in progress finish.
+        announces: say when it takes requests for the first time.
     """
 
-    def __init__(self, worker: Worker, link: Link, stop: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        settings: Settings,
+        stop: Callable[..., None],
+        *,
+        announces: bool = False,
+    ) -> None:
         self._worker = worker
-        self._link = link
+        self._settings = settings
         self._stop = stop
+        self._announces = announces
         self._was_ready = False
 
     def wait(self, signals: tuple[signal.Signals, ...]) -> None:
@@ -65,13 +78,15 @@ class Blocking:
         """
         if _never:
             return
-        worker = self._worker
-        self._link.watch(self._link_changed)
+        worker, link = self._worker, self._settings.session.consuming
+        link.watch(self._link_changed)
         try:
             with stop_signals(signals, self._on_signal):
+                # It may have served before.
+                self._note_ready()
                 worker.ended.wait()
         finally:
-            self._link.unwatch(self._link_changed)
+            link.unwatch(self._link_changed)
         if worker.failure is not None:
             self._stop(timeout=0)
             raise worker.failure
@@ -80,14 +95,33 @@ class Blocking:
         worker = self._worker
         if isinstance(link.error, AuthenticationError) and not link.connects:
             worker.fail(link.error.again())
-        if worker.ready:
-            self._was_ready = True
+        self._note_ready()
         for restorable in worker.intake.restorables:
             if isinstance(restorable.error, ChannelClosed) and not self._was_ready:
                 if restorable.error.passing:
                     continue
                 # Waiting will not help: the settings or permissions must change.
                 worker.fail(restorable.error.during(f"{restorable!r} cannot be set up"))
+
+    def _note_ready(self) -> None:
+        if self._worker.ready and not self._was_ready:
+            self._was_ready = True
+            if self._announces:
+                self._announce()
+
+    def _announce(self) -> None:
+        settings = self._settings
+        names = sorted(function.name for function in settings.functions)
+        shown = names[:MOST_NAMED]
+        if len(names) > len(shown):
+            shown.append(f"{len(names) - len(shown)} more")
+        log.announce(
+            "serving %s at %s as %s: %s (ctrl-C stops it)",
+            settings.namespace,
+            settings.session.endpoint,
+            self._worker.worker_id,
+            ", ".join(shown) or "no functions; @server.add_function adds one",
+        )
 
     def _on_signal(self, number: int) -> None:
         worker, name = self._worker, signal.Signals(number).name

@@ -297,8 +297,7 @@ class AmqpRpcServer(Offering):
 
         Args:
             nowait: return at once and serve in the background, while the program's greenlets
-                run.  With False, block until the server is stopped; SIGTERM and ctrl-C then stop
-                it warmly, and a second one at once.
+                run.  With False, block as `run` does, but print nothing.
             handle_signals: with False, a blocking server leaves signals to the program.
 
         Raises:
@@ -310,6 +309,37 @@ class AmqpRpcServer(Offering):
             AccessRefused: the user lacks a permission (not with `nowait`).
             BaseException: what a function of `on_start` raises.
         """
+        worker = self._begin()
+        if not nowait:
+            waiting = Blocking(worker, self._settings, self.stop)
+            waiting.wait(STOPPING if handle_signals else ())
+
+    def run(self, *, handle_signals: bool = True) -> None:
+        """Take requests until the server is stopped: the last line of a program that only serves.
+
+        SIGTERM and ctrl-C stop it warmly, and a second one at once.  When it takes requests, it
+        says so in one line, with its address, namespace, worker id and functions: in the log
+        (`amphora.rpc`, INFO), or on standard error if the program has not set up logging.
+
+        In a worker of `amphora serve`, which imports the program, it returns at once.
+
+        Args:
+            handle_signals: with False, leave signals to the program.
+
+        Raises:
+            RuntimeError: the server was stopped; make a new one.
+            AuthenticationError: the broker refuses the login or the vhost.
+            ConnectionLost: the session was closed.
+            ChannelClosed: the broker refuses to set up what the server needs, as when its queue
+                exists with other settings.
+            AccessRefused: the user lacks a permission.
+            BaseException: what a function of `on_start` raises.
+        """
+        worker = self._begin()
+        waiting = Blocking(worker, self._settings, self.stop, announces=True)
+        waiting.wait(STOPPING if handle_signals else ())
+
+    def _begin(self) -> Worker:
         worker = self._worker
         if worker.state in (State.STOPPING, State.STOPPED):
             raise RuntimeError(f"{self!r} was stopped and cannot serve again; make a new one")
@@ -317,9 +347,7 @@ class AmqpRpcServer(Offering):
             for hook in self._settings.on_start:
                 hook()
             worker.serve()
-        if not nowait:
-            waiting = Blocking(worker, self.session.consuming, self.stop)
-            waiting.wait(STOPPING if handle_signals else ())
+        return worker
 
     @legacy.also_takes({"queue": "label"})
     def receive_from_queue(

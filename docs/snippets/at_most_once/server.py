@@ -10,4 +10,4 @@ def open_the_gate(boat: str) -> str:
     return f"{boat} may pass"
 
 
-server.serve(nowait=False)
+server.run()

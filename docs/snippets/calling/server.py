@@ -26,4 +26,4 @@ def send_sms(number, text):
     return f"{text} to {number}"
 
 
-server.serve(nowait=False)
+server.run()

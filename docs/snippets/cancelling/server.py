@@ -43,4 +43,4 @@ def count_primes(below):
     return count
 
 
-server.serve(nowait=False)
+server.run()

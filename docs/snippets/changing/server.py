@@ -9,4 +9,4 @@ def net_price(article: str, country: str = "de") -> dict[str, object]:
     return {"net": 10, "country": country}
 
 
-server.serve(nowait=False)
+server.run()

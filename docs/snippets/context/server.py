@@ -39,4 +39,4 @@ def disconnect():
     server.database = "closed"
 
 
-server.serve(nowait=False)
+server.run()

@@ -32,4 +32,4 @@ class Counter:
 
 server.add_function(Counter().increment)
 
-server.serve(nowait=False)
+server.run()

@@ -17,4 +17,4 @@ def find(number: int) -> str:
 
 
 if __name__ == "__main__":
-    server.serve(nowait=False)
+    server.run()

@@ -16,4 +16,4 @@ def set_level(name):
     return name
 
 
-server.serve(nowait=False)
+server.run()

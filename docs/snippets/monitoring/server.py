@@ -10,4 +10,4 @@ def temperature(city):
     return {"Oslo": 4, "Rome": 21}[city]
 
 
-server.serve(nowait=False)
+server.run()

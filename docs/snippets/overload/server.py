@@ -16,4 +16,4 @@ def report(month):
     return f"{month} was a good month"
 
 
-server.serve(nowait=False)
+server.run()

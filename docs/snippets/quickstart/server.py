@@ -13,4 +13,4 @@ def mean(*args):
     return sum(args) / len(args)
 
 
-server.serve(nowait=False)
+server.run()

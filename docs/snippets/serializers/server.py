@@ -8,4 +8,4 @@ def echo(value):
     return value
 
 
-server.serve(nowait=False)
+server.run()

@@ -50,4 +50,4 @@ def restart():  # as when a new version is put in place
     gevent.spawn(server.stop, timeout=0.5)
 
 
-server.serve(nowait=False)
+server.run()

@@ -8,4 +8,4 @@ def count_primes(below):
     return sum(all(n % d for d in range(2, n)) for n in range(2, below))
 
 
-server.serve(nowait=False)
+server.run()

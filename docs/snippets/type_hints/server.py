@@ -18,4 +18,4 @@ def age(user: User, on: date) -> int:
     return on.year - user.born.year - (not had_birthday)
 
 
-server.serve(nowait=False)
+server.run()

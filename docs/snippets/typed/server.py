@@ -22,4 +22,4 @@ class People:
 
 server = AmqpRpcServer("typed-people")
 server.add_service(People(), api=PeopleAPI)
-server.serve(nowait=False)
+server.run()

@@ -32,4 +32,4 @@ def count(most):
     return "that was all"
 
 
-server.serve(nowait=False)
+server.run()
