@@ -21,6 +21,7 @@ import gevent
 from amphora.errors import ConnectionLost
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
+from amphora.net.script import note_script, script_ended
 from amphora.transport.channel import Channel
 from amphora.transport.endpoint import SETTINGS, ConnectionSettings, endpoint
 from amphora.transport.link import Link, LinkState
@@ -80,6 +81,7 @@ class Session:
         self._closed = False
         self._hub: Any = None
         _sessions.add(self)
+        note_script()
 
     def __repr__(self) -> str:
         return f"<Session {self.endpoint} [{self.state}]>"
@@ -327,6 +329,12 @@ def _at_exit() -> None:
                 "the program ends, and the broker has not confirmed %d messages; close() would"
                 " wait for them",
                 session.publisher.unconfirmed,
+            )
+        if session.pending and script_ended():
+            log.warning(
+                "the program ends while %d calls wait for their answers, which are lost;"
+                " result.get() waits for the answer of client.defer, and client.cast asks for none",
+                session.pending,
             )
 
 

@@ -7,10 +7,13 @@ unacknowledged requests.
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeVar, Unpack, overload
 
+from amphora.net.log import Log
+from amphora.net.script import script_ended
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.contract import legacy, naming
@@ -30,6 +33,8 @@ from amphora.rpc.server.settings import Settings, overrides
 from amphora.rpc.server.worker import Place, State, Worker
 from amphora.transport.endpoint import ConnectionSettings, check_count
 from amphora.transport.session import Session, register, session_for
+
+log = Log("amphora.rpc")
 
 DEFAULT_CONCURRENCY = 100
 
@@ -424,3 +429,19 @@ _made: weakref.WeakSet[AmqpRpcServer] = weakref.WeakSet()
 def servers_made() -> list[AmqpRpcServer]:
     """Return all servers of this process, from when they are made on."""
     return list(_made)
+
+
+def _at_exit() -> None:
+    """Tell the author of a script that has ended before its servers could begin."""
+    if not script_ended():
+        return
+    for server in _made:
+        if server.state is State.SERVING and not server._worker.begun:
+            log.warning(
+                "the program ends before its server of %s could take a request: serve() returns"
+                " at once; end the script with server.run(), which serves until ctrl-C",
+                server.namespace,
+            )
+
+
+atexit.register(_at_exit)

@@ -155,6 +155,13 @@ class Worker:
             and all(restorable.ready for restorable in self.intake.restorables)
         )
 
+    @property
+    def begun(self) -> bool:
+        """Whether something has come of `serve`: it takes requests, or the broker is away."""
+        parts = self.intake.restorables
+        link = self._settings.session.consuming
+        return link.error is not None or any(part.ready or part.trouble for part in parts)
+
     def open(self) -> None:
         """Begin to answer commands, and allow receivers.  Never switches greenlets."""
         session = self._settings.session

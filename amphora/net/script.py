@@ -1,0 +1,43 @@
+"""Whether a program has run its script to the end.
+
+A program that ends by an exception, or by `sys.exit`, has said why. One whose script ends may have
+forgotten something. At its exit the two look alike, but for the frame of the script: it stopped at
+a return, or where the exception passed.
+"""
+
+from __future__ import annotations
+
+import opcode
+import sys
+from types import FrameType
+
+# The outermost code of `python FILE` and `python -c`, and that of `python -m`.
+_SCRIPTS = ("<module>", "_run_module_as_main")
+
+_script: FrameType | None = None
+
+
+def note_script() -> None:
+    """Note which script runs, if it is the script that calls this.
+
+    It is not in a thread, in a greenlet, or where a server written in C has imported the program.
+    """
+    global _script
+    if _script is not None:
+        return
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    if frame.f_code.co_name in _SCRIPTS:
+        _script = frame
+
+
+def script_ended() -> bool:
+    """Return whether the script has ended, and not by an exception.
+
+    False for a person who types at Python's prompt: each line there is a script that ends.
+    """
+    if _script is None or hasattr(sys, "ps1"):
+        return False
+    instruction = _script.f_code.co_code[_script.f_lasti]
+    return opcode.opname[instruction].startswith("RETURN")
