@@ -106,7 +106,10 @@ ROOMS: dict[str, set[str]] = {
     "cli.operating": {"cli", "cli.calling"},
     "cli.serving": {"cli"},
     "cli.demo": {"cli"},
-    "cli.root": {"cli", "cli.calling", "cli.operating", "cli.serving", "cli.demo"},
+    "cli.starting": {"cli"},
+    "cli.root": {
+        *("cli", "cli.calling", "cli.operating", "cli.serving", "cli.demo", "cli.starting"),
+    },
     "cli.__init__": {"cli.root"},
 }
 

@@ -98,6 +98,7 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_else(built: Built)
         *files(ROOT / "amphora", {".py"}),
         *files(ROOT / "amphora" / "web" / "static", {".css", ".html", ".js", ".svg"}),
         *files(ROOT / "amphora" / "gateway" / "static", {".css", ".html", ".js"}),
+        *files(ROOT / "amphora" / "cli" / "starting" / "template", {".in"}),
         "amphora/py.typed",
         "pytest_amphora.py",
     }
@@ -110,7 +111,12 @@ def test_the_sdist_has_what_the_wheel_is_built_and_tested_from(built: Built) -> 
     assert top == f"amphora-{amphora.__version__}"
     for folder in ("amphora", "tests", "examples", "benchmarks"):
         missing = (
-            set(files(ROOT / folder, {".py", ".txt", ".conf", ".css", ".html", ".js", ".svg"}))
+            set(
+                files(
+                    ROOT / folder,
+                    {".py", ".txt", ".conf", ".css", ".html", ".in", ".js", ".svg"},
+                )
+            )
             - names
         )
         assert missing == set()

@@ -36,7 +36,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # The module of each command, in the sections of the help.  A command is imported when it is run or
 # its help is shown: the others would make each start of a worker a tenth of a second longer.
 SECTIONS = {
-    "Getting started": {"demo": "demo.demo"},
+    "Getting started": {"demo": "demo.demo", "new": "starting.new"},
     "Workers": {"serve": "serving.serve"},
     "Requests": {
         "call": "calling.call",
@@ -74,7 +74,7 @@ SECTIONS = {
 HIDDEN = {"worker": "serving.worker"}
 HOMES = {name: home for members in (*SECTIONS.values(), HIDDEN) for name, home in members.items()}
 # The commands whose words name files.
-OF_FILES = ("serve", "worker")
+OF_FILES = ("new", "serve", "worker")
 
 
 class Commands(click.Group):

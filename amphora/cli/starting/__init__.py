@@ -1,0 +1,1 @@
+"""`amphora new`: a project that runs, to begin with."""
