@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shutil
 import sys
 import tarfile
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import packaging.metadata
 import pytest
+import readme_renderer.markdown
 from gevent import subprocess
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -120,7 +122,7 @@ def test_the_sdist_has_what_the_wheel_is_built_and_tested_from(built: Built) -> 
             - names
         )
         assert missing == set()
-    assert {"pyproject.toml", "tox.ini", "Makefile", "LICENSE", "CHANGELOG.md"} <= names
+    assert {"pyproject.toml", "setup.py", "tox.ini", "Makefile", "LICENSE", "CHANGELOG.md"} <= names
     assert not [name for name in names if name.endswith((".pyc", ".so"))]
 
 
@@ -144,6 +146,23 @@ def test_the_metadata_is_valid_and_says_what_is_needed(built: Built) -> None:
     }
     assert set(metadata.provides_extra or ()) == {"metrics", "otel", "pydantic", "rich"}
     assert (metadata.description or "").startswith("# amphora")
+
+
+def test_the_package_index_can_show_the_readme(built: Built) -> None:
+    metadata = packaging.metadata.Metadata.from_email(of_the_metadata(built.wheel, "METADATA"))
+    assert metadata.description_content_type == "text/markdown"
+    shown = readme_renderer.markdown.render(metadata.description or "")
+    assert shown is not None
+    assert "<table>" in shown
+    assert shown.count("<pre") >= 2
+    pages = f"{(metadata.project_urls or {})['Documentation']}en/latest/"
+    for link in re.findall(r'href="([^"]+)"', shown):
+        # Nothing is beside it there.
+        assert re.match(r"https://|#", link), link
+        if link.startswith(pages):
+            page = link.removeprefix(pages).partition("#")[0].removesuffix(".html")
+            files = [ROOT / "docs" / f"{page}.{suffix}" for suffix in ("rst", "md")]
+            assert any(file.is_file() for file in files), link
 
 
 def test_the_oldest_dependencies_that_are_allowed_are_those_that_are_tested() -> None:

@@ -105,7 +105,7 @@ def test_the_image_has_all_that_is_installed() -> None:
     assert all((ROOT / name).exists() for name in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     modules = {f"{name}.py" for name in project["tool"]["setuptools"]["py-modules"]}
-    assert {"amphora", "pyproject.toml", project["project"]["readme"], *modules} <= copied
+    assert {"amphora", "pyproject.toml", "setup.py", "README.md", *modules} <= copied
 
 
 def test_process_1_of_the_image_gets_the_signals() -> None:
