@@ -12,10 +12,12 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from amphora.cli.failures import Exit
+from amphora.cli.root import commands
 from amphora.cli.serving.serve import serve as command
 from amphora.transport.endpoint import endpoint
 from tests.cli.conftest import Serve, serve  # noqa: F401
@@ -37,7 +39,9 @@ def settings_of(words: list[str], config: str | None = None, tmp_path: Path | No
         file = tmp_path / "amphora.toml"
         file.write_text(config)
         words = [str(file) if word.endswith(".toml") else word for word in words]
-    with command.make_context("serve", words) as context:
+    # A command keeps the names of its help option from the first context that it is in.
+    parent = click.Context(commands, **commands.context_settings)
+    with command.make_context("serve", words, parent) as context:
         return context.params
 
 
