@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from amphora import AmqpRpcServer
-from amphora.cli.root import run
+from amphora.cli.root import HOMES, commands, run
 from tests.rpc.conftest import (  # noqa: F401 (fixtures)
     broker,
     closed_port,
@@ -35,6 +35,10 @@ from amphora import AmqpRpcServer
 server = AmqpRpcServer(os.environ["SERVICE_NAMESPACE"])
 server.add_function(lambda: {version!r}, "version")
 """
+
+# Workers of a busy machine may need longer than a user likes to wait. A test that has to wait for
+# one that does not answer says for how long.
+PATIENT = {name: {"timeout": 40.0} for name, home in HOMES.items() if home.startswith("operating.")}
 
 # How workers are looked after has nothing to do with the kind of broker; that no call is lost has.
 on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
@@ -89,6 +93,7 @@ def amphora_anywhere(
 ) -> Iterator[Amphora]:
     """Run a command line in this process."""
     monkeypatch.delenv("AMQP_URL", raising=False)
+    monkeypatch.setitem(commands.context_settings, "default_map", PATIENT)
     root = logging.getLogger()
     before = root.handlers[:], root.level
 
