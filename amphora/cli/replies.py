@@ -10,7 +10,7 @@ import gevent
 from amphora.cli.failures import Exit, Failure, as_json, exit_code_of, sentence_of
 from amphora.cli.lookup import count_workers, find_queue, unknown_namespace
 from amphora.cli.output import counted, show_error, show_json
-from amphora.errors import WrongRequest
+from amphora.errors import NoResult, WrongRequest
 from amphora.net.deadline import Deadline
 from amphora.rpc.client.waiting.gather import Gathered, Reply
 from amphora.rpc.contract import naming
@@ -96,17 +96,26 @@ class Replies:
         """Ask until all workers that are there have answered; return the last answers."""
         deadline, comeback = Deadline(timeout), Deadline(min(COMEBACK, timeout))
         patience = FIRST_ROUND
+        gathered = None
         while True:
             left = deadline.left() or 0.0
-            replies, gathered = self._gather(max(min(patience, left), PAUSE))
-            if not replies and not gathered.expected and not comeback.passed and self._was_there():
-                gevent.sleep(PAUSE)
-                continue
-            if gathered.complete:
-                self._found = replies
-                return gathered
-            self._found.update(replies)
-            if deadline.passed or patience >= left:
+            last = patience >= left
+            try:
+                replies, gathered = self._gather(max(min(patience, left), PAUSE))
+            except NoResult:
+                # Its time was too short for the broker to take it.  That of another may not be,
+                # and what the broker had taken before is known.
+                if last and gathered is None:
+                    raise
+            else:
+                nobody = not replies and not gathered.expected
+                if nobody and not comeback.passed and self._was_there():
+                    gevent.sleep(PAUSE)
+                    continue
+                if gathered.complete:
+                    self._found = replies
+                    return gathered
+            if gathered is not None and (last or deadline.passed):
                 return gathered
             gevent.sleep(PAUSE)
             patience *= 2
@@ -119,9 +128,9 @@ class Replies:
         gathered = self._ask(timeout)
         replies = {}
         for reply in gathered:
-            replies[reply.worker] = reply
             if self._json and reply.worker not in self._found:
                 show_json(reply_as_json(reply))
+            replies[reply.worker] = self._found[reply.worker] = reply
         return replies, gathered
 
 

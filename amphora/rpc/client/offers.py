@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gevent
 
-from amphora.errors import AmphoraError, WrongRequest, printable
+from amphora.errors import AmphoraError, NoResult, WrongRequest, printable
 from amphora.net import clock
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
@@ -28,6 +29,7 @@ LOOK_AGAIN = 0.1
 
 # Seconds for the first worker of each namespace to answer; then twice as long, while nobody does.
 FIRST_ROUND = 0.5
+SHORTEST_ROUND = 0.05
 
 # By namespace, and in it by worker id: what each worker offers.
 Offers = dict[str, dict[str, dict[str, Any]]]
@@ -56,20 +58,31 @@ def offers_of_all(management: ManagementClient, timeout: float) -> tuple[Offers,
     deadline = Deadline(timeout)
     found: Offers = {}
     patience = FIRST_ROUND
+    unconfirmed: NoResult | None = None
+    confirmed = False
     while not found and not deadline.passed:
-        left = max(deadline.left() or 0.0, 0.05)
-        for reply in management.ask(None, "describe", timeout=min(patience, left)):
-            if reply.error is None:
-                found.setdefault(reply.value["namespace"], {})[reply.worker] = reply.value
+        left = max(deadline.left() or 0.0, SHORTEST_ROUND)
+        try:
+            for reply in management.ask(None, "describe", timeout=min(patience, left)):
+                if reply.error is None:
+                    found.setdefault(reply.value["namespace"], {})[reply.worker] = reply.value
+            confirmed = True
+        except NoResult as error:
+            # Its time was too short for the broker to take it.  That of another may not be.
+            unconfirmed = error
         patience *= 2
+    if unconfirmed is not None and not confirmed and not found:
+        raise unconfirmed
     silent = {}
     for namespace, workers in found.items():
         missing = (management.count_workers(namespace) or 0) - len(workers)
         if missing > 0:
-            left = max(deadline.left() or 0.0, 0.05)
-            for reply in management.ask(namespace, "describe", timeout=left):
-                if reply.error is None:
-                    workers[reply.worker] = reply.value
+            left = max(deadline.left() or 0.0, SHORTEST_ROUND)
+            # Those that the broker has no time to ask are silent; the others have answered.
+            with suppress(NoResult):
+                for reply in management.ask(namespace, "describe", timeout=left):
+                    if reply.error is None:
+                        workers[reply.worker] = reply.value
             missing = (management.count_workers(namespace) or 0) - len(workers)
         if missing > 0:
             silent[namespace] = missing
