@@ -98,6 +98,11 @@ class Server:
         return f"<{type(self).__name__} on {self._where} [{state}]>"
 
     @property
+    def running(self) -> bool:
+        """True from `start` to `close`."""
+        return bool(self._greenlets)
+
+    @property
     def _where(self) -> str:
         return "no port" if self.port is None else host_and_port(self.host, self.port)
 
@@ -315,6 +320,11 @@ class Server:
 
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def running_servers() -> list[Server]:
+    """Return the brokers that run in this process."""
+    return [server for server in _servers if server.running]
 
 
 def _after_fork_in_child() -> None:

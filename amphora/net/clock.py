@@ -22,11 +22,14 @@ since_boot: Callable[[], int] = partial(time.clock_gettime_ns, _BOOT)
 _system = monotonic, since_boot
 
 
-def run_ahead(seconds: float) -> None:
-    """Be so many seconds ahead of the system's clocks; 0 for these themselves."""
+def be_ahead(seconds: Callable[[], float] | None) -> None:
+    """Be ahead of the system's clocks by what a function returns; None for these themselves.
+
+    Objects may keep the functions that they find here.
+    """
     global monotonic, since_boot
-    monotonic, since_boot = _system
-    if seconds:
-        read, read_boot, nanoseconds = *_system, int(seconds * 1e9)
-        monotonic = lambda: read() + seconds  # noqa: E731 (it has a name)
-        since_boot = lambda: read_boot() + nanoseconds  # noqa: E731
+    read, read_boot = monotonic, since_boot = _system
+    if seconds is not None:
+        ahead = seconds
+        monotonic = lambda: read() + ahead()  # noqa: E731 (it has a name)
+        since_boot = lambda: read_boot() + int(ahead() * 1e9)  # noqa: E731
