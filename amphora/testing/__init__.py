@@ -23,10 +23,21 @@ from amphora.broker.model.limits import ConnectionLimits, Limits
 from amphora.broker.server import Server
 from amphora.net.address import MEMORY_SCHEME, address
 from amphora.net.stream import listen_in_memory, unlisten_in_memory
+from amphora.testing.calls import Calls, RecordedCall
 from amphora.testing.clock import Clock
+from amphora.testing.mocks import Mocks, add_mocks
 from amphora.testing.served import unserved
 
-__all__ = ["Broker", "Clock", "ConnectionLimits", "Limits"]
+__all__ = [
+    "Broker",
+    "Calls",
+    "Clock",
+    "ConnectionLimits",
+    "Limits",
+    "Mocks",
+    "RecordedCall",
+    "add_mocks",
+]
 
 # Everything must be served in this many looks in a row, with pauses of this many seconds.
 LOOKS = 2

@@ -18,6 +18,7 @@ from amphora.rpc.client.tuning import Tuning
 from amphora.rpc.client.waiting.outgoing_call import Mode, OutgoingCall
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.result import PendingCall, Result, WatchedCall
+from amphora.rpc.context import made
 from amphora.rpc.context.call import here
 from amphora.rpc.context.middleware import Middleware, through
 from amphora.rpc.contract import legacy
@@ -45,6 +46,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         self._tuning = Tuning()
         self._middleware: list[Middleware[OutgoingCall]] = []
         self._declared = Declared(self.session, namespace)
+        made.add(self)
 
     @property
     def _ended(self) -> Event:

@@ -8,12 +8,12 @@ unacknowledged requests.
 from __future__ import annotations
 
 import atexit
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from amphora.net.log import Log
 from amphora.net.script import script_ended
+from amphora.rpc.context import made
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.contract import legacy, naming
@@ -135,7 +135,7 @@ class AmqpRpcServer(Offering):
             self.on_done(access.write)
         self._place = Place(lambda: Worker(self, self._settings, self._intake))
         register(self.session, self._place)
-        _made.add(self)
+        made.add(self)
 
     @property
     def _worker(self) -> Worker:
@@ -423,19 +423,16 @@ class AmqpRpcServer(Offering):
         self._worker.stop(timeout)
 
 
-_made: weakref.WeakSet[AmqpRpcServer] = weakref.WeakSet()
-
-
 def servers_made() -> list[AmqpRpcServer]:
     """Return all servers of this process, from when they are made on."""
-    return list(_made)
+    return [server for server in made.everything() if isinstance(server, AmqpRpcServer)]
 
 
 def _at_exit() -> None:
     """Tell the author of a script that has ended before its servers could begin."""
     if not script_ended():
         return
-    for server in _made:
+    for server in servers_made():
         if server.state is State.SERVING and not server._worker.begun:
             log.warning(
                 "the program ends before its server of %s could take a request: serve() returns"

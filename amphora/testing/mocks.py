@@ -1,0 +1,86 @@
+"""Mocks that stand for functions at a server, and refuse what the real ones would refuse."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from amphora.rpc.contract.types.apis import Api
+from amphora.rpc.contract.types.signatures import signature_of
+from amphora.rpc.functions.unfinished import is_stream
+from amphora.rpc.server.server import AmqpRpcServer
+
+
+class Mocks:
+    """The mocks of some functions, as attributes with the names of these.
+
+    They are those of `unittest.mock`, with `return_value`, `side_effect`, `call_args` and
+    `assert_called_once_with`.
+    """
+
+    def __init__(self, mocks: dict[str, Any]) -> None:
+        self.__dict__.update(mocks)
+
+    def __repr__(self) -> str:
+        return f"<Mocks {', '.join(self.__dict__)}>"
+
+    def __getattr__(self, name: str) -> Any:
+        there = ", ".join(self.__dict__)
+        raise AttributeError(f"there is no mock of {name}, only of {there}")
+
+
+def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
+    """Add mocks to a server that stand for functions, and return them.
+
+        prices = add_mocks(server, total, refund)
+        prices.total.return_value = 105
+
+    The server knows the parameters and type hints of the real functions: a call that these would
+    refuse ends with WrongRequest, and no mock is called.  A mock gets the arguments as the function
+    would, and returns None unless told otherwise.  The mock of a generator function returns the
+    items of the stream: a list, or an iterator.
+
+    Args:
+        server: the server.
+        real: functions, or classes that say what a service offers, as for `add_service(api=)`.
+
+    Raises:
+        TypeError: it is none of these, or cannot be offered.
+        ValueError: the server has a function of that name.
+    """
+    mocks: dict[str, Any] = {}
+    for each in real:
+        if isinstance(each, type):
+            spec = mock.create_autospec(each, instance=True)
+            for function in Api(each).functions.values():
+                made = mocks[function.attribute] = getattr(spec, function.attribute)
+                standing = _standing_for(made, function.is_stream)
+                functools.update_wrapper(standing, function.method)
+                # Without self.
+                standing.__signature__ = function.signature  # type: ignore[attr-defined]
+                server.add_function(standing, function.name)
+        else:
+            made = mocks[each.__name__] = mock.create_autospec(each)
+            standing = functools.update_wrapper(_standing_for(made, is_stream(each)), each)
+            standing.__signature__ = signature_of(each, follow_wrapped=True)  # type: ignore[attr-defined]
+            server.add_function(standing)
+    return Mocks(mocks)
+
+
+def _standing_for(made: Any, stream: bool) -> Callable[..., Any]:
+    """Return a function that calls a mock, which returns nothing unless told otherwise."""
+    if stream:
+        made.return_value = ()
+
+        def items(*args: Any, **kwargs: Any) -> Any:
+            return (yield from made(*args, **kwargs))
+
+        return items
+    made.return_value = None
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return made(*args, **kwargs)
+
+    return function
