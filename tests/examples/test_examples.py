@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from gevent import subprocess
@@ -105,6 +106,29 @@ def test_the_readme_shows_the_math_example(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     program = (EXAMPLES / "math" / name).read_text(encoding="utf-8")
     assert f"```python\n# {name}\n{program}```\n" in readme
+
+
+def test_the_readme_adds_a_function_and_makes_mistakes_as_it_says(
+    broker_env: dict[str, str], tmp_path: Path
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (function,) = re.findall(r"^(    @server\.add_function\n(?:    .*\n)+)", readme, re.MULTILINE)
+    server = (EXAMPLES / "math" / "server.py").read_text(encoding="utf-8")
+    server, last = server.rsplit("\n\n", 1)
+    (tmp_path / "server.py").write_text(f"{server}\n\n{dedent(function)}\n\n{last}")
+    told = re.findall(r"^    \$ env/bin/(amphora call .*)\n    (.*)$", readme, re.MULTILINE)
+    assert len(told) == 3
+    with ExitStack() as running:
+        running.enter_context(PythonProcess(tmp_path / "server.py", env=broker_env))
+        # It is known by then, and a request would wait for it in any case.
+        wait_until(lambda: Broker(broker_env["AMQP_URL"]).queue_exists("rpc_math_request"))
+        commands = [
+            running.enter_context(PythonProcess("-m", *command.split(), env=broker_env))
+            for command, _ in told
+        ]
+        for command, (_, line) in zip(commands, told, strict=True):
+            command.wait()
+            assert command.lines == [line]
 
 
 def test_nothing_tells_to_install_amphora_by_name_before_it_is_released() -> None:
