@@ -67,7 +67,8 @@ def demo(settings: Settings, serve: str | None) -> int:
         for watcher in watchers:
             watcher.cancel()
     click.echo(
-        "\nThat was amphora. To write this yourself: examples/math, then docs/start/quickstart.rst."
+        "\nThat was amphora. `amphora new shop` makes a project of your own;"
+        " docs/start/quickstart.rst goes step by step."
     )
     return Exit.DONE
 
