@@ -19,27 +19,42 @@ from gevent import subprocess
 import amphora
 from tests.support.brokers import Broker
 from tests.support.processes import ROOT, PythonProcess
-from tests.support.rabbitmq import ExternalBroker, RabbitNode
 
 SNIPPETS = ROOT / "docs" / "snippets"
 PROGRAMS = sorted(path for path in SNIPPETS.glob("*/*.py") if path.name != "server.py")
+# Newcomers begin with the broker that comes with amphora: what they are shown runs on both.
+FIRST = {
+    folder
+    for room in ("start", "coming-from")
+    for page in (ROOT / "docs" / room).glob("*.rst")
+    for folder in re.findall(r"/snippets/(\w+)/", page.read_text(encoding="utf-8"))
+}
+CASES = [
+    *(("rabbitmq", program) for program in PROGRAMS),
+    *(("embedded", program) for program in PROGRAMS if program.parent.name in FIRST),
+]
 
 # The comment stands behind the print or in the line below it.
 PRINT = re.compile(r"^ *print\(.*\)(?:  |\n *)# (.+)$", re.MULTILINE)
-SERVER = re.compile(r'AmqpRpcServer\("([^"]+)"')
+PEER = re.compile(r'AmqpRpc(?:Server|Client)\("([^"]+)"')
 
 
 @pytest.fixture
-def environment(rabbit: RabbitNode | ExternalBroker, program: Path) -> Iterator[dict[str, str]]:
-    """The environment of programs that use the tests' RabbitMQ.  Their namespaces are removed."""
-    yield {**os.environ, "AMQP_URL": rabbit.url, "PYTHONPATH": str(ROOT)}
+def environment(broker_url: str, program: Path) -> Iterator[dict[str, str]]:
+    """The environment of programs that use the tests' broker.  Their namespaces are removed."""
+    yield {**os.environ, "AMQP_URL": broker_url, "PYTHONPATH": str(ROOT)}
     for path in program.parent.glob("*.py"):
-        for namespace in SERVER.findall(path.read_text(encoding="utf-8")):
-            Broker(rabbit.url).forget(namespace)
+        for namespace in PEER.findall(path.read_text(encoding="utf-8")):
+            Broker(broker_url).forget(namespace)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: str(path.relative_to(SNIPPETS)))
+@pytest.mark.parametrize(
+    ("broker_url", "program"),
+    CASES,
+    indirect=["broker_url"],
+    ids=[f"{program.relative_to(SNIPPETS)}-{broker}" for broker, program in CASES],
+)
 def test_a_program_of_the_documentation_prints_what_it_says(
     program: Path, environment: dict[str, str]
 ) -> None:
