@@ -166,7 +166,7 @@ class ServiceCaller:
 
     def __init__(self, amqp: AMQPOperations, key: str, want_replies: bool = True) -> None:
         if not isinstance(key, str):
-            raise ValueError(f"the key of a service must be a text, not {key!r:.100}")
+            raise ValueError(f"the key of a service must be text, not {key!r:.100}")
         self.key = key
         self.want_replies = want_replies
         self._target = key.removeprefix(MANAGEMENT_PREFIX)

@@ -217,9 +217,9 @@ class Connection:
             return
         self.blocked = reason
         if reason is None:
-            log.info("%s: %s reads publishes again", self.name, self.peer)
+            log.info("%s: %s takes messages again", self.name, self.peer)
         else:
-            log.warning("%s: %s does not read publishes: %s", self.name, self.peer, reason)
+            log.warning("%s: %s takes no messages for now: %s", self.name, self.peer, reason)
         if self.on_blocked is not None:
             self.on_blocked(self)
 

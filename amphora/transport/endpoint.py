@@ -144,10 +144,10 @@ def endpoint(
     }
     for name, value in ("url", url), *texts.items():
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"{name} must be a text, not of type {type(value).__name__}")
+            raise ValueError(f"{name} must be text, not {type(value).__name__}")
         if value is not None and not is_unicode(value):
             # Later, an error of the encoder would show all of it.
-            raise ValueError(f"{name} has something in it that is not Unicode")
+            raise ValueError(f"{name} has characters in it that are not Unicode")
     if amqp_host is not None and not _NO_HOST.isdisjoint(amqp_host):
         raise ValueError("amqp_host must be the name of a host; a URL is given as url")
     if amqp_port is not None:

@@ -141,7 +141,7 @@ class Topology(Restorable):
             if error.setting in queue.may_differ:
                 if queue.name not in self._warned_of:
                     self._warned_of.add(queue.name)
-                    log.warning("a queue is used as it is: %s", error.advice)
+                    log.warning("a queue is used with the settings that it has: %s", error.advice)
                 return queue.name
         raise error
 

@@ -154,7 +154,7 @@ def test_connection_parameters_have_py_amqplibs_names() -> None:
 
 @pytest.mark.parametrize("key", [None, 5, b"example"])
 def test_the_key_of_a_service_is_a_text(amqp: mq.AMQPOperations, key: Any) -> None:
-    with pytest.raises(ValueError, match="the key of a service must be a text, not"):
+    with pytest.raises(ValueError, match="the key of a service must be text, not"):
         mq.ServiceCaller(amqp, key)
 
 

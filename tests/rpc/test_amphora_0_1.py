@@ -521,7 +521,12 @@ def test_every_kind_of_server_takes_its_service_name(kind: Any, namespace: str) 
     ("kind", "args", "settings", "text"),
     [
         (AmqpRpcClient, ("a",), {"service_name": "b"}, "namespace"),
-        (AmqpRpcClient, (), {"namespace": "a", "service_name": "b"}, "service_name is namespace"),
+        (
+            AmqpRpcClient,
+            (),
+            {"namespace": "a", "service_name": "b"},
+            "namespace is given twice, also as service_name",
+        ),
         (AmqpRpcClient, ("a", None, "json", 5), {"timeout": 5}, "timeout is given twice"),
         (AmqpRpcClient, ("a", None, "json", 5, True, 6), {}, "by position"),
         (AmqpRpcClient, ("a",), {"servicename": "b"}, "servicename"),

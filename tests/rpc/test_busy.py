@@ -89,7 +89,7 @@ def test_a_call_that_has_waited_for_too_long_is_not_begun_and_its_caller_told(
     gate.open()
     assert first.get() == "first"
     for result in rest:
-        with pytest.raises(Busy, match=r"has waited for 10\.\d s, and is not begun") as caught:
+        with pytest.raises(Busy, match=r"waited 10\.\d s in the queue and was not begun") as caught:
             result.get()
         assert caught.value.executed is False
         assert caught.value.retry_after == MAX_WAIT

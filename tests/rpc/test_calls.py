@@ -217,7 +217,7 @@ def test_a_function_can_be_named_in_an_option(
     assert client.defer(function_name="any name, even this")(1, 2).get() == 3
     # Also a part of one, that an attribute path continues.
     assert client.call(function_name="a").b(1, 2) == 3
-    with pytest.raises(TypeError, match="function_name must be a text"):
+    with pytest.raises(TypeError, match="function_name must be text"):
         client.call(function_name=5)  # type: ignore[arg-type]
 
 

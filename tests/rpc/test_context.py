@@ -186,7 +186,7 @@ def test_a_function_is_called_by_those_who_are_allowed(
     server.add_function(add, name="theirs", allow=["billing"])
     known, unknown = make_client(identify=True), make_client()
     assert known.call.ours(1, 2) == 3
-    for client, who in ((known, "guest"), (unknown, "does not say who it is")):
+    for client, who in ((known, "guest"), (unknown, "does not name its login")):
         with pytest.raises(Denied, match=f"{who}.* may not call {namespace}.theirs") as caught:
             client.call.theirs(1, 2)
         assert caught.value.executed is False

@@ -158,7 +158,7 @@ def test_what_would_be_lost_by_trying_it_again_is_refused(
             properties = Properties(message_id=request_id, message_type=kind)
             channel.publish("", f"rpc_{namespace}_dead", properties, b'{"func": "add"}')
     wait_until(lambda: broker.ready_messages(f"rpc_{namespace}_dead") == 2)
-    with pytest.raises(RemoteException, match="for a stream, which nobody would read"):
+    with pytest.raises(RemoteException, match="for a stream, and has no reader"):
         ask(management, server, "retry", ["stream"])
     with pytest.raises(RemoteException, match="which only some may call"):
         ask(management, server, "retry", ["allowed"])

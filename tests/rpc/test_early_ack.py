@@ -330,7 +330,7 @@ def test_the_caller_of_a_function_that_is_given_up_is_told(
     begun.wait()
     wait_until(lambda: server.running == 2)
     server.stop(timeout=0)
-    with pytest.raises(ServerLost, match="endless was ended before its time") as caught:
+    with pytest.raises(ServerLost, match="endless was ended before it was done") as caught:
         result.get()
     assert caught.value.executed is None
     wait_until(lambda: ended == ["killed", "killed"])

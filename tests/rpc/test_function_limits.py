@@ -69,7 +69,7 @@ def test_a_function_that_runs_for_too_long_is_ended_and_its_caller_told(
 
     client = make_client()
     with pytest.raises(
-        TimedOut, match=r"\.slow has run for 0.02 s, for which it may run"
+        TimedOut, match=r"\.slow ran longer than its limit of 0.02 s and was"
     ) as caught:
         client.call.slow()
     assert caught.value.executed is None
@@ -311,7 +311,7 @@ def test_those_that_wait_leave_half_of_the_places_to_others(
     for error in outcomes[3:]:
         assert isinstance(error, Busy)
         assert (error.executed, error.retry_after) == (False, 1.0)
-        assert "hold runs 1 times at once" in str(error)
+        assert "hold may run 1 at a time in its server" in str(error)
     assert gate.entered == [0, 1, 2]
 
 

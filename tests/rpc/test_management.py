@@ -158,7 +158,7 @@ def test_a_service_has_the_version_that_it_says(
 
 @pytest.mark.parametrize("version", [2, " 2", "2\n", "2" * 101, None])
 def test_a_version_is_a_short_text(namespace: str, version: Any) -> None:
-    with pytest.raises(ValueError, match="a version must be a text"):
+    with pytest.raises(ValueError, match="a version must be text"):
         AmqpRpcServer(namespace, version=version)
 
 
@@ -235,7 +235,7 @@ def test_eval_is_logged_and_answers_with_the_value(
     lines = [record.getMessage() for record in caplog.records if record.name == "amphora.audit"]
     assert lines == [
         f"{server.worker_id}: eval by guest: 'server.concurrency + 1'",
-        f"{server.worker_id}: eval by a client that does not say who it is: '1 / 0\\n'",
+        f"{server.worker_id}: eval by a client that does not name its login: '1 / 0\\n'",
     ]
 
 

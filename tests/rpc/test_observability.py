@@ -125,8 +125,8 @@ def test_a_broker_low_on_memory_is_seen_in_the_state_and_told_to_callers(
     assert result.get() == 7
     assert client.call.add(7, 8) == 15
     assert client.state == "connected"
-    assert "does not read publishes: low on memory" in caplog.text
-    assert "reads publishes again" in caplog.text
+    assert "takes no messages for now: low on memory" in caplog.text
+    assert "takes messages again" in caplog.text
 
 
 # -- logs -----------------------------------------------------------------------------------------

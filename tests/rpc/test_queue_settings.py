@@ -62,7 +62,9 @@ def test_a_quorum_queue_of_another_delivery_limit_is_served_with_one_warning(
     managed_broker.close_all_connections()
     assert client.call.add(3, 4) == 7
     wait_until(lambda: server.ready and server.session.settled)
-    told = [record for record in caplog.messages if "is used as it is" in record]
+    told = [
+        record for record in caplog.messages if "is used with the settings that it has" in record
+    ]
     assert len(told) == 1, told
     for words in (queue, "x-delivery-limit", "drops", "20 times", "delete it when it is empty"):
         assert words in told[0]
@@ -79,7 +81,7 @@ def test_of_a_queue_that_the_server_makes_nothing_is_said(
     managed_broker.close_all_connections()
     assert client.call.add(3, 4) == 7
     wait_until(lambda: server.ready and server.session.settled)
-    assert "is used as it is" not in caplog.text
+    assert "is used with the settings that it has" not in caplog.text
 
 
 def test_a_request_that_is_given_up_is_kept_in_a_queue_of_another_type_as_well(

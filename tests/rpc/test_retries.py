@@ -273,7 +273,7 @@ def test_every_way_of_calling_carries_a_key(
 @on_embedded
 @pytest.mark.parametrize("key", ["", "x" * 256, "ü" * 128, "\ud800", "a\0", 5, b"bytes"])
 def test_what_cannot_be_a_key_is_refused(make_client: MakeClient, key: Any) -> None:
-    with pytest.raises(ValueError, match="a key must be a text of 1 to 255 bytes"):
+    with pytest.raises(ValueError, match="a key must be text of 1 to 255 bytes"):
         make_client().call(key=key).add(1, 2)
 
 

@@ -345,7 +345,7 @@ def test_where_no_server_has_streams_it_is_said_at_once(
 ) -> None:
     with RawServer(broker, namespace):
         client = make_client()
-        with pytest.raises(WrongRequest, match="are of an older amphora") as caught:
+        with pytest.raises(WrongRequest, match="run an older amphora") as caught:
             client.stream.count(3)
         assert caught.value.executed is False
         assert client.pending == 0
@@ -360,7 +360,7 @@ def test_an_older_server_that_calls_the_function_is_an_error_and_no_empty_stream
         client._calls.streams._known = True
         stream = client.stream.count(3)
         raw.respond(receive_stream(raw), b'{"result": 3}')
-        with pytest.raises(WrongResult, match=r"count was called, .* of an older amphora"):
+        with pytest.raises(WrongResult, match=r"count ran as a plain call: .* an older amphora"):
             next(stream)
         assert client.pending == 0
 
@@ -502,7 +502,7 @@ def test_a_server_that_stops_lets_streams_end_and_then_ends_them(
     stream = client.stream.count(10_000, 0.01)
     assert next(stream) == 0
     stopping = gevent.spawn(server.stop, timeout=0.2)
-    with pytest.raises(StreamLost, match="was ended before its time") as caught:
+    with pytest.raises(StreamLost, match="was ended before it was done") as caught:
         list(stream)
     assert caught.value.received == stream.received > 0
     stopping.get()
@@ -687,7 +687,7 @@ def test_a_caller_that_could_not_say_anything_learns_that_its_stream_has_ended(
     server = make_server(source.count)
     stream = make_client().stream(credit=4).count(100)
     wait_until(lambda: source.ended == ["closed"])
-    with pytest.raises(StreamLost, match="has told the server nothing for too long") as caught:
+    with pytest.raises(StreamLost, match="has not heard from the client of the stream") as caught:
         list(stream)
     assert (caught.value.received, caught.value.executed) == (4, None)
     wait_until(lambda: open_streams(server) == 0 and server.running == 0)
@@ -868,7 +868,7 @@ def test_a_stream_that_ignores_its_request_says_so_and_is_over(
     server = make_server(ignoring)
     stream = make_client().stream.ignoring()
     assert next(stream) == 1
-    with pytest.raises(WrongResult, match="has ignored the request, which no other server"):
+    with pytest.raises(WrongResult, match="has ignored the request"):
         next(stream)
     wait_until(lambda: open_streams(server) == 0 and server.running == 0)
 

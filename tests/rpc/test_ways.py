@@ -72,7 +72,7 @@ def test_what_makes_no_sense_is_explained(call: Any) -> None:
         call("f", 1)
     with pytest.raises(TypeError, match=r"call\(\.\.\.\) needs a function"):
         call(timeout=5)()
-    with pytest.raises(TypeError, match="function_name must be a text, not 5"):
+    with pytest.raises(TypeError, match="function_name must be text, not 5"):
         call(function_name=5)
 
 

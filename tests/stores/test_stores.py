@@ -297,5 +297,5 @@ def test_a_key_belongs_to_one_login_of_one_namespace() -> None:
 @pytest.mark.parametrize("key", ["", "x" * 256, 17, b"\xff", ["k"]])
 def test_what_another_client_sends_as_a_key_is_checked(key: Any) -> None:
     call = CallContext(Properties(headers={"x-amphora-key": key}), "a", "w")
-    with pytest.raises(WrongRequest, match="a key must be a text of 1 to 255 bytes"):
+    with pytest.raises(WrongRequest, match="a key must be text of 1 to 255 bytes"):
         assert call.key

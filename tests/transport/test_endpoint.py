@@ -88,11 +88,11 @@ def test_a_password_is_understood_or_refused(password: str, tail: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"url": 5}, "url must be a text, not of type int"),
-        ({"url": b"amqp://u:secret@h"}, "url must be a text, not of type bytes"),
-        ({"url": Path("x")}, "url must be a text, not of type PosixPath"),
-        ({"amqp_host": 5}, "amqp_host must be a text, not of type int"),
-        ({"amqp_password": 5}, "amqp_password must be a text, not of type int"),
+        ({"url": 5}, "url must be text, not int"),
+        ({"url": b"amqp://u:secret@h"}, "url must be text, not bytes"),
+        ({"url": Path("x")}, "url must be text, not PosixPath"),
+        ({"amqp_host": 5}, "amqp_host must be text, not int"),
+        ({"amqp_password": 5}, "amqp_password must be text, not int"),
         ({"amqp_host": "amqp://u:secret@h"}, "a URL is given as url"),
         ({"amqp_port": "5672"}, "amqp_port must be a whole number from 1 to 65535, not '5672'"),
         ({"amqp_port": True}, "amqp_port must be a whole number"),

@@ -195,11 +195,14 @@ class Calls:
     def _take_slot(self, name: str, deadline: float) -> None:
         if self._slots.acquire(blocking=False):
             return
-        crowded = f"{self.namespace}.{name} was not sent: {self._limit} calls are pending"
+        crowded = (
+            f"{self.namespace}.{name} was not sent: the client has reached its limit of pending"
+            f" calls (max_pending={self._limit})"
+        )
         if not self._wait:
             # Let answers in, which a loop of calls would otherwise keep out.
             gevent.sleep(0)
-            raise Overloaded(f"{crowded} (max_pending)")
+            raise Overloaded(crowded)
         if not self._slots.acquire(timeout=max(deadline - clock.monotonic(), 0)):
             raise NoResult(f"{crowded}, and none ended in time", executed=False)
 
@@ -353,7 +356,7 @@ class Calls:
                     pending,
                     ConnectionLost(
                         f"the answer of {self.name_of(pending)} is lost: the response queue is"
-                        " gone; the client was away for too long, or the queue was deleted"
+                        " gone, because the client was away for too long or the queue was deleted"
                     ),
                 )
 

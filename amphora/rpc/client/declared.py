@@ -47,7 +47,9 @@ class Declared:
         except AmphoraError as error:
             # Such as a missing permission: nothing is known to be safe.
             log.throttled(
-                "%s cannot be asked which functions are safe to repeat: %s", self._namespace, error
+                "the workers of %s cannot be asked which functions are safe to repeat: %s",
+                self._namespace,
+                error,
             )
             return frozenset()
         return frozenset(safe - others)

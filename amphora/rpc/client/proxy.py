@@ -132,7 +132,7 @@ class Way(Generic[R]):
             raise unknown_options(self._mode, unknown, allowed)
         name = options.get("function_name")
         if not (name is None or isinstance(name, str)):
-            raise TypeError(f"function_name must be a text, not {name!r:.100}")
+            raise TypeError(f"function_name must be text, not {name!r:.100}")
         return Step(self._mode, self._send, options, name)
 
 

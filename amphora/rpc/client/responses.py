@@ -99,8 +99,8 @@ class Responses:
         if not watched.heard and not self._tells_nothing:
             self._tells_nothing = True
             log.warning(
-                "a server of %s does not say when it begins a call: it is older, and calls to it do"
-                " not end when it is gone (liveness)",
+                "a server of %s runs an older amphora, which does not say when it begins a call:"
+                " liveness= has no effect there",
                 self._namespace,
             )
 

@@ -167,7 +167,7 @@ class CallContext:
     @property
     def caller(self) -> str:
         """The login of the client, in words that are safe to print."""
-        return printable(self.user or "a client that does not say who it is", 100)
+        return printable(self.user or "a client that does not name its login", 100)
 
     @property
     def after(self) -> int:

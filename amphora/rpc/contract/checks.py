@@ -66,7 +66,7 @@ def check_version(version: Any) -> str:
         or version != version.strip()
     ):
         raise ValueError(
-            f"a version must be a text of at most {LONGEST_VERSION} characters that can be printed,"
+            f"a version must be text of at most {LONGEST_VERSION} characters that can be printed,"
             f' such as "2.1.0", not {version!r:.120}'
         )
     return version

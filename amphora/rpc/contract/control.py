@@ -70,7 +70,7 @@ def decode_cancels(body: bytes) -> list[Unwanted]:
     """
     cancels = _decoder.decode(body)
     if len(cancels) > MOST:
-        raise ValueError(f"it cancels {len(cancels)} requests, and may {MOST}")
+        raise ValueError(f"it cancels {len(cancels)} requests, and may cancel {MOST}")
     return cancels
 
 

@@ -60,7 +60,7 @@ def check_headers(headers: Mapping[str, Any], frame_max: int) -> Table:
     table = dict(headers)
     for name in table:
         if not isinstance(name, str):
-            raise WrongRequest(f"the name of a header must be a text, not {name!r:.100}")
+            raise WrongRequest(f"the name of a header must be text, not {name!r:.100}")
         if name.lower().startswith(RESERVED):
             raise WrongRequest(f"the header {printable(name, 100)!r} is reserved for amphora")
     try:
@@ -69,7 +69,9 @@ def check_headers(headers: Mapping[str, Any], frame_max: int) -> Table:
         raise WrongRequest(f"the headers cannot be sent: {error}") from error
     most = min(MOST_BYTES, frame_max - ROOM)
     if size > most:
-        raise WrongRequest(f"the headers cannot be sent: they have {size} bytes of at most {most}")
+        raise WrongRequest(
+            f"the headers cannot be sent: they have {size} bytes, and may have {most}"
+        )
     return table
 
 
@@ -85,7 +87,7 @@ def check_key(key: Any) -> str:
             return key
     except UnicodeEncodeError:
         pass
-    raise ValueError(f"a key must be a text of 1 to {MOST_KEY} bytes, not {key!r:.100}")
+    raise ValueError(f"a key must be text of 1 to {MOST_KEY} bytes, not {key!r:.100}")
 
 
 def key_of(headers: Table | None) -> str | None:

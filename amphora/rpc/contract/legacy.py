@@ -142,8 +142,8 @@ def also_takes(
                 args, more = args[:2], args[2:]
                 if len(more) > len(positions):
                     raise TypeError(
-                        f"{method.__qualname__}() takes {', '.join(positions)} by position"
-                        f" and no more, but for the namespace"
+                        f"{method.__qualname__}() takes the namespace and"
+                        f" {', '.join(positions)} by position, and no more"
                     )
                 for name, value in zip(positions, more, strict=False):
                     _give(kwargs, name, value, name)
@@ -161,7 +161,8 @@ def also_takes(
 
 def _give(kwargs: dict[str, Any], name: str, value: Any, old: str) -> None:
     if name in kwargs:
-        raise TypeError(f"{name} is given twice" if old == name else f"{old} is {name}, also given")
+        other = "" if old == name else f", also as {old}"
+        raise TypeError(f"{name} is given twice{other}")
     kwargs[name] = value
 
 

@@ -109,7 +109,7 @@ def routing_key_for(key: str) -> str:
 
 def _utf8(what: str, text: object) -> bytes:
     if not isinstance(text, str) or not text:
-        raise ValueError(f"a {what} must be a text that is not empty, not {text!r:.100}")
+        raise ValueError(f"a {what} must be text that is not empty, not {text!r:.100}")
     try:
         return text.encode()
     except UnicodeEncodeError:

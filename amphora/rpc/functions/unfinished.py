@@ -65,8 +65,8 @@ def check_result(name: str, result: Any) -> None:
         except Exception:  # noqa: BLE001, S110 (user code, whose work is not wanted)
             pass
     raise Unfinished(
-        f"{name} returned {what}: work that is not done, and that the server does not wait for;"
-        " have it return the result of that work"
+        f"{name} returned {what}: work that is not done, and the server does not wait for it;"
+        " return the result of that work instead"
     )
 
 

@@ -195,8 +195,8 @@ class Worker:
         """
         if paused and not self.intake.shared:
             raise RuntimeError(
-                "a fanout server cannot be paused: nobody else gets the requests in its queue,"
-                " which expires when it is not consumed"
+                "a fanout server cannot be paused: no other server gets the requests in its queue,"
+                " and the queue expires when nothing consumes it"
             )
         self.paused = paused
         self.requests.pause(paused)

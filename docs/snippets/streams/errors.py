@@ -16,6 +16,6 @@ try:
     for time in stream:
         times.append(time)
 except StreamLost as error:
-    print(error)  # streams.clock was ended before its time, as when its server stops
+    print(error)  # streams.clock was ended before it was done; its server may have been stopped
     print(error.received == len(times))  # True
     print(error.executed)  # None

@@ -91,13 +91,14 @@ class Streams:
             self._session.operate(self._try_control, deadline.left() or 0.0)
         except AccessRefused as error:
             raise WrongRequest(
-                f"a stream of {self._namespace} needs to tell its server how far it may go: {error}"
+                f"this client cannot read streams of {self._namespace}, because it may not tell"
+                f" their servers how far to go: {error}"
             ) from error
         except ChannelClosed as error:
             if error.code != ReplyCode.NOT_FOUND:
                 return  # it may not be asked for
             raise WrongRequest(
-                f"the servers of {self._namespace} are of an older amphora, which has no streams"
+                f"the servers of {self._namespace} run an older amphora, which has no streams"
             ) from error
         except AmphoraError:
             return
@@ -118,7 +119,7 @@ class Streams:
         self._known = False
         for pending in list(self._open):
             if pending.run_id:
-                lost = StreamLost(f"its server may not be told how far it may go: {error}")
+                lost = StreamLost(f"this client may not tell the server how far to go: {error}")
                 lost.__cause__ = error
                 self._fail(pending, lost)
 
@@ -167,8 +168,8 @@ class Streams:
             return False
         if error is None and not run_id:
             error = WrongResult(
-                f"{self._namespace}.{pending.function_name} was called, and not read: its server is"
-                " of an older amphora, which has no streams"
+                f"{self._namespace}.{pending.function_name} ran as a plain call: its server runs an"
+                " older amphora, which has no streams"
             )
         return pending.ends(run_id, behind, value, error)
 

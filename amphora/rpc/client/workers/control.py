@@ -150,7 +150,8 @@ class Control(Restorable):
         self._refused = True
         self._forget_waiting()
         log.info(
-            "%s: calls cannot be cancelled at the servers, which are older or may not be told: %s",
+            "%s: cancelled calls are not ended at the servers, which run an older amphora or may"
+            " not be told by this client: %s",
             self._namespace,
             channel.error,
         )

@@ -95,7 +95,7 @@ class Dead:
         properties = message.properties
         request_id = printable(dead.id_of(message.properties), 100)
         if properties.message_type == streams.STREAM:
-            raise ValueError(f"the request {request_id} is for a stream, which nobody would read")
+            raise ValueError(f"the request {request_id} is for a stream, and has no reader")
         name = dead.function_of(properties, message.body)
         try:
             function = self._functions.find(name)

@@ -179,7 +179,7 @@ class Admission:
             how = "sent" if again else "delivered"
             lost = ServerLost(
                 f"{self._namespace}.{printable(call.function, 100)} runs at most once, and is not"
-                f" begun for a request that was {how} again: it may have run before"
+                f" begun: the request was {how} again, and may have run before"
             )
             log.throttled("%s: %s", self._worker_id, lost)
             raise lost

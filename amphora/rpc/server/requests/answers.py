@@ -16,7 +16,7 @@ from amphora.rpc.server.requests.executor import Answer, Executor
 from amphora.rpc.server.streams.streaming import Outlet, Outlets
 
 # Why a stream is lost whose client may be there after all.
-FORSAKEN = "its client has told the server nothing for too long"
+FORSAKEN = "the server has not heard from the client of the stream for too long"
 # What a caller is told whose request was ended by somebody else.
 REVOKED = "the call was cancelled by an operator"
 
@@ -101,7 +101,7 @@ class Answers:
             return
         call = request.call
         name = "the function" if call is None else f"{self._namespace}.{call.function}"
-        why = f"{name} was ended before its time, as when its server stops"
+        why = f"{name} was ended before it was done; its server may have been stopped"
         outlet = request.outlet
         lost = ServerLost(why) if outlet is None else StreamLost(why)
         answer = self._executor.refuse(lost, request.properties)

@@ -139,8 +139,8 @@ class Attempts:
         self._remove(queue)
         kept = f"; it is kept in {naming.dead_queue(self._namespace)}" if self._dead_letter else ""
         raise PoisonRequest(
-            f"the request was begun {begun} times, and each time its server ended or lost it;"
-            f" it is not tried again{kept}"
+            f"the request was begun {begun} times, and each time its server died or lost its"
+            f" connection; it is not tried again{kept}"
         )
 
     def _burial(self, delivery: Delivery, begun: int) -> Callable[[Channel], None]:

@@ -100,8 +100,8 @@ class BusyAnswers:
         if self._shedding.is_too_old(now, wait, patience):
             again = self._shedding.max_wait
             error = Busy(
-                f"{self._namespace} has too much to do: the request has waited for {wait:.1f} s,"
-                f" and is not begun; try again in {again:g} s",
+                f"{self._namespace} has too much to do: the request waited {wait:.1f} s in the"
+                f" queue and was not begun; try again in {again:g} s",
                 retry_after=again,
             )
             self._turn_away(request, error, self._asks(request, doubtful=True))
@@ -136,8 +136,8 @@ class BusyAnswers:
             return None
         name = f"{self._namespace}.{request.call.function}"
         error = Busy(
-            f"{name} runs {places} times at once, and half of the places of its server are taken by"
-            f" requests that wait for it; try again in {NO_ROOM:g} s",
+            f"{name} may run {places} at a time in its server, and enough requests wait for it"
+            f" already; try again in {NO_ROOM:g} s",
             retry_after=NO_ROOM,
         )
         question = self._asks(request, doubtful=True) if self.sheds else None

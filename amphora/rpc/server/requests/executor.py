@@ -58,6 +58,8 @@ audit = Log("amphora.audit")
 
 # The modules between a request and its handler.
 _OURS = ("amphora.rpc.", "amphora.arpc.")
+# What a denied client is told that has not named its login.
+NAMELESS = "; make the client with identify=True if its login is allowed"
 # Seconds for the class of a user's exception to return its text.
 DESCRIBE_TIMEOUT = 1.0
 
@@ -209,7 +211,7 @@ class Executor:
             except ValueError as error:
                 unsendable = self._unsendable(function, response, serializer, error)
                 exception = error_body(unsendable)
-                failure = Failure(function, f"has run, and {unsendable}", unsendable)
+                failure = Failure(function, f"has run, but {unsendable}", unsendable)
         return self._encode_error(exception, properties)._replace(failure=failure), True
 
     def refuse(self, error: AmphoraError, properties: Properties) -> Answer:
@@ -313,7 +315,7 @@ class Executor:
             # For each function apart: one that is tried all the time hides no other.
             text = f"%s: %s may not call {name.replace('%', '%%')}"
             audit.throttled(text, self._owner, call.caller)
-            raise Denied(f"{call.caller} may not call {name}")
+            raise Denied(f"{call.caller} may not call {name}{'' if call.user else NAMELESS}")
         if function.is_stream is (outlet is None):
             name = f"{self._functions.namespace}.{function.name}"
             raise WrongRequest(
@@ -381,7 +383,7 @@ class Executor:
         name = f"{self._functions.namespace}.{function}"
         unsendable = WrongResult(f"an item of {name} cannot be sent: {error}")
         unsendable.__cause__ = error.error
-        failure = Failure(function, f"has yielded, and {unsendable}", unsendable)
+        failure = Failure(function, f"has yielded, but {unsendable}", unsendable)
         return Response(exception=error_body(unsendable)), failure
 
     def _unsendable(

@@ -343,8 +343,8 @@ class RequestHandling:
         elif answer is None and (inline or gevent.getcurrent() in self._underway.handlers):
             if not self._ignore(request):
                 ignored = WrongResult(
-                    f"{self._namespace}.{printable(call.function, 100)} has ignored the request,"
-                    " which no other server can get: it was acknowledged before"
+                    f"{self._namespace}.{printable(call.function, 100)} has ignored the request"
+                    " (IgnoreRequest), which no other server can get: it was acknowledged early"
                 )
                 call.ended(type(ignored).__name__, ignored)
                 refusal = self._executor.refuse(ignored, request.properties)

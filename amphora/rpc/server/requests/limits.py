@@ -140,8 +140,7 @@ def in_time(
         ended = error
     if not call.timed_out:
         return result
-    how = "given up, and goes on in its thread" if function.in_thread else "ended"
+    how = "given up; it goes on in its thread" if function.in_thread else "ended"
     raise TimedOut(
-        f"{call.namespace}.{function.name} has run for {timeout:g} s, for which it may run, and was"
-        f" {how}"
+        f"{call.namespace}.{function.name} ran longer than its limit of {timeout:g} s and was {how}"
     ) from ended

@@ -77,7 +77,7 @@ class Watchdog:
                 "%s: %s held the processor for %.1f s; nothing else ran meanwhile. Let it give"
                 " way with gevent.sleep(0), or add it with threadpool=True",
                 self._owner,
-                culprit or "something that is no handler",
+                culprit or "something other than a handler",
                 held,
             )
 

@@ -289,8 +289,8 @@ class Outlets:
             raise WrongRequest("a stream needs a client that takes its items")
         if self.responder.control_queue() is None:
             raise WrongRequest(
-                "this worker cannot have streams: it has no control queue, maybe for want of"
-                " permissions"
+                "this worker cannot send streams: it has no control queue, which takes a permission"
+                " at the broker"
             )
         count = allowed if type(allowed) is int else streams.WINDOW
         return Outlet(self, request, call, count)
