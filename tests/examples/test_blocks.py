@@ -10,6 +10,7 @@ import ast
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -41,7 +42,7 @@ LEFT = {
 
 # What is read, and not run: output, differences, a shell's lines (test_documented_commands.py).
 READ = {"", "console", "diff", "docker", "Dockerfile", "ini", "text"}
-PARSED = {
+PARSED: dict[str, Callable[[str], object]] = {
     "json": json.loads,
     "toml": tomllib.loads,
     "yaml": lambda text: list(yaml.safe_load_all(text)),

@@ -1,78 +1,78 @@
 """The programs that the documentation shows do what their comments say.
 
 The programs in a folder of `docs/snippets/` are run one by one, beside the folder's `server.py` if
-there is one.  In a program, the comment after a `print` says what it prints.
+there is one: on RabbitMQ and, at the same time, on the broker that comes with amphora.  In a
+program, the comment after a `print` says what it prints.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
+import gevent
 import pytest
-from gevent import subprocess
 
 import amphora
 from tests.support.brokers import Broker
 from tests.support.processes import ROOT, PythonProcess
+from tests.support.rabbitmq import ExternalBroker, RabbitNode
 
 SNIPPETS = ROOT / "docs" / "snippets"
 PROGRAMS = sorted(path for path in SNIPPETS.glob("*/*.py") if path.name != "server.py")
-# Newcomers begin with the broker that comes with amphora: what they are shown runs on both.
-FIRST = {
-    folder
-    for room in ("start", "coming-from")
-    for page in (ROOT / "docs" / room).glob("*.rst")
-    for folder in re.findall(r"/snippets/(\w+)/", page.read_text(encoding="utf-8"))
-}
-CASES = [
-    *(("rabbitmq", program) for program in PROGRAMS),
-    *(("embedded", program) for program in PROGRAMS if program.parent.name in FIRST),
-]
+FOLDERS = sorted({path.parent for path in SNIPPETS.glob("*/*.py")})
+# Programs after which their server ends: the next ones need a new one.
+LAST_FOR_THEIR_SERVER = {SNIPPETS / "management/ask.py", SNIPPETS / "streams/errors.py"}
+RUN = Path(__file__).parent / "programs" / "run_snippets.py"
 
 # The comment stands behind the print or in the line below it.
 PRINT = re.compile(r"^ *print\(.*\)(?:  |\n *)# (.+)$", re.MULTILINE)
 PEER = re.compile(r'AmqpRpc(?:Server|Client)\("([^"]+)"')
 
 
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[str]:
+    """The URL of an `amphora broker`."""
+    with PythonProcess("-m", "amphora", "broker", "--port", "0", ready="amqp://") as broker:
+        yield broker.wait_for("amqp://").split()[0]
+
+
 @pytest.fixture
-def environment(broker_url: str, program: Path) -> Iterator[dict[str, str]]:
-    """The environment of programs that use the tests' broker.  Their namespaces are removed."""
-    yield {**os.environ, "AMQP_URL": broker_url, "PYTHONPATH": str(ROOT)}
-    for path in program.parent.glob("*.py"):
+def urls(rabbit: RabbitNode | ExternalBroker, embedded: str, folder: Path) -> Iterator[list[str]]:
+    """The URLs of both brokers.  What a folder's programs leave in RabbitMQ is removed."""
+    yield [rabbit.url, embedded]
+    for path in folder.glob("*.py"):
         for namespace in PEER.findall(path.read_text(encoding="utf-8")):
-            Broker(broker_url).forget(namespace)
+            Broker(rabbit.url).forget(namespace)
+
+
+def run_folder(folder: Path, url: str) -> None:
+    """Run all programs of a folder on a broker, and compare what they print."""
+    programs = [path for path in PROGRAMS if path.parent == folder]
+    names = [f"{path.name}!" if path in LAST_FOR_THEIR_SERVER else path.name for path in programs]
+    with PythonProcess(RUN, folder, *names, env={"AMQP_URL": url}) as process:
+        status = process.wait(timeout=220)
+    ended = [json.loads(line) for line in process.lines if line.startswith('{"program"')]
+    for program, told in zip(programs, ended, strict=False):
+        assert told["status"] == 0, f"{program} on {url}: {told['errors']}"
+        expected = PRINT.findall(program.read_text(encoding="utf-8"))
+        assert told["output"] == expected, f"{program} on {url}"
+    assert (status, len(ended)) == (0, len(programs)), process.output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("broker_url", "program"),
-    CASES,
-    indirect=["broker_url"],
-    ids=[f"{program.relative_to(SNIPPETS)}-{broker}" for broker, program in CASES],
-)
-def test_a_program_of_the_documentation_prints_what_it_says(
-    program: Path, environment: dict[str, str]
+@pytest.mark.time_limit(240)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_the_programs_of_the_documentation_print_what_they_say(
+    folder: Path, urls: list[str]
 ) -> None:
-    expected = PRINT.findall(program.read_text(encoding="utf-8"))
-    server = program.parent / "server.py"
-    with ExitStack() as stack:
-        if server.exists():
-            stack.enter_context(PythonProcess(server, env=environment))
-        done = subprocess.run(
-            [sys.executable, "-W", "error", str(program)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=30,
-            text=True,
-        )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == expected
+    running = [gevent.spawn(run_folder, folder, url) for url in urls]
+    try:
+        gevent.joinall(running, raise_error=True)
+    finally:
+        gevent.killall(running)
 
 
 def test_each_print_of_the_documentation_has_a_comment() -> None:
