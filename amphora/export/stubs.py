@@ -159,17 +159,18 @@ class _Module:
         return [*lines, *told, "        ..."] if told else [*lines[:-1], f"{lines[-1]} ..."]
 
     def _returned(self, function: FunctionDescription, form: str) -> str:
-        item = self._types.of(function.get("item"))
-        result = self._types.of(function.get("result"))
+        # A type that is asked for is imported, so each is asked for where it is written.
         if form == "cast":
             return "None"
         if form == "Stream":
-            return f"Stream[{item}]"
+            return f"Stream[{self._types.of(function.get('item'))}]"
         if form == "Result":
-            return f"Result[{result}]"
+            return f"Result[{self._types.of(function.get('result'))}]"
         if not function.get("stream"):
-            return result
+            return self._types.of(function.get("result"))
+        item = self._types.of(function.get("item"))
         if "result" in function:
+            result = self._types.of(function["result"])
             return f"{self._imports.use('Generator')}[{item}, None, {result}]"
         return f"{self._imports.use('Iterator')}[{item}]"
 
