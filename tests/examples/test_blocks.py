@@ -29,15 +29,7 @@ LEFT = {
     "docs/coming-from/celery.rst": "programs of Celery, which the tests do not have",
     "docs/coming-from/nameko.rst": "programs of nameko, which the tests do not have",
     "docs/coming-from/zerorpc.rst": "programs of zerorpc, which the tests do not have",
-    "docs/how-to/cluster.rst": "a line of a server",
-    "docs/how-to/logs.rst": "how logging is set up",
-    "docs/how-to/manage-workers.rst": "how the audit is logged",
-    "docs/how-to/monitor.rst": "how collectors and pools are put together",
-    "docs/how-to/retry-safely.rst": "a function that is safe to repeat",
-    "docs/how-to/run-workers.rst": "what is served",
-    "docs/how-to/serve.rst": "a server's version",
     "docs/how-to/test.rst": "tests of users",
-    "docs/how-to/typed-calls.rst": "other names, and the client that was written",
 }
 
 # What is read, and not run: output, differences, a shell's lines (test_documented_commands.py).

@@ -48,11 +48,11 @@ def urls(rabbit: RabbitNode | ExternalBroker, embedded: str, folder: Path) -> It
             Broker(rabbit.url).forget(namespace)
 
 
-def run_folder(folder: Path, url: str) -> None:
+def run_folder(folder: Path, url: str, cwd: Path) -> None:
     """Run all programs of a folder on a broker, and compare what they print."""
     programs = [path for path in PROGRAMS if path.parent == folder]
     names = [f"{path.name}!" if path in LAST_FOR_THEIR_SERVER else path.name for path in programs]
-    with PythonProcess(RUN, folder, *names, env={"AMQP_URL": url}) as process:
+    with PythonProcess(RUN, folder, *names, env={"AMQP_URL": url}, cwd=cwd) as process:
         status = process.wait(timeout=220)
     ended = [json.loads(line) for line in process.lines if line.startswith('{"program"')]
     for program, told in zip(programs, ended, strict=False):
@@ -66,13 +66,32 @@ def run_folder(folder: Path, url: str) -> None:
 @pytest.mark.time_limit(240)
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_the_programs_of_the_documentation_print_what_they_say(
-    folder: Path, urls: list[str]
+    folder: Path, urls: list[str], tmp_path: Path
 ) -> None:
-    running = [gevent.spawn(run_folder, folder, url) for url in urls]
+    running = [gevent.spawn(run_folder, folder, url, tmp_path) for url in urls]
     try:
         gevent.joinall(running, raise_error=True)
     finally:
         gevent.killall(running)
+
+
+@pytest.mark.slow
+def test_the_client_that_is_shown_is_what_the_service_is_asked_for(embedded: str) -> None:
+    folder, env = SNIPPETS / "typed", {"AMQP_URL": embedded}
+    with (
+        PythonProcess(folder / "server.py", ready=" as typed-people-", env=env),
+        PythonProcess("-m", "amphora", "stubs", "typed-people", env=env) as stubs,
+    ):
+        assert stubs.wait() == 0, stubs.output
+    assert f"{stubs.output}\n" == (folder / "people_client.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_programs_for_amphora_serve_are_served(embedded: str) -> None:
+    shown = ("mathserver", "factory:make_server")
+    arguments, cwd = ("-m", "amphora", "serve", *shown), SNIPPETS / "workers"
+    with PythonProcess(*arguments, env={"AMQP_URL": embedded}, cwd=cwd) as process:
+        process.wait_for("takes requests")
 
 
 def test_each_print_of_the_documentation_has_a_comment() -> None:

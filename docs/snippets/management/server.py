@@ -3,6 +3,7 @@ import logging
 from amphora import AmqpRpcServer
 
 server = AmqpRpcServer("sums", management={"kill"})
+logging.getLogger("amphora.audit").addHandler(logging.FileHandler("audit.log"))
 
 
 @server.add_function
