@@ -48,14 +48,12 @@ def offered(session: Session, namespace: str | None) -> dict[str, dict[str, str]
 
 
 def about_function(session: Session, namespace: str, function: str) -> str:
-    """Return the end of a sentence about a refused request: a signature, or a name that is like it.
+    """Return the end of a sentence about a refused request: the signature, if there is one.
 
     Switches greenlets.
     """
     signatures = offered(session, namespace).get(namespace, {})
-    if function in signatures:
-        return f"; it is {signatures[function]}"
-    return did_you_mean([function], signatures)
+    return f"; it is {signatures[function]}" if function in signatures else ""
 
 
 def about_namespace(session: Session, namespace: str) -> str:

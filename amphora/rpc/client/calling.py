@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, Unpack
 
 import gevent
@@ -12,6 +13,7 @@ from amphora.errors import AmphoraError, NoResult
 from amphora.net import clock
 from amphora.rpc.client.caller import Caller, CallerSettings, Route
 from amphora.rpc.client.declared import Declared
+from amphora.rpc.client.offers import ping
 from amphora.rpc.client.proxy import Send
 from amphora.rpc.client.retries import Retries, check_retries
 from amphora.rpc.client.tuning import Tuning
@@ -47,6 +49,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         self._middleware: list[Middleware[OutgoingCall]] = []
         self._declared = Declared(self.session, namespace)
         made.add(self)
+        self._calls.unserved.ping = partial(ping, self.session)
 
     @property
     def _ended(self) -> Event:

@@ -40,6 +40,7 @@ from amphora.rpc.client.workers.liveness import Liveness, Watched
 from amphora.rpc.client.workers.presence import ServerPresence
 from amphora.rpc.client.workers.reasons import Reasons
 from amphora.rpc.client.workers.roll_call import RollCall
+from amphora.rpc.client.workers.unserved import Unserved
 from amphora.transport.endpoint import check_count
 from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session, claim
@@ -68,6 +69,7 @@ class Calls:
         streams: the open streams.
         reasons: explains why requests were not taken.
         presence: tells whether somebody serves.
+        unserved: says so soon if nobody does.
         wake: wakes the greenlet that waits for a result, soon.
     """
 
@@ -88,6 +90,7 @@ class Calls:
         self.reasons = Reasons(session, namespace)
         self.control = Control(session, namespace)
         self.presence = ServerPresence(session, namespace)
+        self.unserved = Unserved(session, namespace, self._oldest_call, self.presence)
         self._liveness = Liveness(session, RollCall(session, namespace).back_at)
         self.streams = Streams(session, namespace, self.control, self._fail)
 
@@ -97,6 +100,16 @@ class Calls:
     def oldest(self) -> str | None:
         """Return the request id of the call that has waited longest, None if there is none."""
         return next(iter(self.pending), None)
+
+    def _oldest_call(self) -> tuple[str, str] | None:
+        """Return the function and the routing key of the oldest call, None if there is none.
+
+        Calls to any number of servers end by themselves when there is none.
+        """
+        oldest = next(iter(self.pending.values()), None)
+        if oldest is None or oldest.outgoing.spread:
+            return None
+        return oldest.function_name, oldest.outgoing.routing_key
 
     def publish_again(self, pending: PendingStream, outgoing: Outgoing, deadline: float) -> None:
         """Publish another request of a stream, for what is missing of it.
@@ -135,6 +148,8 @@ class Calls:
         outgoing.on_failed = self._request_failed
         self.pending[outgoing.message_id] = pending
         pending.ticket = self._timeouts.add(outgoing.message_id, deadline)
+        if self.unserved.due:
+            self.unserved.watch()
         try:
             self._session.consuming.start()
             self._session.publisher.publish(outgoing)
@@ -379,6 +394,7 @@ class Calls:
             )
         self.reasons.close()
         self.presence.close()
+        self.unserved.close()
         self._timeouts.close()
         self._liveness.close()
         self.streams.close()
@@ -397,6 +413,7 @@ class Calls:
         self._casts = 0
         self.reasons.close()
         self.presence.forget()
+        self.unserved.forget()
         self._slots = Semaphore(self._limit)
         self._timeouts.close()
         self.control.forget()

@@ -13,8 +13,10 @@ from amphora.net import clock
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.contract import naming
 from amphora.rpc.contract.types.compatibility import Offer, differences, offer_of
 from amphora.transport.session import Session
+from amphora.transport.topology import Exchange, Topology
 
 log = Log("amphora.rpc")
 
@@ -87,6 +89,27 @@ def offers_of_all(management: ManagementClient, timeout: float) -> tuple[Offers,
         if missing > 0:
             silent[namespace] = missing
     return found, silent
+
+
+def ping(session: Session, namespace: str | None, timeout: float) -> list[str]:
+    """Return the ids of the workers that say within a time that they are there.
+
+    Switches greenlets.
+
+    Args:
+        namespace: whose workers to ask, None for those of all namespaces.
+
+    Raises:
+        AmphoraError: they cannot be asked, or this login may not.
+    """
+    # A login without the permission learns it here, and not from lines in the log.
+    exchange = Exchange(naming.request_exchange(naming.MANAGEMENT_NAMESPACE))
+    session.operate(Topology(exchange).declare, timeout)
+    management = ManagementClient(session=session, timeout=timeout)
+    try:
+        return [r.worker for r in management.ask(namespace, "ping") if r.error is None]
+    finally:
+        management.close(CLOSING)
 
 
 class Check:

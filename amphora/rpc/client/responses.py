@@ -40,10 +40,12 @@ class Responses:
         self._calls = calls
         self._namespace = calls.namespace
         self._pending = calls.pending
+        self._unserved = calls.unserved
         self._tells_nothing = False
 
     def take(self, delivery: Delivery) -> None:
         """Handle an answer from the reader, and acknowledge it when its call has it."""
+        self._unserved.heard = True
         self._take_response(delivery)
         delivery.ack()
 

@@ -15,6 +15,10 @@ from amphora.rpc.functions.parameters import Misfit, Parameters
 from amphora.rpc.functions.terms import Terms, checked_terms
 from amphora.rpc.functions.threads import Threads
 from amphora.rpc.functions.unfinished import FINISHED, check_function, check_result, is_stream
+from amphora.transport.options import did_you_mean
+
+# How long a name may be, and how many functions there may be, to be compared.
+MOST_COMPARED = 100
 
 
 class Function:
@@ -164,5 +168,13 @@ class Functions:
         """
         function = self._functions.get(name)
         if function is None:
-            raise WrongRequest(f"{self.namespace} has no function {printable(name, 100)!r}")
+            raise WrongRequest(
+                f"{self.namespace} has no function {printable(name, 100)!r}{self._instead(name)}"
+            )
         return function
+
+    def _instead(self, name: str) -> str:
+        # Anyone may send such names: comparing them must stay cheap.
+        if len(name) > MOST_COMPARED or len(self._functions) > MOST_COMPARED:
+            return ""
+        return did_you_mean([name], self._functions)

@@ -61,6 +61,8 @@ class ServerPresence:
         self._telling: dict[str | None, list[Told]] = {}
         self._tellers: set[gevent.Greenlet[..., bool | None]] = set()
         self._closed = Event()
+        # What else is served, for texts.
+        self.others = ""
 
     # -- before a request is sent -----------------------------------------------------------------
 
@@ -105,7 +107,7 @@ class ServerPresence:
                 gevent.sleep(0)
                 raise NoServer(
                     f"{self._namespace}.{printable(name, 100)} was not sent:"
-                    f" {self._nobody(routing_key)}"
+                    f" {self.nobody(routing_key)}"
                 )
             if self._closed.wait(min(pause, give_up - now)):
                 return
@@ -155,20 +157,42 @@ class ServerPresence:
         if there is None:
             return "the request is in the queue or running"
         if not there:
-            return f"{self._nobody(routing_key)}; the request waited in its queue"
+            return f"{self.nobody(routing_key)}; the request waited in its queue"
         if routing_key:
             served = f"somebody receives from {self._queue_of(routing_key)}"
         else:
             served = f"{self._namespace} is served"
         return f"{served}; the request is queued or running"
 
-    def _nobody(self, routing_key: str | None) -> str:
+    def nobody(self, routing_key: str | None) -> str:
+        """Return as text that nobody is there, and what may have been meant."""
         if routing_key:
             return f"nobody receives from {self._queue_of(routing_key)}"
-        return f"nobody serves {self._namespace}"
+        return f"nobody serves {self._namespace}{self.others and f' ({self.others})'}"
 
     def _queue_of(self, key: str) -> str:
         return f"the request queue {printable(key, 100)!r} of {self._namespace}"
+
+    # -- soon after the first calls ---------------------------------------------------------------
+
+    def look(self, routing_key: str, timeout: float) -> bool | None:
+        """Return whether somebody is there; None if that is unknown.  Switches greenlets.
+
+        Args:
+            routing_key: the routing key of a request as it was sent, "" if it had none.
+            timeout: seconds to wait for the broker.
+        """
+        queue = naming.labelled_queue(self._namespace, routing_key) if routing_key else None
+        return self._look(queue, KNOWN_FOR, timeout)
+
+    def never_served(self) -> bool:
+        """Return whether no worker was there for minutes, or none ever.  Switches greenlets."""
+        found = self._roll_call.find()
+        return found is not None and found.presence is Presence.GONE
+
+    def count_workers(self) -> int | None:
+        """Return how many workers are there; None if that is unknown.  Switches greenlets."""
+        return self._roll_call.count()
 
     # -- asking -----------------------------------------------------------------------------------
 
