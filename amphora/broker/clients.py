@@ -43,6 +43,10 @@ class Client:
         peer: how the client is called in logs.
         local: whether the client is on this machine.
         on_closed: called with the client when it has gone.
+
+    Attributes:
+        frozen: True while nothing is done with what it sends.
+        delay: seconds for which what it sends is kept back.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class Client:
         self.connection = Connection(node, self.send, peer, local)
         self.connection.on_wake = self._wake
         self.frozen = False
+        self.delay = 0.0
+        self._delay_changed = Event()
         self._limits = node.connection_limits
         self._stream = Stream(sock, peer)
         self._writer = Writer(self._stream, HIGH_WATER, self._all_written, self._interrupted)
@@ -99,6 +105,9 @@ class Client:
             data = receive(READ_SIZE)
             if not data:
                 return
+            if self.delay:
+                self._delay_changed.clear()
+                self._delay_changed.wait(self.delay)
             while self.frozen:
                 self._wake_reader.clear()
                 self._wake_reader.wait()
@@ -184,6 +193,11 @@ class Client:
         self.frozen = frozen
         self._writer.hold(frozen)
         self._wake_reader.set()
+
+    def set_delay(self, seconds: float) -> None:
+        """Keep back what it sends for some seconds; what is kept back now goes on."""
+        self.delay = seconds
+        self._delay_changed.set()
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import gevent
 from gevent import socket
@@ -16,6 +16,7 @@ from gevent.event import Event
 
 from amphora.broker.clients import Client
 from amphora.broker.listening import LOOPBACK, is_this_machine, listen
+from amphora.broker.model.agenda import Fault
 from amphora.broker.model.limits import ConnectionLimits, Limits
 from amphora.broker.protocol.node import Node
 from amphora.net import clock
@@ -85,6 +86,7 @@ class Server:
         self._listeners: list[socket.socket] = []
         self._clients: dict[Client, None] = {}
         self._frozen = False
+        self._delay = 0.0
         self._deadline_changed = Event()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self.left_to_parent = False
@@ -144,10 +146,10 @@ class Server:
         while self._listeners:
             close_for_all(self._listeners.pop())
         self.thaw()
-        self.close_all(reason="shutdown")
+        self.close_connections(reason="shutdown")
         # One turn for the writers.
         gevent.sleep(0)
-        self._drop_all()
+        self._kill_all()
 
     def attach(self, sock: socket.socket, peer: str = "memory") -> None:
         """Serve a connected socket, whose other end a client in this process has."""
@@ -174,13 +176,13 @@ class Server:
             sock.close()
             return
         client = Client(sock, self.node, peer, local, self._forget)
-        client.frozen = self._frozen
+        client.frozen, client.delay = self._frozen, self._delay
         self._clients[client] = None
 
     def _forget(self, client: Client) -> None:
         self._clients.pop(client, None)
 
-    def _drop_all(self) -> None:
+    def _kill_all(self) -> None:
         for client in list(self._clients):
             client.close()
 
@@ -236,7 +238,7 @@ class Server:
 
     # -- faults for tests -----------------------------------------------------------------------
 
-    def close_all(
+    def close_connections(
         self, code: int = ReplyCode.CONNECTION_FORCED, reason: str = "closed by a test"
     ) -> None:
         """Close every connection with a reply code, as an operator can."""
@@ -245,10 +247,10 @@ class Server:
         for client in list(self._clients):
             client.connection.close(code, text)
 
-    def drop_all(self) -> None:
+    def kill_connections(self) -> None:
         """Cut every connection without a word, as a broken network does."""
         self._check_ours()
-        self._drop_all()
+        self._kill_all()
 
     def freeze(self) -> None:
         """Halt: connections are still taken, and bytes too, but nothing is done with them."""
@@ -289,6 +291,46 @@ class Server:
         self._check_ours()
         self.node.vhosts[vhost].withhold_confirms(count)
 
+    def lose_messages(self, count: int = 1, queue: str | None = None, vhost: str = "/") -> None:
+        """Take the next `count` messages for a queue, or for any, and never deliver them."""
+        self._add_fault(vhost, Fault(count, 0, _is(queue)))
+
+    def duplicate_messages(
+        self, count: int = 1, queue: str | None = None, vhost: str = "/"
+    ) -> None:
+        """Deliver the next `count` messages for a queue, or for any, twice."""
+        self._add_fault(vhost, Fault(count, 2, _is(queue)))
+
+    def _add_fault(self, vhost: str, fault: Fault) -> None:
+        self._check_ours()
+        if fault.count < 1:
+            raise ValueError(f"a fault concerns 1 or more messages, not {fault.count}")
+        self.node.vhosts[vhost].add_fault(fault)
+
+    def delay(self, seconds: float) -> None:
+        """Keep back for some seconds what clients send, as a slow network does; 0 ends it."""
+        self._check_ours()
+        if not seconds >= 0:
+            raise ValueError(f"a delay is 0 or more seconds, not {seconds}")
+        self._delay = seconds
+        for client in list(self._clients):
+            client.set_delay(seconds)
+
+    def refuse_logins(self, on: bool = True) -> None:
+        """Refuse every login from now on, or take them again.  Those who are in stay."""
+        self._check_ours()
+        self.node.refuses_logins = on
+
+    def heal(self) -> None:
+        """End all faults: start if it was closed, go on if it was frozen, and so on."""
+        self.start()
+        self.thaw()
+        self.alarm(False)
+        self.delay(0)
+        self.refuse_logins(False)
+        for vhost in self.node.vhosts.values():
+            vhost.end_faults()
+
     def restart(self, lose_transient: bool = True) -> None:
         """Reset to the state after a restart: connections are closed, what is transient is lost.
 
@@ -296,7 +338,7 @@ class Server:
             lose_transient: keep everything if False.
         """
         self._check_ours()
-        self.close_all(reason="shutdown")
+        self.close_connections(reason="shutdown")
         for vhost in self.node.vhosts.values():
             vhost.restart(lose_transient)
             self.node.settle(vhost)
@@ -317,6 +359,10 @@ class Server:
         self._check_ours()
         for client in list(self._clients):
             client.send(data)
+
+
+def _is(queue: str | None) -> Callable[[str], bool]:
+    return lambda name: queue is None or name == queue
 
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()

@@ -13,20 +13,25 @@ import itertools
 import os
 from collections.abc import Iterable, Mapping
 from time import monotonic
+from typing import Protocol
 from urllib.parse import quote
 
 import gevent
 import gevent.socket
 
 from amphora.broker.listening import LOOPBACK
+from amphora.broker.model.agenda import Fault
 from amphora.broker.model.limits import ConnectionLimits, Limits
 from amphora.broker.server import Server
+from amphora.errors import ConnectionLost
 from amphora.net.address import MEMORY_SCHEME, address
 from amphora.net.stream import listen_in_memory, unlisten_in_memory
+from amphora.rpc.contract import naming
 from amphora.testing.calls import Calls, RecordedCall
 from amphora.testing.clock import Clock
 from amphora.testing.mocks import Mocks, add_mocks
 from amphora.testing.served import unserved
+from amphora.transport.session import Session
 
 __all__ = [
     "Broker",
@@ -46,13 +51,19 @@ PAUSE = 0.002
 _numbers = itertools.count(1)
 
 
+class HasSession(Protocol):
+    """A client or a server."""
+
+    @property
+    def session(self) -> Session:
+        """Its way to the broker."""
+
+
 class Broker(Server):
     """An AMQP broker in memory, in this process.
 
-    It runs on the event loop of the thread that starts it, and its contents are gone with it.  To
-    test failures it can be harmed: `close_all`, `drop_all`, `freeze` and `thaw`, `close_channel`,
-    `alarm`, `eat_confirms`, `restart`, `delete_queue`, `send_raw`; with `close` and `start` it goes
-    away and comes back.
+    It runs on the event loop of the thread that starts it, and its contents are gone with it.  Its
+    methods harm it, to test failures, and `heal` makes it well.
 
     Args:
         port: the port; 0 for any free port, None for none.  Without a port, only clients in this
@@ -154,6 +165,24 @@ class Broker(Server):
             looks = 0 if left else looks + 1
             if left and monotonic() > deadline:
                 raise TimeoutError(f"not all was served within {timeout:g} s: {', '.join(left)}")
+
+    def lose_answers(self, count: int = 1, vhost: str = "/") -> None:
+        """Take the next `count` messages for clients, which are mostly answers, and lose them."""
+        self._add_fault(vhost, Fault(count, 0, naming.is_response_queue))
+
+    def kill_connections(self, of: HasSession | Session | None = None) -> None:
+        """Cut connections without a word, as a broken network does.
+
+        Args:
+            of: a client, server or session of this process; all connections if None.
+        """
+        if of is None:
+            super().kill_connections()
+            return
+        session = of if isinstance(of, Session) else of.session
+        for link in (session.publishing, session.consuming):
+            if link.connection is not None:
+                link.connection.fail(ConnectionLost("the connection was killed by a test"))
 
     def _attach(self, descriptor: int) -> None:
         if self.left_to_parent:

@@ -67,9 +67,7 @@ def drain(broker: Broker) -> None:
     """
     if broker.left_to_parent:
         return
-    broker.start()
-    broker.thaw()
-    broker.alarm(False)
+    broker.heal()
     _left.discard(broker)
     try:
         broker.wait_until_served(DRAIN_TIMEOUT)

@@ -35,7 +35,7 @@ def client(broker: Broker) -> Iterator[RawClient]:
 
 
 def test_all_connections_can_be_closed_with_a_code(broker: Broker, client: RawClient) -> None:
-    broker.close_all()
+    broker.close_connections()
     close = client.hear_method(Connection.Close)
     assert (close.reply_code, close.reply_text) == (
         320,
@@ -47,7 +47,7 @@ def test_all_connections_can_be_closed_with_a_code(broker: Broker, client: RawCl
 
 
 def test_all_connections_can_be_cut(broker: Broker, client: RawClient) -> None:
-    broker.drop_all()
+    broker.kill_connections()
     assert client.hear() == (-1, None)
     assert not broker.node.connections
 
@@ -56,7 +56,7 @@ def test_what_a_cut_connection_held_is_delivered_again(broker: Broker, client: R
     client.call(Queue.Declare(queue="q"))
     client.publish("q", "work")
     client.call(Basic.Get(queue="q"))
-    broker.drop_all()
+    broker.kill_connections()
     with RawClient(broker.url) as other:
         assert other.call(Basic.Get(queue="q")).method.redelivered
 

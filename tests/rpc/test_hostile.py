@@ -284,7 +284,7 @@ def test_a_password_that_leaves_the_machine_without_tls_is_warned_about_once(
         server.serve()
         with AmqpRpcClient(namespace, session=server.session) as client:
             assert client.call.add(1, 2) == 3
-            broker.close_all()
+            broker.close_connections()
             assert client.call.add(1, 2) == 3
     warnings = [record.getMessage() for record in caplog.records]
     warnings = [text for text in warnings if "without encryption" in text]

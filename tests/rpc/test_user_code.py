@@ -54,7 +54,7 @@ def handler(request: pytest.FixtureRequest) -> Iterator[Harmful]:
     gevent.killall([g for g in tellers() if g], block=False)
 
 
-def close_all(broker: ManagedBroker, server: AmqpRpcServer) -> None:
+def close_connections(broker: ManagedBroker, server: AmqpRpcServer) -> None:
     """Have the broker close all connections, and wait until the server has a new one."""
     connects = server.session.consuming.connects
     broker.close_all_connections()
@@ -77,7 +77,7 @@ def test_a_log_handler_that_does_harm_keeps_nobody_from_connecting_again(
     server, client = make_server(add), make_client()
     for number in range(3):
         assert client.call(timeout=10).add(number, 1) == number + 1
-        close_all(managed_broker, server)
+        close_connections(managed_broker, server)
     assert client.call(timeout=10).add(1, 2) == 3
     assert handler.seen
 
@@ -96,7 +96,7 @@ def test_a_log_handler_may_make_calls_itself(
     handler = Harmful(ship)
     LOGGER.addHandler(handler)
     try:
-        close_all(managed_broker, server)
+        close_connections(managed_broker, server)
         assert client.call(timeout=10).add(1, 2) == 3
         wait_until(lambda: sent)
     finally:

@@ -175,14 +175,14 @@ class EmbeddedBroker(ManagedBroker):
         self._broker = broker
 
     def close_all_connections(self) -> None:
-        self._broker.close_all()
+        self._broker.close_connections()
 
     def stop(self) -> None:
         self._broker.close()
         self._broker.restart()
 
     def kill(self) -> None:
-        self._broker.drop_all()
+        self._broker.kill_connections()
         self.stop()
 
     def start(self) -> None:

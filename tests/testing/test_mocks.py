@@ -104,7 +104,7 @@ def test_the_functions_of_an_api(server: AmqpRpcServer, client: AmqpRpcClient) -
     numbers.up_to.return_value = iter([1, 2])
     bound = client.bind(NumbersAPI, check=True)  # type: ignore[type-abstract]
     assert bound.call.double(2) == 4
-    assert list(bound.stream.up_to(2)) == [1, 2]
+    assert list(bound.call.up_to(2)) == [1, 2]
     assert client.call.half(2) == 1
     with pytest.raises(WrongRequest, match="got `str`"):
         client.call.double("two")

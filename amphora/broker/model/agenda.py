@@ -31,12 +31,27 @@ class Scheduled(Protocol):
         """Do what is due at `now`."""
 
 
+class Fault:
+    """What becomes of the next messages for some queues, because a test wants it so.
+
+    Args:
+        count: how many messages are still concerned.
+        copies: how often each of them gets into a queue; 0 for not at all.
+        concerns: tells by its name whether it is about a queue.
+    """
+
+    def __init__(self, count: int, copies: int, concerns: Callable[[str], bool]) -> None:
+        self.count = count
+        self.copies = copies
+        self.concerns = concerns
+
+
 class Agenda:
     """The common notes of all queues and channels of a virtual host.
 
     `memory` is the bytes that all messages take together, roughly; `confirms` has the channels
     with publisher confirms to tell.  `confirms_to_withhold` is how many of the next messages are
-    never confirmed.
+    never confirmed.  `faults` has what becomes of the next ones otherwise.
 
     Args:
         clock: returns the time in seconds; it never goes back.
@@ -46,6 +61,7 @@ class Agenda:
         self.clock = clock
         self.memory = 0
         self.confirms_to_withhold = 0
+        self.faults: list[Fault] = []
         self.effects: list[tuple[Receiver, Effect]] = []
         self.confirms: dict[Receiver, Confirms] = {}
         self.dead_letters: deque[tuple[Scheduled, Message, str]] = deque()
@@ -79,3 +95,13 @@ class Agenda:
             queue.timer = None
             ringing.append(queue)
         return ringing
+
+    def copies(self, queue: str) -> int:
+        """Return how often the next message gets into a queue, which is once without a fault."""
+        for fault in self.faults:
+            if fault.concerns(queue):
+                fault.count -= 1
+                if not fault.count:
+                    self.faults.remove(fault)
+                return fault.copies
+        return 1

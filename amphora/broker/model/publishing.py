@@ -98,7 +98,9 @@ class Publisher:
         for queue in queues:
             if not queue.deleted:
                 reached = True
-                accepted = queue.publish(message) and accepted
+                copies = self._agenda.copies(queue.name) if self._agenda.faults else 1
+                for _ in range(copies):
+                    accepted = queue.publish(message) and accepted
         if mandatory and not reached:
             returned = Returned(int(ReplyCode.NO_ROUTE), ReplyCode.NO_ROUTE.name, message)
             self._agenda.effects.append((self._receiver, returned))

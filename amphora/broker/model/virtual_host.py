@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from amphora.broker.model.agenda import Agenda, Scheduled
+from amphora.broker.model.agenda import Agenda, Fault, Scheduled
 from amphora.broker.model.channel import Channel
 from amphora.broker.model.dead_letters import dead_letter, is_cycle
 from amphora.broker.model.direct_replies import Replies
@@ -128,6 +128,15 @@ class VirtualHost:
     def withhold_confirms(self, count: int) -> None:
         """Never confirm the next `count` messages: a fault for tests, not a method of AMQP."""
         self._agenda.confirms_to_withhold = count
+
+    def add_fault(self, fault: Fault) -> None:
+        """Have something become of the next messages: a fault for tests."""
+        self._agenda.faults.append(fault)
+
+    def end_faults(self) -> None:
+        """Confirm messages, and deliver them once, from now on."""
+        self._agenda.confirms_to_withhold = 0
+        self._agenda.faults.clear()
 
     def next_deadline(self) -> float | None:
         """Return at what time of the clock `expire` has to be called, None if not at all."""

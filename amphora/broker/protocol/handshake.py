@@ -128,7 +128,7 @@ class Handshake:
         if isinstance(name, str):
             self.name = printable(name, 80)
         user = log_in(method.mechanism, method.response, self._node.users, self._local)
-        if user is None:
+        if user is None or self._node.refuses_logins:
             raise Refusal(
                 ReplyCode.ACCESS_REFUSED,
                 f"Login was refused using authentication mechanism {method.mechanism}."

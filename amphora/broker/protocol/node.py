@@ -34,6 +34,7 @@ class Node:
         connections: the connections that there are, whether they have logged in or not.
         alarm: True while publishers have to wait, because messages take too much memory or a
             test wants it so.
+        refuses_logins: True while nobody may log in.
         partial: how many bytes of messages have come that are not complete yet.
         wakes_at: when `expire` has to be called next, None if not at all.
         on_wakes_at: called when `wakes_at` has become earlier; must not block.
@@ -64,6 +65,7 @@ class Node:
         self.connection_limits = connection_limits or ConnectionLimits()
         self.connections: dict[Member, None] = {}
         self.alarm = False
+        self.refuses_logins = False
         self.partial = 0
         self.wakes_at: float | None = None
         self.on_wakes_at: Callable[[], None] | None = None

@@ -186,6 +186,11 @@ def response_queue(namespace: str, client_id: str) -> str:
     return f"rpc_{namespace}_{client_id}_response"
 
 
+def is_response_queue(name: str) -> bool:
+    """Return whether a queue is one that the responses for a client come by."""
+    return name.startswith("rpc_") and name.endswith("_response")
+
+
 def check_client_id(client_id: str) -> str:
     """Return the id that a program has chosen for a client, if it is valid.
 

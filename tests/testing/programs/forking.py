@@ -41,7 +41,13 @@ def hold() -> str:
 def child(broker: Broker) -> None:
     # At once, whether or not an event loop ever runs here.
     assert not set(open_sockets()) & broker_sockets, "sockets of the broker are open in the child"
-    for use in (broker.start, broker.drop_all, broker.freeze, broker.restart, broker.close_all):
+    for use in (
+        broker.start,
+        broker.kill_connections,
+        broker.freeze,
+        broker.restart,
+        broker.close_connections,
+    ):
         with pytest.raises(RuntimeError, match="is the parent's"):
             use()
     broker.close()
