@@ -299,7 +299,7 @@ class Unroutable(AmphoraError):
 
 
 class NoServer(AmphoraError):
-    """Nobody was there to serve a request that was to be sent only to a server (`wait_for_server`).
+    """There is no server, and the call was to be sent only to one (`wait_for_server`).
 
     It was not sent.
     """
@@ -317,7 +317,7 @@ class Rejected(AmphoraError):
 
 
 class Busy(AmphoraError):
-    """The server has more to do than it can, and has not begun the call: try again later.
+    """The server has too much to do and has not begun the call: try again later.
 
     Args:
         retry_after: as the attribute.
@@ -357,9 +357,9 @@ class ServerLost(AmphoraError):
 
 
 class TimedOut(AmphoraError):
-    """The function ran for longer than its server lets it, and was ended (`add_function(timeout)`).
+    """The function ran longer than its limit and was ended (`add_function(timeout=...)`).
 
-    It has run in part.  One in a thread goes on.
+    It has run in part.  A function in a thread goes on.
     """
 
 
@@ -394,7 +394,7 @@ class Denied(AmphoraError):
 
 
 class PoisonRequest(AmphoraError):
-    """The request was begun again and again, never finished, and is not tried any more.
+    """The request was begun several times, never finished, and is not tried again.
 
     Its handler ended the server, or the server was lost, each time.
     """
@@ -457,7 +457,7 @@ def shown(args: Sequence[object]) -> str:
 
 
 class IgnoreRequest(Exception):
-    """To be raised by a handler that does not want to answer a request.
+    """Raised by a handler that does not want to answer a request.
 
     A fanout server then sends no answer; any other server gives the request back to the queue.
     """

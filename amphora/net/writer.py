@@ -117,7 +117,7 @@ class Writer:
             raise
 
     def _go_on_with_bulk(self) -> None:
-        """Queue bulk frames behind the others, as far as one write goes."""
+        """Queue bulk frames behind the others, up to one write."""
         while self._bulk and self.unwritten < WRITE_SIZE:
             parts = self._bulk.popleft()
             size = sum(map(len, parts))
@@ -171,7 +171,7 @@ class Writer:
                 self._all_written()
 
     def _join_small_parts(self) -> None:
-        """Join the first of the queued parts, as far as that costs little."""
+        """Join the first of the queued parts, while that costs little."""
         outgoing = self._outgoing
         if self.unwritten <= JOIN_SIZE:
             count = len(outgoing)

@@ -43,12 +43,12 @@ def idempotent(
         server.middleware(amphora.idempotent(store))
 
     The first call with a key (`client.call(key="order-17")`) runs the function, and its answer is
-    kept.  Whoever asks for the same again gets that answer, and the function is not run.  The same
-    key with another function or other arguments is a WrongRequest.  A call whose first run is still
-    going, here or elsewhere, waits for its answer.
+    kept.  A call that asks for the same again gets that answer, and the function is not run.  The
+    same key with another function or other arguments is a WrongRequest.  A call whose first run is
+    still going, here or elsewhere, waits for its answer.
 
-    A function that raises has not been run, as far as its key is concerned: the next call with the
-    key runs it.  Its work in `store.transaction()` is rolled back.  Calls without a key pass.
+    For its key, a function that raises has not run: the next call with the key runs it.  Its work
+    in `store.transaction()` is rolled back.  Calls without a key pass.
 
     If the database cannot be reached, a call with a key goes back to its queue, and is not run.
 

@@ -22,8 +22,8 @@ class SqliteStore(Store):
 
     All servers have to use the same file, so they run on one machine.  A statement holds up the
     whole process while it runs, for well below a millisecond as a rule; a commit takes as long as
-    the disk does.  One transaction writes at a time: keep them short.  Whoever waits for
-    another's lets the other greenlets run.
+    the disk does.  One transaction writes at a time: keep them short.  Waiting for
+    another one lets other greenlets run.
 
     Args:
         path: the file.  It is made, with the table `amphora_answers`, if it is missing.

@@ -68,7 +68,7 @@ def connect_to_one(endpoint: Endpoint, hosts: Sequence[Host], name: str) -> tupl
             failures.append(outcome)
         raise NoHost(failures)
     finally:
-        # Those that succeeded beside the first, or just now while nobody waits any more.
+        # Those that succeeded beside the first, or just now, too late.
         for late in attempts:
             late.rawlink(_close_unwanted)
         gevent.killall(list(attempts), block=False)

@@ -309,7 +309,7 @@ def _template(
             user_id=user,
             headers={headers.TAKES: batches.BATCH} if takes_batches else None,
         ),
-        # A cast is answered to nobody, so nothing is known of the clock that it came from.
+        # A cast has no answer, so nothing is known of the clock that it came from.
         stamp=None if reply_to is None else (headers.SENT, clock.since_boot),
         repeated=headers.AGAIN,
     )

@@ -68,8 +68,8 @@ class Calls:
         control: tells workers what has become of requests.
         streams: the open streams.
         reasons: explains why requests were not taken.
-        presence: tells whether somebody serves.
-        unserved: says so soon if nobody does.
+        presence: tells whether a server is there.
+        unserved: says so soon if there is none.
         wake: wakes the greenlet that waits for a result, soon.
     """
 
@@ -378,7 +378,7 @@ class Calls:
     def fail_all(self, reason: str) -> None:
         """End every call with ConnectionLost; `reason` precedes the function's name.
 
-        The servers of streams are told, because nobody takes the items any more.
+        The servers of streams are told, because the items have no reader any more.
         """
         for pending in list(self.pending.values()):
             if isinstance(pending, PendingStream):

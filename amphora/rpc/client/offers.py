@@ -53,7 +53,7 @@ def descriptions(session: Session, namespace: str, timeout: float) -> list[Any]:
 def offers_of_all(management: ManagementClient, timeout: float) -> tuple[Offers, dict[str, int]]:
     """Return what the workers of all namespaces offer, and how many of each have not answered.
 
-    Nobody knows which namespaces there are, so all workers are asked at once for a moment.  Those
+    Which namespaces there are is not known, so all workers are asked at once for a moment.  Those
     of a namespace that has answered can be counted, and are asked again while one is missing.
     Switches greenlets.
     """

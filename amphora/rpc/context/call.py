@@ -33,10 +33,10 @@ class CallContext:
             has set no limit.
         known: True if there is such a function.
         begun: True when the function was called.
-        run_id: tells this run from another of the same request, "" if nobody asks.
+        run_id: tells this run from another of the same request, "" if that is not needed.
         observers: told what has become of each request of the server.
-        observed: True if anybody asks what has become of it.
-        outcome: what has become of it, if anybody asks, until that is told.
+        observed: True if its outcome is asked for.
+        outcome: what has become of it, if that is asked for, until it is told.
     """
 
     __slots__ = (
@@ -194,7 +194,7 @@ class CallContext:
         seconds: float | None = None,
         expected: bool = False,
     ) -> None:
-        """Note what has become of it, which is told later, if anybody asks; see `Outcome`.
+        """Note what has become of it, which is told later, if it is asked for; see `Outcome`.
 
         What is noted last counts.
         """

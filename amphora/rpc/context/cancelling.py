@@ -13,11 +13,11 @@ from amphora.net import clock
 
 
 class Cancel(BaseException):
-    """Raised in a handler, where it waits, because nobody wants its result any more.
+    """Raised in a handler, where it waits, because its result is not needed any more.
 
-    Or because it has run for longer than its function may (`add_function(timeout=...)`).
+    Or because it has run longer than its function's limit (`add_function(timeout=...)`).
 
-    It is no `Exception`, so that code which catches those does not stop it.
+    It is not an `Exception`, so code that catches those does not stop it.
     """
 
 

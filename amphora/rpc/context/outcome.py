@@ -27,7 +27,7 @@ class Outcome:
     Attributes:
         status: "OK", or the name of the amphora error that the caller gets, such as "NoResult".  At
             servers also "Ignored", "Cancelled", "Expired" and "Aborted", for requests that are not
-            answered; at clients "Dropped", if nobody waits any more.  "_OTHER" for an error that
+            answered; at clients "Dropped", if its result was dropped.  "_OTHER" for an error that
             is not amphora's own.
         error: what was raised; at a server by the function, at a client in the call.  None if it
             went well.

@@ -20,7 +20,7 @@ MOST = 500
 
 
 class Unwanted(NamedTuple):
-    """A request that nobody wants any more.
+    """A request that is not wanted any more.
 
     Attributes:
         request_id: the request's id.

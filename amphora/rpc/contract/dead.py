@@ -78,7 +78,7 @@ def buried(properties: Properties, begun: int, exchange: str, routing_key: str) 
 def raised(properties: Properties) -> Properties:
     """Return the properties with which a request that was kept is sent again.
 
-    Nobody waits for its answer: its caller was told when it was given up.
+    No caller waits for its answer: its own was told when it was given up.
     """
     again = Properties(**dict(properties))
     without = (*_OF_THE_DEAD, headers.SENT, headers.TAKES)

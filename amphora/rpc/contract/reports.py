@@ -238,7 +238,7 @@ class Purged(TypedDict):
 class Stack(TypedDict):
     """Where greenlets or a thread are: `count` have the same stack, the outermost frame first.
 
-    `requests` are the ids and functions of the requests that they handle, as far as there are any.
+    `requests` are the ids and functions of the requests that they handle, if any.
     """
 
     kind: Literal["thread", "greenlet"]

@@ -46,7 +46,7 @@ def as_list(counts: Counts) -> list[int]:
 
 
 def as_counts(numbers: object) -> Counts:
-    """Return the counts that have travelled, as far as they can be read."""
+    """Return the counts that have travelled and can be read."""
     if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
         return Counter()
     return Counter(dict(zip(numbers[::2], numbers[1::2], strict=False)))

@@ -194,7 +194,7 @@ class AmqpRpcServer(Offering):
         Other servers get them.  A receiver's requests that it has not begun go back.
 
         Raises:
-            RuntimeError: it is a fanout server, whose requests nobody else gets.
+            RuntimeError: it is a fanout server, whose requests no other server gets.
         """
         self._worker.pause(True)
 

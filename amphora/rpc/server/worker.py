@@ -64,7 +64,7 @@ class Worker:
         failure: why it cannot go on, None while it can.
         ended: set when it was stopped, or cannot go on.
         stop_begun: True while it is being stopped.
-        paused: True while it takes no requests, because somebody wants that.
+        paused: True while it takes no requests, because it was paused.
     """
 
     def __init__(self, server: Managed, settings: Settings, intake: type[Intake]) -> None:
@@ -191,7 +191,7 @@ class Worker:
         """Take no requests for a while, or take them again.  Never switches greenlets.
 
         Raises:
-            RuntimeError: nobody else would get them.
+            RuntimeError: no other server would get them.
         """
         if paused and not self.intake.shared:
             raise RuntimeError(
@@ -298,7 +298,7 @@ class Place:
 
     @property
     def pending(self) -> int:
-        """None: a server calls nobody."""
+        """None: a server makes no calls."""
         return 0
 
     def session_closed(self) -> None:

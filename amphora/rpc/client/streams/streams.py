@@ -174,7 +174,7 @@ class Streams:
         return pending.ends(run_id, behind, value, error)
 
     def _unwanted(self, properties: Properties) -> None:
-        """Have a worker end a stream that nobody reads, once a second at most."""
+        """Have a worker end a stream that has no reader, once a second at most."""
         now = clock.monotonic()
         if properties.app_id and now - self._told_at > streams.CREDIT_INTERVAL:
             self._told_at = now

@@ -130,7 +130,7 @@ class Liveness:
             worker.missed = missing
 
     def _is_missing(self, queue: str) -> bool:
-        """Return whether it is certain that nobody consumes a queue at present."""
+        """Return whether it is certain that a queue has no consumer at present."""
         try:
             found = self._session.operate(
                 lambda channel: find_queue(channel, queue, LOOK_TIMEOUT), LOOK_TIMEOUT

@@ -136,7 +136,7 @@ class OneWorker:
 
 
 class Unlisted:
-    """The workers of all namespaces, which nobody counts."""
+    """The workers of all namespaces, whose number is not known."""
 
     def count(self) -> int | None:
         """Return None."""

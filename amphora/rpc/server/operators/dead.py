@@ -26,7 +26,7 @@ from amphora.wire.content import Message
 TIMEOUT = 10.0
 # How many are looked through, at most.
 MOST = 10_000
-# Somebody who looks at them holds them for a moment.
+# An operator who looks at them holds them for a moment.
 HELD = 2.0
 PAUSE = 0.1
 

@@ -1,4 +1,4 @@
-"""Where all threads and greenlets of a process are, for somebody who asks why nothing goes on."""
+"""Where all threads and greenlets of a process are, to find out why nothing goes on."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ MOST_TOLD = 20
 
 
 class Callers:
-    """Who has sent the latest requests; they are counted only when somebody asks.
+    """Who has sent the latest requests; they are counted only when asked for.
 
     Attributes:
         latest: of each, when it came on the monotonic clock, the login of its caller and the id of
-            its client, as far as it says that, and its function, "" if that is unknown.
+            its client, if it says that, and its function, "" if that is unknown.
     """
 
     __slots__ = ("latest",)

@@ -24,7 +24,7 @@ class Durations:
     def __init__(self) -> None:
         self.latest: deque[float] = deque(maxlen=LATEST_KEPT)
         self._counts = counts_of(())
-        # The latest that are not in the counts: these are made when somebody asks, or when one
+        # The latest that are not in the counts: these are made when they are asked for, or when one
         # would be lost.
         self._uncounted = 0
 

@@ -409,6 +409,6 @@ def _glance(body: bytes) -> Iterator[bytes]:
         yield body[start : start + length]
 
 
-# Settles a request that its handler ignored; returns False if nobody else can get it.  May switch
-# greenlets.
+# Settles a request that its handler ignored; returns False if no other server can get it.  May
+# switch greenlets.
 Ignore = Callable[[RequestInProgress], bool]

@@ -152,7 +152,7 @@ class Admission:
         status: str,
         error: AmphoraError | None = None,
     ) -> None:
-        """Note what has become of a request that is not begun, if anybody asks."""
+        """Note what has become of a request that is not begun, if that is asked for."""
         if call.observed:
             self._executor.function_of(request.delivery, call)
             call.ended(status, error)

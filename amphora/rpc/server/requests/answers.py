@@ -17,7 +17,7 @@ from amphora.rpc.server.streams.streaming import Outlet, Outlets
 
 # Why a stream is lost whose client may be there after all.
 FORSAKEN = "the server has not heard from the client of the stream for too long"
-# What a caller is told whose request was ended by somebody else.
+# What a caller is told whose request was ended by an operator.
 REVOKED = "the call was cancelled by an operator"
 
 
@@ -49,7 +49,7 @@ class Answers:
     def respond(
         self, request: RequestInProgress, answer: Answer, outlet: Outlet | None = None
     ) -> None:
-        """Answer a request, or acknowledge it if nobody wants the answer.
+        """Answer a request, or acknowledge it if no answer is wanted.
 
         Switches greenlets for a stream: until its client has the last items.
 
@@ -73,7 +73,7 @@ class Answers:
                 question = {**(question or {}), **_times(request)}
             self._responder.respond(request, answer.body, answer.content_type, headers=question)
             return
-        # The last items before the end, as far as that is in our hands.
+        # The last items before the end, if they can be sent.
         self._outlets.send_now()
         end = outlet.end_headers
         self._responder.respond(request, answer.body, answer.content_type, headers=end)

@@ -47,7 +47,7 @@ class BusyAnswers:
         statistics: counts them, too.
         prefetch: how many requests the broker sends before one is settled.
         max_wait: seconds for which a request may have waited that is begun, None for any time.
-        shared: False if nobody may be turned away, since every server is to serve the request.
+        shared: False if no request may be turned away, since every server is to serve it.
 
     Attributes:
         sheds: whether there is such a limit.

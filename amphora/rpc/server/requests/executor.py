@@ -85,7 +85,7 @@ class Answer(NamedTuple):
     body: bytes
     content_type: str
     failure: Failure | None = None
-    # True if nobody wants it.
+    # True if it is not wanted.
     unsent: bool = False
 
 

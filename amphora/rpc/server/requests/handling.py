@@ -390,7 +390,7 @@ class RequestHandling:
         with ExitStack() as attempt:
             attempt.enter_context(self._attempts.attempt(delivery))
             if outlet is not None:
-                # Then nobody gets the request again, and others need not wait for its end.
+                # Then no server gets the request again, and others need not wait for its end.
                 outlet.on_opened = attempt.close
             yield
 

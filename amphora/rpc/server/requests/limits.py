@@ -22,7 +22,7 @@ from amphora.rpc.functions.functions import Function
 class Places:
     """The runs of one function that there may be at once.
 
-    A place that becomes free is handed to the one who has waited longest, so nobody overtakes.
+    A place that becomes free goes to the request that has waited longest: none overtakes another.
 
     Args:
         limit: how many.
@@ -30,7 +30,7 @@ class Places:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        # If somebody waits, none is free.
+        # If a request waits, none is free.
         self._free = limit
         self._waiting: deque[Event] = deque()
 

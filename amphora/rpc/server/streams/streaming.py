@@ -337,7 +337,7 @@ class Outlets:
             self._callback = gevent.get_hub().loop.run_callback(self.send_now)
 
     def send_now(self) -> None:
-        """Send what all outlets have, as far as there is room.  Never switches greenlets."""
+        """Send what all outlets have and there is room for.  Never switches greenlets."""
         publisher = self._session.publisher
         for outlet in list(self._unsent):
             for message in outlet.messages():
