@@ -31,6 +31,7 @@ from amphora.net import clock
 from amphora.rpc.client.waiting import waking
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.serializers import JSON
+from amphora.rpc.server.requests import pool
 from amphora.transport.burst import take_burst
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Confirms
@@ -278,7 +279,7 @@ SIDES: dict[str, type[ClientSide] | type[ServerSide]] = {"client": ClientSide, "
 def main() -> None:
     """Print what one call costs."""
     # Turns of the loop are cut after milliseconds, which a profiler makes of nothing.
-    waking.LONGEST_TURN = 60.0
+    waking.LONGEST_TURN = pool.LONGEST_TURN = 60.0
     sys.setswitchinterval(60.0)
     arguments = [each for each in sys.argv[1:] if each != "--single"]
     side: ClientSide | ServerSide = SIDES[arguments[0]](single="--single" in sys.argv)

@@ -48,6 +48,9 @@ def test_what_a_handler_leaves_the_next_request_does_not_find(
     make_server(leave)
     client = make_client()
     assert [getattr(client.call, leave.__name__)() for _ in range(5)] == ["none"] * 5
+    # Nor do those that come in the same moment.
+    results = [getattr(client.defer, leave.__name__)() for _ in range(20)]
+    assert [result.get() for result in results] == ["none"] * 20
 
 
 def test_what_a_handler_set_off_ends_no_other_request(
@@ -69,7 +72,7 @@ def test_what_a_handler_set_off_ends_no_other_request(
 
     make_server(careless, innocent)
     client = make_client()
-    assert client.call.careless() == "done"
+    assert [r.get() for r in [client.defer.careless() for _ in range(20)]] == ["done"] * 20
     assert [r.get() for r in [client.defer.innocent() for _ in range(20)]] == ["done"] * 20
 
 

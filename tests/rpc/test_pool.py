@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,6 +14,7 @@ from gevent.local import local
 
 from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.progress.underway import Underway
+from amphora.rpc.server.requests import pool
 from amphora.rpc.server.requests.pool import HandlerPool
 
 LONG = 20.0
@@ -77,6 +80,65 @@ def test_what_a_handler_leaves_in_its_greenlet_and_context_reaches_no_other(
     assert seen == [("unset", "unset")] * 3
 
 
+locals_of_greenlets = local()
+
+
+def leave_an_attribute() -> object:
+    greenlet: Any = gevent.getcurrent()
+    greenlet.left = True
+    return None
+
+
+def leave_a_value() -> object:
+    locals_of_greenlets.value = "left"
+    return None
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda: gevent.Timeout.start_new(LONG),
+        lambda: gevent.spawn_later(LONG, gevent.getcurrent().throw),
+        lambda: weakref.ref(gevent.getcurrent()),
+        gevent.getcurrent,
+        leave_an_attribute,
+        leave_a_value,
+        gevent.sleep,
+    ],
+)
+def test_a_greenlet_goes_on_only_if_it_never_gave_way_and_is_as_good_as_new(
+    handling: Handling, monkeypatch: pytest.MonkeyPatch, leave: Callable[[], object]
+) -> None:
+    made: list[int] = []
+    begun: list[int] = []
+    left: list[object] = []
+
+    class Counted(pool._Handler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(len(made))
+
+    monkeypatch.setattr(pool, "_Handler", Counted)
+    monkeypatch.setattr(pool, "LONGEST_TURN", LONG)
+
+    def handle() -> None:
+        begun.append(len(made))
+
+    def leaving() -> None:
+        handle()
+        left.append(leave())
+
+    for what in (handle, handle, leaving, handle, handle):
+        handling.submit(what)
+    handling.underway.wait_handled(LONG)
+    assert begun == [1, 1, 1, 2, 2]
+    for each in left:
+        if isinstance(each, gevent.Timeout):
+            each.cancel()
+        elif isinstance(each, gevent.Greenlet) and not each.dead:
+            each.kill()
+
+
 def test_handlers_see_the_context_in_which_the_pool_was_made() -> None:
     token = setting.set("the server's")
     handling = Handling()
@@ -136,10 +198,11 @@ def test_the_pool_counts_what_the_broker_does_not(handling: Handling) -> None:
     # Until the first says so, the broker counts.
     gevent.sleep(0)
     assert handling.told == [False]
-    begun.clear()
     release.set()
     handling.underway.wait_handled(LONG)
+    assert begun == [0, 1, 2, 3, 4]
     assert handling.told == [False, True]
+    begun.clear()
     release.clear()
     for _ in range(5):
         handling.submit(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,14 @@ class Underway:
     """Counts what a worker has under way; its stop waits for that.
 
     Attributes:
+        waiting: the requests for the pool that have not begun.
         handlers: the greenlets of the pool that handle a request and were not aborted.
         own: the program's own greenlets that handle a request, by request.
         unconfirmed: how many responses are not confirmed.
     """
 
     def __init__(self) -> None:
+        self.waiting: deque[Any] = deque()
         self.handlers: set[Any] = set()
         self.own: dict[object, Any] = {}
         self.unconfirmed = 0
@@ -28,14 +31,14 @@ class Underway:
 
     def __len__(self) -> int:
         """How many requests are in progress."""
-        return len(self.handlers) + len(self.own)
+        return len(self.waiting) + len(self.handlers) + len(self.own)
 
     def __contains__(self, greenlet: object) -> bool:
         """True for a greenlet that handles a request."""
         return greenlet in self.handlers or greenlet in self.own.values()
 
     def handled(self, greenlet: object) -> None:
-        """Note that a greenlet of the pool has finished its request."""
+        """Note that a greenlet of the pool has ended."""
         self.handlers.discard(greenlet)
         if self._waiting:
             self._changed.set()

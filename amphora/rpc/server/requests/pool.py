@@ -1,11 +1,13 @@
 """The greenlets that run handlers.
 
-Each request has a greenlet of its own, which ends with everything that the handler left there:
-timeouts that were not cancelled, values of a `gevent.local`, the request itself.  Using greenlets
-again would save 10 to 15 us a request, which Python spends on memory for the stack.  But what one
-handler leaves behind would then reach the request of another client.
+What one handler leaves in its greenlet must not reach the request of another client: timeouts that
+were not cancelled, values of a `gevent.local`, whatever refers to the greenlet.  So a request has a
+greenlet that no other had, with one exception.  If a handler never gave way, and nothing refers to
+its greenlet afterwards that did not before, the greenlet is as good as new.  It goes on with the
+next request of the same turn of the event loop.  That saves half of what amphora itself does for a
+small request, most of it memory for the stack.
 
-Each runs in a copy of the context in which the server was made.
+Each request runs in a copy of the context in which the server was made.
 
 The broker sends no more requests than may run at once, because it counts those that are not
 acknowledged.  It does not count a request that is acknowledged when it begins.  So where there are
@@ -19,10 +21,12 @@ end would keep all calls out.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from sys import getrefcount
+from time import monotonic
 from typing import Any
+from weakref import getweakrefcount
 
 import gevent
 
@@ -31,6 +35,8 @@ from amphora.rpc.server.progress.underway import Underway
 
 # So many streams there may be beside the calls; more of them take places.
 MOST_STREAMS = 10_000
+# Seconds after which sockets and timers have a turn; as gevent does it between callbacks.
+LONGEST_TURN = 0.005
 
 
 class _Handler(gevent.Greenlet):  # type: ignore[type-arg] # it takes none when it runs
@@ -62,22 +68,21 @@ class HandlerPool:
         self._limit = limit
         # Whether there were requests that the broker does not count.
         self._counts = False
-        # The greenlets of requests that wait for their turn, and whether no more are taken.
-        self._held: deque[gevent.Greenlet[..., None]] = deque()
+        # Whether no more are taken.
         self._full = False
         # The greenlets of streams, which take no place.
         self._streams: set[Any] = set()
         self._context: Context = copy_context()
+        # Begins what waits; and the greenlet that it has begun, until that gives way.
+        self._callback: Any = None
+        self._fresh: Any = None
 
     def submit(self, request: RequestInProgress) -> None:
         """Have a request handled.  Never switches greenlets."""
-        greenlet = _Handler(self._work, request)
-        greenlet.gr_context = self._context.copy()
-        self._underway.handlers.add(greenlet)
-        if self._counts and (self._held or self._running > self._limit):
-            self._held.append(greenlet)
-        else:
-            greenlet.start()
+        self._underway.waiting.append(request)
+        scheduled = self._callback
+        if scheduled is None or not scheduled.pending:
+            self._callback = gevent.get_hub().loop.run_callback(self._begin)
 
     def is_stream(self) -> None:
         """Note that the present request is for a stream, which takes no place.  Never switches."""
@@ -93,13 +98,18 @@ class HandlerPool:
         if gevent.getcurrent() in self._streams:
             return
         self._counts = True
-        if not self._full and self._running >= self._limit:
+        if not self._full and self._running + len(self._underway.waiting) >= self._limit:
             self._full = True
             self._take_more(False)
 
     @property
     def _running(self) -> int:
-        return len(self._underway.handlers) - len(self._held) - len(self._streams)
+        return len(self._underway.handlers) - len(self._streams)
+
+    @property
+    def _begins(self) -> bool:
+        """Whether a request waits that may begin."""
+        return bool(self._underway.waiting) and not (self._counts and self._running >= self._limit)
 
     def abort(self) -> None:
         """Kill the handlers that run, without waiting for their end.
@@ -108,25 +118,56 @@ class HandlerPool:
         """
         underway = self._underway
         handlers, underway.handlers = underway.handlers, set()
-        self._held.clear()
+        underway.waiting.clear()
         for greenlet in handlers:
             greenlet.kill(block=False)
         underway.changed()
 
-    def _work(self, request: RequestInProgress) -> None:
+    def _begin(self) -> None:
+        """Begin what waits.  Runs in the hub, to which a greenlet comes back that gives way."""
+        until = monotonic() + LONGEST_TURN
         try:
-            self._handle(request)
+            while self._begins:
+                self._fresh = _Handler(self._work, until)
+                self._fresh.switch()
+                self._fresh = None
+                if monotonic() >= until:
+                    break
         finally:
-            self._underway.handled(gevent.getcurrent())
-            if self._streams:
-                self._streams.discard(gevent.getcurrent())
+            self._fresh = None
+            self._go_on()
+
+    def _work(self, until: float) -> None:
+        """Handle requests one after the other, as long as the greenlet is as good as new."""
+        greenlet: Any = gevent.getcurrent()
+        waiting = self._underway.waiting
+        self._underway.handlers.add(greenlet)
+        references, attributes = getrefcount(greenlet), len(greenlet.__dict__)
+        try:
+            while True:
+                greenlet.gr_context = self._context.copy()
+                self._handle(waiting.popleft())
+                if (
+                    not waiting
+                    or self._fresh is not greenlet
+                    or self._counts
+                    or self._streams
+                    or getrefcount(greenlet) != references
+                    or getweakrefcount(greenlet)
+                    or len(greenlet.__dict__) != attributes
+                    or monotonic() >= until
+                ):
+                    break
+        finally:
+            self._underway.handled(greenlet)
+            self._streams.discard(greenlet)
             if self._counts:
                 self._go_on()
 
     def _go_on(self) -> None:
         """Begin what waits, and take more if there is room."""
-        while self._held and self._running < self._limit:
-            self._held.popleft().start()
-        if self._full and self._running < self._limit:
+        if self._begins and (self._callback is None or not self._callback.pending):
+            self._callback = gevent.get_hub().loop.run_callback(self._begin)
+        if self._full and self._running + len(self._underway.waiting) < self._limit:
             self._full = False
             self._take_more(True)
