@@ -204,6 +204,16 @@ class Link:
         )
         return restorable.ready
 
+    def wait_for_others(self, others: tuple[Restorable, ...]) -> None:
+        """Wait `AFTER_TIMEOUT` seconds at most until others are set up, or in trouble.
+
+        Switches greenlets.
+        """
+        self.wait_until(
+            lambda: all(other.ready or other.trouble is not None for other in others),
+            AFTER_TIMEOUT,
+        )
+
     def wait_until(self, reached: Callable[[], bool], timeout: float | None = None) -> None:
         """Wait until something is true that a change of this link makes true.  Switches greenlets.
 
@@ -437,10 +447,7 @@ class Link:
 
     def _restore(self, restorable: Restorable, connection: Connection) -> None:
         if restorable.after:
-            self.wait_until(
-                lambda: all(other.ready or other.trouble is not None for other in restorable.after),
-                AFTER_TIMEOUT,
-            )
+            self.wait_for_others(restorable.after)
         if restorable not in self._restorables:
             return
         trouble: AmphoraError | None = None

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcFanoutServer, AmqpRpcServer, Session, testing
+from amphora.transport import link
 from tests.support.brokers import Broker, EmbeddedBroker, ManagedBroker, ManagedRabbit
 from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram
@@ -54,12 +55,14 @@ def url(broker: Broker) -> str:
 
 
 @pytest.fixture
-def make_server(url: str, namespace: str) -> Iterator[MakeServer]:
+def make_server(url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeServer]:
     """Make servers of the test's namespace, with some functions, and have them serve.
 
     Fanout servers take requests when they are returned; those of the others are kept meanwhile.
-    They are stopped at the end of the test, whatever still runs.
+    They are stopped at the end of the test, whatever still runs.  Before they take requests they
+    hear what clients say of them, on the slowest machine, too.
     """
+    monkeypatch.setattr(link, "AFTER_TIMEOUT", 20.0)
     with ExitStack() as made:
 
         def make(

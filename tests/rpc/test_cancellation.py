@@ -13,9 +13,11 @@ from gevent.event import Event
 
 import amphora
 from amphora.errors import Cancelled, ConnectionLost, NoResult, RemoteException
+from amphora.rpc.client.workers import control
 from amphora.rpc.contract.control import Unwanted, encode_cancels
 from amphora.rpc.server.requests.control import LONGEST_KEPT, MOST_KEPT
 from amphora.rpc.server.requests.control import Cancelled as Kept
+from amphora.transport.connection import Connection
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.raw import RawClient, RawServer
@@ -313,16 +315,18 @@ def test_the_thread_of_a_function_learns_that_it_is_cancelled(
 ) -> None:
     import time
 
+    begun: list[bool] = []
     seen: list[bool] = []
 
     def compute() -> None:
+        begun.append(True)
         while not amphora.current().cancelled:
             time.sleep(0.01)
         seen.append(True)
 
     make_server(cancellable=True).add_function(compute, threadpool=True)
     result = make_client().defer.compute()
-    gevent.sleep(0.2)
+    wait_until(lambda: begun)
     result.cancel()
     wait_until(lambda: seen)
 
@@ -341,6 +345,32 @@ def test_a_receivers_handler_is_cancelled_and_the_receiver_goes_on(
     result.cancel()
     assert client.call(routing_key="key").add(1, 2) == 3
     assert work.ended == [("it", "cancelled")]
+    receiving.stop()
+
+
+def test_a_receiver_begins_nothing_before_its_worker_can_be_told(
+    make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, go = Work(), Event()
+    server = make_server(work.do, serve=False, cancellable=True)
+    listening = server._worker.control.consumer
+    restore = listening.restore
+
+    def restore_late(connection: Connection) -> None:
+        go.wait()
+        restore(connection)
+
+    monkeypatch.setattr(listening, "restore", restore_late)
+    client = make_client()
+    client.create_new_request_queue("key")
+    receiving = server.receive_from_queue("key", block=False)
+    result = client.defer(routing_key="key", wait_publish=True).do("it")
+    gevent.sleep(0.2)  # long enough for what must not happen
+    assert work.begun == []
+    go.set()
+    wait_until(lambda: work.begun)
+    result.cancel()
+    wait_until(lambda: work.ended == [("it", "cancelled")])
     receiving.stop()
 
 
@@ -417,8 +447,9 @@ def test_cancels_race_with_answers_and_each_call_ends_once(
         try:
             assert result.get() == seconds
             ended.append("answered")
-        except Cancelled:
-            ended.append("cancelled")
+        except Cancelled as error:
+            # One that had not left is never sent.
+            ended.append("unsent" if error.executed is False else "cancelled")
 
     # About as long as a call takes here while 20 of them run.
     took: list[float] = []
@@ -441,7 +472,7 @@ def test_cancels_race_with_answers_and_each_call_ends_once(
     assert client.pending == 0
     wait_until(lambda: server.running == 0)
     total = server.processed + server.statistics.cancelled
-    assert total == calls + len(took)
+    assert total == calls + len(took) - ended.count("unsent")
 
 
 def test_what_is_kept_of_cancelled_requests_is_bounded_and_ends() -> None:
@@ -463,6 +494,22 @@ def test_what_is_kept_of_cancelled_requests_is_bounded_and_ends() -> None:
 # -- older servers --------------------------------------------------------------------------------
 
 
+def test_a_client_that_cancelled_before_there_was_a_server_can_tell_later_ones(
+    make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "REFUSED_FOR", 0.2)
+    client, work = make_client(), Work()
+    client.defer(wait_publish=True).do("early").cancel()
+    wait_until(lambda: client._calls.control._reported)
+    wait_until(lambda: not client._calls.control.refused)
+    make_server(work.do, cancellable=True)
+    result = client.defer.do("late")
+    wait_until(lambda: "late" in work.begun)
+    result.cancel()
+    wait_until(lambda: work.ended == [("late", "cancelled")])
+    work.let_go()
+
+
 def test_where_nobody_can_be_told_calls_are_cancelled_all_the_same(
     make_client: MakeClient, broker: Broker, namespace: str, make_session: MakeSession
 ) -> None:
@@ -473,7 +520,7 @@ def test_where_nobody_can_be_told_calls_are_cancelled_all_the_same(
         result.cancel()
         with pytest.raises(Cancelled):
             result.get()
-        wait_until(lambda: client._calls.control._refused)
+        wait_until(lambda: client._calls.control._reported)
         again = client.defer.f()
         old.respond(old.receive(), b'{"result": 3}')
         assert again.get() == 3

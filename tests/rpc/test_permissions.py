@@ -168,7 +168,7 @@ def test_who_may_not_use_the_control_exchange_cancels_on_the_clients_side_alone(
         # Nobody can ask for this worker, so nobody takes it for gone.
         assert client.call(liveness=0.01).add(1, 2) == 3
         assert (server._worker.control.address is None) is (restricted == "server")
-        wait_until(lambda: client._calls.control._refused)
+        wait_until(lambda: client._calls.control._reported)
         wait_until(lambda: server._worker.control.consumer.ready)
         gate.open()
         wait_until(lambda: client.unexpected_responses == 2)

@@ -351,6 +351,16 @@ def test_where_no_server_has_streams_it_is_said_at_once(
         assert client.pending == 0
 
 
+def test_a_client_that_could_tell_nobody_before_there_was_a_server_reads_streams(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    client = make_client()
+    client.defer(wait_publish=True).count(3).cancel()
+    wait_until(lambda: client._calls.control._reported)
+    make_server(source.count)
+    assert list(client.stream(credit=5).count(100)) == list(range(100))
+
+
 def test_an_older_server_that_calls_the_function_is_an_error_and_no_empty_stream(
     make_client: MakeClient, broker: Broker, namespace: str
 ) -> None:

@@ -36,7 +36,7 @@ from amphora.rpc.keyed.announcements import Announcements
 from amphora.rpc.keyed.receivers import Adopt, Lane, Receiver
 from amphora.transport.connection import Connection
 from amphora.transport.delivery import Delivery
-from amphora.transport.link import Link, LinkState
+from amphora.transport.link import Link, LinkState, Restorable
 from amphora.transport.topology import Presence, find_queue
 from amphora.wire.codes import ReplyCode
 
@@ -69,10 +69,18 @@ class RequestQueues:
         adopt: returns whether a delivery repeats a request of this server, which then adopts it.
         namespace: the server's namespace.
         worker_id: the server's worker id.
+        after: what is set up on a connection before receivers are attached, if it does not take
+            long.
     """
 
     def __init__(
-        self, link: Link, handle: Handle, adopt: Adopt, namespace: str, worker_id: str
+        self,
+        link: Link,
+        handle: Handle,
+        adopt: Adopt,
+        namespace: str,
+        worker_id: str,
+        after: Restorable,
     ) -> None:
         self._link = link
         self._handle = handle
@@ -91,6 +99,9 @@ class RequestQueues:
         # Receivers that are being attached, and whether to begin again because of news.
         self._attaching: dict[Receiver, bool] = {}
         self._opening = Semaphore(1)
+        self._after = after
+        # The connection on which that was waited for.
+        self._begun_on: Connection | None = None
         self._paused = False
 
     def __len__(self) -> int:
@@ -342,6 +353,9 @@ class RequestQueues:
                 self._attach_soon(receiver)
 
     def _attach(self, receiver: Receiver, connection: Connection) -> None:
+        if self._begun_on is not connection:
+            self._link.wait_for_others((self._after,))
+            self._begun_on = connection
         # Before the lookup: the queue's creation may be announced before the answer arrives.
         self._note_missing(receiver)
         if not self._look_up(receiver.queue, connection):

@@ -132,12 +132,13 @@ class Worker:
             self.requests.adopt,
             namespace,
             self.worker_id,
+            # So a worker that begins a request can be told of its end.
+            self.control.consumer,
         )
         self.intake = intake(settings, self.worker_id, self.management, self.requests.take)
         self.requests.take_more = self.intake.take_more
         operating = Operating(self, settings, self.requests)
         self.management.add_operating(operating.always, operating.switched)
-        # So a worker that begins a request can be told of its end.
         self.intake.consumer.after = (*self.intake.consumer.after, self.control.consumer)
         self.watchdog = Watchdog(self.worker_id)
         self._server = server

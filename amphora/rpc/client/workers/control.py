@@ -5,7 +5,7 @@ And what time it is here, if a worker asks: then it knows how long requests have
 What is to be said is collected for the rest of a turn of the event loop, and sent on a channel of
 its own, once, without a confirm: it is of use at once or not at all.  Where no server has declared
 the exchange, or the login may not publish there, the broker closes that channel; then nothing is
-said until the next connection.
+said for some seconds.  A server that has the exchange may come at any time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import gevent
 
 from amphora.errors import AmphoraError
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import control, headers, naming
 from amphora.transport.channel import Channel
@@ -29,6 +30,8 @@ log = Log("amphora.rpc")
 
 # How many messages wait at most while there is no channel.
 MOST_WAITING = 10_000
+# Seconds for which nothing is said after the broker has refused it.
+REFUSED_FOR = 5.0
 
 
 class Control(Restorable):
@@ -42,7 +45,10 @@ class Control(Restorable):
         # Called with the reason when the broker refuses what is said; must not block.
         self.on_refused: Callable[[AmphoraError | None], None] = lambda _: None
         self._begun = False
-        self._refused = False
+        self._closed = False
+        # Until when nothing is said; and whether that was logged for this connection.
+        self._refused_until = 0.0
+        self._reported = False
         # By the client's id and the worker's, "" for all workers.
         self._waiting: dict[tuple[str, str], list[control.Unwanted]] = {}
         # The same for the latest credit of streams, by request and run.
@@ -65,7 +71,7 @@ class Control(Restorable):
             worker: the worker that runs it, "" if that is unknown.
             run_id: the only run that is meant; the worker may have another one.
         """
-        if self._refused or left <= 0 or self._count >= MOST_WAITING:
+        if self.refused or left <= 0 or self._count >= MOST_WAITING:
             return
         self._waiting.setdefault((client_id, worker), []).append(
             control.Unwanted(request_id, left, run_id)
@@ -79,7 +85,7 @@ class Control(Restorable):
         Args:
             worker: the worker whose stream it is.
         """
-        if self._refused:
+        if self.refused:
             return
         of_worker = self._credits.setdefault((client_id, worker), {})
         of_worker[credit.request_id, credit.run_id] = credit
@@ -87,16 +93,29 @@ class Control(Restorable):
 
     def clock(self, client_id: str, worker: str) -> None:
         """Tell a worker what time it is by this client's clock.  Never switches greenlets."""
-        if self._refused or len(self._clocks) >= MOST_WAITING:
+        if self.refused or len(self._clocks) >= MOST_WAITING:
             return
         self._clocks.add((client_id, worker))
         self._flush_soon()
 
+    @property
+    def refused(self) -> bool:
+        """True while nothing is said, because the broker has just refused it, or for good."""
+        return self._closed or clock.monotonic() < self._refused_until
+
     def open(self) -> None:
-        """Open the channel soon, for what is going to be said.  Never switches greenlets."""
+        """Open the channel soon, for what is going to be said.  Never switches greenlets.
+
+        It is no longer known to be refused.
+        """
+        if self._closed:
+            return
+        self._refused_until = 0.0
         if not self._begun:
             self._begun = True
             self._session.publishing.add(self)
+        elif self._channel is None and self.ready:
+            self._session.publishing.restore_soon(self)
 
     def _flush_soon(self) -> None:
         self.open()
@@ -105,7 +124,7 @@ class Control(Restorable):
 
     def wait_sent(self, timeout: float) -> None:
         """Wait until all is sent, for at most `timeout` seconds.  Switches greenlets."""
-        if self._unsaid and not self._refused:
+        if self._unsaid and not self.refused:
             self._flush()
             self._session.publishing.wait_until(lambda: not self._unsaid, timeout)
 
@@ -116,7 +135,7 @@ class Control(Restorable):
 
     def close(self) -> None:
         """Say nothing any more.  Never switches greenlets."""
-        self._refused = True
+        self._closed = True
         self._forget_waiting()
         self._session.publishing.remove(self)
         channel, self._channel = self._channel, None
@@ -132,29 +151,31 @@ class Control(Restorable):
     def restore(self, connection: Connection) -> None:
         """Open the channel."""
         channel = connection.channel()
-        channel.on_closed = self._closed
+        channel.on_closed = self._channel_closed
         self._channel = channel
-        self._refused = False
         self._flush()
 
     def lost(self) -> None:
         """Called when the connection is gone."""
         self.ready = False
         self._channel = None
-        self._refused = False
+        self._refused_until = 0.0
+        self._reported = False
 
-    def _closed(self, channel: Channel) -> None:
+    def _channel_closed(self, channel: Channel) -> None:
         if channel is not self._channel or channel.connection.error is not None:
             return
         self._channel = None
-        self._refused = True
+        self._refused_until = clock.monotonic() + REFUSED_FOR
         self._forget_waiting()
-        log.info(
-            "%s: cancelled calls are not ended at the servers, which run an older amphora or may"
-            " not be told by this client: %s",
-            self._namespace,
-            channel.error,
-        )
+        if not self._reported:
+            self._reported = True
+            log.info(
+                "%s: cancelled calls are not ended at the servers, which are not there yet, run an"
+                " older amphora, or may not be told by this client: %s",
+                self._namespace,
+                channel.error,
+            )
         self.on_refused(channel.error)
 
     def _forget_waiting(self) -> None:
