@@ -161,7 +161,7 @@ def wait_for_workers(pool: PythonProcess, count: int, *without: int) -> list[int
         found = workers(pool)
         return found if len(found) == count and not set(found) & set(without) else []
 
-    return wait_until(there, f"{count} workers in\n{pool.output}", timeout=20)
+    return wait_until(there, f"{count} workers in\n{pool.output}")
 
 
 def is_alive(pid: int) -> bool:

@@ -81,7 +81,7 @@ def test_a_stream_that_fails_has_the_exit_code_of_its_error(
     assert amphora("call", "--stream", f"{namespace}.add", 1, 2).code == 7
     assert amphora("call", "--stream", f"{namespace}.nothing").code == 7
     assert amphora("call", f"{namespace}.breaks").code == 7
-    outcome = amphora("call", "--stream", f"{namespace}.tick", "--timeout", 0.3)
+    outcome = amphora("call", "--stream", f"{namespace}.tick", "--timeout", 2)
     assert outcome.code == 5
     assert "has not ended in time" in outcome.err
     assert source.ended.wait(30)

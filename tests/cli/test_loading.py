@@ -59,7 +59,7 @@ def test_a_program_that_waits_at_its_end_is_served_by_all_workers(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:
     write(tmp_path, f"{SERVES}gevent.wait()")
-    pool = serve("-w", 2, program="prog", cwd=tmp_path)
+    pool = serve("-w", 2, "--grace", 60, program="prog", cwd=tmp_path)
     pids = wait_for_workers(pool, 2)
     line = pool.wait_for("its program has no end yet")
     assert f"{tmp_path}/prog.py:17 in <module>" in line
@@ -99,10 +99,10 @@ def test_a_program_that_is_being_loaded_and_serves_nothing_ends_at_once(
     serve: Serve, tmp_path: Path, waiting: str
 ) -> None:
     write(tmp_path, f"{SERVER}print('loading it', os.getpid(), flush=True)\n{waiting}")
-    pool = serve(program="prog", cwd=tmp_path)
+    pool = serve("--grace", 60, program="prog", cwd=tmp_path)
     pid = loading_worker(pool)
     pool.terminate()
-    assert pool.wait(10) == Exit.DONE
+    assert pool.wait() == Exit.DONE
     assert not is_alive(pid)
     assert f"worker {pid} has ended\n" in f"{pool.output}\n"
 
@@ -112,7 +112,7 @@ def test_a_worker_that_loads_its_program_does_not_outlive_its_supervisor(
     serve: Serve, tmp_path: Path, waiting: str
 ) -> None:
     write(tmp_path, f"{SERVER}print('loading it', os.getpid(), flush=True)\n{waiting}")
-    pool = serve(program="prog", cwd=tmp_path)
+    pool = serve("--grace", 60, program="prog", cwd=tmp_path)
     pid = loading_worker(pool)
     pool.kill()
     wait_until(lambda: not is_alive(pid))
@@ -134,7 +134,7 @@ def test_a_program_that_does_not_let_itself_be_ended_is_ended_all_the_same(
     pool = serve("--grace", 60, program="prog", cwd=tmp_path)
     pid = loading_worker(pool)
     pool.terminate()
-    assert pool.wait(30) == Exit.DONE
+    assert pool.wait() == Exit.DONE
     assert not is_alive(pid)
 
 
@@ -142,10 +142,10 @@ def test_a_program_that_serves_and_then_blocks_everything_ends_at_once(
     serve: Serve, tmp_path: Path
 ) -> None:
     write(tmp_path, f"{SERVES}print('loading it', os.getpid(), flush=True)\ntime.sleep(600)")
-    pool = serve(program="prog", cwd=tmp_path)
+    pool = serve("--grace", 60, program="prog", cwd=tmp_path)
     pid = loading_worker(pool)
     pool.terminate()
-    assert pool.wait(15) == Exit.DONE
+    assert pool.wait() == Exit.DONE
     assert not is_alive(pid)
 
 
@@ -162,12 +162,12 @@ def test_what_runs_is_finished_although_its_program_blocks_everything(
     pool = serve("--load-timeout", 600, program="prog", cwd=tmp_path)
     result = make_client().defer.wait_for_file(str(release))
     pid = loading_worker(pool)
-    pool.wait_for("still loading the program", 20)
+    pool.wait_for("still loading the program")
     pool.terminate()
     pool.wait_for("SIGTERM: stopping")
     release.touch()
     assert result.get() == pid
-    assert pool.wait(10) == Exit.DONE
+    assert pool.wait() == Exit.DONE
 
 
 def test_a_worker_that_waits_at_its_end_finishes_what_runs_without_its_supervisor(
@@ -267,7 +267,7 @@ def test_a_program_that_exits_cannot_be_loaded(
 ) -> None:
     write(tmp_path, SERVER + end)
     pool = serve("-w", 2, program="prog", cwd=tmp_path)
-    assert pool.wait(20) == Exit.USAGE
+    assert pool.wait() == Exit.USAGE
     assert "prog cannot be imported: it exits with" in pool.output
     assert f'prog.py", line {line}, in <module>' in pool.output
     assert pool.output.count(" starts") == 1
@@ -301,7 +301,7 @@ def test_a_program_that_ends_in_another_way_is_told_so(
 ) -> None:
     write(tmp_path, SERVER + end)
     pool = serve(program="prog", cwd=tmp_path)
-    assert pool.wait(20) == Exit.USAGE
+    assert pool.wait() == Exit.USAGE
     assert complaint in pool.output
 
 
@@ -324,7 +324,7 @@ def test_a_program_with_the_name_of_a_module_of_pythons_own_is_told_so(
 ) -> None:
     (tmp_path / "queue.py").write_text(SERVER)
     pool = serve(program="queue", cwd=tmp_path)
-    assert pool.wait(20) == Exit.USAGE
+    assert pool.wait() == Exit.USAGE
     assert "queue is a module of Python's own library, so the program needs another name" in (
         pool.output
     )

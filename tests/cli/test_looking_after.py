@@ -215,7 +215,7 @@ def test_closed_standard_files_end_nobody(
     )
     env = {**os.environ, "AMQP_URL": url, "SERVICE_NAMESPACE": namespace}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
-    line = 'exec "$0" -m amphora serve printing -w 2 <&- >&- 2>&-'
+    line = 'exec "$0" -m amphora serve printing -w 2 --grace 60 <&- >&- 2>&-'
     with subprocess.Popen(["sh", "-c", line, sys.executable], cwd=tmp_path, env=env) as pool:
         try:
             client = make_client()
@@ -226,7 +226,7 @@ def test_closed_standard_files_end_nobody(
             client.call.talk()
         finally:
             pool.terminate()
-        assert pool.wait(30) == Exit.DONE
+        assert pool.wait(50) == Exit.DONE
 
 
 def test_what_programs_leave_behind_is_reaped(serve: Serve, make_client: MakeClient) -> None:
@@ -276,11 +276,11 @@ def test_too_few_descriptors_are_waited_for(serve: Serve) -> None:
         "resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
-    pool = serve("-w", 20, before=["-c", code])
-    pool.wait_for("no worker can be started: [Errno 24]", 30)
+    pool = serve("-w", 20, "--grace", 60, before=["-c", code])
+    pool.wait_for("no worker can be started: [Errno 24]")
     wait_until(lambda: workers(pool), pool.output)
     pool.terminate()
-    assert pool.wait(30) == Exit.DONE
+    assert pool.wait(50) == Exit.DONE
 
 
 def test_a_log_that_cannot_be_written_ends_nobody(
@@ -295,7 +295,7 @@ def test_a_log_that_cannot_be_written_ends_nobody(
         "    logging.getLogger('amphora.serve').addHandler(Broken())\n"
     )
     root = str(Path(__file__).parents[2])
-    pool = serve("-w", 2, env={"PYTHONPATH": f"{tmp_path}:{root}"})
+    pool = serve("-w", 2, "--grace", 60, env={"PYTHONPATH": f"{tmp_path}:{root}"})
     client = make_client()
     first = client.call.pid()
     os.kill(first, signal.SIGKILL)
@@ -303,4 +303,4 @@ def test_a_log_that_cannot_be_written_ends_nobody(
     pool.signal(signal.SIGHUP)
     client.call.pid()
     pool.terminate()
-    assert pool.wait(30) == Exit.DONE
+    assert pool.wait(50) == Exit.DONE

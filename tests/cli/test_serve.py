@@ -88,7 +88,7 @@ def test_a_program_that_cannot_be_loaded_is_tried_once(
     (tmp_path / "broken.py").write_text("def (")
     (tmp_path / "service.py").write_text((PROGRAMS / "service.py").read_text())
     pool = serve("-w", 3, program=program, cwd=tmp_path)
-    assert pool.wait(20) == Exit.USAGE
+    assert pool.wait() == Exit.USAGE
     assert pool.output.count(complaint) == 1
     assert "amphora/cli" not in pool.output
 
@@ -111,7 +111,7 @@ def test_a_url_that_is_none_is_wrong_usage(serve: Serve) -> None:
 @on_rabbitmq
 def test_a_refused_login_ends_it(serve: Serve, broker: Broker) -> None:
     pool = serve("-w", 2, env={"AMQP_URL": f"amqp://guest:sesame@{broker.host}:{broker.port}"})
-    assert pool.wait(20) == Exit.NOT_ALLOWED
+    assert pool.wait() == Exit.NOT_ALLOWED
     assert "refuses the login of user 'guest'" in pool.output
     assert "sesame" not in pool.output
 
@@ -200,7 +200,7 @@ def test_each_of_several_servers_must_be_able_to_serve(
         f"server = AmqpRpcServer('x', url={url.replace('guest@', 'sesame@')!r})\n"
     )
     pool = serve("other", cwd=tmp_path)
-    assert pool.wait(20) == Exit.NOT_ALLOWED
+    assert pool.wait() == Exit.NOT_ALLOWED
     assert "refuses the login" in pool.output
 
 
@@ -230,7 +230,7 @@ def test_each_record_of_a_pool_can_be_a_line_of_json(
 def test_a_program_that_cannot_be_loaded_is_one_line_of_json(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 // 0")
     pool = serve("--log-format", "json", program="broken", cwd=tmp_path)
-    assert pool.wait(20) == Exit.USAGE
+    assert pool.wait() == Exit.USAGE
     records = [json.loads(line) for line in pool.lines]
     assert sum("ZeroDivisionError" in each["message"] for each in records) == 1
 

@@ -26,7 +26,7 @@ def test_no_error_ends_the_supervisor() -> None:
         "print('status', supervisor.run())\n"
     )
     with PythonProcess("-c", code) as supervisor:
-        assert supervisor.wait(20) == 0
+        assert supervisor.wait() == 0
         assert supervisor.output.count("an error in itself: RuntimeError('no look is") >= 2
         assert "status 0" in supervisor.output
         assert "SIGTERM: stopping" in supervisor.output

@@ -21,7 +21,7 @@ from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram
 from tests.support.waiting import wait_until
 
 # Much longer than any call takes here, and short enough to see which one got no answer.
-CALL_TIMEOUT = 20.0
+CALL_TIMEOUT = 40.0
 PROGRAMS = Path(__file__).parent / "programs"
 
 

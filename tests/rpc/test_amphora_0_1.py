@@ -568,7 +568,7 @@ def test_a_client_can_be_waited_for_and_not_started_again(url: str, namespace: s
     gevent.sleep(0)
     assert not waiting.ready()
     client.stop()
-    waiting.get(timeout=10)
+    waiting.get(timeout=40)
     with pytest.raises(RuntimeError, match="make a new one"):
         client.serve()
     with pytest.raises(ConnectionLost, match="closed"):

@@ -158,7 +158,7 @@ def test_junk_among_commands_and_announcements_hurts_nobody(
             channel.publish(exchange, naming.labelled_queue(namespace, "Alice"), Properties(), b"")
             publish_poison(channel, "", naming.roll_call_queue(namespace))
         channel.queue_declare("", durable=False, exclusive=True)  # all of it has arrived
-    with ManagementClient(url=url, timeout=10.0) as management:
+    with ManagementClient(url=url, timeout=40.0) as management:
         [reply] = management.ask(namespace, "describe")
     # None of them takes code, a path, or the name of a module.
     assert reply.value["commands"] == ["ping", "stats", "describe", "active"]

@@ -130,7 +130,7 @@ def test_what_a_full_queue_refuses_is_sent_again_until_there_is_room(
                     Properties(correlation_id=asked.correlation_id),
                     json.dumps({"result": request["args"][0] + 1}).encode(),
                 )
-    assert [result.get(timeout=10) for result in results] == list(range(1, 21))
+    assert [result.get(timeout=40) for result in results] == list(range(1, 21))
     assert len(set(taken)) == 21
 
 

@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def management(url: str) -> Iterator[ManagementClient]:
-    with ManagementClient(url=url, timeout=10.0) as client:
+    with ManagementClient(url=url, timeout=40.0) as client:
         yield client
 
 

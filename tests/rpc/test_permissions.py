@@ -56,7 +56,7 @@ def test_callers_and_servers_are_told_which_permission_is_missing(
     with AmqpRpcServer(namespace, url=rabbit_node.url) as other:
         other.serve()
         wait_until(lambda: other.ready)
-        with AmqpRpcClient(namespace, url=url, timeout=10) as client:
+        with AmqpRpcClient(namespace, url=url, timeout=40) as client:
             for call in (client.call.add, client.cast(wait_publish=True).add):
                 if permission == "read" and call is not client.call.add:
                     continue  # nothing is read for it but the binding's exchange
@@ -89,7 +89,7 @@ def test_other_refusals_keep_their_code(rabbit_node: RabbitNode, namespace: str)
     with Session(rabbit_node.url) as session:
         channel = session.channel()
         channel.exchange_declare(f"rpc_{namespace}_request", "topic")
-        with AmqpRpcClient(namespace, session=session, timeout=10) as client:
+        with AmqpRpcClient(namespace, session=session, timeout=40) as client:
             with pytest.raises(ChannelClosed) as caught:
                 client.call.add(1, 2)
             assert (caught.value.code, caught.value.executed) == (406, False)

@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 @pytest.mark.parametrize("when", ["never", "before", "after"])
 def test_monkey_patching_makes_no_difference(run_program: RunProgram, when: str) -> None:
     program = run_program("patching", when)
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     assert program.lines[0].startswith(f"socket is patched: {when != 'never'}")
     assert program.lines[1:] == ["answers 50", "other greenlets ran: True"]
 
@@ -26,7 +26,7 @@ def test_after_a_fork_parent_and_child_go_on_with_connections_of_their_own(
     server = make_server(add, gate.hold)
     server.add_function(gate.open, name="open_gate")
     program = run_program("forking", way)
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     assert program.lines == [
         "before the fork 3",
         "child 7",
@@ -44,7 +44,7 @@ def test_after_a_fork_the_child_does_not_serve_its_parents_requests(
     run_program: RunProgram,
 ) -> None:
     program = run_program("forking_server")
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     lines = program.lines
     assert len([line for line in lines if line.startswith("slow was run by")]) == 1
     assert "child was answered by the parent only: True" in lines
@@ -55,7 +55,7 @@ def test_after_a_fork_the_child_does_not_serve_its_parents_requests(
 @pytest.mark.parametrize("state", ["idle", "connected", "pending", "serving", "without a broker"])
 def test_a_program_that_closes_nothing_ends_quietly(run_program: RunProgram, state: str) -> None:
     program = run_program("careless", state)
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     assert program.lines[-1] == state
     assert not [line for line in program.lines if "Traceback" in line or "ignored" in line]
 
@@ -72,5 +72,5 @@ def test_a_server_made_before_the_fork_serves_in_each_child(
     release.touch()
     assert len({result.get() for result in results}) == 2
     program.terminate()
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     assert len([line for line in program.lines if line.startswith("stopped")]) == 2

@@ -25,7 +25,7 @@ GRACE = 1.0 + 9.0
 def processed(server: PythonProcess) -> int:
     """Stop a server and return how many requests it has answered."""
     server.terminate()
-    assert server.wait(30) == 0
+    assert server.wait() == 0
     return int(server.wait_for("processed").split()[1])
 
 
@@ -79,7 +79,7 @@ def test_a_client_may_be_started_before_any_server_and_before_the_broker(
     caller.wait_for("connecting again")
     managed_broker.start()
     server = run_program("server")
-    assert caller.wait(30) == 0
+    assert caller.wait() == 0
     assert result(caller) == {"right": 100}
     assert processed(server) == 100
 

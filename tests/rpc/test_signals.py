@@ -22,7 +22,7 @@ def test_a_signal_stops_an_idle_server(
     server = run_program("server")
     assert make_client().call.pid() == server.pid
     server.signal(number)
-    assert server.wait(30) == 0
+    assert server.wait() == 0
     assert server.lines[-1] == "the program goes on"
     assert f"{number.name}, stopping" in server.output
 
@@ -46,7 +46,7 @@ def test_a_signal_lets_running_handlers_finish_and_takes_nothing_new(
     new = client.defer(wait_publish=True).pid()
     release.touch()
     assert [result.get() for result in old] == [server.pid] * 3
-    assert server.wait(30) == 0
+    assert server.wait() == 0
 
     other = run_program("server")
     assert new.get() == other.pid
@@ -62,7 +62,7 @@ def test_a_second_signal_gives_running_handlers_up_to_another_server(
     server.terminate()
     server.wait_for("SIGTERM, stopping")
     server.terminate()
-    assert server.wait(30) == 0
+    assert server.wait() == 0
     assert "SIGTERM again, stopping at once" in server.output
 
     release.touch()
@@ -81,7 +81,7 @@ def test_a_second_signal_ends_a_server_whose_handler_never_gives_way(
     server.wait_for("a handler does not give way; another signal ends it")
     server.terminate()
     # As the shell says it: 128 + the number of the signal.
-    assert server.wait(30) == 128 + signal.SIGTERM
+    assert server.wait() == 128 + signal.SIGTERM
     release.touch()
     other = run_program("server")
     assert result.get() == other.pid
@@ -100,7 +100,7 @@ def test_children_that_a_program_forks_while_it_serves_have_the_signals_of_the_p
 def test_signals_reach_all_servers_of_a_program(run_program: RunProgram) -> None:
     program = run_program("two_servers", ready="both serve")
     program.terminate()
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     assert program.lines == ["both serve", "one has stopped", "both have stopped"]
 
 
@@ -118,7 +118,7 @@ def test_a_signal_stops_a_server_that_was_prepared_to_stop(
     server.wait_for("SIGTERM, stopping")
     release.touch()
     assert result.get() == server.pid
-    assert server.wait(30) == 0
+    assert server.wait() == 0
 
 
 def test_a_signal_stops_a_server_that_never_found_its_broker(
@@ -126,13 +126,13 @@ def test_a_signal_stops_a_server_that_never_found_its_broker(
 ) -> None:
     server = run_program("server_without_broker", ready="connecting again")
     server.terminate()
-    assert server.wait(30) == 0
+    assert server.wait() == 0
 
 
 @on_embedded
 def test_the_program_has_its_own_signals_back_after_serving(run_program: RunProgram) -> None:
     program = run_program("interrupted")
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     assert program.lines == [
         "stopped, 0 signals of its own",
         "then own handler",
@@ -144,5 +144,5 @@ def test_the_program_has_its_own_signals_back_after_serving(run_program: RunProg
 def test_a_program_may_keep_its_own_signals_while_it_serves(run_program: RunProgram) -> None:
     program = run_program("own_signals", ready="serving")
     program.terminate()
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     assert program.lines == ["serving", "stopping it myself", "stopped"]

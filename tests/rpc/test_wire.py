@@ -108,7 +108,7 @@ def test_any_amqp_program_can_call_by_direct_reply_to(
 ) -> None:
     make_server(add)
     program = run_program("pika_caller")
-    assert program.wait(30) == 0
+    assert program.wait() == 0
     assert program.lines == ["result 3", "TypeError", "result 7"]
 
 

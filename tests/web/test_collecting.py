@@ -72,6 +72,7 @@ def test_a_worker_that_tells_nonsense_hides_no_other(
     wait_until(lambda: odd.ready)
     other = make_server(add)
     wait_until(lambda: namespace in collector._watched)
-    told = collector._watched[namespace].shown["workers"]
+    watched = collector._watched[namespace]
+    told = wait_until(lambda: watched.shown.get("workers"))
     assert [each["worker"] for each in told] == [other.worker_id]
     assert collector.trouble == ""
