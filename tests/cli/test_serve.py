@@ -468,6 +468,7 @@ class Load:
 
 
 @pytest.mark.slow
+@pytest.mark.time_limit(120)
 def test_no_call_is_lost_when_workers_are_killed_or_restarted_under_load(
     serve: Serve, make_client: MakeClient
 ) -> None:
