@@ -68,7 +68,13 @@ def run_folder(folder: Path, url: str, cwd: Path) -> None:
 def test_the_programs_of_the_documentation_print_what_they_say(
     folder: Path, urls: list[str], tmp_path: Path
 ) -> None:
-    running = [gevent.spawn(run_folder, folder, url, tmp_path) for url in urls]
+    places = [tmp_path / "rabbitmq", tmp_path / "embedded"]
+    for place in places:
+        place.mkdir()
+    running = [
+        gevent.spawn(run_folder, folder, url, place)
+        for url, place in zip(urls, places, strict=True)
+    ]
     try:
         gevent.joinall(running, raise_error=True)
     finally:
