@@ -185,6 +185,15 @@ def say(text: str) -> None:
         tell(sys.stderr.write, f"amphora: {text}\n")
 
 
+def write_now(text: str) -> None:
+    """Write a line to standard error from a thread, past all that the program may hold."""
+    try:
+        os.write(2, f"amphora: {text}\n".encode())
+    except OSError:
+        # Standard error is closed.
+        pass
+
+
 def tell(callback: Callable[..., object], *args: object) -> None:
     """Call a callback of the program's.  It may switch greenlets; what it raises is shown."""
     try:

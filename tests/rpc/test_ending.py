@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.processes import PythonProcess
+from tests.support.rpc import MakeClient
 
 TOO_EARLY = "the program ends before its server of shop could take a request"
 SERVER = """
@@ -70,6 +72,34 @@ def test_a_script_whose_server_has_worked_may_end(url: str, namespace: str) -> N
     with PythonProcess("-c", program, url, namespace) as process:
         assert process.wait() == 0
     assert process.lines == ["3"]
+
+
+def test_a_program_that_never_gives_way_is_told_that_its_server_takes_no_requests() -> None:
+    with PythonProcess("-c", SERVER + "import time\nserver.serve()\ntime.sleep(60)", NOWHERE) as it:
+        assert "server.run()" in it.wait_for("takes no requests: the program has not given way")
+
+
+HOLDING = """
+import time
+from pathlib import Path
+@server.add_function
+def hold(path):
+    while not Path(path).exists():
+        time.sleep(0.01)
+server.run()
+"""
+
+
+def test_a_handler_that_holds_the_processor_is_named_while_it_does(
+    url: str, namespace: str, make_client: MakeClient, tmp_path: Path
+) -> None:
+    with PythonProcess("-c", SERVER + HOLDING, url, namespace, ready="serving") as server:
+        result = make_client().defer.hold(str(tmp_path / "go on"))
+        line = server.wait_for("hold has held the processor for 3 s, and nothing else runs")
+        assert "threadpool=True" in line
+        assert not result.ready()
+        (tmp_path / "go on").touch()
+        assert result.get() is None
 
 
 @pytest.mark.parametrize(("end", "told"), [("", True), ("\nsys.exit(0)", False)])

@@ -19,6 +19,8 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from amphora.net.log import write_now
+
 # Seconds within which the loop must handle a signal.
 PATIENCE = 1.0
 
@@ -73,9 +75,9 @@ class _Signals:
         # Not logged: the interrupted code may hold the locks of logging.
         name = signal.Signals(number).name
         if is_first:
-            _write(f"{name}: a handler does not give way; another signal ends it at once")
+            write_now(f"{name}: a handler does not give way; another signal ends it at once")
         else:
-            _write(f"{name} again: a handler does not give way, and is ended")
+            write_now(f"{name} again: a handler does not give way, and is ended")
             os._exit(128 + number)
 
     def hold_back(self) -> None:
@@ -89,14 +91,6 @@ class _Signals:
         self.listeners.clear()
         self.give_back()
         self.release()
-
-
-def _write(text: str) -> None:
-    try:
-        os.write(2, f"amphora: {text}\n".encode())
-    except OSError:
-        # Standard error is closed.
-        pass
 
 
 _signals = _Signals()

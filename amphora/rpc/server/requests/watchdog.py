@@ -3,7 +3,9 @@
 A handler that computes without giving way stops everything else in its process, heartbeats
 included.  Nothing in the event loop can see that while it happens.  So a thread of the operating
 system checks twice a second whether a beat of the loop is overdue and, if so, which handler is on
-the stack.  The loop writes the warning when it beats again: the thread logs nothing.
+the stack.  The loop writes the warning when it beats again: the thread logs nothing.  But the loop
+may never beat again.  So after some seconds the thread writes a line to standard error, once for
+each handler, and once for a program that is no handler.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
-from amphora.net.log import Log
+from amphora.net.log import Log, write_now
 from amphora.rpc.context.call import CallContext
 from amphora.rpc.server.requests.executor import Executor
 
@@ -26,8 +28,10 @@ log = Log("amphora.rpc")
 
 BEAT = 0.25
 LOOK = 0.5
-# Seconds for which a handler may hold the processor without being reported.
+# Seconds for which a handler may hold the processor without being reported, and those after which
+# the thread says so.
 TOLERATED = 1.0
+LONG = 3.0
 
 # A real thread and a real sleep, even after monkey-patching.
 _start_thread = monkey.get_original("_thread", "start_new_thread")
@@ -51,12 +55,15 @@ class Watchdog:
         self._thread = _get_thread()
         self._beaten = monotonic()
         self._culprit: str | None = None
+        self._looked = monotonic()
+        # Whether the loop has run since the beginning.
+        self._ran = False
         # Without `ref`, so that it does not keep the program running.
         self._timer: Any = gevent.get_hub().loop.timer(BEAT, BEAT, ref=False)
 
     def start(self) -> None:
         """Begin watching."""
-        self._beaten = monotonic()
+        self._beaten = self._looked = monotonic()
         self._timer.start(self._beat)
         _start_thread(_look, (weakref.ref(self),))
 
@@ -70,6 +77,7 @@ class Watchdog:
         now = monotonic()
         held = now - self._beaten - BEAT
         self._beaten = now
+        self._ran = True
         culprit, self._culprit = self._culprit, None
         if held > TOLERATED:
             self.stalls += 1
@@ -85,10 +93,34 @@ class Watchdog:
         """Look once, from the thread; return False once there is nothing to watch."""
         if self._timer is None:
             return False
-        if monotonic() - self._beaten > TOLERATED and self._culprit is None:
+        now = monotonic()
+        since, self._looked = now - self._looked, now
+        if now - self._beaten > TOLERATED and self._culprit is None:
             frame = sys._current_frames().get(self._thread)
             self._culprit = handler_on(frame)
+        # The thread was held itself if the whole process was.
+        if now - self._beaten > LONG and since < TOLERATED and self._culprit not in _told:
+            self._tell(self._culprit)
         return True
+
+    def _tell(self, culprit: str | None) -> None:
+        _told.add(culprit)
+        if culprit is not None:
+            write_now(
+                f"{self._owner}: {culprit} has held the processor for {LONG:g} s, and nothing else"
+                " runs; let it give way with gevent.sleep(0), or add it with threadpool=True"
+            )
+        # A person at Python's prompt knows that nothing runs meanwhile.
+        elif not self._ran and not hasattr(sys, "ps1"):
+            write_now(
+                f"{self._owner} takes no requests: the program has not given way to it for"
+                f" {LONG:g} s since serve(); server.run() and gevent.sleep() do, time.sleep() and"
+                " input() do not"
+            )
+
+
+# What was told of, None for something other than a handler.
+_told: set[str | None] = set()
 
 
 def _look(reference: weakref.ref[Watchdog]) -> None:
