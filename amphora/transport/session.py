@@ -14,6 +14,8 @@ import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
+from inspect import CO_COROUTINE
+from types import NoneType
 from typing import Any, Protocol, Self, TypeVar, Unpack
 
 import gevent
@@ -37,6 +39,10 @@ T = TypeVar("T")
 EXIT_TIMEOUT = 1.0
 
 log = Log("amphora.transport")
+
+# Returns the loop of asyncio that runs in this thread, None if there is none.  A program without
+# asyncio has something that costs no more.
+_asyncio_loop: Callable[[], object] = NoneType
 
 
 class SessionUser(Protocol):
@@ -218,16 +224,40 @@ def claim(session: Session) -> None:
     """Bind the session to this thread of the operating system, or check that it is.
 
     Raises:
-        RuntimeError: it is used by another thread, whose event loop has its sockets.
+        RuntimeError: it is used by another thread, whose event loop has its sockets; or a coroutine
+            of asyncio calls this.
     """
+    global _asyncio_loop
     hub = gevent.get_hub()
+    if _asyncio_loop() is not None and in_coroutine():
+        raise RuntimeError(
+            f"{session!r} is for programs of gevent, and a coroutine of asyncio uses it: while it"
+            " waits, nothing else would run; make a client in a function of its own, and await"
+            " asyncio.to_thread(function)"
+        )
     if session._hub is None:
         session._hub = hub
+        if "asyncio" in sys.modules and _asyncio_loop is NoneType:
+            _asyncio_loop = sys.modules["asyncio"]._get_running_loop
+            claim(session)
     elif session._hub is not hub:
         raise RuntimeError(
             f"{session!r} is used by another thread; greenlets of one thread can share a"
-            " session, threads need one each"
+            " session, threads need one each: make a client or server in the thread that uses it"
         )
+
+
+def in_coroutine() -> bool:
+    """Return whether a coroutine is among the callers.
+
+    A greenlet beside asyncio's has other callers, also if that loop runs in this thread.
+    """
+    frame = sys._getframe().f_back
+    while frame is not None:
+        if frame.f_code.co_flags & CO_COROUTINE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def register(session: Session, user: SessionUser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
 import secrets
@@ -374,6 +375,40 @@ def test_a_raw_channel_needs_a_broker(closed_port: int) -> None:
         ),
     ):
         session.channel(timeout=0.2)
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_a_coroutine_of_asyncio_is_refused_and_told_what_to_do(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(add)
+    client = make_client()
+
+    async def call(way: Any) -> None:
+        way.add(1, 2)
+
+    for way in (client.call, client.defer, client.cast):
+        with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread\(function\)"):
+            asyncio.run(call(way))
+    assert client.call.add(1, 2) == 3
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_what_runs_beside_a_coroutine_is_not_refused(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(add)
+    client = make_client()
+    loop, results = asyncio.new_event_loop(), []
+
+    def call() -> None:
+        results.append(client.call.add(1, 2))
+        loop.stop()
+
+    loop.call_soon(call)
+    loop.run_forever()
+    loop.close()
+    assert results == [3]
 
 
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)

@@ -41,7 +41,13 @@ class _Signals:
 
     def take(self, numbers: Sequence[signal.Signals]) -> None:
         for number in numbers:
-            before = signal.signal(number, self.arrived)
+            try:
+                before = signal.signal(number, self.arrived)
+            except ValueError:
+                raise ValueError(
+                    "only the main thread gets signals; in another thread, a server is run with"
+                    " run(handle_signals=False)"
+                ) from None
             self.before.setdefault(number, before)
 
     def give_back(self) -> None:
