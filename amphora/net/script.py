@@ -41,3 +41,15 @@ def script_ended() -> bool:
         return False
     instruction = _script.f_code.co_code[_script.f_lasti]
     return opcode.opname[instruction].startswith("RETURN")
+
+
+def called_by_script() -> bool:
+    """Return whether the script itself calls amphora, and not a module that it has imported."""
+    frame: FrameType | None = sys._getframe()
+    package = __name__.partition(".")[0]
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] != package:
+            return bool(name == "__main__")
+        frame = frame.f_back
+    return False

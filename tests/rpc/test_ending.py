@@ -62,6 +62,20 @@ def test_a_script_that_ends_for_another_reason_is_not_told_of_its_server(program
     assert TOO_EARLY not in said_at_the_end(program)
 
 
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("server.add_function(len)", True),
+        ("server.add_function(len)\nsys.exit(0)", False),
+        ("server.add_function(len)\nserver.receive_from_queue('q', block=False)", False),
+        ("server.add_function(len)\nserver.stop()", False),
+    ],
+)
+def test_a_script_that_never_serves_is_told_so(program: str, told: bool) -> None:
+    said = said_at_the_end(program)
+    assert ("its server of shop has never served: end the script with" in said) is told
+
+
 def test_a_person_at_the_prompt_is_not_told_of_a_server() -> None:
     assert TOO_EARLY not in said_at_the_end("server.serve()", "-i")
 

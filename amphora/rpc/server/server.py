@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from amphora.net.log import Log
-from amphora.net.script import script_ended
+from amphora.net.script import called_by_script, script_ended
 from amphora.rpc.context import made
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
@@ -133,6 +133,7 @@ class AmqpRpcServer(Offering):
         )
         if access_log or overrides.access_log:
             self.on_done(access.write)
+        self._of_script = called_by_script()
         self._place = Place(lambda: Worker(self, self._settings, self._intake))
         register(self.session, self._place)
         made.add(self)
@@ -433,7 +434,19 @@ def _at_exit() -> None:
     if not script_ended():
         return
     for server in servers_made():
-        if server.state is State.SERVING and not server._worker.begun:
+        worker = server._worker
+        if (
+            server._of_script
+            and worker.state is State.IDLE
+            and not worker.opened
+            and server.functions
+        ):
+            log.warning(
+                "the program ends, and its server of %s has never served: end the script with"
+                " server.run()",
+                server.namespace,
+            )
+        if worker.state is State.SERVING and not worker.begun:
             log.warning(
                 "the program ends before its server of %s could take a request: serve() returns"
                 " at once; end the script with server.run(), which serves until ctrl-C",

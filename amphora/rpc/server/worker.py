@@ -58,6 +58,7 @@ class Worker:
 
     Attributes:
         worker_id: its unique name among all workers of the namespace.
+        opened: True once it answers commands, and may receive requests.
         state: its state.
         statistics: its counters and durations.
         underway: the handlers that run and the responses that are not confirmed.
@@ -144,7 +145,7 @@ class Worker:
         self._server = server
         self._settings = settings
         self._vantages: list[Vantage] = []
-        self._opened = False
+        self.opened = False
         self._served = False
 
     @property
@@ -167,8 +168,8 @@ class Worker:
         """Begin to answer commands, and allow receivers.  Never switches greenlets."""
         session = self._settings.session
         claim(session)
-        if not self._opened:
-            self._opened = True
+        if not self.opened:
+            self.opened = True
             self.watchdog.start()
             self.responder.open()
             self.management.open()
