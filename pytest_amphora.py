@@ -11,33 +11,39 @@ nothing is imported here before a test asks for it; that is also why it is not i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from amphora import AmqpRpcClient, AmqpRpcServer
-    from amphora.testing import Broker
+    from amphora.testing import Broker, Calls, Clock, MakeClient, MakeMocks, MakeServer
 
-    Servers = Callable[..., AmqpRpcServer]
-    Clients = Callable[..., AmqpRpcClient]
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests run on another broker."""
+    parser.getgroup("amphora").addoption(
+        "--amphora-url",
+        metavar="URL",
+        help="a broker for the tests that use amphora's fixtures, instead of one in memory."
+        " What waits there for the namespaces of the tests is deleted.",
+    )
 
 
 @pytest.fixture
-def amphora_broker() -> Iterator[Broker]:
+def amphora_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """A broker for this test alone.
 
     While the test runs, its URL is in the environment as AMQP_URL: servers and clients that the
     tested code makes find it by themselves.  module_amphora_broker and session_amphora_broker are
     the same for all tests of a module, and for all.
     """
-    yield from _broker()
+    yield from _broker(request)
 
 
 @pytest.fixture
-def amphora_server(amphora_broker: Broker) -> Iterator[Servers]:
+def amphora_server(amphora_broker: Broker) -> Iterator[MakeServer]:
     """Make servers on the test's broker that serve at once, and are stopped after the test.
 
     amphora_server("math", add, sub)                  # functions, under their own names
@@ -49,7 +55,18 @@ def amphora_server(amphora_broker: Broker) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def amphora_client(amphora_broker: Broker) -> Iterator[Clients]:
+def amphora_mock(amphora_broker: Broker) -> Iterator[MakeMocks]:
+    """Make servers with mocks that stand for functions, or for the methods of a class.
+
+    math = amphora_mock("math", add)                  # takes what add takes, and nothing else
+    math.add.return_value = 5
+    math.add.assert_called_once_with(2, 3)
+    """
+    yield from _mocks(amphora_broker)
+
+
+@pytest.fixture
+def amphora_client(amphora_broker: Broker) -> Iterator[MakeClient]:
     """Make clients on the test's broker, which are closed after the test.
 
     amphora_client("math").call.add(2, 3)
@@ -59,57 +76,132 @@ def amphora_client(amphora_broker: Broker) -> Iterator[Clients]:
     yield from _clients(amphora_broker)
 
 
+@pytest.fixture
+def amphora_calls() -> Iterator[Calls]:
+    """Record the calls that clients make and servers serve.
+
+    assert [call.args for call in amphora_calls.of("math.add")] == [(2, 3)]
+    """
+    yield from _calls()
+
+
+@pytest.fixture
+def amphora_clock(request: pytest.FixtureRequest) -> Iterator[Clock]:
+    """A clock that the test turns: amphora_clock.advance(60) takes milliseconds.
+
+    It is that of amphora and of gevent in this thread.
+    """
+    yield from _clock(request)
+
+
 @pytest.fixture(scope="module")
-def module_amphora_broker() -> Iterator[Broker]:
+def module_amphora_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """As amphora_broker, one for all tests of a module."""
-    yield from _broker()
+    yield from _broker(request)
 
 
 @pytest.fixture(scope="module")
-def module_amphora_server(module_amphora_broker: Broker) -> Iterator[Servers]:
+def module_amphora_server(module_amphora_broker: Broker) -> Iterator[MakeServer]:
     """As amphora_server, on the module's broker; stopped after the module."""
     yield from _servers(module_amphora_broker)
 
 
 @pytest.fixture(scope="module")
-def module_amphora_client(module_amphora_broker: Broker) -> Iterator[Clients]:
+def module_amphora_mock(module_amphora_broker: Broker) -> Iterator[MakeMocks]:
+    """As amphora_mock, on the module's broker; stopped after the module."""
+    yield from _mocks(module_amphora_broker)
+
+
+@pytest.fixture(scope="module")
+def module_amphora_client(module_amphora_broker: Broker) -> Iterator[MakeClient]:
     """As amphora_client, on the module's broker; closed after the module."""
     yield from _clients(module_amphora_broker)
 
 
+@pytest.fixture(scope="module")
+def module_amphora_calls() -> Iterator[Calls]:
+    """As amphora_calls, for all tests of a module."""
+    yield from _calls()
+
+
+@pytest.fixture(scope="module")
+def module_amphora_clock(request: pytest.FixtureRequest) -> Iterator[Clock]:
+    """As amphora_clock, one for all tests of a module."""
+    yield from _clock(request)
+
+
 @pytest.fixture(scope="session")
-def session_amphora_broker() -> Iterator[Broker]:
+def session_amphora_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """As amphora_broker, one for all tests."""
-    yield from _broker()
+    yield from _broker(request)
 
 
 @pytest.fixture(scope="session")
-def session_amphora_server(session_amphora_broker: Broker) -> Iterator[Servers]:
+def session_amphora_server(session_amphora_broker: Broker) -> Iterator[MakeServer]:
     """As amphora_server, on the session's broker; stopped after all tests."""
     yield from _servers(session_amphora_broker)
 
 
 @pytest.fixture(scope="session")
-def session_amphora_client(session_amphora_broker: Broker) -> Iterator[Clients]:
+def session_amphora_mock(session_amphora_broker: Broker) -> Iterator[MakeMocks]:
+    """As amphora_mock, on the session's broker; stopped after all tests."""
+    yield from _mocks(session_amphora_broker)
+
+
+@pytest.fixture(scope="session")
+def session_amphora_client(session_amphora_broker: Broker) -> Iterator[MakeClient]:
     """As amphora_client, on the session's broker; closed after all tests."""
     yield from _clients(session_amphora_broker)
 
 
-def _broker() -> Iterator[Broker]:
+@pytest.fixture(scope="session")
+def session_amphora_calls() -> Iterator[Calls]:
+    """As amphora_calls, for all tests."""
+    yield from _calls()
+
+
+@pytest.fixture(scope="session")
+def session_amphora_clock(request: pytest.FixtureRequest) -> Iterator[Clock]:
+    """As amphora_clock, one for all tests."""
+    yield from _clock(request)
+
+
+def _broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     from amphora.testing import fixtures
 
-    with fixtures.a_broker() as broker:
+    with fixtures.a_broker(request.config.getoption("amphora_url")) as broker:
         yield broker
 
 
-def _servers(broker: Broker) -> Iterator[Servers]:
+def _clock(request: pytest.FixtureRequest) -> Iterator[Clock]:
+    from amphora.testing import fixtures
+
+    with fixtures.a_clock(request.config.getoption("amphora_url")) as clock:
+        yield clock
+
+
+def _calls() -> Iterator[Calls]:
+    from amphora.testing import fixtures
+
+    with fixtures.Calls() as calls:
+        yield calls
+
+
+def _servers(broker: Broker) -> Iterator[MakeServer]:
     from amphora.testing import fixtures
 
     with fixtures.servers(broker) as make:
         yield make
 
 
-def _clients(broker: Broker) -> Iterator[Clients]:
+def _mocks(broker: Broker) -> Iterator[MakeMocks]:
+    from amphora.testing import fixtures
+
+    with fixtures.mocks(broker) as make:
+        yield make
+
+
+def _clients(broker: Broker) -> Iterator[MakeClient]:
     from amphora.testing import fixtures
 
     with fixtures.clients(broker) as make:

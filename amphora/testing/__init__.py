@@ -29,6 +29,7 @@ from amphora.net.stream import listen_in_memory, unlisten_in_memory
 from amphora.rpc.contract import naming
 from amphora.testing.calls import Calls, RecordedCall
 from amphora.testing.clock import Clock
+from amphora.testing.makers import MakeClient, MakeMocks, MakeServer
 from amphora.testing.mocks import Mocks, add_mocks
 from amphora.testing.served import unserved
 from amphora.transport.session import Session
@@ -39,6 +40,9 @@ __all__ = [
     "Clock",
     "ConnectionLimits",
     "Limits",
+    "MakeClient",
+    "MakeMocks",
+    "MakeServer",
     "Mocks",
     "RecordedCall",
     "add_mocks",

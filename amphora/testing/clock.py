@@ -2,13 +2,16 @@
 
 Two things have to agree on the time: what reads it, and what waits for it.  amphora reads it in one
 place, `net.clock`.  gevent waits with timers, and gets them from the loop of its hub.  A clock
-stands in front of that loop, and gives out timers of its own: so it knows all of them, and rings
-those that are due when it is turned.  The loop itself goes on as ever, and so does the time.
+stands in front of that loop, and gives out timers of its own; those that run already, it finds
+among all objects.  So it knows all of them, and rings those that are due when it is turned.  The
+loop itself goes on as ever, and so does the time.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Self
 
 import gevent
@@ -41,33 +44,29 @@ class Clock:
     other threads and processes.
 
     Attributes:
-        ahead: by how many seconds it is ahead.
+        ahead: by how many seconds it is ahead of the system's clock.
     """
 
     def __init__(self) -> None:
-        self.ahead = 0.0
+        self.ahead = clock.monotonic() - monotonic()
         self._hub: Any = None
         self._loop: Any = None
-        self._timers: dict[Timer, None] = {}
+        self._timers: Timers = {}
 
     def __repr__(self) -> str:
         return f"<Clock {self.ahead:g} s ahead>"
 
     def __enter__(self) -> Self:
-        """Begin.  Before brokers, servers and clients: they wait by the clock that they find.
+        """Begin.  Brokers, servers and clients may be there already.
 
         Raises:
-            RuntimeError: there are some already, or another clock.
+            RuntimeError: there is a clock already.
         """
         hub: Any = gevent.get_hub()
         if isinstance(hub.loop, Loop):
             raise RuntimeError("there is a clock for this thread already; use that one")
-        if there := _running():
-            raise RuntimeError(
-                f"a clock has to begin before the brokers, servers and clients; {there} is there."
-                " With pytest, ask for a clock of their scope, such as module_amphora_clock"
-            )
         self._hub, self._loop = hub, hub.loop
+        self._adopt()
         hub.loop = Loop(hub.loop, self._timers)
         clock.be_ahead(lambda: self.ahead)
         return self
@@ -75,7 +74,7 @@ class Clock:
     def __exit__(self, *exc_info: object) -> None:
         self._hub.loop = self._loop
         # For those that go on, time never goes back.
-        if not _running():
+        if not _anything_runs():
             clock.be_ahead(None)
 
     def monotonic(self) -> float:
@@ -116,6 +115,13 @@ class Clock:
             gevent.sleep(PAUSE)
             self._settle()
 
+    def _adopt(self) -> None:
+        """Find the timers that run."""
+        kind = type(self._loop.timer(0.0))
+        for found in gc.get_objects():
+            if type(found) is kind and found.active and found.loop is self._loop:
+                self._timers[Found(found, self._loop, self._timers)] = None
+
     def _turn(self, seconds: float) -> None:
         self.ahead += seconds
         now = clock.monotonic()
@@ -132,10 +138,14 @@ class Clock:
             settled.wait()
 
 
+# The timers of a clock that are going to ring.
+Timers = dict["Timer | Found", None]
+
+
 class Loop:
     """gevent's event loop, with timers that a clock knows."""
 
-    def __init__(self, loop: Any, timers: dict[Timer, None]) -> None:
+    def __init__(self, loop: Any, timers: Timers) -> None:
         self._loop = loop
         self._timers = timers
 
@@ -161,7 +171,7 @@ class Timer:
     def __init__(
         self,
         loop: Any,
-        timers: dict[Timer, None],
+        timers: Timers,
         after: float,
         repeat: float,
         ref: bool,
@@ -245,8 +255,50 @@ class Timer:
             self._real = None
 
 
-def _running() -> str:
-    """Return what waits by the clock already, "" for nothing."""
-    servers = [repr(server) for server in running_servers()]
-    sessions = [repr(each) for each in all_sessions() if each.state not in ("idle", "closed")]
-    return next(iter(servers + sessions), "")
+class Found:
+    """A timer that was there before the clock.  It can be made to ring, but not be set anew.
+
+    Attributes:
+        due: when it rings, by the clock.
+    """
+
+    def __init__(self, timer: Any, loop: Any, timers: Timers) -> None:
+        self._timer = timer
+        self._loop = loop
+        self._timers = timers
+        self._helper: Any = None
+        self.due = self._due()
+
+    def _due(self) -> float:
+        due: float = self._timer.at - monotonic() + clock.monotonic()
+        return due
+
+    def ring(self) -> None:
+        """Ring, if it is due by now and was not stopped."""
+        timer = self._timer
+        if not timer.active:
+            self._timers.pop(self, None)
+        elif self.due <= clock.monotonic():
+            callback, args = timer.callback, timer.args
+            # Only one that repeats goes on by that.
+            timer.again(callback, *args)
+            if timer.active:
+                self.due = self._due()
+            else:
+                timer.stop()
+                self._timers.pop(self, None)
+            callback(*args)
+
+    def rearm(self) -> None:
+        """Take notice that the clock was turned."""
+        if self._helper is not None:
+            self._helper.close()
+        self._helper = self._loop.timer(max(self.due - clock.monotonic(), 0.0), ref=False)
+        self._helper.start(self.ring, update=True)
+
+
+def _anything_runs() -> bool:
+    """Return whether anything waits by the clock."""
+    return bool(running_servers()) or any(
+        session.state not in ("idle", "closed") for session in all_sessions()
+    )

@@ -8,37 +8,76 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from time import monotonic
+from typing import Any, TypeVar, cast
 
+import gevent
 import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcServer
-from amphora.testing import Broker
+from amphora.testing import (
+    Broker,
+    Calls,
+    Clock,
+    MakeClient,
+    MakeMocks,
+    MakeServer,
+    Mocks,
+    add_mocks,
+)
+from amphora.testing.elsewhere import BrokerElsewhere
+
+__all__ = ["Calls", "a_broker", "a_clock", "clients", "mocks", "servers"]
+
+T = TypeVar("T")
+AnyBroker = Broker | BrokerElsewhere
 
 # Seconds to wait at the end of a test until everything that it sent is served.
 DRAIN_TIMEOUT = 3.0
+# Seconds to wait until a server takes requests, and between two looks.
+READY_TIMEOUT = 3.0
+PAUSE = 0.002
 
 # The brokers on which something was still unserved after that.
-_left: weakref.WeakSet[Broker] = weakref.WeakSet()
+_left: weakref.WeakSet[AnyBroker] = weakref.WeakSet()
 
 
 @contextmanager
-def a_broker() -> Iterator[Broker]:
-    """Run a broker, with its URL in the environment meanwhile."""
-    with pytest.MonkeyPatch.context() as environment, Broker() as broker:
-        environment.setenv("AMQP_URL", broker.url)
-        yield broker
+def a_broker(url: str | None) -> Iterator[Broker]:
+    """Run a broker, or use the one of a URL, which is in the environment meanwhile."""
+    with pytest.MonkeyPatch.context() as environment:
+        broker = Broker() if url is None else BrokerElsewhere(url)
+        with closing(broker):
+            if isinstance(broker, Broker):
+                broker.start()
+            environment.setenv("AMQP_URL", broker.url)
+            # What only the broker in memory can do skips the test.
+            yield cast("Broker", broker)
 
 
 @contextmanager
-def servers(broker: Broker) -> Iterator[Callable[..., AmqpRpcServer]]:
+def a_clock(url: str | None) -> Iterator[Clock]:
+    """Begin a clock, or skip the test if its broker has another."""
+    if url is not None:
+        pytest.skip("the clock of a broker elsewhere cannot be turned")
+    with Clock() as clock:
+        yield clock
+
+
+@contextmanager
+def servers(broker: AnyBroker) -> Iterator[MakeServer]:
     """Yield a function that makes servers; at the end they serve what was sent, and stop."""
     with ExitStack() as made:
 
-        def make(namespace: str, *functions: Callable[..., Any], **settings: Any) -> AmqpRpcServer:
-            return made.enter_context(_serving(broker, namespace, functions, settings))
+        def make(namespace: str, *functions: Callable[..., Any], **settings: Any) -> Any:
+            def add(server: AmqpRpcServer) -> AmqpRpcServer:
+                for function in functions:
+                    server.add_function(function)
+                return server
+
+            return made.enter_context(_serving(broker, namespace, add, settings))
 
         yield make
         if broker not in _left:
@@ -46,21 +85,38 @@ def servers(broker: Broker) -> Iterator[Callable[..., AmqpRpcServer]]:
 
 
 @contextmanager
-def clients(broker: Broker) -> Iterator[Callable[..., AmqpRpcClient]]:
+def mocks(broker: AnyBroker) -> Iterator[MakeMocks]:
+    """Yield a function that makes servers with mocks; they end as other servers do."""
+    with ExitStack() as made:
+
+        def make(namespace: str, *real: Callable[..., Any] | type, **settings: Any) -> Mocks:
+            def add(server: AmqpRpcServer) -> Mocks:
+                return add_mocks(server, *real)
+
+            return made.enter_context(_serving(broker, namespace, add, settings))
+
+        yield make
+        if broker not in _left:
+            drain(broker)
+
+
+@contextmanager
+def clients(broker: AnyBroker) -> Iterator[MakeClient]:
     """Yield a function that makes clients; at the end what they sent is served, and they close."""
     with ExitStack() as made:
 
         def make(
             namespace: str, *, client_class: type[Any] = AmqpRpcClient, **settings: Any
         ) -> Any:
-            return made.enter_context(client_class(namespace, **_reaching(broker, settings)))
+            settings = _reaching(broker, namespace, settings)
+            return made.enter_context(client_class(namespace, **settings))
 
         yield make
         if broker not in _left:
             drain(broker)
 
 
-def drain(broker: Broker) -> None:
+def drain(broker: AnyBroker) -> None:
     """Wait until everything is served, and warn of what is not in time.
 
     A broker that was harmed is healed first, so that the wait is not in vain.
@@ -76,35 +132,47 @@ def drain(broker: Broker) -> None:
         warnings.warn(pytest.PytestWarning(f"the test has ended, and {error}"), stacklevel=2)
 
 
-def _reaching(broker: Broker, settings: dict[str, Any]) -> dict[str, Any]:
+def _reaching(broker: AnyBroker, namespace: str, settings: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(broker, BrokerElsewhere):
+        broker.use(namespace)
     return settings if {"url", "session"} & settings.keys() else {"url": broker.url, **settings}
 
 
 @contextmanager
 def _serving(
-    broker: Broker,
+    broker: AnyBroker,
     namespace: str,
-    functions: Iterable[Callable[..., Any]],
+    add: Callable[[AmqpRpcServer], T],
     settings: dict[str, Any],
-) -> Iterator[AmqpRpcServer]:
+) -> Iterator[T]:
     raise_errors = settings.pop("raise_errors", False)
     server_class = settings.pop("server_class", AmqpRpcServer)
-    server = server_class(namespace, **_reaching(broker, settings))
+    server = server_class(namespace, **_reaching(broker, namespace, settings))
     errors = Errors(broker)
     try:
         if raise_errors:
             server.on_error(errors.add)
             watched.append(errors)
-        for function in functions:
-            server.add_function(function)
+        added = add(server)
         server.serve()
-        yield server
+        _wait_until_ready(server)
+        yield added
     finally:
         if raise_errors:
             watched.remove(errors)
         server.stop(timeout=0)
     # The errors of handlers that ran after the end of the test itself.
     errors.reraise()
+
+
+def _wait_until_ready(server: AmqpRpcServer) -> None:
+    """Wait until a server takes requests, so that a fanout reaches it.
+
+    A test may have harmed the broker: then it begins later.
+    """
+    deadline = monotonic() + READY_TIMEOUT
+    while not server.session.settled and monotonic() < deadline:
+        gevent.sleep(PAUSE)
 
 
 class Errors:
@@ -114,7 +182,7 @@ class Errors:
         broker: the broker that the server is on.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: AnyBroker) -> None:
         self.broker = broker
         self._errors: list[BaseException] = []
 

@@ -225,26 +225,48 @@ def test_a_program_that_never_rests_can_be_turned(clock: Clock) -> None:
     spinning.kill()
 
 
-def test_a_clock_begins_before_all_else() -> None:
-    with Broker() as broker:
-        with pytest.raises(RuntimeError, match=r"has to begin before.*<Broker on 127.0.0.1"):
-            Clock().__enter__()
-        assert broker.url
+def test_what_was_there_before_is_turned_too() -> None:
+    rang: list[float] = []
+    late, stopped = gevent.spawn_later(MINUTE, str), gevent.spawn_later(MINUTE, str)
+    later = gevent.spawn_later(2 * MINUTE + 1.0, str)
+    loop: Any = gevent.get_hub().loop
+    with (
+        Broker() as broker,
+        AmqpRpcServer("math", url=broker.url) as server,
+        AmqpRpcClient("math", url=broker.url) as client,
+        loop.timer(20.0, 0.05) as repeating,
+    ):
+        server.add_function(add)
+        server.serve()
+        assert client.call.add(1, 2) == 3
+        broker.lose_answers()
+        waiting = client.defer(timeout=MINUTE).add(1, 2)
+        broker.wait_until_served()
+        repeating.start(lambda: rang.append(monotonic()))
+        with Clock() as clock:
+            stopped.kill()
+            clock.advance(MINUTE)
+            assert late.ready()
+            assert waiting.ready()
+            wait_until(lambda: len(rang) > 2)
+            clock.advance(MINUTE)
+            later.join(20)
+            assert later.ready()
+            assert client.call.add(1, 2) == 3
+        ahead = net_clock.monotonic() - monotonic()
+        assert ahead > 1.9 * MINUTE  # for those that go on, time never goes back
+        with Clock() as clock:
+            assert clock.ahead == pytest.approx(ahead, abs=1.0)
+            assert client.call.add(1, 2) == 3
+    with Clock():
+        pass
+    assert net_clock.monotonic is monotonic
+
+
+def test_what_a_clock_refuses() -> None:
     with Clock() as clock, pytest.raises(RuntimeError, match="already"):
         Clock().__enter__()
     with pytest.raises(RuntimeError, match="with `with`"):
         Clock().advance(1)
-    with pytest.raises(ValueError, match="0 or more seconds"):
+    with clock, pytest.raises(ValueError, match="0 or more seconds"):
         clock.advance(-1)
-
-
-def test_time_never_goes_back_for_those_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(net_clock, "since_boot", net_clock.since_boot)
-    monkeypatch.setattr(net_clock, "monotonic", net_clock.monotonic)
-    clock = Clock()
-    clock.__enter__()
-    with Broker(), pytest.MonkeyPatch.context():
-        clock.advance(MINUTE)
-        before = net_clock.monotonic()
-        clock.__exit__()
-        assert net_clock.monotonic() >= before

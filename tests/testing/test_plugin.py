@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.brokers import Broker
 from tests.support.processes import ROOT, PythonProcess
 
 EXAMPLES = ROOT / "examples" / "testing"
@@ -23,7 +24,13 @@ import pytest
 from gevent.event import Event
 
 from amphora.testing import fixtures
-from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, Session
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    Session,
+    WrongRequest,
+)
 
 
 def add(a, b):
@@ -36,6 +43,11 @@ def broken():
 
 def wait_for_ever():
     Event().wait()
+
+
+def wait_a_minute():
+    gevent.sleep(60)
+    return "waited"
 
 
 @pytest.mark.parametrize("again", range(2))
@@ -103,6 +115,47 @@ def test_that_looks_when_it_is_served(amphora_broker, amphora_server, amphora_cl
     assert result.ready() and result.get() == 3
 
 
+def test_a_server_is_ready_at_once(amphora_server, amphora_client):
+    amphora_server("all", add, server_class=AmqpRpcFanoutServer)
+    client = amphora_client("all", client_class=AmqpRpcFanoutClient)
+    assert client.gather.add(1, 2).values() == [3]
+
+
+def test_the_clock_may_come_last(amphora_server, amphora_client, amphora_clock):
+    amphora_server("math", wait_a_minute)
+    result = amphora_client("math", timeout=61).defer.wait_a_minute()
+    amphora_clock.advance(60)
+    assert result.get() == "waited"
+
+
+def test_a_clock_of_the_test_turns_a_server_of_the_module(
+    service, module_amphora_client, amphora_clock
+):
+    result = module_amphora_client("nobody", timeout=60).defer.there()
+    amphora_clock.advance(60)
+    assert result.ready()
+    assert module_amphora_client("shared").call.add(1, 2) == 3
+
+
+def test_calls_to_a_server_of_the_module_are_recorded(
+    service, module_amphora_client, amphora_calls
+):
+    before = service.processed
+    assert module_amphora_client("shared").call.add(1, 2) == 3
+    (call,) = amphora_calls.of("shared.add")
+    assert call.outcome.status == amphora_calls.served[0].outcome.status == "OK"
+    assert service.processed == before + 1
+
+
+def test_mocks(amphora_mock, amphora_client):
+    math = amphora_mock("math", add, wait_for_ever, concurrency=2)
+    math.add.return_value = 7
+    assert amphora_client("math").call.add(1, 2) == 7
+    with pytest.raises(WrongRequest):
+        amphora_client("math").call.add(1)
+    math.add.assert_called_once_with(1, 2)
+
+
 @pytest.fixture(scope="module")
 def service(module_amphora_server):
     return module_amphora_server("shared", add, broken, raise_errors=True)
@@ -117,7 +170,7 @@ def caller(session_amphora_broker, session_amphora_server, session_amphora_clien
 
 @pytest.mark.parametrize("n", range(3))
 def test_a_module_has_a_server(service, module_amphora_client, module_amphora_broker, n):
-    assert service.processed == n
+    assert service.processed >= n
     assert module_amphora_client("shared").call.add(1, n) == n + 1
     assert os.environ["AMQP_URL"] == module_amphora_broker.url
 
@@ -212,6 +265,11 @@ def outcomes(run: PythonProcess, test: str) -> list[str]:
         ("test_all_of_that_was_served", 1),
         ("test_that_leaves_something", 1),
         ("test_that_looks_when_it_is_served", 1),
+        ("test_a_server_is_ready_at_once", 1),
+        ("test_the_clock_may_come_last", 1),
+        ("test_a_clock_of_the_test_turns_a_server_of_the_module", 1),
+        ("test_calls_to_a_server_of_the_module_are_recorded", 1),
+        ("test_mocks", 1),
         ("test_a_module_has_a_server", 3),
         ("test_the_next_one_is_not_to_blame", 1),
         ("test_a_session_has_a_server", 2),
@@ -257,9 +315,82 @@ def test_the_examples_pass(run: PythonProcess, path: Path) -> None:
     assert outcomes(run, path.name) == ["PASSED"] * count, run.output
 
 
+@pytest.mark.parametrize(
+    "arguments", [("without_a_framework.py",), ("-m", "unittest", "test_unittest")]
+)
+def test_what_needs_no_pytest_runs_without_it(arguments: tuple[str, ...]) -> None:
+    program = PythonProcess(*arguments, cwd=EXAMPLES, env={"PYTHONPATH": f"{ROOT}:{EXAMPLES}"})
+    with program as process:
+        assert process.wait(50) == 0, process.output
+
+
 def test_the_first_example_has_five_lines() -> None:
     text = (EXAMPLES / "test_prices.py").read_text()
     assert len([line for line in text.splitlines() if line]) <= 5
+
+
+# Not of module scope, so that each is a run of its own.
+MORE = """
+import pytest
+
+
+def test_a_clock_of_the_module(
+    module_amphora_server, module_amphora_client, module_amphora_clock, module_amphora_mock,
+    module_amphora_calls,
+):
+    module_amphora_mock("math", len)
+    module_amphora_server("texts", str.upper)
+    assert module_amphora_client("texts").call.upper("a") == "A"
+    result = module_amphora_client("nobody", timeout=60).defer.there()
+    module_amphora_clock.advance(60)
+    assert result.ready()
+    assert len(module_amphora_calls) == 2
+
+
+def test_later(session_amphora_calls, session_amphora_mock, session_amphora_client):
+    math = session_amphora_mock("math", len)
+    math.len.return_value = 3
+    assert session_amphora_client("math").call.len([]) == 3
+    assert len(session_amphora_calls) == 1
+
+
+def test_at_last(session_amphora_calls):
+    assert len(session_amphora_calls) == 1
+"""
+
+
+def test_a_clock_calls_and_mocks_may_be_shared(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(MORE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    with PythonProcess(
+        *("-m", "pytest", "-v", *PLUGIN, tmp_path), env={"PYTEST_ADDOPTS": ""}
+    ) as process:
+        assert process.wait(50) == 0, process.output
+    assert "3 passed" in process.output
+
+
+def test_the_same_tests_run_on_a_broker_elsewhere(broker_url: str, tmp_path: Path) -> None:
+    for path in EXAMPLES.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    options = (f"--amphora-url={broker_url}", "-v", "-rs", "-p", "no:cacheprovider")
+    with PythonProcess(
+        *("-m", "pytest", *PLUGIN, *options, tmp_path), env={"PYTEST_ADDOPTS": ""}
+    ) as process:
+        process.wait(50)
+        for name, passed in {
+            "test_prices.py": 1,
+            "test_shop.py": 4,
+            "test_mails.py": 1,
+            "test_module.py": 3,
+        }.items():
+            assert outcomes(process, name) == ["PASSED"] * passed, process.output
+        skipped = [line for line in process.lines if line.startswith("SKIPPED")]
+        assert any("restart is for the broker in memory" in line for line in skipped)
+        assert any("the clock of a broker elsewhere" in line for line in skipped)
+        assert process.wait() == 0, process.output
+    for namespace in ("prices", "mails"):
+        Broker(broker_url).forget(namespace)
 
 
 def test_the_plugin_costs_those_who_do_not_use_it_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""A broker elsewhere, in the place of one in memory: the same tests on RabbitMQ.
+
+It cannot be looked into, and it is not harmed.  What waits in the queues of the namespaces that the
+tests use is deleted, because RabbitMQ keeps it from one test to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+
+from amphora.errors import ChannelClosed
+from amphora.rpc.client.calling import FunctionCaller
+from amphora.rpc.context import made
+from amphora.rpc.contract import naming
+from amphora.rpc.server.server import AmqpRpcServer
+from amphora.rpc.server.worker import State
+from amphora.transport.session import Session, all_sessions
+from amphora.wire.codes import ReplyCode
+
+# Everything must be served in this many looks in a row, with pauses of this many seconds.
+LOOKS = 3
+PAUSE = 0.02
+
+
+class BrokerElsewhere:
+    """A broker that the option --amphora-url names.
+
+    A test that asks for what only a `Broker` can do is skipped.
+
+    Args:
+        url: its URL.
+    """
+
+    left_to_parent = False
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._session = Session(url)
+        self._used: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<BrokerElsewhere {self._session.endpoint}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        pytest.skip(f"{name} is for the broker in memory, and this is one elsewhere")
+
+    def heal(self) -> None:
+        """Do nothing: it is not harmed."""
+
+    def use(self, namespace: str) -> None:
+        """Forget what waits for a namespace, when it is used first."""
+        if namespace not in self._used:
+            self._used.add(namespace)
+            self._forget(namespace)
+
+    def close(self) -> None:
+        """Forget what waits for the namespaces that were used."""
+        for namespace in self._used:
+            self._forget(namespace)
+        self._session.close()
+
+    def wait_until_served(self, timeout: float = 5.0) -> None:
+        """Wait until everything is served that clients and servers of this process know of.
+
+        Args:
+            timeout: seconds to wait.
+
+        Raises:
+            TimeoutError: something was not served in time; the text says what.
+        """
+        deadline = monotonic() + timeout
+        looks = 0
+        while looks < LOOKS:
+            gevent.sleep(PAUSE)
+            left = list(self._unserved())
+            looks = 0 if left else looks + 1
+            if left and monotonic() > deadline:
+                raise TimeoutError(f"not all was served within {timeout:g} s: {', '.join(left)}")
+
+    def _unserved(self) -> Iterator[str]:
+        for session in all_sessions():
+            if session.endpoint.hosts == self._session.endpoint.hosts and not session.settled:
+                yield f"{session.publisher.unconfirmed} messages on the way in {session!r}"
+        serving = set()
+        for each in made.everything():
+            if isinstance(each, AmqpRpcServer) and each.state is State.SERVING:
+                serving.add(each.namespace)
+                if each.running:
+                    yield f"{each.running} in progress in {each!r}"
+        for namespace in sorted(serving):
+            if waiting := self._waiting(namespace):
+                yield f"{waiting} waiting for {namespace}"
+        for each in made.everything():
+            if isinstance(each, FunctionCaller) and each.namespace in serving and each.pending:
+                yield f"{each.pending} pending in {each!r}"
+
+    def _waiting(self, namespace: str) -> int:
+        channel = self._session.channel()
+        try:
+            queue = naming.request_queue(namespace)
+            return channel.queue_declare(queue, passive=True).message_count or 0
+        except ChannelClosed as error:
+            if error.code != ReplyCode.NOT_FOUND:
+                raise
+            return 0  # as with servers of a fanout
+        finally:
+            channel.close()
+
+    def _forget(self, namespace: str) -> None:
+        channel = self._session.channel()
+        channel.queue_delete(naming.request_queue(namespace))
+        channel.close()
