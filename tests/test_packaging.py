@@ -195,12 +195,14 @@ def test_what_is_installed_from_the_wheel_alone_works(built: Built, tmp_path: Pa
     with zipfile.ZipFile(built.wheel) as archive:
         archive.extractall(tmp_path)
     program = """
-import pkgutil, importlib, sys
+import contextlib, importlib, io, pkgutil, sys
 sys.path.insert(0, sys.argv[1])
 import amphora, pytest_amphora
 assert amphora.__file__.startswith(sys.argv[1]), amphora.__file__
 for module in pkgutil.walk_packages(amphora.__path__, "amphora."):
     importlib.import_module(module.name)
+with contextlib.redirect_stdout(io.StringIO()):
+    assert amphora.cli.root.run(["new", "shop"]) == 0
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, str(tmp_path)],
@@ -210,3 +212,7 @@ for module in pkgutil.walk_packages(amphora.__path__, "amphora."):
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "")
+    made = tmp_path / "shop"
+    assert (made / "shop" / "server.py").is_file()
+    # The project has its amphora from the index, as this one is told to be.
+    assert "AMPHORA" not in (made / "local.mk").read_text()

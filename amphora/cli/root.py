@@ -100,7 +100,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, and decode its words as UTF-8.
 
-        The words of `serve` are left as they are: they name files.
+        The words of `serve` and `new` are left as they are: they name files.
         """
         name, command, rest = super().resolve_command(ctx, args)
         if name not in OF_FILES:
