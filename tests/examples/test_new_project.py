@@ -80,6 +80,36 @@ def test_its_style_and_its_types_are_right(made: Path) -> None:
     in_project(made, "-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache"), MYPYPATH=str(ROOT))
 
 
+def make(folder: Path, *words: str) -> str:
+    """Return what make prints."""
+    # The tests may have been started by a make of their own.
+    without = ("AMPHORA", "MAKEFLAGS", "MAKELEVEL", "PYTHON")
+    env = {name: value for name, value in os.environ.items() if name not in without}
+    done = subprocess.run(["make", *words], cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    printed: str = done.stdout
+    return printed
+
+
+def test_make_installs_the_amphora_that_is_named(made: Path) -> None:
+    assert f'pip install --quiet "{ROOT}" --editable' in make(made, "-n", "test")
+    assert 'pip install --quiet "../x.whl" --editable' in make(
+        made, "-n", "test", "AMPHORA=../x.whl"
+    )
+    # That of the package index.
+    assert "pip install --quiet  --editable" in make(made, "-n", "test", "AMPHORA=")
+    assert f'--wheel-dir wheels "{ROOT}"' in make(made, "-n", "image")
+    assert "pip wheel" not in make(made, "-n", "image", "AMPHORA=")
+
+
+def test_the_commands_that_are_told_are_those_of_make(made: Path) -> None:
+    there = set(re.findall(r"^make (\w+)", make(made, "help"), re.MULTILINE))
+    readme = (made / "README.md").read_text()
+    page = (ROOT / "docs" / "start" / "new-project.rst").read_text()
+    assert set(re.findall(r"^    make (\w+)", readme, re.MULTILINE)) <= there
+    assert set(re.findall(r"^``make (\w+)``$", page, re.MULTILINE)) == there - {"help", "clean"}
+
+
 # -- its image ------------------------------------------------------------------------------------
 
 
