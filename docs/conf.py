@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import amphora  # noqa: E402
 
@@ -19,7 +19,13 @@ author = "the amphora authors"
 project_copyright = "2026, the amphora authors"
 version = release = amphora.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.graphviz", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "search_words",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.graphviz",
+    "sphinx.ext.napoleon",
+]
 exclude_patterns = ["_build", "snippets"]
 default_role = "code"  # what stands in single backquotes in docstrings
 
