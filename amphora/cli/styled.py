@@ -29,7 +29,7 @@ def lines(parts: Iterable[Line | Table]) -> Iterator[str]:
     """Yield the lines of a page, with the terminal's styles."""
     screen = _console(sys.stdout, FULL_WIDTH)
     with screen.capture() as captured:
-        screen.print(_page(parts))
+        screen.print(laid_out(parts))
     yield from captured.get().splitlines()
 
 
@@ -38,7 +38,7 @@ def show_live(frames: Iterable[Iterable[Line | Table]]) -> None:
     # Refreshed here, because rich would do it from a thread.
     with Live(console=_console(sys.stdout, None), screen=True, auto_refresh=False) as live:
         for parts in frames:
-            live.update(_page(parts), refresh=True)
+            live.update(laid_out(parts), refresh=True)
 
 
 def _console(stream: TextIO, width: int | None) -> Console:
@@ -49,7 +49,8 @@ def _console(stream: TextIO, width: int | None) -> Console:
     return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
-def _page(parts: Iterable[Line | Table]) -> Group:
+def laid_out(parts: Iterable[Line | Table]) -> Group:
+    """Return a page as rich prints it."""
     return Group(
         *(_table(part) if isinstance(part, Table) else Text.assemble(*part) for part in parts)
     )

@@ -60,21 +60,27 @@ def load(client: Any, name: str, rate: float, phase: float) -> None:
         getattr(client.defer, name)(random.randrange(10_000))
 
 
+def shop(made: ExitStack) -> str:
+    """Begin services that are called; return the URL of their broker."""
+    url = made.enter_context(testing.Broker()).url
+    calling = made.enter_context(Session(url))
+    for phase, (namespace, functions) in enumerate(SERVICES.items()):
+        for _ in range(WORKERS[namespace]):
+            server = AmqpRpcServer(namespace, url=url, concurrency=2)
+            made.callback(server.stop, timeout=0)
+            for name, (mean, failing, _) in functions.items():
+                server.add_function(function(mean, failing), name)
+            server.serve()
+        client = made.enter_context(AmqpRpcClient(namespace, session=calling, identify=True))
+        for name, (_, _, rate) in functions.items():
+            made.callback(gevent.spawn(load, client, name, rate, phase).kill)
+    return url
+
+
 def main() -> None:
     logging.getLogger("amphora").addHandler(logging.NullHandler())
     with ExitStack() as made, Browser(1300, 1000) as browser:
-        url = made.enter_context(testing.Broker()).url
-        calling = made.enter_context(Session(url))
-        for phase, (namespace, functions) in enumerate(SERVICES.items()):
-            for _ in range(WORKERS[namespace]):
-                server = AmqpRpcServer(namespace, url=url, concurrency=2)
-                made.callback(server.stop, timeout=0)
-                for name, (mean, failing, _) in functions.items():
-                    server.add_function(function(mean, failing), name)
-                server.serve()
-            client = made.enter_context(AmqpRpcClient(namespace, session=calling, identify=True))
-            for name, (_, _, rate) in functions.items():
-                made.callback(gevent.spawn(load, client, name, rate, phase).kill)
+        url = shop(made)
         collector = Collector(made.enter_context(Session(url)))
         made.callback(collector.close)
         listener = listen("127.0.0.1", 0)
