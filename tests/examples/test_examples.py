@@ -32,17 +32,36 @@ def broker_env(broker_url: str) -> Iterator[dict[str, str]]:
 
 
 def test_the_math_client_gets_its_answers_from_the_math_server(broker_env: dict[str, str]) -> None:
-    ready = "amphora: serving math at amqp://"
     with (
-        PythonProcess(EXAMPLES / "math/server.py", env=broker_env, ready=ready),
+        PythonProcess(EXAMPLES / "math/server.py", env=broker_env) as server,
         PythonProcess(EXAMPLES / "math/client.py", env=broker_env) as client,
     ):
         status = client.wait()
+        ready = server.wait_for("serving math at ")
     assert client.lines[:2] == ["10", "5.0"]
     assert re.search(r"\bRemoteException: TypeError: unsupported operand", client.output)
     # Behind it there is where it was raised in the server.
     assert client.lines[-1].startswith("TypeError: unsupported operand")
     assert status == 1
+    (shown,) = transcript("quickstart", "python examples/math/server.py")
+    assert normal(ready) == normal(shown)
+    shown = "\n".join(transcript("quickstart", "python examples/math/client.py"))
+    seen = "\n".join(map(str.strip, client.lines))
+    assert re.fullmatch(re.escape(shown).replace(r"\.\.\.", "(.*\n)*.*"), seen), seen
+
+
+def transcript(page: str, command: str) -> list[str]:
+    """Return what a page of `docs/start/` shows below a command; "..." is any number of lines."""
+    text = (ROOT / "docs" / "start" / f"{page}.rst").read_text(encoding="utf-8")
+    (found,) = re.findall(
+        rf"^    \$ {re.escape(command)}\n((?:    (?!\$ ).*\n)*)", text, re.MULTILINE
+    )
+    return [line.strip() for line in found.splitlines()]
+
+
+def normal(line: str) -> str:
+    """Return a line without what is another one each time: the broker and the worker's id."""
+    return re.sub(r"amqp://\S+|\b[0-9a-f]{10}\b", "-", line)
 
 
 def test_the_math_client_may_be_started_before_the_math_server(broker_env: dict[str, str]) -> None:
