@@ -25,7 +25,7 @@ def _statuses(
     for value in values:
         name, _, status = value.partition("=")
         if not (name and status.isascii() and status.isdecimal()):
-            raise click.BadParameter(f"{value!r} is not as in NotFound=404")
+            raise click.BadParameter(f"{value!r} is not written like NotFound=404")
         statuses[name] = int(status)
     return statuses
 
@@ -67,7 +67,7 @@ def _statuses(
     multiple=True,
     envvar=TOKENS,
     metavar="TOKEN",
-    help=f"What clients have to know; several are possible.  {TOKENS} in the environment is not"
+    help=f"A token that clients must send; may be repeated.  {TOKENS} in the environment is not"
     " seen by other users of the machine.",
 )
 @click.option(
@@ -147,7 +147,8 @@ def gateway(
 
     if not (tokens or is_open or is_loopback(host)):
         raise click.UsageError(
-            f"who reaches {host} could call everything: give a --token, or --open if that is meant"
+            f"anyone who reaches {host} could call everything: give a --token, or --open if that is"
+            " meant"
         )
     with settings_errors(), settings.session() as session:
         # A token is more than a name; without one, foreign pages must not get in by a name of
@@ -170,7 +171,7 @@ def gateway(
             try:
                 listener = listen(host, port)
             except OSError as error:
-                why = f"{host}:{port} cannot be listened on: {error.strerror or error}"
+                why = f"cannot listen on {host}:{port}: {error.strerror or error}"
                 raise Failure(Exit.FAILED, why) from error
             server = Server(listener, application, max_connections or MAX_CONNECTIONS)
             ended = Event()

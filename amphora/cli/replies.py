@@ -175,6 +175,6 @@ def nobody(session: Session, namespace: str, worker: str | None, timeout: float)
         )
     if requests is not None and requests.consumers:
         return Failure(
-            Exit.NOBODY, f"the servers of {namespace} are older ones, without management"
+            Exit.NOBODY, f"the servers of {namespace} run an older amphora, which has no management"
         )
-    return Failure(Exit.NOBODY, f"no worker of {namespace} is there")
+    return Failure(Exit.NOBODY, f"no worker of {namespace} is running")

@@ -70,7 +70,7 @@ SECTIONS = {
     },
     "Broker": {"queue": "operating.queues", "broker": "broker"},
 }
-# What nobody types is in no section.
+# What is not typed is in no section.
 HIDDEN = {"worker": "serving.worker"}
 HOMES = {name: home for members in (*SECTIONS.values(), HIDDEN) for name, home in members.items()}
 # The commands whose words name files.

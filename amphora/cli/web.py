@@ -73,7 +73,7 @@ def web(settings: Settings, port: int, host: str, names: tuple[str, ...], allow:
         try:
             listener = listen(host, port)
         except OSError as error:
-            why = f"{host}:{port} cannot be listened on: {error.strerror or error}"
+            why = f"cannot listen on {host}:{port}: {error.strerror or error}"
             raise Failure(Exit.FAILED, why) from error
         collector = Collector(session)
         listening = listener.getsockname()[1]

@@ -64,7 +64,7 @@ class Gateway:
         cors_origins: pages of these origins may call, such as "https://shop.example.org"; "*" for
             any.
         host_names: the only names by which it may be reached; None for any.  Without tokens, and on
-            a machine where somebody uses a browser, they keep foreign pages away.
+            a machine on which a browser runs, they keep foreign pages away.
         timeout: seconds for a call that does not say.
         longest_timeout: the most seconds that a client may ask for.
         wait_for_server: seconds to wait for a worker where none is there; None sends the call

@@ -92,7 +92,7 @@ class Calls:
                 result.cancel()
 
     def cast(self, environ: Environ, namespace: str, function: str, given: Arguments) -> None:
-        """Make a call that nobody awaits.  May switch greenlets.
+        """Make a call that has no answer.  May switch greenlets.
 
         Raises:
             Problem: it cannot be sent.
@@ -244,7 +244,7 @@ def _next(stream: Stream[Any]) -> tuple[list[Any], bool]:
 
 @contextmanager
 def _gone(leaving: Leaving) -> Iterator[None]:
-    """Turn what becomes of a call whose client has gone away into a Problem that nobody reads."""
+    """Turn what becomes of a call whose client has gone away into a Problem that is not read."""
     try:
         yield
     except AmphoraError as error:

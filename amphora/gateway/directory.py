@@ -25,7 +25,7 @@ FRESH_EMPTY = 1.0
 
 
 class Directory:
-    """What some namespaces offer, as far as that may be called.
+    """What some namespaces offer and may be called.
 
     Args:
         session: where to ask.
@@ -54,7 +54,7 @@ class Directory:
         return self._functions is None or f"{namespace}.{function}" in self._functions
 
     def known_stream(self, namespace: str, function: str) -> bool:
-        """Return whether a function is known to be a stream.  Asks nobody."""
+        """Return whether a function is known to be a stream.  Asks no worker."""
         _, offer = self._offers.get(namespace, (0.0, None))
         found = find(offer, function)
         return found is not None and bool(found.get("stream"))

@@ -69,7 +69,7 @@ class JsonRpc:
                 for place in places:
                     answers[place] = self._one(environ, asked[place])
             except Problem:
-                # The client has gone away: nobody reads the rest.
+                # The client has gone away: the rest has no reader.
                 return
 
         workers = [spawn(serve) for _ in range(min(AT_ONCE, len(asked)))]

@@ -60,21 +60,21 @@ ERRORS: dict[type[AmphoraError], tuple[int, str | None]] = {
     WrongResult: (502, None),
     ServerLost: (502, "The server that ran the function is gone."),
     StreamLost: (502, "The stream broke off before its end."),
-    ConnectionLost: (502, "The gateway has lost its broker."),
+    ConnectionLost: (502, "The gateway has lost its connection to the broker."),
     ChannelClosed: (502, "The broker refuses what the gateway asks for."),
     FrameError: (502, "The gateway cannot understand its broker."),
     MessageError: (502, "The gateway cannot understand an answer."),
-    Busy: (503, "The server has more to do than it can."),
-    NoServer: (503, "No server is there."),
+    Busy: (503, "The server has too much to do."),
+    NoServer: (503, "No server is running."),
     Unroutable: (503, "No server takes the call."),
     Rejected: (503, "The broker has no room for the call."),
     NoResult: (504, "There was no result in time."),
     TimedOut: (504, None),
     AuthenticationError: (500, "The broker refuses the gateway's login."),
     AccessRefused: (500, "The gateway's login lacks a permission at the broker."),
-    Inequivalent: (500, "The gateway does not fit the queues that are there."),
+    Inequivalent: (500, "A queue or an exchange has other settings than the gateway needs."),
 }
-# What somebody has to see to.
+# What an operator has to see to.
 _LOGGED = (ChannelClosed, ConnectionLost, AuthenticationError, FrameError, MessageError)
 _PHRASES = {422: "Unprocessable Content", 413: "Content Too Large", 499: "Client Closed Request"}
 

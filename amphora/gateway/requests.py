@@ -51,7 +51,7 @@ class Tokens:
     def __init__(self, tokens: Iterable[str]) -> None:
         tokens = list(tokens)
         if not all(each and each.isascii() and each.isprintable() for each in tokens):
-            raise ValueError("a token must be a text of printable ASCII characters")
+            raise ValueError("a token must be text of printable ASCII characters")
         self._digests = [_digest(each.encode()) for each in tokens]
 
     def __bool__(self) -> bool:

@@ -25,7 +25,7 @@ IDLE_TIMEOUT = 60.0
 HEAD_TIMEOUT = 10.0
 # Seconds in which a client takes nothing, or sends nothing of a body.
 SOCKET_TIMEOUT = 30.0
-# What is read of a body that nobody wants, so that its client sees the answer.
+# What is read of an unwanted body, so that its client sees the answer.
 MOST_IGNORED = 1024 * 1024
 IGNORING_TIMEOUT = 2.0
 MAX_CONNECTIONS = 1000

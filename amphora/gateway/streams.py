@@ -62,7 +62,7 @@ def _lines(stream: OpenStream) -> Iterator[bytes]:
             if items:
                 yield encode(items[0]) + b"\n"
     except Problem as problem:
-        # The last line; and the body has no proper end, so nobody takes it for an item.
+        # The last line; and the body has no proper end, so it is not taken for an item.
         yield encode(problem.details()) + b"\n"
         raise BrokenStream from problem
 

@@ -50,7 +50,7 @@ _CALL = ("rpc_method", "rpc_status_code")
 
 FAMILIES = {
     "rpc_server_call_duration_seconds": Family(
-        "histogram", "How long servers took for a call, from its begin to its answer", _CALL
+        "histogram", "How long servers took for a call, from its beginning to its answer", _CALL
     ),
     "rpc_client_call_duration_seconds": Family(
         "histogram", "How long a call took for its caller, from the call to its result", _CALL
@@ -59,9 +59,11 @@ FAMILIES = {
         "histogram", "How long requests waited in their queue, where that is known"
     ),
     "amphora_queue_wait_unknown_total": Family(
-        "counter", "Requests of which it is not known how long they waited in their queue"
+        "counter", "Requests whose time in the queue is not known"
     ),
-    "amphora_redelivered_total": Family("counter", "Requests that came to a server once more"),
+    "amphora_redelivered_total": Family(
+        "counter", "Requests that were delivered to a server again"
+    ),
     "amphora_expired_total": Family(
         "counter", "Requests that were not begun because their time was over"
     ),

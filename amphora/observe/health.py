@@ -85,9 +85,10 @@ def health(
 ) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
     """Return a WSGI application that says how servers are.
 
-    It answers `/livez` (always 200: the event loop runs, or nobody would answer), `/readyz` (200
-    when all servers are connected and take requests, else 503), `/workers` (JSON) and `/metrics`.
-    Mounted below another path, it answers there.  It asks nobody for a password.
+    It answers `/livez` (always 200: the event loop runs, or there would be no answer), `/readyz`
+    (200 when all servers are connected and take requests, else 503), `/workers` (JSON) and
+    `/metrics`.
+    Mounted below another path, it answers there.  It asks for no password.
 
     Args:
         servers: servers of this process.
@@ -97,7 +98,7 @@ def health(
         TypeError: no server is given.
     """
     if not servers:
-        raise TypeError("health() needs the servers that it is about")
+        raise TypeError("health() needs at least one server")
 
     def readyz() -> Answer:
         ready = sum(server.ready for server in servers)

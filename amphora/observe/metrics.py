@@ -185,7 +185,7 @@ class Metrics:
                 _add_to(values, "amphora_unconfirmed", session.publisher.unconfirmed)
 
     def _add_length(self, values: Values, server: AmqpRpcServer) -> None:
-        """Add how many requests wait for a server, as far as that was told lately; ask for more."""
+        """Add how many requests wait for a server, if that was told lately; ask again."""
         if isinstance(server, AmqpRpcFanoutServer):
             # It has a queue of its own.
             return

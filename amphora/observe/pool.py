@@ -1,8 +1,8 @@
 """The metrics of several processes as one.
 
 A process has its metrics (`metrics.of_process`).  What it reports is a *snapshot*, which is plain
-lists and dicts, so it can be sent as JSON.  Whoever hears several processes, as the supervisor of
-`amphora serve` does, adds their snapshots up in a `Pool`:
+lists and dicts, so it can be sent as JSON.  What hears several processes, such as the supervisor
+of `amphora serve`, adds their snapshots up in a `Pool`:
 
     # in each worker, for each of its servers; the program may watch its clients, too
     of_process.watch(server)

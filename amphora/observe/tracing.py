@@ -153,7 +153,7 @@ class _ClientSpans:
             detach(token)
 
     def _inject(self, call: OutgoingCall, context: Context) -> None:
-        """Send the span along, as far as the headers have room for it.
+        """Send the span along, if the headers have room for it.
 
         A call does not fail because it is traced.
         """
@@ -196,7 +196,7 @@ def _parent(headers: Mapping[str, Any]) -> Context:
     try:
         return extract(carrier, _NOWHERE)
     except Exception as error:  # noqa: BLE001 (propagators are the program's)
-        log.throttled("the headers of a request tell of no trace: %s", error)
+        log.throttled("the headers of a request name no valid trace: %s", error)
         return _NOWHERE
 
 

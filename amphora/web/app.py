@@ -32,7 +32,7 @@ class Refusal(Exception):
 
 
 class Action(msgspec.Struct):
-    """What somebody wants done: a command for one worker, with its argument.
+    """What a viewer wants done: a command for one worker, with its argument.
 
     `cancel` is for all workers, and `retry` and `drop` for one that has the command.
     """
@@ -155,7 +155,7 @@ class Application:
             )
         )
         if not replies:
-            raise NoResult(f"nobody answered within {TIMEOUT:g} s", executed=None)
+            raise NoResult(f"no worker answered within {TIMEOUT:g} s", executed=None)
         return {reply.worker: reply.get() for reply in replies}
 
     def _able(self, action: Action) -> str:

@@ -31,7 +31,7 @@ from amphora.transport.topology import Presence, find_queue
 
 log = Log("amphora.web")
 
-# Seconds between two rounds, while somebody watches and while nobody does.
+# Seconds between two rounds, with and without viewers.
 INTERVAL = 2.0
 IDLE_INTERVAL = 5.0
 # Seconds for workers to answer, less than a round.
@@ -73,7 +73,7 @@ class Watched:
         heard: when each worker has answered last, on the monotonic clock.
         chart: of the namespace; of its functions and its workers by their names.
         shown: its latest frame.
-        active: what runs, the longest first, while somebody looks at it; and how many there are.
+        active: what runs, the longest first, while it is looked at; and how many there are.
         dead_count: how many requests were given up, None if that is unknown.
         dead: the first of them; `dead_refused` says why they cannot be read.
     """
@@ -172,7 +172,7 @@ class Collector:
             self._tell()
             pause = self._interval if self._viewers else max(self._interval, IDLE_INTERVAL)
             self._wake.clear()
-            # Somebody who comes is not kept waiting, but no round is earlier than the interval.
+            # A viewer who comes is not kept waiting, but no round is earlier than the interval.
             if not self._wake.wait(max(began + pause - clock.monotonic(), 0.0)):
                 continue
             gevent.sleep(max(began + self._interval - clock.monotonic(), 0.0))

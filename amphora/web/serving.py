@@ -36,7 +36,7 @@ def listen(host: str, port: int) -> Any:
 
 def address(host: str, port: int, token: str | None) -> str:
     """Return the address to open."""
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104 (somebody has asked for it)
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 (it was asked for)
         host = socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}")

@@ -227,7 +227,7 @@ def test_a_fanout_server_that_goes_without_an_answer_is_told(
         assert outcome.code == 5
         assert f"1 of 1 workers of {namespace} did not answer and are gone" in outcome.err
         outcome = amphora("call", f"{namespace}.go", "--fanout")
-        assert outcome == (6, "", f"amphora: error: no worker of {namespace} is there\n")
+        assert outcome == (6, "", f"amphora: error: no worker of {namespace} is running\n")
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -363,8 +363,8 @@ def test_arguments_are_read_from_files_and_standard_input(
     [
         (["@nowhere"], "nowhere cannot be read: No such file or directory  (the text? Write"),
         (["@\0"], "cannot be read: embedded null byte"),
-        (["-", "a=-"], "Standard input is only one argument."),
-        (["-"], "What is in standard input is no text in UTF-8."),
+        (["-", "a=-"], "Standard input can be one argument only."),
+        (["-"], "standard input is not text in UTF-8."),
     ],
 )
 def test_arguments_that_cannot_be_read_are_wrong_usage(
@@ -449,7 +449,7 @@ def test_a_request_that_waits_for_a_worker_says_so(
     outcome = amphora("call", f"{namespace}.add", 1, 2, "--timeout", 0.2)
     assert (outcome.code, outcome.out) == (5, "")
     note, error = outcome.err.splitlines()
-    assert note.startswith(f"amphora: no worker of {namespace} is there")
+    assert note.startswith(f"amphora: no worker of {namespace} is running")
     assert "within 0.2 s" in error
 
 

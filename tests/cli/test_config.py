@@ -97,8 +97,8 @@ def test_the_broker_has_one_variable_and_may_be_named_first(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[serve]\nworkres = 4", "'workres', which is no setting; did you mean 'workers'?"),
-        ("[serve]\nconfig = 'x'", "'config', which is no setting"),
+        ("[serve]\nworkres = 4", "'workres', which is not a setting; did you mean 'workers'?"),
+        ("[serve]\nconfig = 'x'", "'config', which is not a setting"),
         ("[serve]\nworkers = true", "workers cannot be True"),
         ("[serve]\nreload = 'yes'", "reload cannot be 'yes'"),
         ("[serve]\nprograms = [1]", "programs cannot be [1]"),

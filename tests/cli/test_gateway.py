@@ -46,7 +46,7 @@ def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:
         port = taken.getsockname()[1]
         outcome = amphora("gateway", "math", "--port", port)
     assert outcome.code == 1
-    assert f"127.0.0.1:{port} cannot be listened on: " in outcome.err
+    assert f"cannot listen on 127.0.0.1:{port}: " in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:
         (("a b",), "must be 1 to 100 letters"),
         (("math", "--host", "0.0.0.0"), "give a --token, or --open if that is meant"),
         (("math", "--function", "users.f"), "is no function of math"),
-        (("math", "--status", "NotFound"), "is not as in NotFound=404"),
+        (("math", "--status", "NotFound"), "is not written like NotFound=404"),
         (("math", "--status", "NotFound=200"), "from 400 to 599"),
         (("math", "--token", ""), "printable ASCII"),
         (("math", "--cors-origin", "x"), "is no origin"),

@@ -264,7 +264,7 @@ def test_an_address_that_is_taken_or_none_is_told(
     for odd in ("9100", "localhost", "::1:9100", "127.0.0.1:99999", "a b:1"):
         outcome = amphora_anywhere("serve", "x", "--http", odd)
         assert outcome.code == Exit.USAGE
-        assert "is no address such as" in outcome.err
+        assert "is not an address such as" in outcome.err
     outcome = amphora_anywhere("serve", "x", "--http", "[::1]:9100", "--show-config")
     assert "[::1]:9100" in outcome.out
 

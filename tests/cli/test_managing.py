@@ -182,7 +182,7 @@ def test_kill_stops_workers_warmly(
     wait_until(lambda: server.state == "stopped")
     outcome = amphora("kill", namespace)
     assert outcome.code == 6
-    assert outcome.err == f"amphora: error: no worker of {namespace} is there\n"
+    assert outcome.err == f"amphora: error: no worker of {namespace} is running\n"
 
 
 @pytest.mark.parametrize("command", ["ping", "stats", "describe"])

@@ -32,7 +32,7 @@ def test_the_file_is_there_meanwhile(path: Path) -> None:
 
 def test_one_that_runs_is_respected_and_its_file_stays(path: Path) -> None:
     with pidfile(str(path)):
-        runs = f"a supervisor that runs, process {os.getpid()}$"
+        runs = f"a running supervisor, process {os.getpid()}$"
         with pytest.raises(Taken, match=runs), pidfile(str(path)):
             pass
         assert path.exists()
@@ -59,7 +59,7 @@ def test_one_that_was_killed_leaves_nothing_behind_that_hinders(path: Path) -> N
 def test_what_is_no_pidfile_is_left_alone(path: Path, content: str) -> None:
     path.write_text(content)
     for _ in range(2):
-        with pytest.raises(Taken, match="holds something else"), pidfile(str(path)):
+        with pytest.raises(Taken, match="does not hold a process id"), pidfile(str(path)):
             pass
     assert path.read_text() == content
 
@@ -92,7 +92,7 @@ def test_a_pool_has_a_file_and_a_second_one_is_refused(serve: Serve, path: Path)
     assert path.read_text() == f"{pool.pid}\n"
     second = serve("--pidfile", path)
     assert second.wait() == Exit.FAILED
-    assert f"belongs to a supervisor that runs, process {pool.pid}" in second.output
+    assert f"belongs to a running supervisor, process {pool.pid}" in second.output
     nowhere = serve("--pidfile", path / "below")
     assert nowhere.wait() == Exit.FAILED
     assert "Traceback" not in nowhere.output

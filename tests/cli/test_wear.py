@@ -128,4 +128,4 @@ def test_a_worn_worker_goes_on_while_it_cannot_be_replaced(
 def test_what_is_no_size_is_wrong_usage(amphora_anywhere: Amphora, size: str) -> None:
     outcome = amphora_anywhere("serve", "x", "--max-memory", size)
     assert outcome.code == Exit.USAGE
-    assert "is no size such as 300M" in outcome.err
+    assert "is not a size such as 300M" in outcome.err

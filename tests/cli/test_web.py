@@ -44,7 +44,7 @@ def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:
         port = taken.getsockname()[1]
         outcome = amphora("web", "--port", port)
     assert outcome.code == 1
-    assert f"127.0.0.1:{port} cannot be listened on: " in outcome.err
+    assert f"cannot listen on 127.0.0.1:{port}: " in outcome.err
 
 
 def test_only_what_there_is_can_be_allowed(amphora: Amphora) -> None:

@@ -301,7 +301,7 @@ def test_what_is_not_allowed_or_not_ours_is_refused(
         ({"command": "cancel", "argument": "1"}, 'make the server with management={"cancel"}'),
         ({"command": "retry", "argument": ["1"]}, 'make the server with management={"retry"}'),
         ({"command": "drop", "argument": ["1"]}, 'make the server with management={"purge"}'),
-        ({"command": "kill", "worker": "nobody"}, "nobody answered"),
+        ({"command": "kill", "worker": "nobody"}, "no worker answered"),
         ({"command": "cancel", "namespace": "no such"}, "must be 1 to 100 letters"),
         ({"command": "kill"}, "kill is for one worker, and none is named"),
     ],

@@ -84,7 +84,7 @@ class Reader:
         """
         if word == "-":
             if self._read_input:
-                raise click.UsageError("Standard input is only one argument.")
+                raise click.UsageError("Standard input can be one argument only.")
             self._read_input = True
             return parse_value(_text(sys.stdin.buffer.read(), "standard input"))
         if not word.startswith("@") or word == "@":
@@ -103,7 +103,7 @@ def _text(content: bytes, where: str) -> str:
         # As a shell does it with the output of a command.
         return content.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"What is in {where} is no text in UTF-8.") from error
+        raise click.UsageError(f"{where} is not text in UTF-8.") from error
 
 
 def parse_value(word: str) -> Any:
@@ -145,7 +145,7 @@ def look_before_call(session: Session, namespace: str, routing_key: str | None, 
     elif requests.away:
         show_note(f"the queue of {namespace} is on a node that is away; the request waits {waits}")
     elif not requests.consumers:
-        show_note(f"no worker of {namespace} is there; the request waits for one {waits}")
+        show_note(f"no worker of {namespace} is running; the request waits for one {waits}")
 
 
 def show_traceback(error: RemoteException) -> None:
@@ -189,7 +189,9 @@ traceback_option = click.option(
     " may take any time once it has begun.",
 )
 @click.option("--routing-key", metavar="KEY", help="Use the request queue of this key.")
-@click.option("--cast", is_flag=True, help="Ask for no answer: it is done some time.")
+@click.option(
+    "--cast", is_flag=True, help="Ask for no answer; end when the broker has the request."
+)
 @click.option("--fanout", is_flag=True, help="Call all servers of a fanout namespace.")
 @click.option(
     "--stream", is_flag=True, help="Print the items of a stream as they come, a line of JSON each."
@@ -302,7 +304,7 @@ def call_all(
     """Call a function in all servers of a fanout namespace, and print their answers."""
     # Servers that are away for a moment are waited for: the queue outlives the last one by minutes.
     if find_queue(session, naming.roll_call_queue(namespace)) is None:
-        raise Failure(Exit.NOBODY, f"no fanout server of {namespace} is there")
+        raise Failure(Exit.NOBODY, f"no fanout server of {namespace} is running")
     client = AmqpRpcFanoutClient(namespace, session=session, timeout=timeout)
     with client:
 

@@ -20,7 +20,7 @@ from amphora.errors import printable
 def active(settings: Settings, namespace: str, worker: str | None, timeout: float) -> int:
     """Show the requests that run now, the longest first: function, since when, caller, id.
 
-    "waited" is the time in the queue before, as far as it is known.  The caller is its login, if
+    "waited" is the time in the queue before, if it is known.  The caller is its login, if
     its client says that (identify=True), and the beginning of its client's id.  --json prints for
     each worker {"worker": ..., "result": {"count", "requests": [...], ...}}.
     """
@@ -63,7 +63,7 @@ def notes(request: Mapping[str, object]) -> str:
 
 
 def caller(request: Mapping[str, str | None]) -> str:
-    """Return who has sent a request, as far as it says."""
+    """Return who has sent a request, if it says."""
     client = (request["client"] or "")[:12]
     return " ".join(filter(None, (request["user"], client))) or "-"
 

@@ -135,8 +135,8 @@ def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
 def retry(settings: Settings, namespace: str, ids: tuple[str, ...], everything: bool) -> int:
     """Try requests again: put them back where their clients had sent them.
 
-    Each is confirmed there before it is removed here.  Nobody gets its answer, because its caller
-    was told when it was given up.  A worker does it, of a server made with management={"retry"}.
+    Each is confirmed there before it is removed here.  Its caller was told when it was given up,
+    and gets no answer now.  A worker does it, of a server made with management={"retry"}.
     --json prints {"retried": ...}.
     """
     return carry_out(settings, namespace, ids, everything, "retry", "retried", "tried again")

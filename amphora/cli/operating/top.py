@@ -45,7 +45,7 @@ KEYS = "q quit  s sort  p pause  w worker  f function  a all"
 
 @dataclass
 class View:
-    """What somebody at the terminal has chosen to see."""
+    """What the user has chosen to see."""
 
     sort: str = "name"
     paused: bool = False
@@ -201,7 +201,7 @@ def top(settings: Settings, namespace: str, interval: float, once: bool) -> None
 
     Rates are those since the frame before; --once takes two samples.  Durations are those of all
     calls of the last minute; until there is one, of all calls.  "waited" is the time in the queue
-    that 95 of 100 requests have not exceeded, as far as known; "again" counts requests that had
+    that 95 of 100 requests have not exceeded, if known; "again" counts requests that had
     been delivered before, and "pending" calls that the worker's process has made.  When standard
     output is not a terminal, one frame is printed.
 

@@ -74,7 +74,7 @@ def _settings(
         parameter = parameters.get(name)
         if parameter is None:
             hint = did_you_mean([name], parameters)
-            raise click.UsageError(f"{path} has {key!r:.100}, which is no setting{hint}")
+            raise click.UsageError(f"{path} has {key!r:.100}, which is not a setting{hint}")
         is_list = parameter.nargs == -1 or parameter.multiple
         if is_list and isinstance(value, str):
             value = [value]

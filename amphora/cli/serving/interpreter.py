@@ -75,7 +75,7 @@ def shadows(directory: str) -> list[str]:
         return []
     for entry in entries:
         name, extension = os.path.splitext(entry)
-        # A package of Python's own called test is imported by nobody but its tests.
+        # A package of Python's own called test is imported by its tests alone.
         if name not in sys.stdlib_module_names or name == "test":
             continue
         if extension == ".py" or os.path.exists(os.path.join(directory, entry, "__init__.py")):

@@ -82,7 +82,7 @@ class Voice:
                 poll = _poll()
                 poll.register(self.descriptor, select.POLLOUT)
                 if any(events & ~select.POLLOUT for _, events in poll.poll(50)):
-                    return  # nobody listens any more
+                    return  # the supervisor has gone
                 self._unsent = self._unsent[self._write(self._unsent) :]
 
     def _write(self, data: bytes) -> int:

@@ -1,6 +1,6 @@
 """Telling systemd how the pool is, if it wants to know (`Type=notify`).
 
-What is said, and where: sd_notify(3).  It is one datagram for each change, and nobody waits for it:
+What is said, and where: sd_notify(3).  It is one datagram for each change, and is not waited for:
 one that cannot be sent is tried again in the next round.
 """
 
@@ -30,7 +30,7 @@ class Notifier:
     """Tells a service manager of changes, and that the pool is alive.
 
     Args:
-        environment: that of the process, which says whom to tell; nobody is told without it.
+        environment: that of the process, which says whom to tell.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:

@@ -61,7 +61,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
         return None
     found = _SIZE.fullmatch(value)
     if found is None:
-        raise click.BadParameter(f"{value!r} is no size such as 300M, 2G or 1.5G")
+        raise click.BadParameter(f"{value!r} is not a size such as 300M, 2G or 1.5G")
     if not memory_of(os.getpid()):
         raise click.BadParameter("this system does not tell how much memory a process has")
     return int(float(found[1]) * _UNITS[found[2].upper()])
@@ -75,7 +75,9 @@ def _address(
         return None
     found = _ADDRESS.fullmatch(value)
     if found is None or not 0 <= int(found[2]) < 65536:
-        raise click.BadParameter(f"{value!r} is no address such as 127.0.0.1:9100 or [::1]:9100")
+        raise click.BadParameter(
+            f"{value!r} is not an address such as 127.0.0.1:9100 or [::1]:9100"
+        )
     return found[1].strip("[]"), int(found[2])
 
 
@@ -106,7 +108,8 @@ def pool_options(command: F) -> F:
             # A worker that is well says so once a second.
             type=click.FloatRange(min=2 * BEAT),
             metavar="SECONDS",
-            help="Replace a worker that a function has held for so long.  [default: only say so]",
+            help="Replace a worker in which a function has not given way for this long."
+            "  [default: only log it]",
         ),
         click.option(
             "--http",
@@ -125,19 +128,19 @@ def pool_options(command: F) -> F:
             "--max-memory",
             callback=_size,
             metavar="SIZE",
-            help="Replace a worker that has more in memory, such as 300M or 2G.",
+            help="Replace a worker that uses more memory than this, such as 300M or 2G.",
         ),
         click.option(
             "--max-requests",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Replace a worker that has handled so many requests, or up to a tenth more.",
+            help="Replace a worker after this many requests, or up to a tenth more.",
         ),
         click.option(
             "--load-timeout",
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",
-            help="End a worker that has not loaded the program by then.  [default: wait for ever]",
+            help="End a worker that takes longer to load the program.  [default: wait for ever]",
         ),
         click.option(
             "--patch",

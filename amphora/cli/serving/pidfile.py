@@ -36,7 +36,7 @@ def pidfile(path: str | None) -> Iterator[None]:
         yield
     finally:
         try:
-            # While nobody else can have locked it; it may be another's by now.
+            # While no other process can have locked it; it may be another's by now.
             if _is_at(path, file):
                 os.unlink(path)
         except OSError:
@@ -52,7 +52,7 @@ def _locked(path: str) -> int:
         except BlockingIOError:
             pid = os.read(file, 20).strip().decode("ascii", "replace")
             os.close(file)
-            raise Taken(f"{path} belongs to a supervisor that runs, process {pid or '?'}") from None
+            raise Taken(f"{path} belongs to a running supervisor, process {pid or '?'}") from None
         except BaseException:
             os.close(file)
             raise
@@ -60,7 +60,7 @@ def _locked(path: str) -> int:
             if os.read(file, 20).strip().isdigit() or not os.fstat(file).st_size:
                 return file
             os.close(file)
-            raise Taken(f"{path} holds something else than a process id, and is left alone")
+            raise Taken(f"{path} does not hold a process id, and is left alone")
         # Its owner has removed it meanwhile.
         os.close(file)
 

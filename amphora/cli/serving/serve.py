@@ -93,7 +93,7 @@ def serve(settings: Settings, /, **options: Any) -> int:
     if settings.url is not None:
         with settings_errors():
             endpoint(settings.url)
-        # Not an argument: everybody on the machine may read those, passwords too.
+        # Not an argument: all users of the machine may read those, passwords too.
         environment["AMQP_URL"] = settings.url
     command = [*python_command(directory, pool.patch), "worker", *handed_on.words()]
     if settings.debug:

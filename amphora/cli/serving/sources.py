@@ -19,7 +19,7 @@ logger = logging.getLogger("amphora.serve")
 SKIPPED = frozenset(("__pycache__", "node_modules", "site-packages"))
 # What the system shows as files, and devices.
 NO_FILES = frozenset(("/proc", "/sys", "/dev"))
-# In a directory as big as `/`, a look would take longer than anybody waits for it.
+# In a directory as big as `/`, a look would take too long.
 MOST_DIRECTORIES = 2000
 
 Snapshot = dict[str, tuple[int, int]]
@@ -108,8 +108,8 @@ class Sources:
         if len(seen) >= MOST_DIRECTORIES and not self._warned:
             self._warned = True
             logger.warning(
-                "%s holds too many directories to look for changes in all of them: it is looked at"
-                " the program's own package and the first %d; start in the program's directory",
+                "%s has too many directories to watch them all: only the program's own package and"
+                " the first %d are watched; start amphora serve in the program's directory",
                 self._roots[-1],
                 MOST_DIRECTORIES,
             )

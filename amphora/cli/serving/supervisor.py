@@ -108,9 +108,9 @@ class Supervisor:
         self._wear = Wear(options.max_requests, options.max_memory)
         self._workers: list[Worker] = []
         self.health = Health(self._workers, options.workers)
-        # Answers questions about the workers, None if nobody asks.
+        # Answers questions about the workers, None if there are none.
         self.http: Http | None = None
-        # Tells a service manager; nobody unless it is given an environment.
+        # Tells a service manager, if it is given an environment.
         self.notifier = Notifier({})
         self._generation = 0
         # The program of this generation was loaded by at least one worker.
@@ -148,7 +148,7 @@ class Supervisor:
         """Do one step of the loop.  If it fails, the next round begins after a pause."""
         try:
             step(*args)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the workers need somebody)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the workers need it)
             say(logging.ERROR, "the supervisor goes on after an error in itself: %r", error)
             time.sleep(ERROR_PAUSE)
 

@@ -316,7 +316,7 @@ export class Service {
       caption: "Workers",
       key: (row) => row.worker,
       sort: { column: "worker", down: false },
-      empty: "No worker is there.",
+      empty: "No worker is running.",
       rowClass: (row) => row.state,
       columns: [
         {
