@@ -129,7 +129,7 @@ def test_a_page_says_what_has_gone_wrong(
     # Two heartbeats, and a second.
     tab.wait_for_text("article.failed .state", "copy_book is gone", timeout=40)
     tab.click("form button")
-    tab.wait_for_text("article .state", "nobody serves progress")
+    tab.wait_for_text("article .state", "no server of progress is running")
     tab.close()
 
 

@@ -28,7 +28,7 @@ def test_who_calls_a_misspelt_namespace_is_told_of_the_near_one_and_still_waits(
     wrong = f"{namespace}x"
     with AmqpRpcClient(wrong, url=url, timeout=60.0) as client:
         result = client.defer.add(1, 2)
-        wait_until(lambda: f"nobody serves {wrong} (did you mean" in caplog.text)
+        wait_until(lambda: f"no server of {wrong} is running (did you mean" in caplog.text)
         told = caplog.text
         assert f"'{namespace}'?) at {client.session.endpoint}: {wrong}.add waits until" in told
         assert not result.ready()
@@ -45,7 +45,7 @@ def test_a_call_that_ends_says_what_may_have_been_meant(
     monkeypatch.setattr(presence, "TELL_WITHIN", 30.0)
     server = make_server(add)
     wait_until(lambda: server.ready)
-    told = rf"nobody serves {namespace}x \(did you mean '"
+    told = rf"no server of {namespace}x is running \(did you mean '"
     client = AmqpRpcClient(f"{namespace}x", url=url, timeout=8.0)
     with client, pytest.raises(NoResult, match=told):
         client.call.add(1, 2)
@@ -56,9 +56,9 @@ def test_all_clients_of_a_process_are_told_once(
 ) -> None:
     clients = [make_client() for _ in range(3)]
     results = [client.defer.add(n, 1) for n, client in enumerate(clients)]
-    wait_until(lambda: "nobody serves" in caplog.text)
+    wait_until(lambda: "no server of" in caplog.text)
     wait_until(lambda: all(client._calls.unserved._timer is None for client in clients))
-    assert caplog.text.count("nobody serves") == 1
+    assert caplog.text.count("no server of") == 1
     assert not any(result.ready() for result in results)
 
 
@@ -82,9 +82,9 @@ def test_a_namespace_that_nobody_called_in_time_is_watched_at_the_next_call(
     client = make_client()
     client.defer.add(1, 2).cancel()
     wait_until(lambda: client._calls.unserved.due)
-    assert "nobody serves" not in caplog.text
+    assert "no server of" not in caplog.text
     result = client.defer.add(1, 2)
-    wait_until(lambda: "nobody serves" in caplog.text)
+    wait_until(lambda: "no server of" in caplog.text)
     assert not result.ready()
 
 
@@ -94,7 +94,7 @@ def test_a_key_whose_queue_nobody_receives_from_is_named(
     client = make_client()
     client.create_new_request_queue("alice")
     result = client.defer(routing_key="alice").add(1, 2)
-    wait_until(lambda: "nobody receives from the request queue 'alice'" in caplog.text)
+    wait_until(lambda: "no server receives from the request queue 'alice'" in caplog.text)
     assert not result.ready()
     client.remove_request_queue("alice")
 
@@ -145,7 +145,7 @@ def test_a_user_who_may_not_ask_for_other_names_is_told_without_them(
     try:
         with AmqpRpcClient(namespace, url=url) as client:
             result = client.defer.add(1, 2)
-            wait_until(lambda: f"nobody serves {namespace} at" in caplog.text)
+            wait_until(lambda: f"no server of {namespace} is running at" in caplog.text)
             assert not result.ready()
     finally:
         rabbit_node.delete_user(user)

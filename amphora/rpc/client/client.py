@@ -57,8 +57,8 @@ class AmqpRpcClient(StreamCaller):
         uuid: an id instead of a random one, as in amphora 0.1.  No other client may have the same
             at the same time: they would take each other's answers.
         identify: name the client's login in its requests, for `amphora.current().user`.  The broker
-            refuses a request with another's name.  A text names the login where it is not the user
-            in the URL.
+            refuses a request with another login.  Text is the login itself, where it is not the
+            user in the URL.
         connection: the other settings of `Session`, such as `amqp_host`.
 
     Raises:
@@ -149,8 +149,8 @@ class AmqpRpcClient(StreamCaller):
             options: the options of all calls; see `Bound.options`.
 
         Raises:
-            TypeError: it is no class or has no methods; a hint of a result cannot be used; or there
-                is no such option.
+            TypeError: it is not a class or has no methods; a hint of a result cannot be used; or
+                there is no such option.
         """
         described = Api(api, name)
         checked = Check(self.session, self.namespace, described.offer) if check else None

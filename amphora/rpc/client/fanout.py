@@ -79,8 +79,8 @@ class AmqpRpcFanoutClient(FunctionCaller):
             options: the options of all calls; see `FanoutBound.options`.
 
         Raises:
-            TypeError: it is no class or has no methods; a hint of a result cannot be used; or there
-                is no such option.
+            TypeError: it is not a class or has no methods; a hint of a result cannot be used; or
+                there is no such option.
         """
         described = Api(api, name)
         checked = Check(self.session, self.namespace, described.offer) if check else None

@@ -276,8 +276,8 @@ def shield() -> Iterator[None]:
             take_money(order)
             note_that_it_is_paid(order)
 
-    A cancellation that comes meanwhile ends the handler behind the block.  Where no call is served
-    it does nothing.
+    A cancellation that comes meanwhile ends the handler behind the block.  Outside of a call it
+    does nothing.
     """
     call = served()
     if call is None:

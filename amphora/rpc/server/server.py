@@ -256,7 +256,7 @@ class AmqpRpcServer(Offering):
 
         It gets the `CallContext`, and a function that goes on with the request and returns the
         handler's result.  The first one is the outermost.  It also sees requests for functions that
-        there are not, those whose arguments do not fit, and those that cannot be read (their
+        do not exist, those whose arguments do not fit, and those that cannot be read (their
         `function` is ""): `proceed` then raises WrongRequest.
         What it returns is the answer, and what it raises reaches the caller.
         """
@@ -273,7 +273,7 @@ class AmqpRpcServer(Offering):
         It gets the `CallContext` and an `Outcome`, in the request's greenlet, when the answer is on
         its way.  Unlike middleware it is also told of requests that were not begun, because their
         time was over or their caller had gone away; and of a result that could not be sent.  What
-        it raises is logged.  Requests that go back to the queue unread are not told.
+        it raises is logged.  It is not told of requests that go back to the queue unread.
         """
         self._settings.on_done.append(observer)
         return observer

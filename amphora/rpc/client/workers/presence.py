@@ -1,4 +1,4 @@
-"""Whether somebody serves: asked before a request is sent, and when no answer has come in time.
+"""Whether a server is there: asked before a request is sent, and when no answer has come in time.
 
 A namespace is served if a worker is in its roll call (see `roll_call`), or if its request queue has
 a consumer, which may be a server of another kind.  The queue of a key is served if it has a
@@ -28,7 +28,7 @@ from amphora.transport.topology import Presence
 # Seconds for which an answer is used again.
 KNOWN_FOR = 1.0
 MOST_KNOWN = 1000
-# Seconds between two questions while nobody is there; they grow.
+# Seconds between two questions while no server is there; they grow.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
 # Seconds by which an error may be late because its text says who is there, and the age of an answer
@@ -44,7 +44,7 @@ Told = Callable[[bool | None], None]
 
 
 class ServerPresence:
-    """Ask the broker whether somebody serves a namespace, or the queues of its keys.
+    """Ask the broker whether a server serves a namespace, or the queues of its keys.
 
     A queue is given by name; None stands for the whole namespace.
     """
@@ -67,7 +67,7 @@ class ServerPresence:
     # -- before a request is sent -----------------------------------------------------------------
 
     def wait(self, name: str, routing_key: str | None, seconds: float, deadline: float) -> None:
-        """Wait until it is not certain any more that nobody is there.
+        """Wait until it is not certain any more that no server is there.
 
         Switches greenlets.  Returns at once if the client is closed.
 
@@ -78,7 +78,7 @@ class ServerPresence:
             deadline: when to give up in any case, on the monotonic clock.
 
         Raises:
-            NoServer: nobody was there in time.
+            NoServer: no server was there in time.
             ValueError: `seconds` or the key is invalid.
         """
         give_up = min(clock.monotonic() + check_wait(seconds), deadline)
@@ -116,7 +116,7 @@ class ServerPresence:
     # -- when no answer has come ------------------------------------------------------------------
 
     def tell(self, routing_key: str, told: Told) -> None:
-        """Have `told` called with whether somebody is there, within 0.2 s.
+        """Have `told` called with whether a server is there, within 0.2 s.
 
         Never switches greenlets.
 
@@ -159,16 +159,16 @@ class ServerPresence:
         if not there:
             return f"{self.nobody(routing_key)}; the request waited in its queue"
         if routing_key:
-            served = f"somebody receives from {self._queue_of(routing_key)}"
+            served = f"a server receives from {self._queue_of(routing_key)}"
         else:
             served = f"{self._namespace} is served"
         return f"{served}; the request is queued or running"
 
     def nobody(self, routing_key: str | None) -> str:
-        """Return as text that nobody is there, and what may have been meant."""
+        """Return as text that no server is there, and what may have been meant."""
         if routing_key:
-            return f"nobody receives from {self._queue_of(routing_key)}"
-        return f"nobody serves {self._namespace}{self.others and f' ({self.others})'}"
+            return f"no server receives from {self._queue_of(routing_key)}"
+        return f"no server of {self._namespace} is running{self.others and f' ({self.others})'}"
 
     def _queue_of(self, key: str) -> str:
         return f"the request queue {printable(key, 100)!r} of {self._namespace}"
@@ -176,7 +176,7 @@ class ServerPresence:
     # -- soon after the first calls ---------------------------------------------------------------
 
     def look(self, routing_key: str, timeout: float) -> bool | None:
-        """Return whether somebody is there; None if that is unknown.  Switches greenlets.
+        """Return whether a server is there; None if that is unknown.  Switches greenlets.
 
         Args:
             routing_key: the routing key of a request as it was sent, "" if it had none.
@@ -197,7 +197,7 @@ class ServerPresence:
     # -- asking -----------------------------------------------------------------------------------
 
     def _look(self, queue: str | None, age: float, timeout: float) -> bool | None:
-        """Return whether somebody is there; None if that is unknown.
+        """Return whether a server is there; None if that is unknown.
 
         Switches greenlets for at most `timeout` seconds, and not at all if it was asked less than
         `age` seconds ago.
@@ -222,7 +222,7 @@ class ServerPresence:
             if there is False and clock.monotonic() < self._roll_call.back_at():
                 there = None
         finally:
-            # Also when interrupted, but not if nobody wants to know any more.
+            # Also when interrupted, but not if the answer is not wanted any more.
             if self._asking.get(queue) is gevent.getcurrent():
                 del self._asking[queue]
                 if len(self._known) >= MOST_KNOWN:

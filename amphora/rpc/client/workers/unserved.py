@@ -1,11 +1,11 @@
-"""Saying soon that nobody serves what a client calls.
+"""Saying soon that no server is there for what a client calls.
 
 A request may wait for a server for good reason, so nothing fails.  But the name may be misspelt, or
 the server not started, and until the deadline the program would not learn that.  So when no answer
-at all has come to a client's first calls for some seconds, the broker is asked once whether anybody
-serves, and if not, one line is logged.  If no server of the namespace was there for minutes, the
-name is probably wrong: then the workers of all namespaces are asked once for theirs.  If there are
-one or two workers, they are asked whether they are well.
+at all has come to a client's first calls for some seconds, the broker is asked once whether a
+server is there, and if not, one line is logged.  If no server of the namespace was there for
+minutes, the name is probably wrong: then the workers of all namespaces are asked once for theirs.
+If there are one or two workers, they are asked whether they are well.
 
 What this costs: nothing for a client that has got an answer, and for the others one look, in a
 process one for all clients of a namespace.  A service of many workers is never asked.
