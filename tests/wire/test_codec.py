@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amphora.errors import FrameError, MessageError
+from amphora.wire import properties
 from amphora.wire.codec import (
     Ack,
     Deliver,
@@ -418,6 +419,47 @@ def test_tables_that_differ_in_their_last_number_are_read_as_any_other(
         encoded = len(fields).to_bytes(4) + fields
         header = HEADER_START + b"\x20\x00" + encoded
         assert decode_properties(header).headers == FieldReader(encoded).table()
+
+
+ids = st.sampled_from(("1", "a" * 32, "b" * 32, "é" * 16))
+
+
+def read(payload: bytes) -> str:
+    try:
+        return repr(decode_properties(payload))
+    except MessageError as error:
+        return str(error)
+
+
+def read_without_memory(payload: bytes) -> str:
+    kept = dict(properties._layouts)
+    properties._layouts.clear()
+    try:
+        return read(payload)
+    finally:
+        properties._layouts.clear()
+        properties._layouts.update(kept)
+
+
+@given(
+    values=strategies.properties,
+    messages=st.lists(st.tuples(ids, st.sampled_from(("5", "60000", "70000"))), min_size=2),
+    data=st.data(),
+)
+def test_properties_that_differ_in_their_ids_are_read_as_any_other(
+    values: dict[str, Any], messages: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    for varying in ("correlation_id", "expiration", "message_id"):
+        values.pop(varying, None)
+    clock = iter(range(10**15, 10**18, 10**9))
+    template = PropertiesTemplate(Properties(**values), stamp=("sent", lambda: next(clock)))
+    for message_id, expiration in messages:
+        payload = bytearray(HEADER_START + template.encode(message_id, expiration))
+        assert read(bytes(payload)) == read_without_memory(bytes(payload))
+        for _ in range(3):
+            index = data.draw(st.integers(12, len(payload) - 1))
+            payload[index] = data.draw(st.integers(0, 255))
+            assert read(bytes(payload)) == read_without_memory(bytes(payload))
 
 
 def test_an_id_that_is_too_long_for_a_template_is_a_value_error() -> None:
