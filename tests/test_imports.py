@@ -138,6 +138,7 @@ PAMQP_FILE = Path("wire", "codec.py")
 SYSTEM_TIME = {
     Path("net", "clock.py"),
     Path("net", "log.py"),
+    Path("rpc", "server", "requests", "pool.py"),
     Path("rpc", "server", "requests", "watchdog.py"),
     Path("stores", "sqlite.py"),
 }

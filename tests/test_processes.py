@@ -30,6 +30,14 @@ def test_a_program_gives_its_output_and_exit_status() -> None:
         assert program.output == "1\n2"
 
 
+def test_what_a_program_logs_is_no_part_of_what_it_prints() -> None:
+    code = "import logging; print(1); logging.warning('slow'); print(2)"
+    with PythonProcess("-c", code) as program:
+        assert program.wait() == 0
+        assert program.printed == ["1", "2"]
+        assert sorted(program.lines) == ["1", "2", "WARNING:root:slow"]
+
+
 def test_a_line_is_found_though_it_came_before_it_was_waited_for() -> None:
     with PythonProcess("-c", "print('one'); print('two: 2'); print('three')") as program:
         program.wait()

@@ -367,7 +367,7 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
     if "headers" not in values or not _VARYING.issubset(values) or len(_layouts) >= _MOST_TABLES:
         return
     position = 14
-    cuts = []
+    cuts: list[int] = []
     stamped = None
     for name, kind in _read_plans[payload[12] << 8 | payload[13]]:
         start = position
@@ -386,8 +386,10 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
             cuts += (start, position)
     if stamped is None:
         return
-    at, *ids = cuts
-    layout = _layouts.setdefault(size, (at, *ids, {}))  # type: ignore[assignment]
+    at, one, one_end, expires, expires_end, other, other_end = cuts
+    layout = _layouts.setdefault(
+        size, (at, one, one_end, expires, expires_end, other, other_end, {})
+    )
     if layout[:-1] != tuple(cuts):
         # Others of this size have another.
         return
@@ -396,10 +398,14 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
         # Most of these clients are gone.
         alike.clear()
     common = {name: None if name in _VARYING else value for name, value in values.items()}
-    one, one_end, expires, expires_end, other, other_end = ids
-    key = (payload[12:at], payload[at + _STAMP.size : one], payload[one_end:expires])
-    key += (payload[expires_end:other], payload[other_end:])
-    alike[b"".join(key)] = common | {"headers": stamped[0]}, stamped[1]
+    same = (
+        payload[12:at],
+        payload[at + _STAMP.size : one],
+        payload[one_end:expires],
+        payload[expires_end:other],
+        payload[other_end:],
+    )
+    alike[b"".join(same)] = common | {"headers": stamped[0]}, stamped[1]
 
 
 _new: Any = object.__new__

@@ -66,7 +66,7 @@ def test_the_client_of_the_page_gets_its_sum(
     client = PythonProcess(EXAMPLES / "example_client.py", env={"AMQP_URL": broker.url})
     with client:
         assert client.wait() == 0
-    assert client.lines == ["{'res': 12}", "[{'res': 0}, {'res': 2}, {'res': 4}]"]
+    assert client.printed == ["{'res': 12}", "[{'res': 0}, {'res': 2}, {'res': 4}]"]
 
 
 @on_rabbitmq

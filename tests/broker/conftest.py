@@ -26,7 +26,7 @@ def client(world: World) -> Client:
 def broker_process() -> Iterator[str]:
     """The URL of an embedded broker in a process of its own, for clients that block theirs."""
     with PythonProcess("-m", "amphora", "broker", "--port", "0", ready="is ready") as process:
-        yield process.lines[-1].split()[0]
+        yield process.wait_for("is ready").split()[0]
 
 
 @pytest.fixture(scope="session", params=["rabbitmq", "embedded"])

@@ -111,7 +111,7 @@ def test_ctrl_c_ends_the_stream_at_its_server(
         process.signal(signal.SIGINT)
         assert process.wait() == 130
         # On a terminal, `^C` stands in a line of its own.
-        assert set(process.lines) <= {'"tick"', ""}
+        assert set(process.printed) <= {'"tick"', ""}
     assert source.ended.wait(30)
 
 

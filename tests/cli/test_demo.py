@@ -79,7 +79,7 @@ def test_a_demo_that_is_told_to_end_does_and_its_servers_too(number: signal.Sign
         pids = servers_of(demo)
         demo.signal(number)
         assert demo.wait() == Exit.INTERRUPTED
-    assert demo.lines[-2:] == ["", "The demo was interrupted."]
+    assert demo.printed[-2:] == ["", "The demo was interrupted."]
     assert are_gone(pids)
     assert "Traceback" not in demo.output
 

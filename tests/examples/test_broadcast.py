@@ -41,7 +41,7 @@ class Shop:
         """Run one of the other programs to its end, and return what it prints."""
         with PythonProcess(EXAMPLE / name, *arguments, env=self._env) as program:
             assert program.wait() == 0, program.output
-        return program.lines
+        return program.printed
 
     def cached(self) -> dict[str, dict[str, float]]:
         """Return what each server says that it has in memory."""

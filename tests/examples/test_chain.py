@@ -86,6 +86,6 @@ def test_a_call_that_is_cancelled_or_late_ends_in_all_services(
 def test_the_client_tells_what_became_of_its_calls(broker_url: str) -> None:
     with PythonProcess(EXAMPLE / "client.py", env={"AMQP_URL": broker_url}) as client:
         assert client.wait() == 0
-    cancelled, late = client.lines
+    cancelled, late = client.printed
     assert cancelled == "chain.shop.find was cancelled"
     assert late.startswith("no result of chain.shop.find within 2 s")

@@ -38,7 +38,7 @@ def test_the_math_client_gets_its_answers_from_the_math_server(broker_env: dict[
     ):
         status = client.wait()
         ready = server.wait_for("serving math at ")
-    assert client.lines[:2] == ["10", "5.0"]
+    assert client.printed[:2] == ["10", "5.0"]
     assert re.search(r"\bRemoteException: TypeError: unsupported operand", client.output)
     # Behind it there is where it was raised in the server.
     assert client.lines[-1].startswith("TypeError: unsupported operand")
@@ -187,5 +187,5 @@ def test_the_demo_is_the_command_of_that_name() -> None:
             for program in programs
         ]
         assert [demo.wait(30) for demo in demos] == [0, 0]
-    ours, theirs = [[re.sub(r"\d+", "N", line) for line in demo.lines] for demo in demos]
+    ours, theirs = [[re.sub(r"\d+", "N", line) for line in demo.printed] for demo in demos]
     assert ours == theirs

@@ -36,7 +36,7 @@ def test_the_server_shows_its_metrics_and_its_spans(broker_url: str) -> None:
             port = int(re.findall(r":(\d+)/metrics", server.wait_for("metrics at"))[0])
             with PythonProcess(FOLDER / "client.py", env=env) as client:
                 assert client.wait() == 0
-                assert client.lines == ["180"]
+                assert client.printed == ["180"]
             server.wait_for("SERVER shop/total OK")
             spans = [line.split() for line in server.lines if re.match("[0-9a-f]{32} ", line)]
             text = ask(port, "/metrics").body.decode()

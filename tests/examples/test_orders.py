@@ -30,12 +30,12 @@ def start_server(environment: dict[str, str], database: Database) -> PythonProce
 def order(environment: dict[str, str], *arguments: str) -> list[str]:
     with PythonProcess(EXAMPLE / "order.py", *arguments, env=environment) as program:
         program.wait()
-    return program.lines
+    return program.lines if program.returncode else program.printed
 
 
 def taken(server: PythonProcess) -> list[str]:
-    """Return what a server has printed of the orders that it took, without its log."""
-    return [line for line in server.lines if re.fullmatch(r"\d+ x \w+: order \d+", line)]
+    """Return what a server has printed of the orders that it took."""
+    return [line for line in server.printed if re.fullmatch(r"\d+ x \w+: order \d+", line)]
 
 
 def test_an_order_is_taken_once_whoever_is_lost_meanwhile(

@@ -81,7 +81,7 @@ def test_sites_are_checked_at_the_same_time_and_told_in_order(
         wait_until(lambda: sites.asked == set(names))
         sites.release(*names)
         assert client.wait() == 0
-    up, also_up, broken, up_too, down = client.lines[1:]
+    up, also_up, broken, up_too, down = client.printed[1:]
     assert up == f"{urls[0]} is up"
     assert also_up == f"{urls[1]} is up"
     assert broken == f"{urls[2]} is down: HTTP Error 500: Oh dear"
@@ -99,4 +99,4 @@ def test_sites_are_told_as_they_come(environment: dict[str, str], sites: Sites) 
         client.wait_for(f"{urls[1]} is up")
         sites.release("slow")
         assert client.wait() == 0
-    assert client.lines[2] == f"{urls[0]} is up"
+    assert client.printed[2] == f"{urls[0]} is up"

@@ -355,7 +355,7 @@ print("parent" if child else "child", metrics.snapshot()["amphora_expired_total"
 """
     with PythonProcess("-c", program) as process:
         assert process.wait() == 0
-    assert process.lines == ["child [(['math'], [0.0])]", "parent [(['math'], [1.0])]"]
+    assert process.printed == ["child [(['math'], [0.0])]", "parent [(['math'], [1.0])]"]
 
 
 def test_a_child_counts_connections_of_its_own(

@@ -14,8 +14,8 @@ from tests.support.waiting import wait_until
 def test_monkey_patching_makes_no_difference(run_program: RunProgram, when: str) -> None:
     program = run_program("patching", when)
     assert program.wait() == 0
-    assert program.lines[0].startswith(f"socket is patched: {when != 'never'}")
-    assert program.lines[1:] == ["answers 50", "other greenlets ran: True"]
+    assert program.printed[0].startswith(f"socket is patched: {when != 'never'}")
+    assert program.printed[1:] == ["answers 50", "other greenlets ran: True"]
 
 
 @pytest.mark.parametrize("way", ["os.fork", "gevent.os.fork", "multiprocessing", "patched"])
@@ -27,7 +27,7 @@ def test_after_a_fork_parent_and_child_go_on_with_connections_of_their_own(
     server.add_function(gate.open, name="open_gate")
     program = run_program("forking", way)
     assert program.wait() == 0
-    assert program.lines == [
+    assert program.printed == [
         "before the fork 3",
         "child 7",
         "child's other client 11",
@@ -45,7 +45,7 @@ def test_after_a_fork_the_child_does_not_serve_its_parents_requests(
 ) -> None:
     program = run_program("forking_server")
     assert program.wait() == 0
-    lines = program.lines
+    lines = program.printed
     assert len([line for line in lines if line.startswith("slow was run by")]) == 1
     assert "child was answered by the parent only: True" in lines
     assert "child's server idle" in lines
@@ -56,7 +56,7 @@ def test_after_a_fork_the_child_does_not_serve_its_parents_requests(
 def test_a_program_that_closes_nothing_ends_quietly(run_program: RunProgram, state: str) -> None:
     program = run_program("careless", state)
     assert program.wait() == 0
-    assert program.lines[-1] == state
+    assert program.printed[-1] == state
     assert not [line for line in program.lines if "Traceback" in line or "ignored" in line]
 
 
@@ -68,7 +68,7 @@ def test_a_server_made_before_the_fork_serves_in_each_child(
     results = [make_client().defer.wait_for_file(str(release)) for _ in range(2)]
     # Each has one request in progress, and neither takes a second one.
     wait_until(lambda: len([line for line in program.lines if line.startswith("holding")]) == 2)
-    assert len(set(program.lines)) == 2
+    assert len(set(program.printed)) == 2
     release.touch()
     assert len({result.get() for result in results}) == 2
     program.terminate()

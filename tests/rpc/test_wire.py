@@ -109,7 +109,7 @@ def test_any_amqp_program_can_call_by_direct_reply_to(
     make_server(add)
     program = run_program("pika_caller")
     assert program.wait() == 0
-    assert program.lines == ["result 3", "TypeError", "result 7"]
+    assert program.printed == ["result 3", "TypeError", "result 7"]
 
 
 # -- an old server --------------------------------------------------------------------------------

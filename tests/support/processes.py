@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import gevent
 from gevent import subprocess
@@ -50,8 +50,9 @@ class PythonProcess:
         self._cwd = cwd
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         self._lines: list[str] = []
+        self._printed: list[str] = []
         self._news = Event()
-        self._ended = False
+        self._open = 2
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -60,12 +61,19 @@ class PythonProcess:
             cwd=self._cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
             preexec_fn=_as_in_a_terminal,
         )
-        self._reader = gevent.spawn(self._read)
+        out, err = self._process.stdout, self._process.stderr
+        assert out is not None
+        assert err is not None
+        self._streams = (out, err)
+        self._readers = [
+            gevent.spawn(self._read, out, [self._lines, self._printed]),
+            gevent.spawn(self._read, err, [self._lines]),
+        ]
         try:
             if self._ready is not None:
                 self.wait_for(self._ready, self._timeout)
@@ -94,8 +102,19 @@ class PythonProcess:
 
     @property
     def lines(self) -> list[str]:
-        """The lines it has printed so far, to its standard output or error."""
+        """The lines it has printed so far, to its standard output or error.
+
+        A line of the one may be before or behind one of the other.
+        """
         return list(self._lines)
+
+    @property
+    def printed(self) -> list[str]:
+        """The lines it has printed so far to its standard output.
+
+        What it logs is not there: on a busy machine anything in it may log a warning.
+        """
+        return list(self._printed)
 
     @property
     def output(self) -> str:
@@ -117,7 +136,7 @@ class PythonProcess:
             with gevent.Timeout(timeout) as limit:
                 while True:
                     self._news.clear()
-                    ended = self._ended
+                    ended = not self._open
                     for line in self._lines[seen:]:
                         seen += 1
                         if text in line:
@@ -156,15 +175,15 @@ class PythonProcess:
             status: int = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise ProcessError(f"{self!r} still runs after {timeout:g} s:\n{self.output}") from None
-        self._reader.join(timeout)
+        gevent.joinall(self._readers, timeout)
         return status
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.append(line.rstrip("\n"))
+    def _read(self, stream: IO[str], kept: list[list[str]]) -> None:
+        for line in stream:
+            for lines in kept:
+                lines.append(line.rstrip("\n"))
             self._news.set()
-        self._ended = True
+        self._open -= 1
         self._news.set()
 
     def _end(self) -> None:
@@ -174,6 +193,6 @@ class PythonProcess:
         except ProcessLookupError:
             pass
         self._process.wait()
-        self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        gevent.joinall(self._readers)
+        for stream in self._streams:
+            stream.close()

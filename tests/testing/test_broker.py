@@ -161,7 +161,7 @@ assert "pytest" not in sys.modules
 """
     with PythonProcess("-c", program) as process:
         assert process.wait() == 0
-        assert process.lines[0].startswith("amqp://guest:guest@127.0.0.1:")
+        assert process.printed[0].startswith("amqp://guest:guest@127.0.0.1:")
 
 
 def test_programs_elsewhere_find_it_by_its_port() -> None:

@@ -407,7 +407,7 @@ print("loaded:", sorted(heavy.intersection(sys.modules)))
     with PythonProcess("-c", program, *PLUGIN, tmp_path, env=env) as process:
         assert process.wait(30) == 0
     assert "1 passed" in process.output
-    assert process.lines[-1] == "loaded: []"
+    assert process.printed[-1] == "loaded: []"
 
 
 def test_it_is_the_plugin_that_is_installed() -> None:

@@ -73,6 +73,6 @@ def test_a_worker_that_tells_nonsense_hides_no_other(
     other = make_server(add)
     wait_until(lambda: namespace in collector._watched)
     watched = collector._watched[namespace]
-    told = wait_until(lambda: watched.shown.get("workers"))
+    told = wait_until(lambda: watched.shown.get("workers", []))
     assert [each["worker"] for each in told] == [other.worker_id]
     assert collector.trouble == ""
