@@ -10,9 +10,7 @@ import gevent
 import pytest
 
 from amphora.errors import NoResult, ServerLost
-from amphora.rpc.client.workers import liveness
 from amphora.rpc.client.workers.liveness import Liveness, Watched
-from amphora.transport import topology
 from tests.support.brokers import Broker, ManagedBroker, on_embedded
 from tests.support.raw import RawClient, RawServer
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
@@ -95,28 +93,26 @@ def test_a_worker_is_asked_for_once_an_interval_whatever_the_number_of_calls(
     make_client: MakeClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[str] = []
-    ask = topology.find_queue
+    asked: list[float] = []
+    ask = Liveness._is_missing
 
-    def counting(channel: Any, queue: str, timeout: float) -> Any:
-        asked.append(queue)
-        return ask(channel, queue, timeout)
+    def counting(self: Liveness, queue: str) -> bool:
+        asked.append(monotonic())
+        return ask(self, queue)
 
-    monkeypatch.setattr(liveness, "find_queue", counting)
+    monkeypatch.setattr(Liveness, "_is_missing", counting)
     gate = Gate()
     make_server(gate.hold)
     client = make_client()
     calls = [client.defer(liveness=0.5).hold(number) for number in range(50)]
-    wait_until(lambda: asked)
-    began, before = monotonic(), len(asked)
-    wait_until(lambda: len(asked) >= before + 3)
-    # Three more after three intervals, or two of them and a bit.
-    assert monotonic() - began > 2 * 0.5
+    wait_until(lambda: len(asked) >= 4)
+    # Three more after three intervals.
+    assert asked[3] - asked[0] > 2.5 * 0.5
     gate.open()
     assert [call.get() for call in calls] == list(range(50))
     assert len(watched(client)) == 0
-    before = len(asked)
     client.call(liveness=0.01).hold(1)
+    before = len(asked)
     gevent.sleep(0.1)
     assert len(asked) <= before + 1
 

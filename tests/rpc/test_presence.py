@@ -120,8 +120,8 @@ def test_the_wait_ends_at_the_deadline_of_the_call(make_client: MakeClient) -> N
     for way in (client.call, client.defer, client.cast):
         began = monotonic()
         with pytest.raises(NoServer):
-            way(timeout=0.3, wait_for_server=60).add(1, 2)
-        assert 0.3 <= monotonic() - began < CALL_ENDS
+            way(timeout=1.0, wait_for_server=60).add(1, 2)
+        assert 1.0 <= monotonic() - began < CALL_ENDS
 
 
 def test_the_wait_counts_into_the_time_of_the_call(
