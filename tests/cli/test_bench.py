@@ -21,7 +21,7 @@ def test_each_caller_makes_its_next_call_when_it_has_the_answer() -> None:
         gevent.sleep(0.001)
         inside -= 1
 
-    outcome = load(call, 3, 0.1, None)
+    outcome = load(call, 3, 0.5, None)
     assert most == 3
     summary = outcome.summary()
     assert summary["calls"] == len(outcome.durations) >= 3

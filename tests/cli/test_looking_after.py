@@ -13,6 +13,7 @@ import pytest
 from gevent import subprocess
 
 from amphora.cli.failures import Exit
+from amphora.cli.serving.process import HELD
 from tests.cli.conftest import (
     PROGRAMS,
     TEXT,
@@ -129,11 +130,11 @@ def test_a_worker_that_is_held_for_too_long_is_replaced_on_request(
 def test_a_supervisor_that_was_suspended_blames_nobody(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    pool = serve("--stuck-timeout", 2)
+    pool = serve("--stuck-timeout", HELD)
     (pid,) = wait_for_workers(pool, 1)
     for each in (pid, pool.pid):
         os.kill(each, signal.SIGSTOP)
-    gevent.sleep(4)
+    gevent.sleep(HELD + 2)
     os.kill(pool.pid, signal.SIGCONT)
     gevent.sleep(0.5)
     os.kill(pid, signal.SIGCONT)

@@ -374,7 +374,7 @@ def test_a_raw_channel_needs_a_broker(closed_port: int) -> None:
             ConnectionLost, match=rf"^no connection to 127.0.0.1:{closed_port}: Connection refused"
         ),
     ):
-        session.channel(timeout=0.2)
+        session.channel(timeout=1.0)
 
 
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)
