@@ -154,14 +154,20 @@ def workers(process: PythonProcess) -> list[int]:
     return found
 
 
-def wait_for_workers(pool: PythonProcess, count: int, *without: int) -> list[int]:
+def wait_for_workers(
+    pool: PythonProcess, count: int, *without: int, timeout: float = 40.0
+) -> list[int]:
     """Wait until `count` workers take requests and none of `without` is among them."""
 
     def there() -> list[int]:
         found = workers(pool)
         return found if len(found) == count and not set(found) & set(without) else []
 
-    return wait_until(there, f"{count} workers in\n{pool.output}")
+    try:
+        return wait_until(there, f"{count} workers", timeout)
+    except TimeoutError as error:
+        error.add_note(pool.output)
+        raise
 
 
 def is_alive(pid: int) -> bool:
