@@ -21,6 +21,7 @@ server.middleware(amphora.idempotent(store))
 @server.on_start
 def make_table():
     with store.transaction() as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(1)")  # another server may do the same
         connection.execute(
             "CREATE TABLE IF NOT EXISTS orders"
             " (number serial PRIMARY KEY, what text, pieces integer)"
