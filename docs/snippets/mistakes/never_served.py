@@ -1,0 +1,8 @@
+from amphora import AmqpRpcServer
+
+server = AmqpRpcServer("mistakes")
+
+
+@server.add_function
+def add(a, b):
+    return a + b
