@@ -11,6 +11,7 @@ leaves it to the decoder, which also knows what is wrong with it.
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from amphora.errors import MessageError
 from amphora.transport.channel import Channel
@@ -29,9 +30,10 @@ from amphora.wire.properties import decode_properties
 _METHOD = struct.Struct(">BHI4s")
 _TAG_AND_BITS = struct.Struct(">QB")
 _ACK_SIZE = 4 + _TAG_AND_BITS.size
-# From the end octet of a frame on: the head of a header frame, and its payload up to the
+# From the end octet of a frame on: the head of a header frame up to its size; from there up to the
 # properties; the head of a body frame.
-_TO_HEADER = struct.Struct(">BBHIHHQ")
+_TO_HEADER = struct.Struct(">BBH")
+_HEADER = struct.Struct(">IHHQ")
 _TO_BODY = struct.Struct(">BBHI")
 # The fixed part of a header, and the flags.
 _SHORTEST_HEADER = 14
@@ -52,33 +54,55 @@ def take_burst(
         Where in the buffer that begins which is left to the decoder.
     """
     room = max_frame_size - FRAME_OVERHEAD
+    # What is around the delivery tag of the delivery before, up to the size of its header: most
+    # that lie in one buffer are alike.
+    before = behind = b""
+    channel: Any = None
+    number = largest = 0
+    names = ("", "", "")
     while True:
         try:
-            kind, number, size, method = _METHOD.unpack_from(data, position)
-            channel = channels.get(number)
-            if kind != FRAME_METHOD or channel is None or size > room:
-                return position
-            end = position + 7 + size
+            if (
+                before
+                and data.startswith(before, position)
+                and data.startswith(behind, position + len(before) + _TAG_AND_BITS.size)
+                and channels.get(number) is channel
+            ):
+                at = position + len(before)
+                start = at + _TAG_AND_BITS.size + len(behind)
+                method = BASIC_DELIVER
+            else:
+                kind, number, size, method = _METHOD.unpack_from(data, position)
+                found = channels.get(number)
+                if kind != FRAME_METHOD or found is None or size > room:
+                    return position
+                channel, before = found, b""
+                end = position + 7 + size
+                if method == BASIC_DELIVER:
+                    # Behind the consumer tag: the delivery tag and a bit, the exchange and the key.
+                    at = position + 12 + data[position + 11]
+                    mark, kind, same = _TO_HEADER.unpack_from(data, end)
+                    if (
+                        at + _TAG_AND_BITS.size > end
+                        or mark != FRAME_END
+                        or kind != FRAME_HEADER
+                        or same != number
+                    ):
+                        return position
+                    names = decode_names(data[position + 12 : at], data[at + 9 : end])
+                    start = end + _TO_HEADER.size
+                    before, behind = data[position:at], data[at + _TAG_AND_BITS.size : start]
+                    largest = min(room, channel.connection.max_message_size)
             if method == BASIC_DELIVER:
-                # Behind the consumer tag: the delivery tag and a bit, the exchange and the key.
-                at = position + 12 + data[position + 11]
                 tag, bits = _TAG_AND_BITS.unpack_from(data, at)
-                mark, kind, same, header_size, class_id, _, body_size = _TO_HEADER.unpack_from(
-                    data, end
-                )
+                header_size, class_id, _, body_size = _HEADER.unpack_from(data, start)
                 if (
-                    at + _TAG_AND_BITS.size > end
-                    or mark != FRAME_END
-                    or kind != FRAME_HEADER
-                    or same != number
-                    or class_id != BASIC_CLASS
+                    class_id != BASIC_CLASS
                     or not _SHORTEST_HEADER <= header_size <= room
-                    or body_size > room
-                    or body_size > channel.connection.max_message_size
+                    or body_size > largest
                 ):
                     return position
-                names = decode_names(data[position + 12 : at], data[at + 9 : end])
-                header = end + 8
+                header = start + 4
                 end = header + header_size
                 body = b""
                 if body_size:
