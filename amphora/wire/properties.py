@@ -367,7 +367,7 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
     if "headers" not in values or not _VARYING.issubset(values) or len(_layouts) >= _MOST_TABLES:
         return
     position = 14
-    cuts: list[int] = []
+    cuts = []
     stamped = None
     for name, kind in _read_plans[payload[12] << 8 | payload[13]]:
         start = position
@@ -386,11 +386,12 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
             cuts += (start, position)
     if stamped is None:
         return
-    at, one, one_end, expires, expires_end, other, other_end = cuts
-    layout = _layouts.setdefault(
-        size, (at, one, one_end, expires, expires_end, other, other_end, {})
-    )
-    if layout[:-1] != tuple(cuts):
+    at, *ids = cuts
+    one, one_end, expires, expires_end, other, other_end = ids
+    layout = _layouts.get(size)
+    if layout is None:
+        layout = _layouts[size] = (at, one, one_end, expires, expires_end, other, other_end, {})
+    elif layout[:-1] != tuple(cuts):
         # Others of this size have another.
         return
     alike = layout[-1]
@@ -398,14 +399,16 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
         # Most of these clients are gone.
         alike.clear()
     common = {name: None if name in _VARYING else value for name, value in values.items()}
-    same = (
-        payload[12:at],
-        payload[at + _STAMP.size : one],
-        payload[one_end:expires],
-        payload[expires_end:other],
-        payload[other_end:],
+    key = b"".join(
+        (
+            payload[12:at],
+            payload[at + _STAMP.size : one],
+            payload[one_end:expires],
+            payload[expires_end:other],
+            payload[other_end:],
+        )
     )
-    alike[b"".join(same)] = common | {"headers": stamped[0]}, stamped[1]
+    alike[key] = common | {"headers": stamped[0]}, stamped[1]
 
 
 _new: Any = object.__new__
