@@ -75,7 +75,9 @@ def test_what_is_no_batch_names_nobody(serializer: Serializer, body: bytes) -> N
 
 @both
 def test_what_does_not_look_like_an_answer_travels_alone(serializer: Serializer) -> None:
-    assert batches.can_travel(serializer, serializer.encode(Response(1)))
-    assert not batches.can_travel(serializer, serializer.encode(Response("x" * 70_000)))
-    assert not batches.can_travel(serializer, b"")
-    assert not batches.can_travel(serializer, b"[1]")
+    assert batches.can_travel(serializer.content_type, serializer.encode(Response(1)))
+    assert not batches.can_travel(
+        serializer.content_type, serializer.encode(Response("x" * 70_000))
+    )
+    assert not batches.can_travel(serializer.content_type, b"")
+    assert not batches.can_travel(serializer.content_type, b"[1]")

@@ -96,9 +96,16 @@ _FORMATS = {
 }
 
 
-def can_travel(serializer: Serializer, body: bytes) -> bool:
-    """Return whether an encoded answer can be part of a batch."""
-    form = _FORMATS.get(serializer)
+_BY_CONTENT_TYPE = {serializer.content_type: form for serializer, form in _FORMATS.items()}
+
+
+def can_travel(content_type: str, body: bytes) -> bool:
+    """Return whether an encoded answer can be part of a batch.
+
+    Args:
+        content_type: that of its serializer.
+    """
+    form = _BY_CONTENT_TYPE.get(content_type)
     return form is not None and len(body) < MOST_BYTES and body.startswith(form.opening)
 
 

@@ -191,17 +191,18 @@ class Responder:
 
         A request that wants no answer is acknowledged at once.  Never switches greenlets.
         """
-        if not request.properties.reply_to:
+        properties = request.properties
+        reply_to = properties.reply_to
+        if not reply_to:
             request.ack()
             return
         self._underway.unconfirmed += 1
         response = _Response(request, body, content_type, response_type, headers)
         alone = response_type is not None or headers is not None
-        if not alone and _may_travel_with_others(request.properties, content_type, body):
+        if not alone and _may_travel_with_others(properties, content_type, body):
             # As `durable`, but inlined for speed.
-            durable = request.properties.delivery_mode != TRANSIENT
-            client = request.properties.reply_to, content_type, durable
-            self._batching.add(client, response, len(body))
+            durable = properties.delivery_mode != TRANSIENT
+            self._batching.add((reply_to, content_type, durable), response, len(body))
         else:
             self._send(response)
 
@@ -287,9 +288,15 @@ class Responder:
                 continue
             if alone:
                 self._send(response)
+                continue
+            if self._open is not None:
+                self._close_response(response)
+            if outgoing.error is None:
+                # As in `_end`: nearly all answers end so.
+                response.ended = True
+                response.request.ack()
+                self._underway.response_done()
             else:
-                if self._open is not None:
-                    self._close_response(response)
                 self._end(outgoing, response)
 
     def _send(self, response: _Response) -> None:
@@ -418,12 +425,15 @@ class Responder:
 
 def _may_travel_with_others(request: Properties, content_type: str, body: bytes) -> bool:
     """Return whether the answer to a request may be part of a batch."""
-    if not headers.takes(request.headers, batches.BATCH):
+    table = request.headers
+    if not table or (
+        # First what nearly all clients say.
+        table.get(headers.TAKES) != batches.BATCH and not headers.takes(table, batches.BATCH)
+    ):
         return False
     if (request.reply_to or "").startswith(DIRECT_REPLY_TO):
         return False
-    serializer = serializer_for(content_type)
-    return serializer is not None and batches.can_travel(serializer, body)
+    return batches.can_travel(content_type, body)
 
 
 def _seconds_left(expiration: str | None) -> float:

@@ -207,7 +207,12 @@ class Executor:
         serializer = serializer_for(properties.content_type) or JSON
         if not isinstance(exception, ErrorBody):
             try:
-                return self._encode_result(response, serializer), False
+                body = serializer.encode(response)
+                if len(body) > self._max_size:
+                    raise _TooLarge(
+                        f"it has {len(body)} bytes, and a message can have {self._max_size}"
+                    )
+                return Answer(body, serializer.content_type), False
             except ValueError as error:
                 unsendable = self._unsendable(function, response, serializer, error)
                 exception = error_body(unsendable)
@@ -401,12 +406,6 @@ class Executor:
         unsendable = WrongResult(f"the result of {name} cannot be sent: {why}")
         unsendable.__cause__ = error
         return unsendable
-
-    def _encode_result(self, response: Response, serializer: Serializer) -> Answer:
-        body = serializer.encode(response)
-        if len(body) > self._max_size:
-            raise _TooLarge(f"it has {len(body)} bytes, and a message can have {self._max_size}")
-        return Answer(body, serializer.content_type)
 
     def _encode_error(self, error: ErrorBody, properties: Properties) -> Answer:
         serializer = serializer_for(properties.content_type) or JSON
