@@ -104,7 +104,7 @@ def test_nobody_there_is_told_at_once_and_nothing_is_left_on_the_broker(
         assert (outcome.code, outcome.out) == (Exit.NOBODY, "")
         assert f"there is no namespace '{namespace}'" in outcome.err
     worker = f"arpc-{namespace}-4f741449e0"
-    outcome = amphora("send", f"mgt.{worker}", '{"c": "ping"}', "--timeout", 0.2)
+    outcome = amphora("send", f"mgt.{worker}", '{"c": "ping"}', "--timeout", 20)
     assert (outcome.code, outcome.out) == (Exit.NOBODY, "")
     assert f"there is no worker '{worker}'" in outcome.err
     assert not broker.queue_exists(f"rpc_{namespace}_request")

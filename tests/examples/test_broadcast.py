@@ -45,7 +45,7 @@ class Shop:
 
     def cached(self) -> dict[str, dict[str, float]]:
         """Return what each server says that it has in memory."""
-        return {reply.worker: reply.get() for reply in self.members.gather(timeout=2.0).cached()}
+        return {reply.worker: reply.get() for reply in self.members.gather(timeout=20.0).cached()}
 
 
 @pytest.fixture

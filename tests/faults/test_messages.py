@@ -132,8 +132,9 @@ def test_bodies_of_all_sizes_make_the_round(rig: Rig) -> None:
 @pytest.mark.slow
 def test_late_answers_are_counted_and_dropped(rig: Rig) -> None:
     server = rig.server_here(concurrency=100)
-    client = rig.client_here(timeout=0.5)
-    pending = rig.many_here(client, 100, 2.0)
+    # Long enough for all of them to begin.
+    client = rig.client_here(timeout=2.0)
+    pending = rig.many_here(client, 100, 4.0)
     rig.fault("answers that come after the deadline")
     gevent.joinall(pending)
     wait_until(lambda: client.unexpected_responses == 100)

@@ -124,7 +124,7 @@ def test_a_response_that_may_not_be_published_is_said_in_the_log(
     with server, AmqpRpcClient(namespace, url=rabbit_node.url) as client:
         server.serve()
         with pytest.raises(NoResult):
-            client.call(timeout=3).add(1, 2)
+            client.call(timeout=5).add(1, 2)
         wait_until(lambda: server.lost_responses == 1)
     lines = [record.getMessage() for record in caplog.records]
     (line,) = [line for line in lines if "a response cannot be sent" in line]

@@ -308,7 +308,8 @@ def test_no_result_says_that_somebody_serves(
     make_server: MakeServer, make_client: MakeClient, namespace: str
 ) -> None:
     gate = Gate()
-    make_server(gate.hold)
+    server = make_server(gate.hold)
+    wait_until(lambda: server.ready)
     result = make_client().defer(timeout=3).hold()
     wait_until(lambda: gate.entered or result.ready())
     with pytest.raises(NoResult, match=f"{namespace} is served; the request is queued or running"):
@@ -327,7 +328,7 @@ def test_no_result_of_a_key_tells_of_its_queue(
     ):
         client.call(timeout=3, routing_key="Alice").hold()
     receiving = server.receive_from_queue("Alice", block=False)
-    result = client.defer(timeout=3, routing_key="Alice").hold()
+    result = client.defer(timeout=5, routing_key="Alice").hold()
     wait_until(lambda: gate.entered or result.ready())
     with pytest.raises(NoResult, match="a server receives from the request queue 'Alice'"):
         result.get()
