@@ -53,8 +53,9 @@ def test_mistakes_of_callers_are_told_of(env: dict[str, str], server: PythonProc
     names = ("misspelt_namespace", "misspelt_function", "from_asyncio", "from_threads")
     programs = [PythonProcess(MISTAKES / f"{name}.py", env=env) for name in names]
     with programs[0] as nobody, programs[1], programs[2], programs[3]:
-        line = nobody.wait_for("nobody serves mistake ")
-        assert "mistake.add waits until its deadline; start a server, or correct the" in line
+        line = nobody.wait_for("no server of mistake is running")
+        assert "mistake.add waits for one at amqp://" in line
+        assert "until its deadline: start one, or correct the name or the URL" in line
         assert [program.wait() for program in programs] == [0, 0, 0, 0]
     for name, program in zip(names, programs, strict=True):
         expected = PRINT.findall((MISTAKES / f"{name}.py").read_text(encoding="utf-8"))

@@ -142,11 +142,11 @@ class Unserved:
             self._presence.others = self._others()
         if not self.heard:
             log.warning(
-                "%s at %s: %s waits until its deadline; %s, or correct the name or the URL",
+                "%s; %s waits for one at %s until its deadline: start one, or correct the name or"
+                " the URL",
                 self._presence.nobody(key),
-                self._session.endpoint,
                 name,
-                "receive from it" if key else "start a server",
+                self._session.endpoint,
             )
 
     def _silent(self) -> bool:
