@@ -13,12 +13,12 @@ import itertools
 import os
 from collections.abc import Iterable, Mapping
 from time import monotonic
-from typing import Protocol
 from urllib.parse import quote
 
 import gevent
 import gevent.socket
 
+from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcServer
 from amphora.broker.listening import LOOPBACK
 from amphora.broker.model.agenda import Fault
 from amphora.broker.model.limits import ConnectionLimits, Limits
@@ -53,14 +53,6 @@ LOOKS = 2
 PAUSE = 0.002
 
 _numbers = itertools.count(1)
-
-
-class HasSession(Protocol):
-    """A client or a server."""
-
-    @property
-    def session(self) -> Session:
-        """Its way to the broker."""
 
 
 class Broker(Server):
@@ -145,7 +137,7 @@ class Broker(Server):
             unlisten_in_memory(self.name)
         super().close()
 
-    def wait_until_served(self, timeout: float = 5.0) -> None:
+    def wait_until_served(self, timeout: float = 5.0, *, streams: bool = True) -> None:
         """Wait until everything that was sent is served.  Switches greenlets.
 
         Then handlers have run and their answers have arrived, those of casts and of requests by
@@ -154,6 +146,8 @@ class Broker(Server):
 
         Args:
             timeout: seconds to wait.
+            streams: wait for the streams of this process, too: until they end, or wait for their
+                clients to read.
 
         Raises:
             TimeoutError: something was not served in time; the text says what.
@@ -165,7 +159,7 @@ class Broker(Server):
         while looks < LOOKS:
             # Between two looks each greenlet has a turn, and the sockets are read.
             gevent.sleep(PAUSE)
-            left = list(unserved(self.node, self.name, self.port))
+            left = list(unserved(self.node, self.name, self.port, streams))
             looks = 0 if left else looks + 1
             if left and monotonic() > deadline:
                 raise TimeoutError(f"not all was served within {timeout:g} s: {', '.join(left)}")
@@ -174,7 +168,9 @@ class Broker(Server):
         """Take the next `count` messages for clients, which are mostly answers, and lose them."""
         self._add_fault(vhost, Fault(count, 0, naming.is_response_queue))
 
-    def kill_connections(self, of: HasSession | Session | None = None) -> None:
+    def kill_connections(
+        self, of: AmqpRpcClient | AmqpRpcFanoutClient | AmqpRpcServer | Session | None = None
+    ) -> None:
         """Cut connections without a word, as a broken network does.
 
         Args:

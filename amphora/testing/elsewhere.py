@@ -19,6 +19,7 @@ from amphora.rpc.context import made
 from amphora.rpc.contract import naming
 from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.worker import State
+from amphora.testing.served import moving_streams
 from amphora.transport.session import Session, all_sessions
 from amphora.wire.codes import ReplyCode
 
@@ -66,11 +67,12 @@ class BrokerElsewhere:
             self._forget(namespace)
         self._session.close()
 
-    def wait_until_served(self, timeout: float = 5.0) -> None:
+    def wait_until_served(self, timeout: float = 5.0, *, streams: bool = True) -> None:
         """Wait until everything is served that clients and servers of this process know of.
 
         Args:
             timeout: seconds to wait.
+            streams: wait for streams, too, as `Broker.wait_until_served` does.
 
         Raises:
             TimeoutError: something was not served in time; the text says what.
@@ -79,12 +81,12 @@ class BrokerElsewhere:
         looks = 0
         while looks < LOOKS:
             gevent.sleep(PAUSE)
-            left = list(self._unserved())
+            left = list(self._unserved(streams))
             looks = 0 if left else looks + 1
             if left and monotonic() > deadline:
                 raise TimeoutError(f"not all was served within {timeout:g} s: {', '.join(left)}")
 
-    def _unserved(self) -> Iterator[str]:
+    def _unserved(self, streams: bool) -> Iterator[str]:
         for session in all_sessions():
             if session.endpoint.hosts == self._session.endpoint.hosts and not session.settled:
                 yield f"{session.publisher.unconfirmed} messages on the way in {session!r}"
@@ -92,7 +94,8 @@ class BrokerElsewhere:
         for each in made.everything():
             if isinstance(each, AmqpRpcServer) and each.state is State.SERVING:
                 serving.add(each.namespace)
-                if each.running:
+                moving = moving_streams(each) if streams else 0
+                if each.running - each.streams + moving:
                     yield f"{each.running} in progress in {each!r}"
         for namespace in sorted(serving):
             if waiting := self._waiting(namespace):

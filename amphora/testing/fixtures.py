@@ -126,7 +126,7 @@ def drain(broker: AnyBroker) -> None:
     broker.heal()
     _left.discard(broker)
     try:
-        broker.wait_until_served(DRAIN_TIMEOUT)
+        broker.wait_until_served(DRAIN_TIMEOUT, streams=False)
     except TimeoutError as error:
         _left.add(broker)
         warnings.warn(pytest.PytestWarning(f"the test has ended, and {error}"), stacklevel=2)

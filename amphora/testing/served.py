@@ -3,7 +3,8 @@
 A message is served when its receiver has acknowledged it: a request when its handler is done and
 the answer is confirmed, an answer when its client has it.  The broker knows this of all messages
 that have reached it, and the sessions of this process know of those on the way.  Messages in a
-queue without a consumer are not waited for.
+queue without a consumer are not waited for.  The request of a stream is acknowledged when it
+begins; the servers of this process know how far it is.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from collections.abc import Iterator
 
 from amphora.broker.protocol.node import Node
 from amphora.errors import printable
+from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.transport.session import Session, all_sessions
 
 
-def unserved(node: Node, name: str, port: int | None) -> Iterator[str]:
+def unserved(node: Node, name: str, port: int | None, streams: bool) -> Iterator[str]:
     """Yield a short text for each thing that is not served.
 
     Args:
         node: the broker.
         name: its name in URLs, if `port` is None.
         port: the port that it listens on.
+        streams: whether streams count that do not wait for their clients.
     """
     for vhost in node.vhosts.values():
         for queue in vhost.topology.queues.values():
@@ -31,10 +34,18 @@ def unserved(node: Node, name: str, port: int | None) -> Iterator[str]:
                 yield f"{words} in the queue {printable(queue.name)}"
     if node.partial:
         yield f"{node.partial} bytes of a message that is not complete"
+    for server in servers_made() if streams else ():
+        if _leads_to(server.session, name, port) and (moving := moving_streams(server)):
+            yield f"{moving} streams in {server!r}"
     for session in all_sessions():
         if _leads_to(session, name, port) and not session.settled:
             unconfirmed = session.publisher.unconfirmed
             yield f"{unconfirmed} messages on the way in {session!r}"
+
+
+def moving_streams(server: AmqpRpcServer) -> int:
+    """Return how many streams of a server do not wait for their clients."""
+    return server._worker.outlets.moving
 
 
 def _leads_to(session: Session, name: str, port: int | None) -> bool:

@@ -29,7 +29,6 @@ LEFT = {
     "docs/coming-from/celery.rst": "programs of Celery, which the tests do not have",
     "docs/coming-from/nameko.rst": "programs of nameko, which the tests do not have",
     "docs/coming-from/zerorpc.rst": "programs of zerorpc, which the tests do not have",
-    "docs/how-to/test.rst": "tests of users",
 }
 
 # What is read, and not run: output, differences, a shell's lines (test_documented_commands.py).

@@ -24,6 +24,7 @@ from amphora import (
     Stream,
     wait,
 )
+from amphora.testing import Broker, Calls, Clock, MakeClient, MakeMocks, MakeServer, RecordedCall
 
 # -- what calls return ----------------------------------------------------------------------------
 
@@ -180,3 +181,32 @@ assert_type(all_maths.defer(MathAPI.add)(1), Result[int])
 all_maths.options(routing_key="Alice")  # type: ignore[call-arg]
 all_maths.gather(MathAPI.add)("1")  # type: ignore[arg-type]
 server.add_service(object(), api=MathAPI)
+
+
+# -- tests of users -------------------------------------------------------------------------------
+
+
+def test_it(
+    amphora_broker: Broker,
+    amphora_server: MakeServer,
+    amphora_client: MakeClient,
+    amphora_mock: MakeMocks,
+    amphora_calls: Calls,
+    amphora_clock: Clock,
+) -> None:
+    assert_type(amphora_server("math", len, concurrency=2), AmqpRpcServer)
+    assert_type(
+        amphora_server("math", server_class=AmqpRpcFanoutServer, raise_errors=True),
+        AmqpRpcFanoutServer,
+    )
+    assert_type(amphora_client("math", timeout=5.0), AmqpRpcClient)
+    assert_type(amphora_client("math", client_class=AmqpRpcFanoutClient), AmqpRpcFanoutClient)
+    amphora_mock("math", len, AmqpRpcServer).len.return_value = 3
+    for call in amphora_calls.of("math.len"):
+        assert_type(call, RecordedCall)
+    assert_type(amphora_calls.served, list[RecordedCall])
+    amphora_broker.kill_connections(amphora_client("math"))
+    amphora_broker.kill_connections(amphora_server("math"))
+    amphora_clock.advance(60)
+    amphora_clock.advance("60")  # type: ignore[arg-type]
+    amphora_broker.kill_connections("math")  # type: ignore[arg-type]

@@ -77,6 +77,74 @@ def test_answers_have_arrived(broker: Broker) -> None:
         assert all(result.ready() for result in results)
 
 
+def test_streams_have_come_to_their_end(broker: Broker) -> None:
+    sent: list[int] = []
+
+    def count(most: int) -> Iterator[int]:
+        for number in range(most):
+            gevent.sleep(0.001)
+            sent.append(number)
+            yield number
+
+    with (
+        AmqpRpcServer("math", url=broker.url) as server,
+        AmqpRpcClient("math", url=broker.url) as client,
+    ):
+        server.add_function(count)
+        server.serve()
+        stream = client.stream.count(20)
+        broker.wait_until_served(timeout=20)
+        assert len(sent) == 20
+        assert list(stream) == list(range(20))
+
+
+def test_a_stream_that_waits_for_its_reader_is_served(broker: Broker) -> None:
+    def count() -> Iterator[int]:
+        yield from range(100_000)
+
+    def tick() -> Iterator[int]:
+        while True:
+            gevent.sleep(0.01)
+            yield 1
+
+    with (
+        AmqpRpcServer("math", url=broker.url) as server,
+        AmqpRpcClient("math", url=broker.url) as client,
+    ):
+        server.add_function(count)
+        server.add_function(tick)
+        server.serve()
+        stream = client.stream.count()
+        broker.wait_until_served(timeout=20)
+        assert next(stream) == 0
+        ticks = client.stream.tick()
+        next(ticks)
+        with pytest.raises(TimeoutError, match="1 streams in <AmqpRpcServer math"):
+            broker.wait_until_served(timeout=0.1)
+        broker.wait_until_served(timeout=20, streams=False)
+        stream.close()
+        ticks.close()
+
+
+def test_the_queues_of_keys_are_served(broker: Broker) -> None:
+    seen: list[int] = []
+    with (
+        AmqpRpcServer("tables", url=broker.url) as server,
+        AmqpRpcClient("tables", url=broker.url) as client,
+    ):
+        server.add_function(seen.append, "note")
+        client.create_new_request_queue("table 4", x_expires=60)
+        for number in range(20):
+            client.cast(routing_key="table 4").note(number)
+        broker.wait_until_served(timeout=20)
+        assert not seen  # nobody consumes it yet
+        receiving = server.receive_from_queue("table 4", block=False)
+        wait_until(lambda: seen)  # it consumes from now on
+        broker.wait_until_served(timeout=20)
+        assert seen == list(range(20))
+        receiving.stop()
+
+
 def test_every_server_of_a_fanout_has_served(broker: Broker) -> None:
     seen: list[int] = []
     with (

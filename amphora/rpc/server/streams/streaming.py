@@ -68,13 +68,14 @@ class Outlet:
         cancellable: True if its handler may be ended where it waits.
         forsaken: True if it was ended because its client has said nothing for too long.
         resumable: True if it can be begun again behind any item.
+        waiting: True while it cannot go on before its client takes items.
     """
 
     def __init__(
         self, outlets: Outlets, request: RequestInProgress, call: CallContext, allowed: int
     ) -> None:
         properties = request.properties
-        self.opened = False
+        self.opened = self.waiting = False
         self.cancellable = self.resumable = self.forsaken = False
         # Called when the request is acknowledged; may switch greenlets.
         self.on_opened: Callable[[], None] = lambda: None
@@ -176,8 +177,16 @@ class Outlet:
             self._call.to_cancel().end_if_cancelled()
             if self._window.has_room(size):
                 return
-            self._changed.clear()
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait for the client."""
+        self._changed.clear()
+        self.waiting = True
+        try:
             self._changed.wait()
+        finally:
+            self.waiting = False
 
     def wait_taken(self) -> bool:
         """Wait until the client has all items or wants no more; return False if it fell silent.
@@ -187,8 +196,7 @@ class Outlet:
         try:
             while self._window.received < self._window.seq:
                 self._call.to_cancel().end_if_cancelled()
-                self._changed.clear()
-                self._changed.wait()
+                self._wait()
         except Cancel:
             pass
         finally:
@@ -277,6 +285,11 @@ class Outlets:
     def __len__(self) -> int:
         """How many streams are open."""
         return len(self._open)
+
+    @property
+    def moving(self) -> int:
+        """How many of them do not wait for their clients."""
+        return sum(not outlet.waiting for outlet in self._open.values())
 
     def outlet_for(self, request: RequestInProgress, call: CallContext) -> Outlet:
         """Return the outlet of a request for a stream.
