@@ -16,7 +16,9 @@ from amphora.rpc.client.caller import CallerSettings
 from amphora.rpc.client.client import AmqpRpcClient
 from amphora.rpc.client.fanout import AmqpRpcFanoutClient
 from amphora.rpc.contract import naming, streams
+from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.terms import Terms
+from amphora.rpc.functions.threads import Threads
 from amphora.rpc.server.fanout import AmqpRpcFanoutServer
 from amphora.rpc.server.server import AmqpRpcServer
 from amphora.transport import endpoint as default
@@ -130,7 +132,7 @@ def test_the_settings_of_serve_are_those_of_the_command() -> None:
 
 def test_what_counts_without_a_setting_is_that_of_the_code() -> None:
     texts = {settings_of(row)[0]: row[3] for row in CONNECTIONS}
-    assert default.DEFAULT_URL in texts["url"]
+    assert f"``{default.DEFAULT_URL}``" in SETTINGS
     assert f"{default.DEFAULT_HEARTBEAT:g} without it" in texts["heartbeat"]
     assert f"{default.DEFAULT_CONNECT_TIMEOUT:g} without it" in texts["connect_timeout"]
     assert f"{DEFAULT_MAX_MESSAGE_SIZE >> 20} MiB without it" in texts["max_message_size"]
@@ -160,10 +162,10 @@ LIMITS = [row for table in pages.tables(pages.page("reference/limits")) for row 
 UNITS = {"s": 1, "min": 60, "h": 3600, "bytes": 1, "KiB": 1024, "MiB": 1024**2}
 
 
-@pytest.mark.parametrize("row", LIMITS, ids=lambda row: row[3].strip("`"))
+@pytest.mark.parametrize("row", LIMITS, ids=lambda row: row[3].replace("`", ""))
 def test_a_limit_is_that_of_its_constant(row: list[str]) -> None:
     number, _, unit = row[1].partition(" ")
-    home, _, name = row[3].strip("`").rpartition(".")
+    home, name = pages.literals(row[3])
     value = getattr(importlib.import_module(f"amphora.{home}"), name)
     assert float(number.replace(",", "")) * UNITS.get(unit, 1) == value
 
@@ -178,6 +180,10 @@ def test_names_may_be_what_the_page_says() -> None:
     for wrong in ("mgt", "a_queue_b"):
         with pytest.raises(ValueError, match=r"reserved|may not have"):
             naming.check_namespace(wrong)
+    functions = Functions("math", Threads(1))
+    functions.add(len, "f" * 200)
+    with pytest.raises(ValueError, match="1 to 200 characters"):
+        functions.add(len, "f" * 201)
     assert naming.is_worker_number(naming.new_worker_id("math").removeprefix("math-"))
     assert naming.is_worker_number("0123456789")
     assert naming.routing_key_for("k" * 120) == "k" * 120

@@ -43,7 +43,7 @@ def literals(text: str) -> list[str]:
 
 
 def definitions(text: str) -> dict[str, dict[str, str]]:
-    """Return the fields of each definition of a page, by its term in double backquotes."""
+    """Return the list below each definition of a page, by its term in double backquotes."""
     found: dict[str, dict[str, str]] = {}
     term = ""
     for line in text.splitlines():
@@ -51,7 +51,7 @@ def definitions(text: str) -> dict[str, dict[str, str]]:
             term = literals(line)[0] if _LITERAL.fullmatch(line) else ""
         elif line[:1] not in ("", " "):
             term = ""
-        field = re.match(r"    :(\w+): (.+)", line)
+        field = re.match(r"    - (\w+): (.+)", line)
         if term and field:
             found.setdefault(term, {})[field[1]] = field[2]
     return found
