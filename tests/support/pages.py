@@ -20,21 +20,21 @@ def page(name: str) -> str:
 def tables(text: str) -> list[list[list[str]]]:
     """Return the cells of each `list-table` in a page, by row, without the headers."""
     found: list[list[list[str]]] = []
+    inside = False
     for line in text.splitlines():
         words = line.strip()
         if words == ".. list-table::":
+            inside = True
             found.append([])
-        elif found and line[:1] == " ":
-            if words.startswith("* -"):
-                found[-1].append([words[3:].strip()])
-            elif words == "-" or words.startswith("- "):
-                found[-1][-1].append(words[1:].strip())
-            elif words and not words.startswith(":") and found[-1]:
-                found[-1][-1][-1] += f" {words}"
-        elif words and found and found[-1]:
-            # The end of the table: what follows is no part of it.
-            found.append([])
-    return [rows[1:] for rows in found if rows]
+        elif words and line[:1] != " ":
+            inside = False
+        elif inside and words.startswith("* -"):
+            found[-1].append([words[3:].strip()])
+        elif inside and (words == "-" or words.startswith("- ")):
+            found[-1][-1].append(words[1:].strip())
+        elif inside and words and not words.startswith(":"):
+            found[-1][-1][-1] += f" {words}"
+    return [rows[1:] for rows in found]
 
 
 def literals(text: str) -> list[str]:
