@@ -18,16 +18,17 @@ class Delivery:
         redelivered: True if the broker delivered the message before, here or elsewhere.
         exchange: the name of the exchange that it was published to.
         routing_key: the routing key that it was published with.
+        tag: its number on the channel.
     """
 
     __slots__ = (
-        "_tag",
         "body",
         "channel",
         "exchange",
         "properties",
         "redelivered",
         "routing_key",
+        "tag",
     )
 
     def __init__(
@@ -46,7 +47,7 @@ class Delivery:
         self.redelivered = redelivered
         self.properties = properties
         self.body = body
-        self._tag = delivery_tag
+        self.tag = delivery_tag
 
     @classmethod
     def of(cls, message: Message[Deliver], channel: Channel) -> Delivery:
@@ -75,11 +76,11 @@ class Delivery:
 
         Does nothing if it is settled already.  On a channel that has ended the ack is dropped.
         """
-        self.channel.ack(self._tag)
+        self.channel.ack(self.tag)
 
     def ack_now(self) -> None:
         """Acknowledge the message as `ack` does, before the end of this turn of the event loop."""
-        self.channel.ack(self._tag)
+        self.channel.ack(self.tag)
         self.channel.send_acks()
 
     def nack(self, *, requeue: bool = True) -> None:
@@ -87,4 +88,4 @@ class Delivery:
 
         Does nothing if it is settled already.  On a channel that has ended the nack is dropped.
         """
-        self.channel.nack(self._tag, requeue=requeue)
+        self.channel.nack(self.tag, requeue=requeue)

@@ -106,7 +106,7 @@ class Reader:
     def _take(self, tag: str, delivery: Delivery) -> None:
         names = delivery.exchange, delivery.routing_key
         what = dict(delivery.properties), delivery.body, type(delivery.body)
-        self.events.append((tag, names, delivery._tag, delivery.redelivered, what))
+        self.events.append((tag, names, delivery.tag, delivery.redelivered, what))
         if not delivery.body.startswith(b"keep"):
             delivery.nack()
 

@@ -259,7 +259,10 @@ def serializer_of(properties: Properties) -> Serializer:
             f"it is encoded as {printable(properties.content_encoding, 50)!r}; a body must be"
             " sent as it is, without a content encoding"
         )
-    serializer = serializer_for(properties.content_type)
+    # First what nearly all say.
+    serializer = _BY_CONTENT_TYPE.get(properties.content_type) or serializer_for(
+        properties.content_type
+    )
     if serializer is None:
         raise ValueError(f"unknown content type {printable(properties.content_type)!r}")
     return serializer

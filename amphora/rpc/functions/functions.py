@@ -113,22 +113,22 @@ class Functions:
 
     Attributes:
         limited: True if there is one of which only so many runs may be at once.
+        by_name: the functions, by the names for clients.
+        early: True if there is one that runs at most once.
     """
 
     def __init__(self, namespace: str, threads: Threads) -> None:
         self.namespace = namespace
         self.limited = False
+        self.early = False
         self.threads = threads
-        self._functions: dict[str, Function] = {}
+        self.by_name: dict[str, Function] = {}
 
     def __iter__(self) -> Iterator[Function]:
-        return iter(self._functions.values())
+        return iter(self.by_name.values())
 
     def __len__(self) -> int:
-        return len(self._functions)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._functions
+        return len(self.by_name)
 
     def add(self, handler: Handler, name: str | None = None, **terms: Unpack[Terms]) -> None:
         """Offer a function under a name, its own by default, on some terms.
@@ -147,17 +147,19 @@ class Functions:
                 raise TypeError(f"{handler!r} has no name of its own; give one with name=")
         if not name or len(name) > 200:
             raise ValueError(f"a function's name must have 1 to 200 characters, not {name!r:.50}")
-        if name in self._functions:
+        if name in self.by_name:
             raise ValueError(f"{self.namespace} has a function {name!r} already")
         threads = self.threads if terms.get("threadpool") else None
         function = Function(name, handler, threads, checked_terms(terms))
-        self._functions[name] = function
+        self.by_name[name] = function
         if function.concurrency is not None:
             self.limited = True
+        if function.early:
+            self.early = True
 
     def expects(self, name: str, error: BaseException) -> bool:
         """Return whether an exception is an answer of a function, and no fault."""
-        function = self._functions.get(name)
+        function = self.by_name.get(name)
         return function is not None and isinstance(error, function.expected)
 
     def find(self, name: str) -> Function:
@@ -166,7 +168,7 @@ class Functions:
         Raises:
             WrongRequest: there is none.
         """
-        function = self._functions.get(name)
+        function = self.by_name.get(name)
         if function is None:
             raise WrongRequest(
                 f"{self.namespace} has no function {printable(name, 100)!r}{self._instead(name)}"

@@ -281,6 +281,7 @@ class Responder:
                 self._send(response)
 
     def _batch_done(self, outgoing: Outgoing, responses: list[_Response]) -> None:
+        underway = self._underway
         alone = outgoing.error is not None and not isinstance(outgoing.error, ConnectionLost)
         for response in responses:
             if response.ended:
@@ -295,9 +296,10 @@ class Responder:
                 # As in `_end`: nearly all answers end so.
                 response.ended = True
                 response.request.ack()
-                self._underway.response_done()
+                underway.unconfirmed -= 1
             else:
                 self._end(outgoing, response)
+        underway.changed()
 
     def _send(self, response: _Response) -> None:
         request = response.request.properties

@@ -124,7 +124,9 @@ class RequestInProgress:
     def ack(self) -> None:
         """Acknowledge the request, which is done.  Never switches greenlets."""
         self._arrivals.done(self)
-        self.delivery.ack()
+        delivery = self.delivery
+        # As in `Delivery.ack`, but inlined for speed.
+        delivery.channel.ack(delivery.tag)
 
     def nack(self, *, requeue: bool = True) -> None:
         """Refuse the request: requeue it, or drop it.  Never switches greenlets.

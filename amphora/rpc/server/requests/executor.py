@@ -148,8 +148,9 @@ class Executor:
                 meant for the program, and is raised.
             outlet: where the items of a stream go.
         """
+        statistics = self._statistics
         began = clock.monotonic()
-        self._statistics.arrived(began)
+        statistics.arrived(began)
         unread = None
         try:
             if not call.function:
@@ -167,24 +168,24 @@ class Executor:
                 # The program's own greenlet goes on.
                 here.reset(token)
         if call.cancellation is not None and call.interrupted and not call.timed_out:
-            self._statistics.cancelled += 1
+            statistics.cancelled += 1
             call.ended(CANCELLED, None, clock.monotonic() - began)
             return UNWANTED._replace(failure=failure)
         if response is None:
-            self._statistics.ignored += 1
+            statistics.ignored += 1
             call.ended(IGNORED, None, clock.monotonic() - began)
             return None
         seconds = clock.monotonic() - began
         answer, failed = self._answer(call.function, response, failure, delivery.properties)
         expected = answer.failure is not None and answer.failure.expected
         if expected:
-            self._statistics.expected += 1
+            statistics.expected += 1
         elif failed:
-            self._statistics.exceptions += 1
+            statistics.exceptions += 1
         else:
-            self._statistics.processed += 1
+            statistics.processed += 1
         if call.known:
-            self._statistics.functions[call.function].record(seconds, failed, expected)
+            statistics.functions[call.function].record(seconds, failed, expected)
         if call.observed:
             status, raised = _ended(response, answer.failure)
             call.ended(status, raised, seconds, expected)
@@ -230,7 +231,7 @@ class Executor:
         except ValueError as error:
             raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
         call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
-        call.known = request.func in self._functions
+        call.known = request.func in self._functions.by_name
 
     def function_of(self, delivery: Delivery, call: CallContext) -> Function | None:
         """Return the function that a request is for, None if there is none."""

@@ -26,11 +26,12 @@ from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.outcome import ABORTED
-from amphora.rpc.contract import headers, naming, streams
+from amphora.rpc.contract import naming, streams
 from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
 from amphora.rpc.contract.checks import seconds_of
 from amphora.rpc.contract.control import Unwanted
+from amphora.rpc.contract.headers import SENT, TAKES, TIMES, takes
 from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.progress.in_progress import Ignore, InProgress, RequestInProgress
 from amphora.rpc.server.progress.statistics import Statistics
@@ -206,23 +207,24 @@ class RequestHandling:
             room_since: since when the broker could have sent it; it sends at once what it has.
         """
         properties = request.properties
-        arrived, redelivered = request.arrived, request.redelivered
-        self._statistics.redelivered += redelivered
+        arrived, redelivered, sheds = request.arrived, request.redelivered, self._busy.sheds
+        if redelivered:
+            self._statistics.redelivered += 1
         limit = seconds_of(properties.expiration)
-        wait = None
-        # Its client's clock, in microseconds.
-        sent = None if properties.headers is None else properties.headers.get(headers.SENT)
-        taken = None if properties.headers is None else properties.headers.get(headers.TAKES)
-        if type(sent) is int:
-            wait = self.waits.arrived(
-                properties.reply_to or "",
-                sent,
-                clock.since_boot() // 1000,
-                limit,
-                at_once=not self._busy.sheds
-                and not redelivered
-                and arrived - room_since > ROOM_FOR,
-            )
+        wait = taken = None
+        table = properties.headers
+        if table is not None:
+            taken = table.get(TAKES)
+            # Its client's clock, in microseconds.
+            sent = table.get(SENT)
+            if type(sent) is int:
+                wait = self.waits.arrived(
+                    properties.reply_to or "",
+                    sent,
+                    clock.since_boot() // 1000,
+                    limit,
+                    at_once=arrived - room_since > ROOM_FOR and not sheds and not redelivered,
+                )
         ends_at = None if limit is None else arrived + limit - (wait or 0.0)
         request.call = CallContext(
             properties,
@@ -233,14 +235,12 @@ class RequestHandling:
             ends_at,
             self._observers,
         )
-        if self._busy.sheds:
+        if sheds:
             self._busy.arrived(request, wait)
         asks = taken is not None and taken != BATCH
         if asks:
-            request.timed = headers.takes(properties.headers, headers.TIMES)
-        if properties.message_type == streams.STREAM or (
-            asks and headers.takes(properties.headers, STARTED)
-        ):
+            request.timed = takes(table, TIMES)
+        if properties.message_type == streams.STREAM or (asks and takes(table, STARTED)):
             request.call.run_id = naming.new_id()
 
     def handle_inline(self, delivery: Delivery, abort: Callable[[], list[Delivery]]) -> None:
@@ -287,8 +287,10 @@ class RequestHandling:
         try:
             self.admission.begin(request, call, inline)
         finally:
-            # What a client has made up is not kept.
-            self._note(request, call.function if call.known else "")
+            # As in `_note`, but inlined for speed.  What a client has made up is not kept.
+            properties = request.properties
+            function = call.function if call.known else ""
+            self._note_caller((request.arrived, properties.user_id, properties.reply_to, function))
             if call.observed:
                 # Last of all: they may raise, wait or be killed.
                 call.tell_ended()
@@ -369,10 +371,11 @@ class RequestHandling:
 
         As `Executor.execute`.
         """
-        answer = self._executor.execute(
+        executor = self._executor
+        answer = executor.execute(
             request.delivery,
             call,
-            once=partial(self.admission.once, request, note),
+            once=partial(self.admission.once, request, note) if executor.functions.early else None,
             inline=inline,
             outlet=outlet,
         )
