@@ -352,9 +352,10 @@ def _remember(encoded: bytes, before: bytes, table: Table) -> None:
 
 
 # What most messages of one client have in common: everything but a time stamp at the end of their
-# headers, two ids and an expiration.  By the size of a header frame, where these begin and end, and
-# by all other bytes, the properties without them; and the name of the stamp.
-_Layout = tuple[int, int, int, int, int, int, int, dict[bytes, tuple[dict[str, Any], str]]]
+# headers, two ids and an expiration.  By the size of a header frame: how it is cut there; and by
+# the pieces between, the properties without what varies, and the name of the stamp.
+_Common = tuple[dict[str, Any], str]
+_Layout = tuple[struct.Struct, dict[tuple[bytes, ...], _Common]]
 _layouts: dict[int, _Layout] = {}
 _MOST_ALIKE = 1000
 _LARGEST_ALIKE = 1000
@@ -367,48 +368,40 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
     if "headers" not in values or not _VARYING.issubset(values) or len(_layouts) >= _MOST_TABLES:
         return
     position = 14
-    cuts = []
+    done = 12
+    form = ">12x"
     stamped = None
     for name, kind in _read_plans[payload[12] << 8 | payload[13]]:
         start = position
         if kind == "shortstr":
             start += 1
             position = start + payload[start - 1]
+            if name in _VARYING:
+                form += f"{start - done}s{position - start}s"
+                done = position
         elif kind == "octet":
             position += 1
         elif kind == "table":
             position += 4 + int.from_bytes(payload[position : position + 4])
-            stamped = _stamped.get(payload[start : position - _STAMP.size])
-            cuts.append(position - _STAMP.size)
+            stamp = position - _STAMP.size
+            stamped = _stamped.get(payload[start:stamp])
+            form += f"{stamp - done}sq"
+            done = position
         else:
             return
-        if name in _VARYING:
-            cuts += (start, position)
     if stamped is None:
         return
-    at, *ids = cuts
-    one, one_end, expires, expires_end, other, other_end = ids
-    layout = _layouts.get(size)
-    if layout is None:
-        layout = _layouts[size] = (at, one, one_end, expires, expires_end, other, other_end, {})
-    elif layout[:-1] != tuple(cuts):
+    form += f"{size - done}s"
+    cut, alike = _layouts.setdefault(size, (struct.Struct(form), {}))
+    if cut.format != form:
         # Others of this size have another.
         return
-    alike = layout[-1]
     if len(alike) >= _MOST_ALIKE:
         # Most of these clients are gone.
         alike.clear()
+    front, _, rest, _, middle, _, back, _, end = cut.unpack(payload)
     common = {name: None if name in _VARYING else value for name, value in values.items()}
-    key = b"".join(
-        (
-            payload[12:at],
-            payload[at + _STAMP.size : one],
-            payload[one_end:expires],
-            payload[expires_end:other],
-            payload[other_end:],
-        )
-    )
-    alike[key] = common | {"headers": stamped[0]}, stamped[1]
+    alike[front, rest, middle, back, end] = common | {"headers": stamped[0]}, stamped[1]
 
 
 _new: Any = object.__new__
@@ -428,28 +421,19 @@ def decode_properties(payload: bytes) -> Properties:
     layout = _layouts.get(size)
     try:
         if layout is not None:
-            at, one, one_end, expires, expires_end, other, other_end, alike = layout
-            known = alike.get(
-                b"".join(
-                    (
-                        payload[12:at],
-                        payload[at + 8 : one],
-                        payload[one_end:expires],
-                        payload[expires_end:other],
-                        payload[other_end:],
-                    )
-                )
-            )
+            cut, alike = layout
+            front, sent, rest, one, middle, expires, back, other, end = cut.unpack(payload)
+            known = alike.get((front, rest, middle, back, end))
             if known is not None:
                 # All lengths are the same, so each of these is what it was.
                 common, stamp = known
                 values.update(common)
                 # A copy, because the caller may change it.
                 values["headers"] = table = common["headers"].copy()
-                table[stamp] = int.from_bytes(payload[at : at + 8], signed=True)
-                values["correlation_id"] = payload[one:one_end].decode()
-                values["expiration"] = payload[expires:expires_end].decode()
-                values["message_id"] = payload[other:other_end].decode()
+                table[stamp] = sent
+                values["correlation_id"] = one.decode()
+                values["expiration"] = expires.decode()
+                values["message_id"] = other.decode()
                 return properties
         position = 14
         flags = payload[12] << 8 | payload[13]
