@@ -66,7 +66,7 @@ def test_a_worker_that_tells_nonsense_hides_no_other(
 ) -> None:
     odd = make_server(add, serve=False)
     commands = odd._worker.management.commands
-    del commands._functions["stats"]
+    del commands.by_name["stats"]
     odd.add_command(lambda: {"namespace": namespace, "functions": {"add": 7}}, "stats")
     odd.serve()
     wait_until(lambda: odd.ready)

@@ -177,6 +177,6 @@ class Functions:
 
     def _instead(self, name: str) -> str:
         # Anyone may send such names: comparing them must stay cheap.
-        if len(name) > MOST_COMPARED or len(self._functions) > MOST_COMPARED:
+        if len(name) > MOST_COMPARED or len(self.by_name) > MOST_COMPARED:
             return ""
-        return did_you_mean([name], self._functions)
+        return did_you_mean([name], self.by_name)
