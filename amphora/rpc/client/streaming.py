@@ -47,6 +47,25 @@ class StreamCaller(FunctionCaller):
         key = options.get("routing_key")
         if "wait_for_server" in options:
             self._calls.presence.wait(name, key, options["wait_for_server"], deadline)
+        # In a frame of its own: an error that was caught above, and is kept somewhere, keeps this
+        # frame, and would keep the stream, which ends when it is dropped.
+        return self._begin(
+            name, args, kwargs, options, credit, endless, idle_timeout, timeout, deadline
+        )
+
+    def _begin(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+        credit: int,
+        endless: bool,
+        idle_timeout: float | None,
+        timeout: float,
+        deadline: float,
+    ) -> Any:
+        scope, key = here.get(), options.get("routing_key")
         own: dict[str, Any] = {streams.ALLOWED: credit}
         if endless:
             own[streams.ENDLESS] = True

@@ -351,7 +351,14 @@ class Stream(Generic[R_co]):
             until = self._until(idle_since if begun else None)
             call.arrival.clear()
             left = None if until is None else max(until - clock.monotonic(), 0.0)
-            if not call.arrival.wait(left):
+            try:
+                arrived = call.arrival.wait(left)
+            except BaseException:
+                # Who keeps the error, as a killed greenlet does, keeps this frame, and with it the
+                # stream, which would not end although nobody reads it.
+                del self
+                raise
+            if not arrived:
                 self._error = NoResult(self._why_late())
                 call.tell_ended(self._error)
                 self.close()
