@@ -34,7 +34,9 @@ ANSWERS = {
     "how-to/gateway": ["http", "json-rpc", "openapi", "rest"],
     "how-to/health": ["liveness probe", "readiness"],
     "how-to/keys": ["routing key"],
+    "how-to/large-bodies": ["files", "large messages", "upload"],
     "how-to/logs": ["logging"],
+    "how-to/long-work": ["background job", "consumer timeout", "long running"],
     "how-to/manage-workers": ["dead letter"],
     "how-to/monitor": [
         *("alerts", "metrics", "monitoring", "opentelemetry", "prometheus", "trace", "tracing"),
