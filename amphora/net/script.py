@@ -35,9 +35,10 @@ def note_script() -> None:
 def script_ended() -> bool:
     """Return whether the script has ended, and not by an exception.
 
-    False for a person who types at Python's prompt: each line there is a script that ends.
+    False for a person who types at Python's prompt, where each line is a script that ends, and for
+    tests, whose workers end in this way.
     """
-    if _script is None or hasattr(sys, "ps1"):
+    if _script is None or hasattr(sys, "ps1") or "pytest" in sys.modules:
         return False
     instruction = _script.f_code.co_code[_script.f_lasti]
     return opcode.opname[instruction].startswith("RETURN")

@@ -54,6 +54,7 @@ def test_a_script_that_ends_before_its_server_could_work_is_told_so(program: str
         "server.serve()\nsys.exit(1)",
         "server.serve()\n1 / 0",
         "with server: server.serve()",
+        "import pytest\nserver.serve()",
         # The broker is away, and that was said.
         "server.serve()\nlink = server.session.consuming\nlink.wait_until(lambda: link.error)",
     ],
