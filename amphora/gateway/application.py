@@ -312,7 +312,8 @@ def _check_functions(namespaces: tuple[str, ...], functions: Collection[str] | N
         namespace, function = split(name, namespaces)
         if not function:
             raise ValueError(
-                f"{name!r:.100} is no function of {', '.join(namespaces)}: write namespace.function"
+                f"{name!r:.100} is not a function of {', '.join(namespaces)}:"
+                " write namespace.function"
             )
         served.add(namespace)
     for namespace in namespaces:
@@ -326,7 +327,7 @@ def _checked_origins(origins: Collection[str]) -> frozenset[str]:
         good = scheme in ("http", "https") and separator and host and "/" not in host
         if origin != "*" and not (good and origin.isascii() and origin.isprintable()):
             raise ValueError(
-                f"{origin!r:.100} is no origin: write it as https://host, without a path, or *"
+                f"{origin!r:.100} is not an origin: write it as https://host, without a path, or *"
             )
     return frozenset(origins)
 

@@ -156,7 +156,7 @@ class Calls:
                 if not wants_stream:
                     raise IsStream from error
                 raise Problem(
-                    406, f"{namespace}.{function} is no stream.", "WrongRequest"
+                    406, f"{namespace}.{function} is not a stream.", "WrongRequest"
                 ) from error
             raise problem_of(error, self._limits.statuses) from error
         except AmphoraError as error:

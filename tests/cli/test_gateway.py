@@ -55,11 +55,11 @@ def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:
         ((), "Missing argument 'NAMESPACE...'"),
         (("a b",), "must be 1 to 100 letters"),
         (("math", "--host", "0.0.0.0"), "give a --token, or --open if that is meant"),
-        (("math", "--function", "users.f"), "is no function of math"),
+        (("math", "--function", "users.f"), "is not a function of math"),
         (("math", "--status", "NotFound"), "is not written like NotFound=404"),
         (("math", "--status", "NotFound=200"), "from 400 to 599"),
         (("math", "--token", ""), "printable ASCII"),
-        (("math", "--cors-origin", "x"), "is no origin"),
+        (("math", "--cors-origin", "x"), "is not an origin"),
     ],
 )
 def test_what_cannot_be_meant_is_said(amphora: Amphora, words: Any, why: str) -> None:

@@ -134,7 +134,7 @@ def test_workers_that_differ_need_a_choice_for_a_stub(
     [
         ("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("raise ValueError", "ValueError: it says nothing"),
-        ("x = 1", "is no stub: it has 0 classes whose names end in API"),
+        ("x = 1", "is not a stub: it has 0 classes whose names end in API"),
         ("class XAPI: ...\nclass YAPI: ...", "it has 2 classes"),
         ("class XAPI: ...", "XAPI has no methods"),
         (None, "No such file"),
@@ -156,7 +156,7 @@ def test_a_file_that_is_no_python_is_refused(
 ) -> None:
     outcome = amphora("stubs", namespace, "--check", tmp_path / "stub.txt")
     assert outcome.code == 2
-    assert "is no Python module" in outcome.err
+    assert "is not a Python module" in outcome.err
 
 
 def test_a_worker_that_cannot_be_understood_is_named(

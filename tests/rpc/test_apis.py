@@ -123,7 +123,7 @@ def test_a_method_is_found_by_itself() -> None:
     assert api.find(UsersAPI.find) is api.functions["find"]
     assert api.find(UsersAPI.made) is api.functions["made"]
     assert api.find(Base.ping) is api.functions["ping"]
-    with pytest.raises(TypeError, match="is no method of UsersAPI"):
+    with pytest.raises(TypeError, match="is not a method of UsersAPI"):
         api.find(User)
 
 
@@ -149,7 +149,7 @@ def test_what_is_no_api_is_refused() -> None:
         (UsersAPI.find, "an API is a class"),
         (Empty, "Empty has no methods"),
         (Unmet, "nothing that arrives is what Unmet.f returns"),
-        (Unknown, r"the result of Unknown\.f has a hint that is no type: Missing"),
+        (Unknown, r"the result of Unknown\.f has a hint that is not a type: Missing"),
         (Selfless, "Selfless.f takes no self"),
         (Unsigned, "Unsigned.f has no signature"),
     ):

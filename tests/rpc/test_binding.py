@@ -169,9 +169,9 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(
         shop.cast(ShopAPI.send)()
     with pytest.raises(AttributeError, match="ShopAPI has no method 'fnd'"):
         shop.call.fnd(IDENTITY)
-    with pytest.raises(TypeError, match="is no method of ShopAPI"):
+    with pytest.raises(TypeError, match="is not a method of ShopAPI"):
         shop.defer(Shop.find)
-    with pytest.raises(TypeError, match=r"ShopAPI\.find is no stream"):
+    with pytest.raises(TypeError, match=r"ShopAPI\.find is not a stream"):
         shop.stream(ShopAPI.find)
     with pytest.raises(TypeError, match=r"ShopAPI\.tail is a stream, which"):
         shop.defer(ShopAPI.tail)

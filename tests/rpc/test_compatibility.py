@@ -253,7 +253,7 @@ def test_a_function_that_is_gone_is_named_and_another_one_does_not_matter() -> N
 
 def test_a_stream_is_another_thing_than_a_function() -> None:
     stream = returning(Iterator[int])
-    assert found(stream, returning(list[int])) == ["f: it is no stream"]
+    assert found(stream, returning(list[int])) == ["f: it is not a stream"]
     assert found(returning(list[int]), stream) == ["f: it is a stream"]
     assert found(returning(Iterator[str]), stream) == ["f: an item is integer, and not string"]
 

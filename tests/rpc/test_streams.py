@@ -313,7 +313,7 @@ def test_calls_and_streams_are_told_apart(
     client = make_client()
     for ask, error, text in (
         (lambda: client.call.count(3), WrongRequest, rf"{namespace}.count is a stream"),
-        (lambda: next(client.stream.add(1, 2)), WrongRequest, r"is no stream: call it"),
+        (lambda: next(client.stream.add(1, 2)), WrongRequest, r"is not a stream: call it"),
         (lambda: next(client.stream.nothing()), WrongRequest, "has no function 'nothing'"),
         (lambda: next(client.stream.count()), WrongRequest, "missing"),
         (lambda: next(client.stream.secret(1)), Denied, "may not call"),
@@ -322,7 +322,7 @@ def test_calls_and_streams_are_told_apart(
             ask()
         assert caught.value.executed is False
     assert source.yielded == 0
-    with pytest.raises(TypeError, match="no generator function"):
+    with pytest.raises(TypeError, match="not a generator function"):
         server.add_function(add, name="other", resumable=True)
     with pytest.raises(TypeError, match="cannot run in a thread"):
         server.add_function(source.count, name="thread", threadpool=True)

@@ -72,7 +72,7 @@ def api_in(file: Path) -> Offer:
     name = f"amphora_stub_{file.stem}"
     spec = spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise Failure(Exit.USAGE, f"{file} is no Python module")
+        raise Failure(Exit.USAGE, f"{file} is not a Python module")
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -83,7 +83,8 @@ def api_in(file: Path) -> Offer:
         ]
         if len(apis) != 1:
             raise Failure(
-                Exit.USAGE, f"{file} is no stub: it has {len(apis)} classes whose names end in API"
+                Exit.USAGE,
+                f"{file} is not a stub: it has {len(apis)} classes whose names end in API",
             )
         return Api(apis[0]).offer()
     except Failure:

@@ -95,7 +95,7 @@ def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
             raise CannotLoad(f"{target}() raised\n{_own_traceback(error)}") from error
         server = _as_server(found)
     if server is None:
-        raise CannotLoad(f"{target} is no server and returns none; it is {found!r:.200}")
+        raise CannotLoad(f"{target} is not a server and returns none; it is {found!r:.200}")
     return server
 
 

@@ -91,7 +91,7 @@ class BoundApi:
         if mode not in self._ways or (function.is_stream and mode not in ("stream", "cast")):
             raise TypeError(f"{name} is a stream, which this client cannot {mode}")
         if mode == "stream" and not function.is_stream:
-            raise TypeError(f"{name} is no stream: its hint says no Iterator")
+            raise TypeError(f"{name} is not a stream: its hint does not say Iterator")
         way = self._ways[mode]
         known = options_of(way)
         if "function_name" in options:

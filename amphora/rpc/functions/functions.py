@@ -66,7 +66,7 @@ class Function:
             )
         self.resumable = bool(self.terms.get("resumable"))
         if self.resumable and not self.is_stream:
-            raise TypeError(f"{name} is no generator function, and only those are resumable")
+            raise TypeError(f"{name} is not a generator function, and only those are resumable")
         # A lambda, because an argument of the handler may have any name.
         self._run = (
             handler

@@ -99,7 +99,7 @@ class ApiFunction:
             return evaluate(annotation, self._function)
         except Unevaluated as error:
             raise TypeError(
-                f"the result of {self._told} has a hint that is no type: {error}"
+                f"the result of {self._told} has a hint that is not a type: {error}"
             ) from None
 
     def _converter(self, hint: Any) -> Converter | None:
@@ -188,7 +188,7 @@ class Api:
         for function in self.functions.values():
             if function.method == method:
                 return function
-        raise TypeError(f"{method!r:.100} is no method of {self.title}")
+        raise TypeError(f"{method!r:.100} is not a method of {self.title}")
 
     def offer(self) -> Offer:
         """Return what a service with these functions offers."""

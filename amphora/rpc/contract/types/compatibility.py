@@ -78,7 +78,7 @@ class _Comparison:
     def functions(self, wanted: FunctionDescription, there: FunctionDescription) -> Iterator[str]:
         """Yield the differences."""
         if bool(wanted.get("stream")) != bool(there.get("stream")):
-            yield "it is a stream" if there.get("stream") else "it is no stream"
+            yield "it is a stream" if there.get("stream") else "it is not a stream"
             return
         if there["parameters"] or not there["signature"].endswith("(...)"):
             yield from self._parameters(

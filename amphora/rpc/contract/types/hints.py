@@ -53,7 +53,7 @@ def converter_of(hint: Any) -> Converter | None:
         Unevaluated: the hint, or a part of it, cannot be evaluated.
     """
     if not _is_a_type(hint):
-        raise Unevaluated(f"{hint!r:.100} is no type")
+        raise Unevaluated(f"{hint!r:.100} is not a type")
     try:
         plain = buildable(hint)
     except NameError as error:

@@ -327,7 +327,7 @@ class Executor:
             raise WrongRequest(
                 f"{name} is a stream: read it with client.stream.{function.name}(...)"
                 if function.is_stream
-                else f"{name} is no stream: call it with client.call.{function.name}(...)"
+                else f"{name} is not a stream: call it with client.call.{function.name}(...)"
             )
         if not function.early:
             once = None
