@@ -4,8 +4,8 @@ What one handler leaves in its greenlet must not reach the request of another cl
 were not cancelled, values of a `gevent.local`, whatever refers to the greenlet.  So a request has a
 greenlet that no other had, with one exception.  If a handler never gave way, and nothing refers to
 its greenlet afterwards that did not before, the greenlet is as good as new.  It goes on with the
-next request of the same turn of the event loop.  That saves half of what amphora itself does for a
-small request, most of it memory for the stack.
+next request of the same turn of the event loop.  That saves a sixth of the instructions that a
+small request takes, and the memory for a stack.
 
 Each request runs in a copy of the context in which the server was made.
 
@@ -150,8 +150,7 @@ class HandlerPool:
                 if (
                     not waiting
                     or self._fresh is not greenlet
-                    or self._counts
-                    or self._streams
+                    or greenlet in self._streams
                     or getrefcount(greenlet) != references
                     or getweakrefcount(greenlet)
                     or len(greenlet.__dict__) != attributes
