@@ -147,7 +147,8 @@ def test_the_readme_adds_a_function_and_makes_mistakes_as_it_says(
         ]
         for command, (_, line) in zip(commands, told, strict=True):
             command.wait()
-            assert command.lines == [line]
+            # On a slow machine it also says that it waits.
+            assert line in command.lines
 
 
 def test_nothing_tells_to_install_amphora_by_name_before_it_is_released() -> None:
