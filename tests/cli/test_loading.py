@@ -49,7 +49,7 @@ def write(folder: Path, text: str) -> None:
 
 def loading_worker(pool: PythonProcess) -> int:
     """Return the process id of the worker that was started last, once it has said something."""
-    return int(pool.wait_for("loading it", 20).split()[-1])
+    return int(pool.wait_for("loading it").split()[-1])
 
 
 # -- a program that does not come to its end ------------------------------------------------------
@@ -221,7 +221,7 @@ def test_a_new_program_that_hangs_is_reported_with_its_line_and_the_next_one_com
     old = wait_for_workers(pool, 2)
     write(tmp_path, f"import time, gevent\n{waiting}\n{SERVER}")
     pool.signal(signal.SIGHUP)
-    line = pool.wait_for("is still loading the program after 1", 20)
+    line = pool.wait_for("is still loading the program after 1")
     assert f"it stands at {tmp_path}/prog.py:2 in <module>; 2 of 2 take requests" in line
     assert workers(pool) == old
     write(tmp_path, SERVER)
@@ -239,7 +239,7 @@ def test_a_new_program_that_is_not_loaded_in_time_leaves_the_old_workers(
     old = wait_for_workers(pool, 1)
     write(tmp_path, "import time\ntime.sleep(600)")
     pool.signal(signal.SIGHUP)
-    line = pool.wait_for("has not loaded the program within 5 s and is ended", 20)
+    line = pool.wait_for("has not loaded the program within 5 s and is ended")
     assert f"it stands at {tmp_path}/prog.py:2" in line
     pool.wait_for("the new program does not start; the old workers go on")
     assert [make_client().call.pid()] == old
@@ -281,7 +281,7 @@ def test_a_new_program_that_exits_leaves_the_old_workers(
     old = wait_for_workers(pool, 1)
     write(tmp_path, f"{SERVER}sys.exit(0)")
     pool.signal(signal.SIGHUP)
-    pool.wait_for("the new program does not start; the old workers go on", 20)
+    pool.wait_for("the new program does not start; the old workers go on")
     assert "it exits with 0" in pool.output
     assert [make_client().call.pid()] == old
 

@@ -271,7 +271,7 @@ def test_workers_that_die_at_once_are_started_with_growing_pauses(
 ) -> None:
     (tmp_path / "dying.py").write_text("import os; os._exit(7)")
     pool = serve(program="dying", cwd=tmp_path)
-    pool.wait_for("the next worker starts in 0.5 s", 20)
+    pool.wait_for("the next worker starts in 0.5 s")
     pauses = [line.split()[-2] for line in pool.lines if "the next worker starts" in line]
     assert pauses == ["0.25", "0.5"]
     assert pool.output.count("has ended with status 7") == 3
