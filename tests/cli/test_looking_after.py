@@ -94,7 +94,15 @@ def test_a_program_that_ends_itself_again_and_again_is_given_pauses(
     text += "import gevent\ndef stop():\n    while not server.ready: gevent.sleep(0.01)\n"
     text += "    gevent.sleep(0.1)\n    server.stop()\ngevent.spawn(stop)\n"
     (tmp_path / "ending.py").write_text(text)
-    pool = serve(program="ending", cwd=tmp_path)
+    # However long a worker takes to start, its end is one of many in a short time.
+    code = (
+        "import sys\n"
+        "import amphora.cli.serving.supervisor as supervisor\n"
+        "from amphora.cli import main\n"
+        "supervisor.SETTLED_AFTER = 600.0\n"
+        "main(sys.argv[3:])"
+    )
+    pool = serve(before=["-c", code], program="ending", cwd=tmp_path)
     pool.wait_for("the next worker starts in", 100)
 
 
