@@ -1,8 +1,8 @@
 """A client's socket: the greenlets that read and write for one connection.
 
-The reader alone reads, and hands the bytes to the connection, which never blocks.  What the
-connection has said in one turn of the event loop is written together (`net.writer`).  A client that
-does not read what it gets is not read from either, above a limit.
+Only the reader reads.  It hands the bytes to the connection, which never blocks.  Everything that
+the connection sends in one turn of the event loop is written together (`net.writer`).  If a client
+leaves more than a limit unread, the broker stops reading from it.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from amphora.wire.framing import HEARTBEAT_FRAME
 log = Log("amphora.broker")
 
 READ_SIZE = 64 * 1024
-# Above this many unwritten bytes the client is not read from.
+# With more unwritten bytes than this, the broker does not read from the client.
 HIGH_WATER = 1024 * 1024
-# How long the last words to a client may take, and what it may say meanwhile.
+# How long the last frames to a client may take, and how much it may send meanwhile.
 LINGER_TIME = 1.0
 LINGER_SIZE = 16 * READ_SIZE
 
 
 class Client:
-    """One client, from the moment it has connected.
+    """One connected client.
 
     Args:
         sock: the connected socket; it belongs to the client object from now on.
         node: the broker.
-        peer: how the client is called in logs.
+        peer: the client's name in logs.
         local: whether the client is on this machine.
-        on_closed: called with the client when it has gone.
+        on_closed: called with the client when it is gone.
 
     Attributes:
-        frozen: True while nothing is done with what it sends.
-        delay: seconds for which what it sends is kept back.
+        frozen: True while its input is not handled.
+        delay: seconds for which its input is kept back.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Client:
         return f"<Client {self.connection.peer} [{self.connection.state.name.lower()}]>"
 
     def _run(self, body: Callable[[], None]) -> None:
-        """Run one of the client's greenlets; whatever ends it ends the client."""
+        """Run one of the client's greenlets; the client ends with it."""
         try:
             body()
         except ConnectionLost as error:
@@ -124,9 +124,9 @@ class Client:
         self._wake_reader.set()
 
     def _part(self) -> None:
-        """See to it that the client gets the last words, before the socket is closed.
+        """Let the client receive the last frames before the socket is closed.
 
-        Closing with unread bytes resets the connection, and the words may be lost by that.
+        Closing with unread bytes resets the connection, which may lose these frames.
         """
         with gevent.Timeout(LINGER_TIME, False):  # type: ignore[arg-type]
             self._writer.wait()
@@ -150,7 +150,7 @@ class Client:
             log.error("%s: unexpected error, the connection is closed", self, error=error)
             self.close()
             return
-        # By that more may have been queued.
+        # That may have queued more.
         self.connection.congested = self._writer.congested
         if was_congested:
             self._wake_reader.set()
@@ -161,13 +161,13 @@ class Client:
     # -- time -----------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """Send a heartbeat if it is time to; end a client that takes too long for something."""
+        """Send a heartbeat if it is due; close a client that exceeds a time limit."""
         connection, limits, liveness = self.connection, self._limits, self._liveness
         # These become known in the handshake.
         liveness.peer, liveness.heartbeat = connection.peer, connection.agreed.heartbeat
         state = connection.state
         if self._halted:
-            # Nobody is judged by what could not be read.
+            # Input that could not be read must not count against the client.
             liveness.excuse()
         if self.frozen:
             return
@@ -189,20 +189,20 @@ class Client:
         self.close()
 
     def freeze(self, frozen: bool) -> None:
-        """Halt everything, or let it go on: bytes stay where they are."""
+        """Halt everything, or resume it; bytes stay where they are."""
         self.frozen = frozen
         self._writer.hold(frozen)
         self._wake_reader.set()
 
     def set_delay(self, seconds: float) -> None:
-        """Keep back what it sends for some seconds; what is kept back now goes on."""
+        """Keep its input back for some seconds; release what is kept back now."""
         self.delay = seconds
         self._delay_changed.set()
 
     # -- the end --------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Leave the client to the parent, in a forked child: without a word to anybody."""
+        """In a forked child, leave the client to the parent silently."""
         self._closed = True
         for greenlet in self._greenlets:
             greenlet.kill(block=False)

@@ -1,7 +1,7 @@
-"""Listening: at which addresses, and on the same port at all of them.
+"""Listening on all addresses of a name, on the same port.
 
-`localhost` is two addresses, and which one a client tries first is its own affair.  So is any name
-that has several.
+`localhost` has two addresses, and other names may have several.  A client may try any of them
+first.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from amphora.net.address import host_and_port, socket_addresses
 
 LOOPBACK = "127.0.0.1"
 LOCALHOST = "localhost"
-# What `localhost` is, whether or not the machine's table of hosts has both.
+# The addresses of `localhost`, whether or not the machine's table of hosts has both.
 LOCALHOST_ADDRESSES = (LOOPBACK, "::1")
 
 BACKLOG = 1024
-# How many free ports to try until one is free at all addresses.
+# How many free ports to try until one is free on all addresses.
 MOST_TRIES = 50
 # The machine has no such address: there is no IPv6, or the name is that of another machine.
 NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -30,21 +30,21 @@ def is_this_machine(host: str) -> bool:
     """Return whether a client's address is on this machine."""
     address = ipaddress.ip_address(host)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        # A socket for both families shows clients of IPv4 so.
+        # A socket for both families shows IPv4 clients in this form.
         return address.ipv4_mapped.is_loopback
     return address.is_loopback
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen at each address that `host` has on this machine, on one port.
+    """Listen on each address that `host` has on this machine, with one port.
 
     Switches greenlets to look up a name.
 
     Args:
-        port: the port; 0 for one that is free at all of them.
+        port: the port; 0 for one that is free on all of them.
 
     Raises:
-        OSError: it cannot; its `filename` is the address and the port.
+        OSError: an address cannot be listened on; its `filename` is the address and the port.
     """
     addresses = _addresses(host, port)
     for _ in range(MOST_TRIES - 1):
@@ -78,7 +78,7 @@ def _listen_at_all(addresses: list[tuple[Any, Any]], port: int) -> list[socket.s
                 missing = error
                 continue
             listeners.append(listener)
-            # At the next address on the same.
+            # The next address uses the same port.
             port = listener.getsockname()[1]
     except BaseException:
         for listener in listeners:

@@ -1,6 +1,6 @@
-"""A broker in memory that listens: for development, and for tests that harm it.
+"""A broker in memory that listens, for development and for tests of failures.
 
-What is on it lives as long as the object; it can be stopped and started again in between.
+Its contents live as long as the object, which can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -27,36 +27,35 @@ from amphora.wire.codes import ReplyCode
 
 log = Log("amphora.broker")
 
-# How often the clients' signs of life are looked after, in seconds.
+# How often the heartbeats of clients are checked, in seconds.
 CHECK_INTERVAL = 0.25
-# How long to wait after a connection could not be taken, in seconds.
+# How long to wait after a connection could not be accepted, in seconds.
 ACCEPT_PAUSE = 1.0
 
 
 class Server:
     """A broker.  Use `start` and `close`, or `with`.
 
-    It is that of the process that started it.  A forked child can be a client of it; its own copy
-    of the object does nothing, and raises a RuntimeError when it is told to.
+    It belongs to the process that started it.  A forked child can be its client; the child's copy
+    of the object does nothing, and raises a RuntimeError when used.
 
     Attributes:
         left_to_parent: True in a process that was forked from the one that started it.
 
     Args:
-        host: the address to listen on, or a name: then all addresses that it has here.
-            "localhost" is 127.0.0.1 and ::1.  Only who names another one is heard beyond this
-            machine.
-        port: the port; 0 for any that is free, on all addresses the same; None to listen nowhere
-            but take sockets with `attach`.
-        users: the passwords by the names of the users; guest, with the password guest, if None.
+        host: the address to listen on, or a name for all its addresses on this machine.
+            "localhost" is 127.0.0.1 and ::1.  Only with another host can other machines connect.
+        port: the port, which is the same on all addresses; 0 for any free port; None to listen
+            nowhere and only take sockets with `attach`.
+        users: the passwords by user name; guest, with the password guest, if None.
             As with RabbitMQ, guest can only log in on this machine.
         vhosts: the names of the virtual hosts.
-        limits: what each of them may hold.
-        connection_limits: what connections may be.
+        limits: the limits of each virtual host.
+        connection_limits: the limits of connections.
         max_message_size: the largest body of a message, in bytes, instead of that of `limits`.
 
     Raises:
-        ValueError: `max_message_size` is no number from 1 to the memory of `limits`.
+        ValueError: `max_message_size` is not from 1 to the memory of `limits`.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Server:
         self.host = host
         self.port = port
         self.node = Node(
-            lambda: clock.monotonic(),  # whose clock it is may change
+            lambda: clock.monotonic(),  # the clock may be replaced
             time.time,
             {"guest": "guest"} if users is None else users,
             vhosts,
@@ -118,7 +117,7 @@ class Server:
     # -- start and end --------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to listen.  After `close` it is on the same port again, with what was kept.
+        """Start to listen.  After `close`, use the same port again, with the kept contents.
 
         Raises:
             OSError: the address cannot be listened on; its `filename` is that address.
@@ -136,7 +135,7 @@ class Server:
     def close(self) -> None:
         """Stop listening and close all connections at once.  Closing twice is fine.
 
-        Clients are told, if they can be without waiting.  In a forked child nothing is left to
+        Clients are told if that does not require waiting.  In a forked child there is nothing to
         close.
         """
         if self.left_to_parent:
@@ -152,7 +151,7 @@ class Server:
         self._kill_all()
 
     def attach(self, sock: socket.socket, peer: str = "memory") -> None:
-        """Serve a connected socket, whose other end a client in this process has."""
+        """Serve a connected socket, whose other end belongs to a client in this process."""
         self._check_ours()
         self._add(sock, peer, local=True)
 
@@ -164,8 +163,8 @@ class Server:
             except OSError as error:
                 if self.left_to_parent:
                     return
-                # Out of descriptors, or a client that has gone again already.
-                log.warning("no connection can be taken: %s", error)
+                # Out of descriptors, or the client has already gone.
+                log.warning("no connection can be accepted: %s", error)
                 gevent.sleep(ACCEPT_PAUSE)
                 continue
             self._add(sock, host_and_port(host, port), is_this_machine(host))
@@ -189,9 +188,9 @@ class Server:
     # -- forks ----------------------------------------------------------------------------------
 
     def _forked(self) -> None:
-        """Leave everything to the parent, in a forked child: nothing is sent, nothing is read."""
+        """In a forked child, leave everything to the parent: send and read nothing."""
         if not self._greenlets and not self._clients:
-            return  # not started: whoever starts it has it
+            return  # not started: the process that starts it will own it
         self.left_to_parent = True
         for greenlet in self._greenlets:
             greenlet.kill(block=False)
@@ -217,8 +216,8 @@ class Server:
             gevent.sleep(CHECK_INTERVAL)
             now = clock.monotonic()
             if now - began > 4 * CHECK_INTERVAL:
-                # Somebody held the event loop.  What came meanwhile is read before anybody is
-                # judged by it.
+                # The event loop was held up.  Input that arrived meanwhile is read before
+                # heartbeats are checked.
                 continue
             for client in list(self._clients):
                 client.check(now)
@@ -233,7 +232,7 @@ class Server:
                 continue
             try:
                 node.expire()
-            except Exception as error:  # noqa: BLE001 (a bug: what is due later is still done)
+            except Exception as error:  # noqa: BLE001 (a bug must not stop what is due later)
                 log.error("unexpected error while time passed", error=error)
 
     # -- faults for tests -----------------------------------------------------------------------
@@ -241,24 +240,24 @@ class Server:
     def close_connections(
         self, code: int = ReplyCode.CONNECTION_FORCED, reason: str = "closed by a test"
     ) -> None:
-        """Close every connection with a reply code, as an operator can."""
+        """Close every connection with a reply code, as an operator might."""
         self._check_ours()
         text = f"{ReplyCode(code).name} - broker forced connection closure with reason '{reason}'"
         for client in list(self._clients):
             client.connection.close(code, text)
 
     def kill_connections(self) -> None:
-        """Cut every connection without a word, as a broken network does."""
+        """Cut every connection silently, as a broken network does."""
         self._check_ours()
         self._kill_all()
 
     def freeze(self) -> None:
-        """Halt: connections are still taken, and bytes too, but nothing is done with them."""
+        """Freeze: still accept connections and bytes, but do not handle them."""
         self._check_ours()
         self._set_frozen(True)
 
     def thaw(self) -> None:
-        """Go on after `freeze`."""
+        """Resume after `freeze`."""
         self._check_ours()
         self._set_frozen(False)
 
@@ -274,7 +273,7 @@ class Server:
         code: int = ReplyCode.PRECONDITION_FAILED,
         reason: str = "closed by a test",
     ) -> int:
-        """Close the channels that consume a queue, or all; return how many that were."""
+        """Close the channels that consume a queue, or all channels; return how many were closed."""
         self._check_ours()
         text = f"{ReplyCode(code).name} - {reason}"
         return sum(
@@ -287,12 +286,12 @@ class Server:
         self.node.set_alarm(on)
 
     def eat_confirms(self, count: int, vhost: str = "/") -> None:
-        """Never confirm the next `count` messages, which are taken all the same."""
+        """Accept the next `count` messages, but never confirm them."""
         self._check_ours()
         self.node.vhosts[vhost].withhold_confirms(count)
 
     def lose_messages(self, count: int = 1, queue: str | None = None, vhost: str = "/") -> None:
-        """Take the next `count` messages for a queue, or for any, and never deliver them."""
+        """Accept the next `count` messages for a queue, or for any, but never deliver them."""
         self._add_fault(vhost, Fault(count, 0, _is(queue)))
 
     def duplicate_messages(
@@ -308,7 +307,7 @@ class Server:
         self.node.vhosts[vhost].add_fault(fault)
 
     def delay(self, seconds: float) -> None:
-        """Keep back for some seconds what clients send, as a slow network does; 0 ends it."""
+        """Delay what clients send by some seconds, as a slow network does; 0 ends the delay."""
         self._check_ours()
         if not seconds >= 0:
             raise ValueError(f"a delay is 0 or more seconds, not {seconds}")
@@ -317,12 +316,12 @@ class Server:
             client.set_delay(seconds)
 
     def refuse_logins(self, on: bool = True) -> None:
-        """Refuse every login from now on, or take them again.  Those who are in stay."""
+        """Refuse every login from now on, or accept logins again.  Open connections stay open."""
         self._check_ours()
         self.node.refuses_logins = on
 
     def heal(self) -> None:
-        """End all faults: start if it was closed, go on if it was frozen, and so on."""
+        """End all faults: start if closed, resume if frozen, and so on."""
         self.start()
         self.thaw()
         self.alarm(False)
@@ -332,7 +331,7 @@ class Server:
             vhost.end_faults()
 
     def restart(self, lose_transient: bool = True) -> None:
-        """Reset to the state after a restart: connections are closed, what is transient is lost.
+        """Reset to the state after a restart: close all connections and lose what is transient.
 
         Args:
             lose_transient: keep everything if False.
@@ -344,7 +343,7 @@ class Server:
             self.node.settle(vhost)
 
     def delete_queue(self, name: str, vhost: str = "/") -> bool:
-        """Delete a queue, whoever uses it; return whether it was there."""
+        """Delete a queue, even if it is in use; return whether it was there."""
         self._check_ours()
         found = self.node.vhosts[vhost]
         queue = found.topology.queues.get(name)
@@ -355,7 +354,7 @@ class Server:
         return True
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes to every client as they are."""
+        """Send raw bytes to every client."""
         self._check_ours()
         for client in list(self._clients):
             client.send(data)
@@ -377,8 +376,8 @@ def _after_fork_in_child() -> None:
     servers = list(_servers)
     if not servers:
         return
-    # Until then child and parent share what tells them of their sockets; gevent's own fork does
-    # this as well.
+    # Until then child and parent share the notification of socket events; gevent's own fork does
+    # the same.
     gevent.reinit()
     for server in servers:
         server._forked()

@@ -1,6 +1,6 @@
-"""What a virtual host still has to do: effects to hand out, dead letters, deadlines.
+"""The pending work of a virtual host: effects to hand out, dead letters, deadlines.
 
-Queues and channels write into it, `VirtualHost` works it off.
+Queues and channels add to it, and `VirtualHost` does it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from amphora.broker.model.messages import Message
 
 
 class Scheduled(Protocol):
-    """A queue as the agenda knows it: it has one timer, and dead letters come from it.
+    """A queue as the agenda sees it: it has one timer, and produces dead letters.
 
-    `timer` is when it rings, None if it is not set; it belongs to the agenda.
+    `timer` is when the timer rings, None if it is not set; it belongs to the agenda.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Scheduled(Protocol):
 
 
 class Fault:
-    """What becomes of the next messages for some queues, because a test wants it so.
+    """A fault that a test injects into the next messages for some queues.
 
     Args:
-        count: how many messages are still concerned.
-        copies: how often each of them gets into a queue; 0 for not at all.
-        concerns: tells by its name whether it is about a queue.
+        count: how many messages are still affected.
+        copies: how often each of them enters a queue; 0 drops it.
+        concerns: returns whether a queue with a given name is affected.
     """
 
     def __init__(self, count: int, copies: int, concerns: Callable[[str], bool]) -> None:
@@ -47,11 +47,11 @@ class Fault:
 
 
 class Agenda:
-    """The common notes of all queues and channels of a virtual host.
+    """The state shared by all queues and channels of a virtual host.
 
-    `memory` is the bytes that all messages take together, roughly; `confirms` has the channels
-    with publisher confirms to tell.  `confirms_to_withhold` is how many of the next messages are
-    never confirmed.  `faults` has what becomes of the next ones otherwise.
+    `memory` is roughly the bytes that all messages take together; `confirms` has the channels
+    with publisher confirms to send.  `confirms_to_withhold` is how many of the next messages are
+    never confirmed.  `faults` has the other faults of the next messages.
 
     Args:
         clock: returns the time in seconds; it never goes back.
@@ -71,9 +71,9 @@ class Agenda:
     def schedule(self, queue: Scheduled, deadline: float) -> None:
         """Have `queue.ring` called at `deadline` at the latest.
 
-        A queue has one timer.  It may ring too early, as when the message that it was set for
-        has been consumed; then the queue sets it again.  So a message that comes and goes
-        leaves nothing behind here.
+        A queue has one timer.  It may ring too early, for example when the message that it was
+        set for has been consumed; then the queue sets it again.  So a message that comes and
+        goes leaves nothing behind here.
         """
         if queue.timer is None or deadline < queue.timer:
             queue.timer = deadline
@@ -81,7 +81,7 @@ class Agenda:
             heapq.heappush(self._deadlines, (deadline, self._scheduled, queue))
 
     def next_deadline(self) -> float | None:
-        """Return when a timer rings next, None if none is set."""
+        """Return when the next timer rings, None if none is set."""
         deadlines = self._deadlines
         while deadlines and deadlines[0][2].timer != deadlines[0][0]:
             heapq.heappop(deadlines)
@@ -97,7 +97,7 @@ class Agenda:
         return ringing
 
     def copies(self, queue: str) -> int:
-        """Return how often the next message gets into a queue, which is once without a fault."""
+        """Return how often the next message enters a queue: once, unless a fault says otherwise."""
         for fault in self.faults:
             if fault.concerns(queue):
                 fault.count -= 1

@@ -1,8 +1,8 @@
-"""The arguments of queues and consumers: what is allowed, what is meant, what is the same.
+"""The arguments of queues and consumers: validation, meaning and comparison.
 
-Checks, order and texts are those of RabbitMQ 3.10 (https://www.rabbitmq.com/docs/queues,
-https://www.rabbitmq.com/docs/quorum-queues).  What it accepts and this broker cannot do is
-refused with 540, so that no test passes on a promise that is not kept.
+The checks, their order and their texts are those of RabbitMQ 3.10
+(https://www.rabbitmq.com/docs/queues, https://www.rabbitmq.com/docs/quorum-queues).  A feature that
+RabbitMQ has and this broker lacks is refused with 540, so that no test passes without it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REJECT_PUBLISH_DLX = "reject-publish-dlx"
 
 @dataclass(frozen=True, slots=True)
 class QueueOptions:
-    """What the arguments of a queue mean.  Durations are in seconds, sizes in bytes."""
+    """The decoded arguments of a queue.  Durations are in seconds, sizes in bytes."""
 
     quorum: bool = False
     expires: float | None = None
@@ -43,7 +43,7 @@ class QueueOptions:
 
     @property
     def limited(self) -> bool:
-        """True if the queue has a greatest length or size."""
+        """True if the length or the size of the queue is limited."""
         return self.max_length is not None or self.max_bytes is not None
 
     def exceeded(self, length: int, size: int) -> bool:
@@ -52,7 +52,7 @@ class QueueOptions:
         return too_long or (self.max_bytes is not None and size > self.max_bytes)
 
     def shorten(self, time_to_live: float | None) -> float | None:
-        """Return how long a message may stay in the queue that has a time to live of its own."""
+        """Return how long a message with a time to live of its own may stay in the queue."""
         if time_to_live is None or self.message_ttl is None:
             return self.message_ttl if time_to_live is None else time_to_live
         return min(time_to_live, self.message_ttl)
@@ -92,7 +92,7 @@ def queue_options(label: str, arguments: Arguments) -> QueueOptions:
         message_ttl=_seconds(arguments.get("x-message-ttl")),
         max_length=arguments.get("x-max-length"),
         max_bytes=arguments.get("x-max-length-bytes"),
-        # A quorum queue takes what it does not know for its default.
+        # A quorum queue replaces an unknown value with its default.
         overflow=DROP_HEAD if quorum and overflow == REJECT_PUBLISH_DLX else overflow,
         dead_letter_exchange=arguments.get("x-dead-letter-exchange"),
         dead_letter_routing_key=arguments.get("x-dead-letter-routing-key"),
@@ -103,10 +103,10 @@ def queue_options(label: str, arguments: Arguments) -> QueueOptions:
 
 
 def check_same_arguments(label: str, current: Arguments, received: Arguments, quorum: bool) -> None:
-    """Check that a queue is declared again with the arguments that it has.
+    """Check that a queue is redeclared with the arguments that it has.
 
     Raises:
-        Refusal: 406, one of the arguments that count is another.
+        Refusal: 406, one of the arguments that are compared differs.
     """
     for key in _QUORUM_ARGUMENTS if quorum else _CLASSIC_ARGUMENTS:
         check_same_argument(label, key, current, received)
@@ -116,7 +116,7 @@ def check_same_argument(label: str, key: str, current: Arguments, received: Argu
     """Check that an argument is the same in a second declaration.
 
     Raises:
-        Refusal: 406, it is not.
+        Refusal: 406, it differs.
     """
     if key in current and key in received:
         if not equal(current[key], received[key]):
@@ -135,7 +135,7 @@ def check_same_field(label: str, field: str, current: object, received: object) 
     """Check that a property such as `durable` is the same in a second declaration.
 
     Raises:
-        Refusal: 406, it is not.
+        Refusal: 406, it differs.
     """
     if current != received:
         raise inequivalent(label, field, f"'{shown(received)}'", f"'{shown(current)}'")
@@ -177,7 +177,7 @@ def _check_values(label: str, arguments: Arguments, checks: Mapping[str, _Check]
 def _refuse_foreign(
     label: str, arguments: Arguments, foreign: frozenset[str], quorum: bool
 ) -> None:
-    """Refuse arguments that mean something to another type of queue alone."""
+    """Refuse arguments that are meant only for another type of queue."""
     kind = "rabbit_quorum_queue" if quorum else "rabbit_classic_queue"
     for key in arguments:
         if key in foreign:
@@ -236,7 +236,7 @@ def _queue_version(value: Any) -> str | None:
 
 
 def _one_of(allowed: tuple[str, ...], fault: str) -> _Check:
-    """Return a check for a text out of a few; `fault` may name the value that it is not."""
+    """Return a check for one of a few texts; `fault` may name the value that was given."""
 
     def check(value: Any) -> str | None:
         if not isinstance(value, str):
@@ -302,5 +302,5 @@ _QUORUM_ARGUMENTS = (
 )
 _STREAM_ARGUMENTS = ("x-max-age", "x-stream-max-segment-size-bytes", "x-initial-cluster-size")
 _QUEUE_ARGUMENTS = frozenset(_CLASSIC_ARGUMENTS + _QUORUM_ARGUMENTS + _STREAM_ARGUMENTS)
-# Those that only mean something to some types of queue; x-credit is refused in words of its own.
+# Arguments that are meant only for some types of queue; x-credit has a refusal of its own.
 _CONSUMER_ARGUMENTS = frozenset(("x-priority", "x-cancel-on-ha-failover", "x-stream-offset"))

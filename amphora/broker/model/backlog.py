@@ -1,8 +1,8 @@
 """The messages of a queue that are ready to be delivered, in their order.
 
 They are a heap, ordered by lane and position.  The lane is the message's priority; the position
-grows with each message that arrives.  So a message that comes back finds its old place by
-itself, and nothing is slow in the usual case, where messages arrive in order.
+grows with each message that arrives.  So a message that comes back returns to its old place, and
+the usual case, in which messages arrive in order, is fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from amphora.broker.model.deliveries import Entry
 
 
 class Backlog:
-    """The ready messages of one queue; `size` is the bytes in their bodies."""
+    """The ready messages of one queue; `size` is the total size of their bodies, in bytes."""
 
     __slots__ = ("_heap", "size")
 
@@ -26,7 +26,7 @@ class Backlog:
         return len(self._heap)
 
     def push(self, entry: Entry) -> None:
-        """Put a message at its place."""
+        """Put a message in its place."""
         heappush(self._heap, (entry.lane, entry.position, entry))
         self.size += len(entry.message.body)
 
@@ -35,13 +35,13 @@ class Backlog:
         return self._heap[0][2]
 
     def pop(self) -> Entry:
-        """Take the first message away; there must be one."""
+        """Remove and return the first message; there must be one."""
         entry = heappop(self._heap)[2]
         self.size -= len(entry.message.body)
         return entry
 
     def remove(self, unwanted: Callable[[Entry], bool]) -> list[Entry]:
-        """Take away all messages that are unwanted, and return them."""
+        """Remove and return all unwanted messages."""
         removed: list[Entry] = []
         kept: list[tuple[int, int, Entry]] = []
         for item in sorted(self._heap):

@@ -1,4 +1,4 @@
-"""Bindings: the ways from an exchange to queues and other exchanges."""
+"""Bindings: the routes from an exchange to queues and other exchanges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from amphora.broker.model.arguments import Arguments
 
 
 class Destination(Protocol):
-    """What a binding leads to: a queue or an exchange.
+    """The destination of a binding: a queue or an exchange.
 
     `label` names it in reply texts; `inbound` has the bindings that lead to it.
     """
@@ -18,14 +18,14 @@ class Destination(Protocol):
 
 
 class Binding:
-    """A way from an exchange to a queue or another exchange.
+    """A route from an exchange to a queue or another exchange.
 
-    Two bindings are equal if source, destination, routing key and arguments are.
+    Two bindings are equal if their sources, destinations, routing keys and arguments are.
 
     Args:
         source: the name of the exchange.
-        destination: where it leads to.
-        routing_key: its routing key; what it means depends on the type of the exchange.
+        destination: the queue or exchange that it leads to.
+        routing_key: its routing key; its meaning depends on the type of the exchange.
         arguments: its arguments.
     """
 

@@ -1,9 +1,9 @@
-"""A channel: what one client can ask of a virtual host.
+"""A channel: the operations that one client can request of a virtual host.
 
 Each method does what the AMQP method of that name does, and returns what its answer says.  It
 raises a `Refusal` when the broker refuses; then the caller closes the channel (`close`) or, if
 `closes_connection` says so, the connection.  A refused method has changed nothing, except that
-tx_commit may have been done in part.
+tx_commit may be done in part.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from amphora.wire.properties import DIRECT_REPLY_TO, Properties
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What queue.declare-ok says."""
+    """The contents of queue.declare-ok."""
 
     name: str
     message_count: int
@@ -48,7 +48,7 @@ class Channel:
         replies: the consumers of direct replies.
         agenda: the notes of the virtual host.
         limits: what the virtual host may hold.
-        owner: what stands for the connection; exclusive queues belong to it.
+        owner: an object that represents the connection; exclusive queues belong to it.
         sink: called with each effect for this channel; it must neither fail nor call the model.
         user: the name that the connection logged in with.
     """
@@ -72,7 +72,7 @@ class Channel:
         self._last_queue = ""
         self._transaction: Transaction | None = None
 
-    # Queues.  An empty name stands for the queue that was last declared on this channel.
+    # Queues.  An empty name means the queue that was last declared on this channel.
 
     def queue_declare(
         self,
@@ -84,7 +84,7 @@ class Channel:
         auto_delete: bool = False,
         arguments: Arguments | None = None,
     ) -> QueueState:
-        """Create a queue or check that it is there; `Topology.declare_queue` tells the rest."""
+        """Create a queue or check that it is there; see `Topology.declare_queue`."""
         if name.startswith(DIRECT_REPLY_TO):
             if self._replies.has_queue(name):
                 self._last_queue = name
@@ -105,14 +105,14 @@ class Channel:
     def queue_bind(
         self, name: str, exchange: str, routing_key: str = "", arguments: Arguments | None = None
     ) -> None:
-        """Bind a queue to an exchange; `Topology.bind_queue` tells the rest."""
+        """Bind a queue to an exchange; see `Topology.bind_queue`."""
         key = self._key_for(name, routing_key)
         self.topology.bind_queue(self._named(name), self.owner, exchange, key, arguments)
 
     def queue_unbind(
         self, name: str, exchange: str, routing_key: str = "", arguments: Arguments | None = None
     ) -> None:
-        """Remove a binding; `Topology.unbind_queue` tells the rest."""
+        """Remove a binding; see `Topology.unbind_queue`."""
         key = self._key_for(name, routing_key)
         self.topology.unbind_queue(self._named(name), self.owner, exchange, key, arguments)
 
@@ -125,7 +125,7 @@ class Channel:
         return self._queue(name).purge()
 
     def queue_delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue; `Topology.delete_queue` tells the rest."""
+        """Delete a queue; see `Topology.delete_queue`."""
         return self.topology.delete_queue(self._named(name), self.owner, if_unused, if_empty)
 
     def _named(self, name: str) -> str:
@@ -162,7 +162,7 @@ class Channel:
             body: its body.
             mandatory: whether to return it if it reaches no queue.
             immediate: not supported.
-            header: the payload of its header frame, to be handed on as it is if possible.
+            header: the payload of its header frame, to be passed on unchanged if possible.
 
         Raises:
             Refusal: 403, the exchange is internal; 404, it does not exist; 406, a property is
@@ -199,12 +199,12 @@ class Channel:
         Args:
             prefetch_count: the limit, 0 for none.
             whole_channel: the flag `global`.  True limits all consumers of the channel together.
-                False limits each consumer to come, and lifts the limit of the channel
+                False limits each future consumer, and lifts the limit of the channel
                 (https://www.rabbitmq.com/docs/consumer-prefetch).
             prefetch_size: not supported.
 
         Raises:
-            Refusal: 540, a size is given.
+            Refusal: 540, a size was given.
         """
         if prefetch_size:
             raise Refusal(ReplyCode.NOT_IMPLEMENTED, f"prefetch_size!=0 ({prefetch_size})")
@@ -226,7 +226,7 @@ class Channel:
         """Subscribe to a queue; return the consumer tag, which the broker chooses if it is "".
 
         Raises:
-            Refusal: 403, an exclusive consumer is or would be in the way; 404, the queue does
+            Refusal: 403, an exclusive consumer conflicts with another one; 404, the queue does
                 not exist; 405, it belongs to another connection; 406, an argument is not valid;
                 530, the tag is in use; 540, something is not supported.
         """
@@ -262,7 +262,7 @@ class Channel:
         publisher.reply_consumer = self._replies.consume(self.receiver, tag, no_ack=no_ack)
 
     def basic_cancel(self, consumer_tag: str) -> None:
-        """End a subscription, if there is one; what was delivered stays delivered."""
+        """End a subscription, if it exists; what was delivered stays delivered."""
         replies = self._publisher.reply_consumer
         if replies is not None and replies.tag == consumer_tag:
             self._replies.cancel(replies)
@@ -273,7 +273,7 @@ class Channel:
             consumer.queue.cancel_consumer(consumer)
 
     def basic_get(self, queue: str, *, no_ack: bool = False) -> tuple[Delivery, int] | None:
-        """Fetch one message, with the number of those left in the queue; None if it is empty.
+        """Fetch one message, with the number of messages left in the queue; None if it is empty.
 
         Raises:
             Refusal: 404, the queue does not exist; 405, it belongs to another connection, or is
@@ -284,10 +284,10 @@ class Channel:
         return None if delivery is None else (delivery, source.message_count)
 
     def basic_ack(self, delivery_tag: int, *, multiple: bool = False) -> None:
-        """Settle a message, or with `multiple` all up to it (0: all): it has been dealt with.
+        """Acknowledge a message, or with `multiple` all up to it (0: all).
 
         Raises:
-            Refusal: 406, no such message is waiting for its verdict.
+            Refusal: 406, there is no such unsettled message.
         """
         self._settle(Verdict.ACK, self.receiver.take(delivery_tag, multiple))
 
@@ -299,13 +299,13 @@ class Channel:
         basic.reject is the same, without `multiple`.
 
         Raises:
-            Refusal: 406, no such message is waiting for its verdict.
+            Refusal: 406, there is no such unsettled message.
         """
         verdict = Verdict.REQUEUE if requeue else Verdict.DISCARD
         self._settle(verdict, self.receiver.take(delivery_tag, multiple))
 
     def basic_recover(self, *, requeue: bool = True) -> None:
-        """Give back all messages that have no verdict yet.
+        """Give back all unsettled messages.
 
         Raises:
             Refusal: 540, `requeue` is False.
@@ -323,7 +323,7 @@ class Channel:
     # Transactions
 
     def tx_select(self) -> None:
-        """Collect what is published and settled from now on, until tx_commit.
+        """Collect what is published and settled from now on until tx_commit.
 
         Raises:
             Refusal: 406, the channel has publisher confirms.
@@ -335,7 +335,7 @@ class Channel:
             self._transaction = Transaction()
 
     def tx_commit(self) -> None:
-        """Do what was collected.  Only here, the effects come before the answer.
+        """Apply what was collected.  Only here do the effects come before the answer.
 
         Raises:
             Refusal: 406, the channel is not transactional, or a full queue refused a message.
@@ -348,7 +348,7 @@ class Channel:
             raise Refusal(ReplyCode.PRECONDITION_FAILED, "partial tx completion")
 
     def tx_rollback(self) -> None:
-        """Forget what was collected; messages wait for their verdict again.
+        """Discard what was collected; its messages are unsettled again.
 
         Raises:
             Refusal: 406, the channel is not transactional.
@@ -364,12 +364,12 @@ class Channel:
     # The end
 
     def stop(self) -> None:
-        """Deliver nothing more here, since the channel is about to be closed with others."""
+        """Deliver nothing more here: the channel is about to be closed together with others."""
         self.receiver.window = 0
         self.receiver.sink = _discard
 
     def close(self) -> None:
-        """End the channel: its consumers go, and its messages without a verdict go back."""
+        """End the channel: remove its consumers and give back its unsettled messages."""
         self.stop()
         receiver = self.receiver
         if self._publisher.reply_consumer is not None:
@@ -388,4 +388,4 @@ class Channel:
 
 
 def _discard(effect: Effect) -> None:
-    """Take an effect for a channel that is closed."""
+    """Ignore an effect for a closed channel."""

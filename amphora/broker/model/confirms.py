@@ -1,4 +1,4 @@
-"""Publisher confirms: what the broker says about the messages that a channel publishes."""
+"""Publisher confirms: the broker's verdicts on the messages that a channel publishes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from amphora.broker.model.effects import Confirmed
 class Confirms:
     """The publisher confirms of one channel (https://www.rabbitmq.com/docs/confirms).
 
-    Verdicts are collected and told together, so that one answer may stand for many messages.
+    Verdicts are collected, so that one answer may cover many messages.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class Confirms:
             self._refused.append(self._last_tag)
 
     def withhold(self) -> None:
-        """Give the next message no verdict, ever."""
+        """Never give the next message a verdict."""
         self._last_tag += 1
         self._first_withheld = self._first_withheld or self._last_tag
 
     def take(self) -> Iterator[Confirmed]:
-        """Return what to tell the client, in the order and grouping that RabbitMQ has."""
+        """Return what to tell the client, ordered and grouped as by RabbitMQ."""
         accepted, self._accepted = self._accepted, []
         refused, self._refused = self._refused, []
         if len(accepted) == 1:
@@ -45,7 +45,7 @@ class Confirms:
     def _grouped(
         self, tags: list[int], others: list[int], *, accepted: bool
     ) -> Iterator[Confirmed]:
-        """Answer all tags before the first with another verdict, or none, at once."""
+        """Answer at once all tags before the first that has another verdict or none."""
         end = min(others, default=self._last_tag + 1)
         if self._first_withheld is not None:
             end = min(end, self._first_withheld)

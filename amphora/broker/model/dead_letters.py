@@ -1,4 +1,4 @@
-"""Dead letters: what a message carries away from the queue where it ended.
+"""Dead letters: the headers that a message takes along when it leaves a queue for good.
 
 Source: https://www.rabbitmq.com/docs/3.10/dlx; checked against RabbitMQ 3.10.
 """
@@ -20,9 +20,9 @@ def dead_letter(message: Message, reason: str, queue: Scheduled, died_at: float)
 
     Args:
         message: the message that ended.
-        reason: why: `rejected`, `expired`, `maxlen` or `delivery_limit`.
-        queue: where; it has a dead letter exchange.
-        died_at: when, in seconds since 1970.
+        reason: why it ended: `rejected`, `expired`, `maxlen` or `delivery_limit`.
+        queue: the queue where it ended, which has a dead letter exchange.
+        died_at: when it ended, in seconds since 1970.
     """
     exchange = queue.options.dead_letter_exchange or ""
     routing_key = queue.options.dead_letter_routing_key
@@ -68,7 +68,7 @@ def _with_death(deaths: Any, death: Death) -> list[Death]:
 
 
 def _grouped(deaths: Any) -> list[Death]:
-    """Return the deaths in a header that anybody may have written: one for each place, counted."""
+    """Return the deaths in an untrusted header, one counted entry for each place."""
     if not isinstance(deaths, list):
         return []
     groups: dict[tuple[str, str], Death] = {}
@@ -89,9 +89,9 @@ def _place(death: Death) -> tuple[str, str]:
 
 
 def is_cycle(name: str, letter: Message) -> bool:
-    """Return whether a dead letter comes to a queue again that it left before by itself.
+    """Return whether a dead letter would return to a queue that it has already left by itself.
 
-    It would go round for ever.  A consumer that rejected it on the way may do as it likes.
+    Such a letter would circulate for ever.  One that a consumer rejected on the way is allowed.
     """
     deaths = [
         death for death in (letter.properties.headers or {})["x-death"] if isinstance(death, dict)

@@ -13,7 +13,7 @@ from amphora.wire.codes import ReplyCode
 
 
 class Verdict(Enum):
-    """What a client says about a delivered message."""
+    """The client's verdict on a delivered message."""
 
     ACK = auto()
     REQUEUE = auto()
@@ -21,7 +21,7 @@ class Verdict(Enum):
 
 
 class Origin(Protocol):
-    """The queue that messages were delivered from, and that hears what became of them.
+    """The queue that messages were delivered from, and that is told their verdicts.
 
     `name` is its name; `label` names it in reply texts.
     """
@@ -33,20 +33,20 @@ class Origin(Protocol):
         """Apply a verdict to messages that were delivered to one consumer (None: fetched)."""
 
     def unblock(self, consumers: Iterable[Consumer]) -> None:
-        """Let consumers whose channel has room again take part."""
+        """Let consumers whose channels have room again take part."""
 
     def cancel_consumer(self, consumer: Consumer) -> None:
-        """Give up a consumer; what was delivered to it stays delivered."""
+        """Remove a consumer; what was delivered to it stays delivered."""
 
     def close_receiver(self, receiver: Receiver, entries: list[Entry]) -> None:
-        """Give up a channel that is gone: its consumers, and `entries` that it did not settle."""
+        """Remove the consumers of a closed channel, and put back its unsettled `entries`."""
 
 
 class Entry:
     """A message in one queue, or delivered from it and not yet settled.
 
-    `lane` and `position` are its place in the queue, which it returns to when it is requeued.
-    `consumer` and `delivery_tag` say to whom it was delivered; a message that was fetched with
+    `lane` and `position` are its place in the queue, to which it returns when it is requeued.
+    `consumer` and `delivery_tag` identify its delivery; a message that was fetched with
     basic.get has no consumer.  `expires_at` is a time of the model's clock.
     """
 
@@ -115,7 +115,7 @@ class Consumer:
         self.cancelled = False
 
     def may_take(self) -> bool:
-        """Return whether it can get a message now; if not, its channel remembers it."""
+        """Return whether it can receive a message now; if not, its channel remembers it."""
         if self.credit == 0:
             return False
         if self.receiver.has_room():
@@ -128,12 +128,12 @@ class Consumer:
 
 
 class Receiver:
-    """What a channel has received and not settled yet.
+    """The deliveries of a channel that are not settled yet.
 
     `unacked` has the messages by their delivery tags, in ascending order.  `limit` is the
-    prefetch of the whole channel, 0 for none, and `volume` what counts for it.  `window` is how
-    many bytes of deliveries may wait to be written to the client, None for any number; one more
-    delivery may begin as long as `unwritten` is below it.
+    prefetch of the whole channel, 0 for none, and `volume` the number of messages that count
+    towards it.  `window` is how many bytes of deliveries may wait to be written to the client,
+    None for any number; another delivery may begin while `unwritten` is below it.
 
     Args:
         sink: called with each effect for this channel; it must neither fail nor call the model.
@@ -160,7 +160,7 @@ class Receiver:
         self.volume = 0
         self.window: int | None = None
         self.unwritten = 0
-        # The consumers that could have got a message if this channel had had room.
+        # The consumers that missed a message because this channel had no room.
         self.waiting: dict[Consumer, None] = {}
 
     def has_room(self) -> bool:
@@ -182,7 +182,7 @@ class Receiver:
         self.resume()
 
     def resume(self) -> None:
-        """Go on with the deliveries that waited, while there is room."""
+        """Resume the deliveries that waited, while there is room."""
         if not self.waiting or not self.has_room():
             return
         by_queue: dict[Origin, list[Consumer]] = {}
@@ -192,7 +192,7 @@ class Receiver:
         while by_queue and self.has_room():
             queue = next(iter(by_queue))
             queue.unblock(by_queue.pop(queue))
-        # Those that have waited longer come first the next time.
+        # Those that have waited longest come first the next time.
         if by_queue:
             longer = [consumer for consumers in by_queue.values() for consumer in consumers]
             self.waiting = dict.fromkeys(longer) | self.waiting
@@ -201,7 +201,7 @@ class Receiver:
         """Take out the message with a tag, or with `multiple` all up to it (0: all).
 
         Raises:
-            Refusal: 406, no message with this tag is waiting for its verdict.
+            Refusal: 406, no unsettled message has this tag.
         """
         unacked = self.unacked
         if multiple and delivery_tag == 0:
@@ -231,8 +231,8 @@ class Receiver:
     def settle(self, verdict: Verdict, entries: list[Entry]) -> None:
         """Apply a verdict to messages that were taken out.
 
-        That goes queue by queue and consumer by consumer, in the order of their names, as in
-        RabbitMQ.
+        It proceeds queue by queue and consumer by consumer, in the order of their names, as
+        RabbitMQ does.
         """
         if len(entries) == 1:
             entry = entries[0]
@@ -244,7 +244,7 @@ class Receiver:
             for queue, consumer in sorted(groups, key=_by_names):
                 queue.settle(verdict, consumer, groups[queue, consumer])
         if self.limit:
-            # What was fetched with basic.get does not count here; RabbitMQ has it so.
+            # As in RabbitMQ, what was fetched with basic.get does not count here.
             consumed = sum(entry.consumer is not None for entry in entries)
             self.volume = max(0, self.volume - consumed)
             self.resume()

@@ -19,7 +19,7 @@ _ADDRESS_PREFIX = DIRECT_REPLY_TO + "."
 
 
 class ReplyConsumer:
-    """The one consumer of direct replies that a channel may have."""
+    """The consumer of direct replies of a channel, which has at most one."""
 
     __slots__ = ("address", "receiver", "tag")
 
@@ -49,18 +49,18 @@ class Replies:
         return consumer
 
     def cancel(self, consumer: ReplyConsumer) -> None:
-        """Deliver no more replies to a consumer."""
+        """Stop delivering replies to a consumer."""
         del self._consumers[consumer.address]
 
     def has_queue(self, name: str) -> bool:
-        """Return whether a queue of this name can be declared, though it is not a real one."""
+        """Return whether a queue of this name can be declared, although it is not a real queue."""
         return name == DIRECT_REPLY_TO or name in self._consumers
 
     def deliver(self, message: Message) -> None:
         """Deliver a message of the default exchange, if it is a direct reply.
 
-        The delivery has the tag of the channel's next one, since it cannot be acknowledged;
-        RabbitMQ does the same.
+        The delivery has the tag that the channel's next delivery will have, because it cannot be
+        acknowledged; RabbitMQ does the same.
         """
         for key in message.routing_keys:
             if key.startswith(_ADDRESS_PREFIX):

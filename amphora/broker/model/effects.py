@@ -1,4 +1,4 @@
-"""What the model wants a client to be told, apart from the answer to its own method.
+"""Effects: what a client has to be told, apart from the answer to its own method.
 
 Each effect belongs to one channel and becomes one method there.
 """

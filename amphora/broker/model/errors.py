@@ -1,19 +1,19 @@
-"""How the broker says no: with the reply codes and texts of RabbitMQ."""
+"""The broker's refusals, with the reply codes and texts of RabbitMQ."""
 
 from __future__ import annotations
 
 from amphora.errors import AmphoraError
 from amphora.wire.codes import ReplyCode
 
-# A reply text is a short string, and RabbitMQ cuts longer ones like this.
+# A reply text is a short string; RabbitMQ cuts longer ones in this way.
 _MAX_TEXT = 255
 
 
 class Refusal(AmphoraError):
-    """The broker does not do what a client asked, and closes its channel or connection for it.
+    """The broker refuses a request, and closes the client's channel or connection.
 
-    `code` and `text` are what the client is told; `closes_connection` says which of the two
-    ends.  The connection adds the ids of the method.
+    `code` and `text` are sent to the client; `closes_connection` says which of the two closes.
+    The connection adds the ids of the method.
 
     Args:
         reply: the reply code.

@@ -1,4 +1,4 @@
-"""The exchanges of a virtual host, their bindings, and the way of a message through them."""
+"""The exchanges of a virtual host, their bindings, and the routing of messages through them."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Exchanges:
         self.remove(exchange)
 
     def remove(self, exchange: Exchange) -> None:
-        """Delete an exchange and its bindings without asking."""
+        """Delete an exchange and its bindings unconditionally."""
         if self.by_name.pop(exchange.name, None) is not None:
             for binding in list(exchange.outbound):
                 self._take_out(exchange, binding)
@@ -168,10 +168,10 @@ class Exchanges:
     def bind(
         self, source: str, destination: Destination, routing_key: str, arguments: Arguments
     ) -> None:
-        """Bind a queue or an exchange to the exchange `source`; once is enough.
+        """Bind a queue or an exchange to the exchange `source`.  Binding twice has no effect.
 
         Raises:
-            Refusal: 404, there is no such exchange; 406, the arguments mean nothing to it.
+            Refusal: 404, there is no such exchange; 406, its type does not allow the arguments.
         """
         exchange = self.get(source)
         exchange.matcher.check(arguments)
@@ -223,8 +223,8 @@ class Exchanges:
     def route(self, exchange: Exchange, message: Message) -> list[Queue]:
         """Return the queues that a message reaches through bindings, each once.
 
-        An exchange with an alternate passes on what it has no binding for, and no exchange is
-        visited twice.
+        An exchange with an alternate passes on messages that match none of its bindings.  No
+        exchange is visited twice.
         """
         keys = message.routing_keys
         headers = message.properties.headers or _NO_HEADERS
@@ -247,7 +247,7 @@ class Exchanges:
 
 
 def without_line_ends(name: str) -> str:
-    """Return the name of an exchange or queue as RabbitMQ takes it."""
+    """Return the name of an exchange or queue as RabbitMQ reads it."""
     return name.replace("\n", "").replace("\r", "")
 
 
@@ -255,7 +255,7 @@ def refuse_default_exchange(name: str) -> None:
     """Refuse to alter the default exchange, which has no name.
 
     Raises:
-        Refusal: 403, it is this one.
+        Refusal: 403, it is the default exchange.
     """
     if not name:
         text = "operation not permitted on the default exchange"
@@ -263,7 +263,7 @@ def refuse_default_exchange(name: str) -> None:
 
 
 def refuse_reserved_name(kind: str, name: str) -> None:
-    """Refuse a name that only the broker may give.
+    """Refuse a name that is reserved for the broker.
 
     Raises:
         Refusal: 403, it begins with `amq.`.
@@ -277,7 +277,7 @@ def check_exchange_argument(label: str, key: str, arguments: Arguments) -> None:
     """Check an argument that names an exchange.
 
     Raises:
-        Refusal: 406, it is no text.
+        Refusal: 406, it is not a text.
     """
     if key in arguments and not isinstance(arguments[key], str):
         text = f"invalid type '{type_name(arguments[key])}' for arg '{key}' in {label}"

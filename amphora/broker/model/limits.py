@@ -1,4 +1,4 @@
-"""What clients may take: how much of a virtual host, and how much of the broker itself."""
+"""The limits of virtual hosts and of connections."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ RABBITMQ_MOST = 512 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one virtual host may hold.
+    """The limits of one virtual host.
 
     Args:
         queues: the largest number of queues.
         exchanges: the largest number of exchanges.
         bindings: the largest number of bindings.
         message_size: the largest body of a message, in bytes.
-        memory: how many bytes all messages together may take, roughly, before publishers have
-            to wait.
+        memory: roughly how many bytes all messages together may take before publishers have to
+            wait.
     """
 
     queues: int = 10_000
@@ -34,8 +34,7 @@ class Limits:
         """Return these limits with another `message_size`.
 
         Raises:
-            ValueError: it is no number of bytes from 1 to `memory`; a larger message could never
-                be complete.
+            ValueError: it is not from 1 to `memory`; a larger message could never be complete.
         """
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= self.memory:
             raise ValueError(
@@ -46,17 +45,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What connections may be, and what is proposed to clients.
+    """The limits of connections, and the values proposed to clients.
 
     Args:
         connections: the largest number of open connections.
         channels: the largest number of channels of one connection.
         frame_size: the largest frame, in bytes.
-        heartbeat: the proposed seconds between signs of life; a client may choose others.
+        heartbeat: the proposed seconds between heartbeats; a client may choose another value.
         handshake: how long a client may take to log in, in seconds.
         partial_frame: how long a frame may take from its first byte to its last, in seconds.
-        write: how long a client may read nothing of what is sent to it, in seconds.
-        close: how long a client may take to agree to the end of its connection, in seconds.
+        write: how long a client may read nothing while data waits for it, in seconds.
+        close: how long a client may take to confirm that its connection closes, in seconds.
     """
 
     connections: int = 1000
@@ -83,7 +82,7 @@ def check_message_size(size: int, limit: int) -> None:
 
 
 def check_limit(action: str, what: str, vhost: str, count: int, limit: int) -> None:
-    """Refuse to make one more than `limit`, in RabbitMQ's words.
+    """Refuse to exceed `limit`, in RabbitMQ's words.
 
     Raises:
         Refusal: 406, there are `count` already.

@@ -1,7 +1,7 @@
 """Which bindings of an exchange a message matches: direct, fanout, topic and headers.
 
-A matcher holds the bindings of one exchange in the shape that its type needs, so that routing
-a message looks at the bindings that match and not at all there are.
+A matcher holds the bindings of one exchange in the shape that its type needs.  So routing a message
+looks only at the bindings that match.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Matcher(Protocol):
         """Raise a `Refusal` if a binding must not have these arguments."""
 
     def add(self, binding: Binding) -> None:
-        """Take a binding that is not here yet."""
+        """Add a binding that is not here yet."""
 
     def remove(self, binding: Binding) -> None:
-        """Give up a binding that is here."""
+        """Remove a binding that is here."""
 
     def match(
         self, routing_keys: tuple[str, ...], headers: Mapping[str, Any]
@@ -43,11 +43,11 @@ class Direct:
         """Accept any arguments; they mean nothing here."""
 
     def add(self, binding: Binding) -> None:
-        """Take a binding that is not here yet."""
+        """Add a binding that is not here yet."""
         self._by_key.setdefault(binding.routing_key, []).append(binding)
 
     def remove(self, binding: Binding) -> None:
-        """Give up a binding that is here."""
+        """Remove a binding that is here."""
         bindings = self._by_key[binding.routing_key]
         bindings.remove(binding)
         if not bindings:
@@ -72,11 +72,11 @@ class Fanout:
         """Accept any arguments; they mean nothing here."""
 
     def add(self, binding: Binding) -> None:
-        """Take a binding that is not here yet."""
+        """Add a binding that is not here yet."""
         self._bindings[binding] = None
 
     def remove(self, binding: Binding) -> None:
-        """Give up a binding that is here."""
+        """Remove a binding that is here."""
         del self._bindings[binding]
 
     def match(
@@ -101,7 +101,7 @@ class Topic:
 
     The words of all patterns form a tree.  Matching walks down every branch that fits; a branch
     `#` may take any number of words.  Each pair of a node and a position in the key is visited
-    once, so that a pattern of many `#` cannot make it slow.
+    once, so a pattern with many `#` cannot make it slow.
     """
 
     def __init__(self) -> None:
@@ -111,14 +111,14 @@ class Topic:
         """Accept any arguments; they mean nothing here."""
 
     def add(self, binding: Binding) -> None:
-        """Take a binding that is not here yet."""
+        """Add a binding that is not here yet."""
         node = self._root
         for word in _words(binding.routing_key):
             node = node.following.setdefault(word, _Word())
         node.bindings[binding] = None
 
     def remove(self, binding: Binding) -> None:
-        """Give up a binding that is here, and the branch if nothing else is on it."""
+        """Remove a binding that is here, and its branch if nothing else is on it."""
         path: list[tuple[_Word, str]] = []
         node = self._root
         for word in _words(binding.routing_key):
@@ -168,8 +168,8 @@ def _words(key: str) -> list[str]:
 class Headers:
     """A message goes to the bindings whose arguments its headers have.
 
-    `x-match` says whether all of them or any; the kinds `-with-x` also look at names that
-    begin with `x-` (https://www.rabbitmq.com/tutorials/amqp-concepts#exchange-headers).
+    `x-match` says whether all or any of them must match; the kinds `-with-x` also look at names
+    that begin with `x-` (https://www.rabbitmq.com/tutorials/amqp-concepts#exchange-headers).
     """
 
     KINDS = ("all", "any", "all-with-x", "any-with-x")
@@ -178,7 +178,7 @@ class Headers:
         self._bindings: dict[Binding, None] = {}
 
     def check(self, arguments: Mapping[str, Any]) -> None:
-        """Raise a `Refusal` if `x-match` has no meaning."""
+        """Raise a `Refusal` if `x-match` is invalid."""
         kind = arguments.get("x-match", "all")
         if not isinstance(kind, str):
             raise Refusal(
@@ -193,11 +193,11 @@ class Headers:
             )
 
     def add(self, binding: Binding) -> None:
-        """Take a binding that is not here yet."""
+        """Add a binding that is not here yet."""
         self._bindings[binding] = None
 
     def remove(self, binding: Binding) -> None:
-        """Give up a binding that is here."""
+        """Remove a binding that is here."""
         del self._bindings[binding]
 
     def match(
@@ -212,9 +212,9 @@ class Headers:
 
 
 def headers_match(pattern: Mapping[str, Any], headers: Mapping[str, Any]) -> bool:
-    """Return whether a message's headers fit the arguments of a binding.
+    """Return whether a message's headers match the arguments of a binding.
 
-    A value None in the pattern asks only that the header is there.
+    A value None in the pattern matches any value of that header.
     """
     kind = pattern.get("x-match", "all")
     with_x = kind.endswith("-with-x")

@@ -20,15 +20,15 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 class Message:
-    """A published message.  It is shared by the queues that it reaches and is never altered.
+    """A published message.  The queues that it reaches share it, and it is never altered.
 
     Args:
         exchange: the name of the exchange that it was published to.
         routing_key: its routing key.
         properties: its properties.
         body: its body.
-        header: the payload of its header frame as it came, to be handed on unchanged; b"" when
-            that has to be encoded from `properties`.
+        header: the payload of its header frame as received, to be passed on unchanged; b"" to
+            encode it from `properties`.
 
     Raises:
         Refusal: 406, the expiration, the delivery mode or a CC or BCC header is not valid.
@@ -72,7 +72,7 @@ class Message:
         self.persistent = mode == PERSISTENT
 
     def _add_carbon_copies(self, headers: dict[str, Any]) -> None:
-        """Take more routing keys from the headers (https://www.rabbitmq.com/sender-selected.html)."""
+        """Add routing keys from the headers (https://www.rabbitmq.com/sender-selected.html)."""
         self.routing_keys += text_list(headers, "CC") + text_list(headers, "BCC")
         if "BCC" in headers:
             others = {name: value for name, value in headers.items() if name != "BCC"}
@@ -105,7 +105,7 @@ def text_list(headers: dict[str, Any], name: str) -> tuple[str, ...]:
     """Return the texts in a header that is a list of routing keys, () if it is absent.
 
     Raises:
-        Refusal: 406, the header is no list.
+        Refusal: 406, the header is not a list.
     """
     values = headers.get(name, [])
     if not isinstance(values, list):
@@ -124,7 +124,7 @@ def parse_expiration(text: str) -> float:
         raise _bad_expiration(text, "no_integer")
     if digits.end() != len(text):
         raise _bad_expiration(text, f'{{leftover_string,"{text[digits.end() :]}"}}')
-    # The limit has 12 digits; int() is not for strangers' text of any length.
+    # The limit has 12 digits; int() must not see untrusted text of any length.
     milliseconds = int(digits[0]) if len(text) < 32 else MAX_MILLISECONDS + 1
     if milliseconds < 0:
         raise _bad_expiration(text, f"{{value_negative,{milliseconds}}}")

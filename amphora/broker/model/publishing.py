@@ -15,12 +15,12 @@ from amphora.broker.model.topology import Topology
 from amphora.wire.codes import ReplyCode
 from amphora.wire.properties import DIRECT_REPLY_TO, Properties
 
-# A message on its way: with the queues that it reaches, and whether it is mandatory.
+# A message on its way, the queues that it reaches, and whether it is mandatory.
 Routed = tuple[Message, list[Queue], bool]
 
 
 class Publisher:
-    """What one channel publishes.
+    """The publishing side of one channel.
 
     Args:
         topology: the exchanges and queues.
@@ -58,7 +58,7 @@ class Publisher:
         mandatory: bool,
         header: bytes,
     ) -> Routed:
-        """Check a message and find its queues.  A direct reply is delivered here already.
+        """Check a message and find its queues.  A direct reply is already delivered here.
 
         Raises:
             Refusal: 403, the exchange is internal; 404, it does not exist; 406, a property is
@@ -126,7 +126,7 @@ class Transaction:
         self.settled: list[tuple[Verdict, list[Entry]]] = []
 
     def settle(self, verdict: Verdict, entries: list[Entry]) -> None:
-        """Note a verdict, together with the one before it if that is the same."""
+        """Record a verdict, together with the one before it if that is the same."""
         if self.settled and self.settled[-1][0] is verdict:
             self.settled[-1][1].extend(entries)
         else:

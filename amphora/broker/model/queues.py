@@ -1,8 +1,8 @@
-"""A queue: which messages are ready, who gets them, and what becomes of those that come back.
+"""A queue: its ready messages, their delivery to consumers, and the treatment of returned messages.
 
-After each operation there is either no ready message or no consumer that can take one.  That is
-why a message that arrives at an empty queue is offered to a consumer at once, and one that arrives
-at any other queue is not.
+After each operation there is either no ready message or no consumer that can take one.  So a
+message that arrives at an empty queue is offered to a consumer at once, and one that arrives at any
+other queue is not.
 
 Sources: https://www.rabbitmq.com/docs/queues, /ttl, /maxlength, /priority, /consumers, /dlx;
 checked against RabbitMQ 3.10.
@@ -25,24 +25,24 @@ from amphora.wire.codes import ReplyCode
 
 
 class Queue:
-    """A classic queue, and what all queues have in common.
+    """A classic queue, and the base of other queues.
 
     `unacked_count` is the number of messages that are delivered and not settled; `memory` is
-    the bytes that all its messages take, roughly.  `timer` belongs to the agenda.
+    roughly the bytes that all its messages take.  `timer` belongs to the agenda.
 
     Args:
         name: its name.
         vhost: the name of its virtual host.
-        options: what its arguments mean.
+        options: its decoded arguments.
         agenda: the notes of the virtual host.
         remove: called with the queue when it has to be deleted because it is unused.
-        durable: whether it is kept when the broker restarts.
-        auto_delete: whether it goes with its last consumer.
-        owner: the connection that it belongs to alone, None if it is not exclusive.
-        arguments: its arguments as they were declared.
+        durable: whether it survives a restart of the broker.
+        auto_delete: whether it is deleted with its last consumer.
+        owner: the only connection that may use it, None if it is not exclusive.
+        arguments: its arguments as declared.
     """
 
-    # The lane of what arrives; messages of higher priority are in lanes before it.
+    # The lane of new messages; messages of higher priority are in lanes before it.
     _arrivals = 0
 
     def __init__(
@@ -75,7 +75,7 @@ class Queue:
         self._ready = Backlog()
         self._last_position = 0
         self._consumers = Rotation()
-        # The exclusive consumer, or with x-single-active-consumer the one whose turn it is.
+        # The exclusive consumer, or with x-single-active-consumer the active one.
         self._active: Consumer | None = None
         self._had_consumers = False
         self._lease_ends: float | None = None
@@ -142,7 +142,7 @@ class Queue:
     # Messages go out.
 
     def run(self) -> None:
-        """Deliver what is ready while there is a consumer that can take it."""
+        """Deliver ready messages while a consumer can take them."""
         while self._ready:
             if self._ready.head().expires_at is not None and self._drop_expired():
                 continue
@@ -185,7 +185,7 @@ class Queue:
         self.unacked_count += 1
 
     def _outgoing(self, entry: Entry) -> Message:
-        """Return the message as a consumer gets it."""
+        """Return the message in the form in which a consumer gets it."""
         return entry.message
 
     def get(self, receiver: Receiver, no_ack: bool) -> Delivery | None:
@@ -207,7 +207,7 @@ class Queue:
         return delivery
 
     def _fetched(self, entry: Entry) -> Message:
-        """Return the message as basic.get returns it."""
+        """Return the message in the form in which basic.get returns it."""
         return entry.message
 
     # Messages come back.
@@ -231,7 +231,7 @@ class Queue:
             self.run()
 
     def _return_credit(self, consumer: Consumer, count: int) -> bool:
-        """Give a consumer its credit again; return whether it can take messages again by that."""
+        """Return credit to a consumer; return whether that lets it take messages again."""
         if consumer.credit is None or consumer.cancelled:
             return False
         had_none = consumer.credit == 0
@@ -242,7 +242,7 @@ class Queue:
         return True
 
     def _take_back(self, entry: Entry, given_back: bool) -> None:
-        """Put a delivered message back; `given_back` if by its consumer, and not by its end."""
+        """Put a delivered message back; `given_back` if its consumer did so, and did not end."""
         entry.redelivered = True
         self._ready.push(entry)
 
@@ -252,7 +252,7 @@ class Queue:
         self.run()
 
     def unblock(self, consumers: Iterable[Consumer]) -> None:
-        """Let consumers whose channel has room again take part."""
+        """Let consumers whose channels have room again take part."""
         for consumer in consumers:
             self._consumers.unblock(consumer)
         self.run()
@@ -260,10 +260,10 @@ class Queue:
     # Consumers come and go.
 
     def add_consumer(self, consumer: Consumer) -> None:
-        """Take a new consumer and deliver what is ready for it.
+        """Add a consumer and deliver what is ready for it.
 
         Raises:
-            Refusal: 403, the queue or the consumer wants to be exclusive and is not alone.
+            Refusal: 403, the queue has an exclusive consumer, or this one cannot be exclusive.
         """
         self._check_alone(consumer)
         self._consumers.add(consumer)
@@ -281,7 +281,7 @@ class Queue:
             raise Refusal(ReplyCode.ACCESS_REFUSED, f"{self.label} in exclusive use")
 
     def cancel_consumer(self, consumer: Consumer) -> None:
-        """Give up a consumer; what was delivered to it stays delivered.
+        """Remove a consumer; what was delivered to it stays delivered.
 
         The next single active consumer takes over at once.  RabbitMQ 3.10 leaves the messages
         where they are until something else happens to a classic queue, and then may crash it.
@@ -294,7 +294,7 @@ class Queue:
             self.run()
 
     def close_receiver(self, receiver: Receiver, entries: list[Entry]) -> None:
-        """Give up a channel that is gone: its consumers, and `entries` that it did not settle."""
+        """Remove the consumers of a closed channel, and put back its unsettled `entries`."""
         if self.deleted:
             return
         consumers = [member for member in self._consumers.members if member.receiver is receiver]
@@ -325,7 +325,7 @@ class Queue:
     # Time passes.
 
     def renew_lease(self) -> None:
-        """Count `x-expires` from now on, as a declaration, a get and a last cancel do."""
+        """Start `x-expires` anew, as after a declaration, a get or the last cancel."""
         if self.options.expires is not None and not self.consumer_count:
             self._lease_ends = self._agenda.clock() + self.options.expires
             self._agenda.schedule(self, self._lease_ends)
@@ -343,7 +343,7 @@ class Queue:
         self._drop_expired()
 
     def _drop_expired(self) -> bool:
-        """Drop expired messages from the head, and see to the one that expires next."""
+        """Drop expired messages from the head, and set the timer for the next one."""
         dropped = False
         while self._ready:
             expires_at = self._ready.head().expires_at

@@ -1,9 +1,10 @@
 """Quorum queues, on one node in memory.
 
-They differ from classic queues in what comes back: it is counted, against a limit if there is
-one, and goes to the front; or to the very end if its consumer gave it back and there is no limit.
-They know no priorities of messages and no exclusive consumers, and when they are full they refuse
-messages until a fifth of the room is free again.
+They differ from classic queues in how they treat returned messages.  They count the returns of each
+message, and drop it above the delivery limit, if there is one.  A returned message goes to the
+front; without a limit, one that its consumer gave back goes to the very end.  Quorum queues have
+no message priorities and no exclusive consumers.  When full, they refuse messages until a fifth of
+the room is free again.
 Source: https://www.rabbitmq.com/docs/3.10/quorum-queues; checked against RabbitMQ 3.10.
 """
 
@@ -17,7 +18,7 @@ from amphora.broker.model.messages import Message
 from amphora.broker.model.queues import Queue
 from amphora.wire.codes import ReplyCode
 
-# What a consumer gets at most when it sets no prefetch.
+# The most unsettled messages of a consumer that sets no prefetch.
 DEFAULT_CREDIT = 2000
 
 _FRONT = 0
@@ -77,7 +78,7 @@ class QuorumQueue(Queue):
         self._ready.push(entry)
 
     def _check_alone(self, consumer: Consumer) -> None:
-        """Accept any consumer: exclusive ones are not told apart."""
+        """Accept any consumer: exclusive ones are treated like others."""
 
     def _next_active(self) -> Consumer | None:
         return next(iter(self._consumers.members), None)
@@ -88,5 +89,5 @@ class QuorumQueue(Queue):
 
 
 def _and_a_quarter(number: int) -> int:
-    """Return the smallest limit of which `number` is four fifths at most."""
+    """Return the smallest limit of which `number` is at most four fifths."""
     return -(-number * 5 // 4)

@@ -1,9 +1,9 @@
-"""Which consumer takes the next message of a queue.
+"""The choice of the consumer that takes the next message of a queue.
 
 Consumers of the same priority take turns.  One that cannot take a message now (its prefetch is
 used up, or its channel has no room) leaves the rotation when its turn comes, and joins again at
 the end when it has room.  So handing out a message looks only at consumers that may take it,
-however many others wait.  RabbitMQ does it like this, and with it the order of deliveries.
+however many others wait.  RabbitMQ does the same, so the order of deliveries is the same, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from amphora.broker.model.deliveries import Consumer
 
 
 class Rotation:
-    """The consumers of one queue; `members` are all, in the order of their coming."""
+    """The consumers of one queue; `members` has them all, in the order of their arrival."""
 
     __slots__ = ("_priorities", "_turns", "members")
 
@@ -26,7 +26,7 @@ class Rotation:
         self._priorities: list[int] = []
 
     def add(self, consumer: Consumer) -> None:
-        """Take a new consumer, at the end of its priority."""
+        """Add a new consumer, after the others of its priority."""
         self.members[consumer] = None
         if consumer.priority not in self._turns:
             self._turns[consumer.priority] = deque()
@@ -34,7 +34,7 @@ class Rotation:
         self._turns[consumer.priority].append(consumer)
 
     def remove(self, consumer: Consumer) -> None:
-        """Give up a consumer."""
+        """Remove a consumer."""
         del self.members[consumer]
         priority = consumer.priority
         if not consumer.blocked:
@@ -56,7 +56,7 @@ class Rotation:
         return None
 
     def first(self) -> Consumer | None:
-        """Return the next consumer, which does not take its turn."""
+        """Return the next consumer without giving it its turn."""
         for priority in self._priorities:
             if self._turns[priority]:
                 return self._turns[priority][0]

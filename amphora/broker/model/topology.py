@@ -1,7 +1,7 @@
-"""The queues of a virtual host, and what clients do with queues, exchanges and bindings.
+"""The queues of a virtual host, and the clients' operations on queues, exchanges and bindings.
 
-Checks, their order and their texts are RabbitMQ's.  `owner` is whatever stands for the connection
-that asks; it counts for exclusive queues.
+The checks, their order and their texts are RabbitMQ's.  `owner` represents the connection that
+asks; it matters for exclusive queues.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Topology:
 
     Args:
         vhost: the name of the virtual host.
-        agenda: its notes, for the queues.
+        agenda: its agenda, for the queues.
         limits: what it may hold.
     """
 
@@ -77,7 +77,7 @@ class Topology:
     ) -> Queue:
         """Create a queue, or check that it is there as described (queue.declare).
 
-        An empty name makes the broker choose one.
+        If the name is empty, the broker chooses one.
 
         Raises:
             Refusal: 403, the name is reserved; 404, it is not there (passive); 405, it belongs
@@ -150,8 +150,8 @@ class Topology:
         """Delete a queue, if it is there (queue.delete); return how many messages were ready.
 
         Raises:
-            Refusal: 405, it belongs to another connection; 406, it has consumers or messages
-                and must not; 540, quorum queues cannot be deleted on such a condition.
+            Refusal: 405, it belongs to another connection; 406, it has consumers or messages,
+                against the condition; 540, quorum queues do not support such conditions.
         """
         name = without_line_ends(name)
         if name not in self.queues:
@@ -173,7 +173,7 @@ class Topology:
         return count
 
     def remove_queue(self, queue: Queue) -> None:
-        """Delete a queue without asking."""
+        """Delete a queue unconditionally."""
         if self.queues.pop(queue.name, None) is not None:
             queue.close()
             self.exchanges.unbind_all(queue)
@@ -190,7 +190,7 @@ class Topology:
 
         Raises:
             Refusal: 403, it is the default exchange; 404, one of the two does not exist; 405,
-                the queue belongs to another connection; 406, the arguments mean nothing.
+                the queue belongs to another connection; 406, the arguments are not valid.
         """
         exchange = without_line_ends(exchange)
         refuse_default_exchange(exchange)
@@ -228,7 +228,7 @@ class Topology:
 
         Raises:
             Refusal: 403, one of the two is the default exchange; 404, one of them does not
-                exist; 406, the arguments mean nothing.
+                exist; 406, the arguments are not valid.
         """
         destination, source = without_line_ends(destination), without_line_ends(source)
         refuse_default_exchange(destination)
@@ -257,9 +257,9 @@ class Topology:
     def route(self, exchange: Exchange, message: Message) -> list[Queue]:
         """Return the queues that a message reaches, each once.
 
-        Every queue is bound to the default exchange with its name.  RabbitMQ 3.10 knows this
-        binding only when the message was published to that exchange, and not when it came there
-        as an alternate; so does this.
+        Every queue is bound to the default exchange with its name.  As in RabbitMQ 3.10, this
+        binding counts only for a message that was published to that exchange, and not for one
+        that came there as an alternate.
         """
         if exchange.name:
             return self.exchanges.route(exchange, message)

@@ -21,8 +21,8 @@ _NAMES: tuple[tuple[type | tuple[type, ...], str], ...] = (
 def type_name(value: Any) -> str:
     """Return the AMQP type of a decoded value.
 
-    How many octets an integer had on the wire is not known any more; clients send four if
-    that is enough, and else eight.
+    The number of octets that an integer had on the wire is no longer known; clients send four
+    if that is enough, and otherwise eight.
     """
     for types, name in _NAMES:
         if isinstance(value, types):
@@ -33,12 +33,12 @@ def type_name(value: Any) -> str:
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether a value is an AMQP integer; Python's True is none."""
+    """Return whether a value is an AMQP integer; Python's True is not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Return whether two values are the same for RabbitMQ: 1 is 1.0, but 1 is not true."""
+    """Return whether two values are equal for RabbitMQ: 1 equals 1.0, but not true."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     return bool(one == other)

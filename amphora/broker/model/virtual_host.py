@@ -9,12 +9,12 @@ How to use it.  Clients act through channels::
     channel.basic_publish("", "work", Properties(), b"hello")
     vhost.flush()
 
-A method returns what its answer says, or raises a `Refusal`.  Whatever else it sets in motion, for
-this client or others, waits until `flush`, which hands it to the sinks as effects.  So a caller
-writes the answer first and flushes then; with tx_commit it flushes first.  That is the order that
-RabbitMQ has.
+A method returns the contents of its answer, or raises a `Refusal`.  Everything else that it causes,
+for this client or others, waits until `flush`, which hands it to the sinks as effects.  So a caller
+first writes the answer and then flushes; with tx_commit it flushes first.  RabbitMQ has the same
+order.
 
-Time passes when the caller says so: `next_deadline` tells when `expire` has something to do.
+Time passes when the caller says so: `next_deadline` says when to call `expire`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class VirtualHost:
 
     @property
     def memory(self) -> int:
-        """The bytes that all messages take, roughly."""
+        """Roughly the bytes that all messages take."""
         return self._agenda.memory
 
     @property
@@ -77,7 +77,7 @@ class VirtualHost:
         """Open a channel.
 
         Args:
-            owner: what stands for its connection; exclusive queues belong to it.
+            owner: an object that represents its connection; exclusive queues belong to it.
             sink: called with each effect for this channel; it must neither fail nor call the
                 model.
             user: the name that the connection logged in with.
@@ -95,7 +95,7 @@ class VirtualHost:
             channel.close()
 
     def _close_channels(self, channels: list[Channel]) -> None:
-        # What one of them gives back must not be delivered to another one.
+        # What one of them gives back must not be delivered to another.
         for channel in channels:
             channel.stop()
         for channel in channels:
@@ -113,7 +113,7 @@ class VirtualHost:
 
         Args:
             lose_transient: whether everything that is not durable, and messages that are not
-                persistent, are lost, as they are with RabbitMQ.
+                persistent, are lost, as with RabbitMQ.
         """
         self._close_channels(list(self.channels))
         for queue in list(self.topology.queues.values()):
@@ -130,16 +130,16 @@ class VirtualHost:
         self._agenda.confirms_to_withhold = count
 
     def add_fault(self, fault: Fault) -> None:
-        """Have something become of the next messages: a fault for tests."""
+        """Inject a fault into the next messages, for tests."""
         self._agenda.faults.append(fault)
 
     def end_faults(self) -> None:
-        """Confirm messages, and deliver them once, from now on."""
+        """From now on, confirm messages and deliver them once."""
         self._agenda.confirms_to_withhold = 0
         self._agenda.faults.clear()
 
     def next_deadline(self) -> float | None:
-        """Return at what time of the clock `expire` has to be called, None if not at all."""
+        """Return the time of the clock at which to call `expire`, None for never."""
         return self._agenda.next_deadline()
 
     def expire(self) -> None:
@@ -149,7 +149,7 @@ class VirtualHost:
             queue.ring(now)
 
     def flush(self) -> None:
-        """Finish what was set in motion, and hand all effects to the sinks, in order."""
+        """Finish the pending work, and hand all effects to the sinks, in order."""
         agenda = self._agenda
         while agenda.dead_letters:
             self._publish_dead_letter(*agenda.dead_letters.popleft())

@@ -1,9 +1,8 @@
 """One channel as its client sees it: frames in, frames out, and a channel of the model between.
 
-What is published and acknowledged takes effect at once, but what that sets in motion is handed
-out together when the bytes that came have been dealt with, or before the next method that has
-an answer: so the order on the channel stays what RabbitMQ's is, and many messages share one
-confirm.
+Publishes and acknowledgements take effect at once.  The effects that they cause are handed out
+together when the received bytes have been handled, or before the next method that has an answer.
+So the order on the channel is RabbitMQ's, and many messages share one confirm.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ WINDOW = 256 * 1024
 
 
 class Owner(Protocol):
-    """A connection as its channels use it; `Connection` tells what the attributes are."""
+    """A connection as its channels see it; `Connection` describes the attributes."""
 
     node: Node
     agreed: Handshake
@@ -50,25 +49,25 @@ class Owner(Protocol):
     method: bytes
 
     def capable(self, capability: str) -> bool:
-        """Return whether the client says that it can do something."""
+        """Return whether the client declares a capability."""
 
     def settle(self) -> None:
-        """Hand out what this connection has set in motion."""
+        """Hand out the effects that this connection has caused."""
 
     def settle_now(self) -> None:
-        """Hand out what any connection has set in motion."""
+        """Hand out the effects that any connection has caused."""
 
     def publish_seen(self) -> None:
-        """Stop reading if there is an alarm: a publish has come."""
+        """Stop reading during an alarm: the client has published."""
 
     def close_channel(self, channel: ClientChannel) -> None:
-        """Close a channel, as its client wants it."""
+        """Close a channel at the request of its client."""
 
 
 class ClientChannel:
     """A channel that a client has opened.
 
-    `closing` is True from the broker's channel.close until the client agrees.
+    `closing` is True from the broker's channel.close until the client confirms it.
 
     Args:
         connection: its connection.
@@ -94,11 +93,11 @@ class ClientChannel:
     # -- from the client ------------------------------------------------------------------------
 
     def handle_frame(self, frame_type: int, payload: bytes) -> None:
-        """Take a frame.
+        """Handle a frame.
 
         Raises:
-            Refusal: the broker does not do what the frame asks for.
-            FrameError: the frame is none, or stands at the wrong place.
+            Refusal: the broker refuses the request of the frame.
+            FrameError: the frame is malformed or out of place.
         """
         if frame_type == FRAME_METHOD:
             self._handle_method(decode_method(payload))
@@ -168,7 +167,7 @@ class ClientChannel:
         self._connection.publish_seen()
 
     def _misplaced(self) -> Refusal:
-        """Return what to say to a frame when another one was expected."""
+        """Return the refusal of a frame when another one was expected."""
         self._connection.method = BASIC_PUBLISH
         if self._content.idle:
             self._connection.method = NO_METHOD
@@ -189,8 +188,8 @@ class ClientChannel:
         if message.error is not None:
             size = int.from_bytes(message.header[4:12], "big")
             check_message_size(size, self._content.max_message_size)
-            # Properties that cannot be read do not count here, but are handed on; the receiver
-            # may know better.
+            # Unreadable properties are ignored here but passed on; the receiver may be able to
+            # read them.
             properties = Properties()
         method = message.method
         self._connection.unsettled = True
@@ -207,7 +206,7 @@ class ClientChannel:
     # -- to the client --------------------------------------------------------------------------
 
     def _tell(self, effect: Effect) -> None:
-        """Tell the client what the model has for it."""
+        """Send an effect of the model to the client."""
         number = self.number
         if isinstance(effect, Delivery):
             self._connection.delivered_on[self] = None
@@ -232,6 +231,6 @@ class ClientChannel:
     # -- the end --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End: nothing is told any more, consumers go, unsettled messages go back."""
+        """End: send nothing more, remove the consumers, give back unsettled messages."""
         self._vhost.close_channel(self.model)
         self._count_partial(-self._partial)

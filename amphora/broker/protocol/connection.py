@@ -1,8 +1,8 @@
 """One client's connection, without I/O: bytes come in, bytes go out.
 
-What breaks a rule closes the channel or the connection with RabbitMQ's reply code and text.
-After bytes that are no frames, the rest of the stream means nothing: then the connection is deaf,
-and closing until the stream ends.
+A violation closes the channel or the connection, with RabbitMQ's reply code and text.  After bytes
+that are not frames, the rest of the stream is meaningless: the connection ignores it, and is
+closing until the stream ends.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ class Connection:
 
     Attributes:
         state: what the broker waits for.
-        blocked: True while nothing may be read, because of an alarm.
-        congested: True while too much is unwritten to go on with what was read.
-        agreed: what the handshake has come to.
-        delivered_on: the channels that something was delivered on since the last `written`.
+        blocked: True while an alarm forbids reading.
+        congested: True while too much is unwritten to handle further input.
+        agreed: the result of the handshake.
+        delivered_on: the channels with deliveries since the last `written`.
         unsettled: True when something was done since the last `settle`.
-        method: the class and the method that are dealt with, as the broker's channel.close and
-            connection.close tell them.
-        on_wake: called when reading can go on, or the end was decided elsewhere; must not block.
+        method: the class and the method that are being handled, for the broker's channel.close and
+            connection.close.
+        on_wake: called when reading can resume, or the end was decided elsewhere; must not block.
 
     Args:
         node: the broker.
         send: queues bytes to be written; must not fail or block.
-        peer: how the client is called in logs.
+        peer: the client's name in logs.
         local: whether the client is on this machine.
     """
 
@@ -68,7 +68,7 @@ class Connection:
         self.on_wake: Callable[[], None] | None = None
         self._head = b""
         self._decoder = FrameDecoder()
-        # The frames that came and are not dealt with: the connection may halt between two.
+        # The frames that are received and not yet handled: the connection may halt between two.
         self._frames: Iterator[Frame] = iter(())
         self._deaf = False
         self._number = 0
@@ -81,7 +81,7 @@ class Connection:
 
     @property
     def held_bytes(self) -> int:
-        """The number of bytes of a frame that has begun and is not complete."""
+        """The number of received bytes of a frame that is not complete."""
         return self._decoder.held_bytes
 
     @property
@@ -90,13 +90,13 @@ class Connection:
         return self.state is State.RUNNING
 
     def capable(self, capability: str) -> bool:
-        """Return whether the client says that it can do something."""
+        """Return whether the client declares a capability."""
         return self.agreed.capabilities.get(capability) is True
 
     # -- bytes from the client ------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the client, and do what they say.  Never raises."""
+        """Handle bytes from the client.  Never raises."""
         if self._deaf or self.state is State.ENDED:
             return
         if self.state is State.HEADER:
@@ -113,7 +113,7 @@ class Connection:
             raise
 
     def resume(self) -> None:
-        """Go on with what came before the connection was halted, if it is not any more."""
+        """Handle the input from before the connection was halted, unless it is still halted."""
         try:
             while not (self.blocked or self.congested) and not self._handle_frames():
                 pass
@@ -124,7 +124,7 @@ class Connection:
             self.close(ReplyCode.INTERNAL_ERROR, ReplyCode.INTERNAL_ERROR.name)
 
     def _handle_frames(self) -> bool:
-        """Deal with what came; return False if there may be more, after something was refused."""
+        """Handle the input; return False if there may be more, after a refusal."""
         try:
             self._handle_each_frame()
         except (Refusal, FrameError) as error:
@@ -152,7 +152,7 @@ class Connection:
                 return
 
     def _take_protocol_header(self, data: bytes) -> bytes:
-        """Take the client's first eight bytes; return what follows them."""
+        """Handle the client's first eight bytes; return what follows them."""
         size = len(PROTOCOL_HEADER)
         missing = size - len(self._head)
         self._head += data[:missing]
@@ -178,7 +178,7 @@ class Connection:
             if isinstance(method, methods.Connection.CloseOk):
                 self._end()
         elif self.running and isinstance(method, methods.Connection.UpdateSecret):
-            # Here a password counts at the login, and not again.
+            # This broker checks a password at the login only.
             self.send(encode_method(0, methods.Connection.UpdateSecretOk()))
         else:
             self._shake_hands(method)
@@ -189,8 +189,8 @@ class Connection:
             self.state, answer = agreed.answer(self.state, method)
         except Refusal as refusal:
             if refusal.code == ReplyCode.ACCESS_REFUSED:
-                # Without a class and a method; and to a client that does not know what it means,
-                # without a word.
+                # Without a class and a method; and not at all to a client that cannot take this
+                # close.
                 self.method = NO_METHOD
                 if not self.capable("authentication_failure_close"):
                     log.info("%s: %s", self.peer, printable(refusal.text))
@@ -200,20 +200,20 @@ class Connection:
         if answer is not None:
             self.send(encode_method(0, answer))
         if self.state is State.OPENING:
-            # Clients that forget the eight bytes around a payload are common; RabbitMQ lets them.
+            # Many clients do not count the eight bytes around a payload; RabbitMQ tolerates that.
             self._decoder.max_frame_size = agreed.frame_size + FRAME_OVERHEAD
         elif self.running:
             self._vhost = agreed.vhost
             if agreed.name:
                 self.peer = f"{self.peer} ({agreed.name})"
-            log.info("%s: user %s is in", self.peer, printable(agreed.user))
+            log.info("%s: user %s has logged in", self.peer, printable(agreed.user))
 
     # -- channels -------------------------------------------------------------------------------
 
     def _handle_stray_frame(
         self, channel: ClientChannel | None, number: int, frame_type: int, payload: bytes
     ) -> None:
-        """Take a frame of a channel that is closing, or that there is not."""
+        """Handle a frame of a channel that is closing or does not exist."""
         if self.state is State.CLOSING:
             return
         if self._vhost is None or frame_type == FRAME_HEARTBEAT:
@@ -251,7 +251,7 @@ class Connection:
             self.send(encode_method(number, methods.Channel.CloseOk()))
 
     def close_channel(self, channel: ClientChannel, code: int = 0, text: str = "") -> None:
-        """Close a channel; with a code, tell the client that the broker does it."""
+        """Close a channel; with a code, tell the client that the broker closes it."""
         self.settle()
         channel.close()
         self.delivered_on.pop(channel, None)
@@ -274,12 +274,12 @@ class Connection:
         return count
 
     def settle(self) -> None:
-        """Hand out what this connection has set in motion."""
+        """Hand out the effects that this connection has caused."""
         if self.unsettled:
             self.settle_now()
 
     def settle_now(self) -> None:
-        """Hand out what any connection has set in motion."""
+        """Hand out the effects that any connection has caused."""
         self.unsettled = False
         if self._vhost is not None:
             self.node.settle(self._vhost)
@@ -296,14 +296,14 @@ class Connection:
     # -- alarms ---------------------------------------------------------------------------------
 
     def publish_seen(self) -> None:
-        """Stop reading if there is an alarm: a publish has come."""
+        """Stop reading during an alarm: the client has published."""
         if self.node.alarm and not self.blocked:
             self.blocked = True
             if self.capable("connection.blocked"):
                 self.send(encode_method(0, methods.Connection.Blocked("low on memory")))
 
     def alarm_changed(self) -> None:
-        """Go on after an alarm that has ended; `on_wake` tells the caller to call `resume`."""
+        """Resume after the end of an alarm; `on_wake` tells the caller to call `resume`."""
         if self.blocked and not self.node.alarm:
             self.blocked = False
             if self.capable("connection.blocked"):
@@ -317,11 +317,11 @@ class Connection:
     # -- the end --------------------------------------------------------------------------------
 
     def close(self, code: int, text: str) -> None:
-        """Tell the client that its connection ends, and why.  Closing twice is fine."""
+        """Tell the client that its connection closes, and why.  Closing twice is fine."""
         if self.state in (State.CLOSING, State.ENDED):
             return
         if self.state is State.HEADER:
-            # Nothing can be told before the client has said that it understands.
+            # Nothing can be said before the client has shown that it speaks AMQP.
             self._end()
         else:
             self._drop_channels()
@@ -337,7 +337,7 @@ class Connection:
         self.node.check_alarm()
 
     def _refuse(self, error: Refusal | FrameError) -> None:
-        """Close the channel or the connection, as the error wants it."""
+        """Close the channel or the connection, as the error demands."""
         if isinstance(error, FrameError):
             error = Refusal(ReplyCode(error.code), printable(error))
         log.info("%s, channel %d: %s", self.peer, self._number, printable(error.text))
@@ -358,7 +358,7 @@ class Connection:
         self.blocked = False
 
     def _drop_channels(self) -> None:
-        """Close everything that the connection has open, its exclusive queues too."""
+        """Close everything that the connection has open, including its exclusive queues."""
         vhost, self._vhost = self._vhost, None
         if vhost is None:
             return

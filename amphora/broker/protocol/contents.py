@@ -1,7 +1,7 @@
-"""Methods that carry a message, as bytes.
+"""The frames of methods that carry a message.
 
-The header of a message goes on as it came, so that nothing in it is lost or altered, and nothing
-is encoded twice.
+The header of a message is passed on as received, so that nothing in it is lost or altered, and
+nothing is encoded twice.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _new_header(message: Message) -> bytes:
     try:
         properties = encode_properties(message.properties)
     except ValueError:
-        # What the broker adds can grow out of its type, when a client has invented the x-death
+        # What the broker adds may exceed its type when a client has forged the x-death
         # that it adds to.
         properties = encode_properties(replaced(message.properties, headers=None))
     return content_header(len(message.body), properties)

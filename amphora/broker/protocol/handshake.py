@@ -1,7 +1,6 @@
 """The handshake that opens a connection, from the broker's side (specification section 2.2.4).
 
-The client is on the left, and on the right the state in which the broker waits for what comes
-next:
+The client is on the left; on the right is the state in which the broker waits for the next message:
 
     "AMQP" 0 0 9 1      ->                              HEADER
                         <-  connection.start
@@ -11,8 +10,8 @@ next:
     connection.open     ->                              OPENING
                         <-  connection.open-ok          RUNNING
 
-Later, the connection is CLOSING from the broker's connection.close until the client agrees, and
-ENDED when its stream can be closed.
+Later, the connection is CLOSING from the broker's connection.close until the client confirms it,
+and ENDED when its stream can be closed.
 
 Clients log in with the SASL mechanisms PLAIN and AMQPLAIN.
 Sources: RFC 4616; https://www.rabbitmq.com/docs/access-control#mechanisms.
@@ -37,7 +36,7 @@ from amphora.wire.framing import FRAME_MIN_SIZE
 
 MECHANISMS = "PLAIN AMQPLAIN"
 
-# RabbitMQ's own user, whose password everybody knows, may log in from the same machine alone.
+# RabbitMQ's default user, with its well-known password, may log in only from this machine.
 _LOCAL_USER = "guest"
 SERVER_PROPERTIES: dict[str, Any] = {
     "product": "amphora broker",
@@ -59,7 +58,7 @@ START = methods.Connection.Start(0, 9, SERVER_PROPERTIES, MECHANISMS, "en_US")
 
 
 class State(Enum):
-    """What the broker waits for."""
+    """The states in which the broker waits for a client."""
 
     HEADER = auto()
     STARTING = auto()
@@ -71,15 +70,15 @@ class State(Enum):
 
 
 class Handshake:
-    """What a client and the broker agree on, step by step.
+    """The handshake with a client, and the settings that it agrees on.
 
     Attributes:
         user: the name that the client has logged in with.
-        name: what the client calls its connection, printable.
-        capabilities: what the client says that it can do.
+        name: the client's name for its connection, printable.
+        capabilities: the capabilities that the client declares.
         frame_size: the largest frame, in bytes.
         channel_max: the largest number of channels.
-        heartbeat: the seconds between signs of life; 0 for none.
+        heartbeat: the seconds between heartbeats; 0 for none.
         vhost: the virtual host, once it is open.
 
     Args:
@@ -99,11 +98,11 @@ class Handshake:
         self._local = local
 
     def answer(self, state: State, method: Method) -> tuple[State, Method | None]:
-        """Take what a client says in a state; return the next state and what to answer.
+        """Handle a method in a state; return the next state and the answer.
 
         Raises:
-            Refusal: 403, the login is not right; 530, the tuning, the virtual host or one more
-                connection is not allowed; 502 to 504, something else was expected.
+            Refusal: 403, the login is wrong; 530, the tuning, the virtual host or another
+                connection is not allowed; 502 to 504, the method was not expected.
         """
         if state is State.STARTING and isinstance(method, methods.Connection.StartOk):
             self._log_in(method)
@@ -155,16 +154,16 @@ def _check_tuning(name: str, value: int, least: int, most: int) -> None:
 
 
 def log_in(mechanism: str, response: str, users: Mapping[str, str], local: bool) -> str | None:
-    """Return the name of the user who logs in, None if the login is not right.
+    """Return the name of the user, None if the login is wrong.
 
     Args:
-        mechanism: what the client chose.
-        response: what it said, with bytes that are not UTF-8 as surrogate escapes.
-        users: the passwords by the names of the users.
+        mechanism: the mechanism that the client chose.
+        response: the client's response, with bytes that are not UTF-8 as surrogate escapes.
+        users: the passwords by user name.
         local: whether the client is on this machine.
 
     Raises:
-        Refusal: 503, there is no such mechanism; 502, the response has another form.
+        Refusal: 503, there is no such mechanism; 502, the response is malformed.
     """
     if mechanism == "PLAIN":
         user, password = _plain(response)

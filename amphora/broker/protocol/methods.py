@@ -1,4 +1,4 @@
-"""What the methods of a channel do, and what the broker answers.
+"""The methods of a channel, and the broker's answers.
 
 Each function here takes a channel of the model and one kind of method, and returns the answer, or
 None if the method has none.  basic.publish and basic.get carry messages and are not here.
@@ -186,7 +186,7 @@ _FUNCTIONS: dict[type[Any], Callable[[Channel, Any], Answer]] = {
 
 
 def answer(channel: Channel, method: Method) -> Answer:
-    """Do what a method asks for; return the answer, None if there is none or none is wanted.
+    """Carry out a method; return the answer, None if there is none or none is wanted.
 
     Raises:
         Refusal: the broker refuses it, or has no such method (503).

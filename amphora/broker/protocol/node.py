@@ -1,4 +1,4 @@
-"""What all connections of one broker share: users, virtual hosts, the alarm.  No I/O."""
+"""The state that all connections of one broker share: users, virtual hosts, the alarm.  No I/O."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from amphora.wire.codes import ReplyCode
 
 
 class Member(Protocol):
-    """A connection as its node knows it.
+    """A connection as its node sees it.
 
-    `blocked` is True while nothing may be read from its client, because of an alarm.
+    `blocked` is True while an alarm forbids reading from its client.
     """
 
     blocked: bool
@@ -24,28 +24,28 @@ class Member(Protocol):
         """True once the client has logged in and opened a virtual host, until the end."""
 
     def alarm_changed(self) -> None:
-        """Go on after an alarm that has ended."""
+        """Resume after the end of an alarm."""
 
 
 class Node:
     """One broker.
 
     Attributes:
-        connections: the connections that there are, whether they have logged in or not.
+        connections: all connections, including those that have not logged in.
         alarm: True while publishers have to wait, because messages take too much memory or a
-            test wants it so.
-        refuses_logins: True while nobody may log in.
-        partial: how many bytes of messages have come that are not complete yet.
-        wakes_at: when `expire` has to be called next, None if not at all.
+            test raised the alarm.
+        refuses_logins: True while all logins are refused.
+        partial: the number of received bytes of messages that are not complete yet.
+        wakes_at: when to call `expire` next, None for never.
         on_wakes_at: called when `wakes_at` has become earlier; must not block.
 
     Args:
         clock: returns the time in seconds; it never goes back.
         wall_clock: returns the seconds since 1970.
-        users: the passwords by the names of the users.
+        users: the passwords by user name.
         vhosts: the names of the virtual hosts.
-        limits: what each virtual host may hold.
-        connection_limits: what connections may be.
+        limits: the limits of each virtual host.
+        connection_limits: the limits of connections.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Node:
         return f"<Node [{len(self.connections)} connections]>"
 
     def admit(self, vhost: str) -> VirtualHost:
-        """Return the virtual host that one more connection may use.
+        """Return the virtual host for a new connection.
 
         Raises:
             Refusal: 530, there is no such virtual host, or there are too many connections.
@@ -89,7 +89,7 @@ class Node:
         return self.vhosts[vhost]
 
     def settle(self, vhost: VirtualHost) -> None:
-        """Hand out what a virtual host has for its clients, after something was done with it."""
+        """Hand out the effects of a virtual host after an operation on it."""
         vhost.flush()
         self.check_alarm()
         deadline = vhost.next_deadline()
@@ -99,24 +99,24 @@ class Node:
                 self.on_wakes_at()
 
     def expire(self) -> None:
-        """Do what is due by now in all virtual hosts."""
+        """Do what is due in all virtual hosts."""
         self.wakes_at = None
         for vhost in self.vhosts.values():
             vhost.expire()
             self.settle(vhost)
 
     def set_alarm(self, on: bool) -> None:
-        """Raise the memory alarm by hand, or clear one that was raised by hand."""
+        """Raise the memory alarm by hand, or clear such an alarm."""
         self._wanted_alarm = on
         self.check_alarm()
 
     def count_partial(self, size: int) -> None:
-        """Count bytes of incomplete messages that have come, or (< 0) are gone."""
+        """Count received bytes of incomplete messages, or discount them (< 0)."""
         self.partial += size
         self.check_alarm()
 
     def check_alarm(self) -> None:
-        """Raise or clear the alarm if it is time to, and tell all connections."""
+        """Raise or clear the alarm if necessary, and tell all connections."""
         memory = self.partial
         for vhost in self.vhosts.values():
             memory += vhost.memory
