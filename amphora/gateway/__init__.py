@@ -1,4 +1,4 @@
-"""Functions of services as web addresses: `amphora gateway`, or an application for a web server.
+"""Functions of services over HTTP: `amphora gateway`, or an application for a web server.
 
 from amphora.gateway import Gateway
 """

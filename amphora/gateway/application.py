@@ -1,4 +1,4 @@
-"""The gateway as a WSGI application: who may ask for what, and who serves it."""
+"""The gateway as a WSGI application: checks of access, and routing."""
 
 from __future__ import annotations
 
@@ -37,22 +37,23 @@ LONGEST_TIMEOUT = 3600.0
 MAX_BODY = 1024 * 1024
 MAX_PENDING = 1000
 MAX_STREAMS = 100
-# Files of the dashboard that the page uses too.
+# Files of the dashboard that this page uses, too.
 SHARED = ("dom.js", "icon.svg")
-# What pages of other hosts may send and read, if they are allowed to.
+# The headers that pages of allowed origins may send and read.
 _ALLOWED_HEADERS = "Authorization, Content-Type, Traceparent, Tracestate, X-Request-Timeout"
 _EXPOSED_HEADERS = "Retry-After, WWW-Authenticate"
 _ANSWER_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 
 
 class Gateway:
-    """Functions of services as web addresses: a WSGI application.
+    """Functions of services over HTTP: a WSGI application.
 
         application = Gateway("math", "users", url="amphora://...")
 
     It serves the functions at `/math/sum_numbers`, JSON-RPC at `/rpc`, an OpenAPI document at
-    `/openapi.json` and a page to try them at `/`.  The web server has to run it in greenlets.  One
-    that is not `amphora gateway`'s has to bound heads of requests, connections and slow readers.
+    `/openapi.json` and a page to try them at `/`.  The web server has to run it in greenlets.  A
+    server other than that of `amphora gateway` has to limit request heads, connections and slow
+    readers itself.
 
     Args:
         namespaces: the services.
@@ -60,23 +61,23 @@ class Gateway:
         session: a session to share, instead of `url`.
         functions: the only functions that may be called, as `namespace.function`; None for all.
         tokens: clients need one of them, as `Authorization: Bearer`; None if anyone may call, or
-            the program has middleware of its own around it.
+            if the program wraps the application in middleware that checks access.
         cors_origins: pages of these origins may call, such as "https://shop.example.org"; "*" for
             any.
-        host_names: the only names by which it may be reached; None for any.  Without tokens, and on
-            a machine on which a browser runs, they keep foreign pages away.
-        timeout: seconds for a call that does not say.
+        host_names: the only names under which it may be reached; None for any.  Without tokens, on
+            a machine with a browser, they keep pages of other sites away.
+        timeout: seconds for a call that sets no timeout.
         longest_timeout: the most seconds that a client may ask for.
-        wait_for_server: seconds to wait for a worker where none is there; None sends the call
+        wait_for_server: seconds to wait for a worker if there is none; None sends the call
             anyway, and it waits in the queue.
         max_body: the most bytes of a request's body.
         max_pending: how many calls of a service may be pending at once.
         max_streams: how many streams may be open at once.
         statuses: status codes for exceptions of the functions, by class name; others are 500.
-        title: the name of the whole, in documents.
+        title: the title of the documents.
 
     Raises:
-        ValueError: one of these cannot be understood.
+        ValueError: an argument is not valid.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Gateway:
         self.close()
 
     def close(self) -> None:
-        """End its calls and, if it is its own, its session.  Switches greenlets."""
+        """End its calls and, if it made the session itself, the session.  Switches greenlets."""
         self._calls.close()
         if self._own_session is not None:
             self._own_session.close()
@@ -142,7 +143,7 @@ class Gateway:
         except Problem as problem:
             failed = problem
         except AmphoraError as error:
-            # Of no call.
+            # An error outside of any call.
             log.throttled("a request could not be served: %s", error)
             failed = Problem(500, "The request could not be served.", executed=None)
         start(failed.line, [*headers, ("Content-Type", CONTENT_TYPE), *failed.headers])
@@ -222,7 +223,7 @@ class Gateway:
         return document
 
     def _file(self, name: str, method: str, start: StartResponse) -> Iterable[bytes]:
-        """Serve a part of the page; there is nothing secret in it."""
+        """Serve a file of the page; none of them is secret."""
         if name not in self._static:
             raise Problem(404, "There is no such page here.")
         body = self._static[name]
@@ -266,7 +267,7 @@ class Gateway:
 
 
 def _methods_for(path: str) -> tuple[str, ...]:
-    """Return the methods that a path has.
+    """Return the methods of a path.
 
     Raises:
         Problem: there is no such path.
@@ -295,12 +296,12 @@ def _answer(
 
 
 def _text(path: str) -> str:
-    """Return a path of WSGI as text; see PEP 3333."""
+    """Return a WSGI path as text; see PEP 3333."""
     return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def _check_functions(namespaces: tuple[str, ...], functions: Collection[str] | None) -> None:
-    """Raise ValueError for namespaces that cannot be served, or of which nothing would be."""
+    """Raise ValueError for namespaces that cannot be served, or of which no function would be."""
     if not namespaces:
         raise ValueError("a gateway needs a namespace")
     for namespace in namespaces:

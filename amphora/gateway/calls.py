@@ -1,4 +1,4 @@
-"""Calls for clients of HTTP: with their deadlines, and only for as long as they are there."""
+"""Calls for HTTP clients: they have the clients' deadlines, and end if the clients disconnect."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from amphora.rpc.client.streams.stream import Stream
 from amphora.transport.session import Session
 from amphora.web.access import Environ
 
-# Seconds to wait for the beginning of a stream, before a client is told that it is one.
+# Seconds to wait for a stream to begin before the headers are sent to its client.
 FIRST_ITEM = 2.0
 
 
 @dataclass
 class Limits:
-    """How long calls may take, and how many there may be at once.
+    """The limits of calls: their duration and their number.
 
     Attributes:
-        timeout: seconds for a call that does not say.
+        timeout: seconds for a call that sets no timeout.
         longest_timeout: the most seconds that a client may ask for.
-        wait_for_server: seconds to wait for a worker where none is there; None asks for none.
+        wait_for_server: seconds to wait for a worker if there is none; None does not check for one.
         max_pending: how many calls of a namespace may be pending.
         max_streams: how many streams may be open.
         statuses: the status codes of exceptions of the functions, by class name.
@@ -48,9 +48,9 @@ class Calls:
     """Makes calls.
 
     Args:
-        session: where to make them.
-        directory: says what may be called.
-        limits: as there.
+        session: the session for the calls.
+        directory: knows which functions may be called.
+        limits: the limits of calls.
     """
 
     def __init__(self, session: Session, directory: Directory, limits: Limits) -> None:
@@ -88,11 +88,11 @@ class Calls:
                 with Leaving(environ, result.cancel) as leaving, _gone(leaving):
                     return result.get()
             finally:
-                # When the server ends, or a timeout of the program's own.
+                # The server is stopping, or the program has a timeout of its own.
                 result.cancel()
 
     def cast(self, environ: Environ, namespace: str, function: str, given: Arguments) -> None:
-        """Make a call that has no answer.  May switch greenlets.
+        """Make a call without an answer.  May switch greenlets.
 
         Raises:
             Problem: it cannot be sent.
@@ -105,10 +105,10 @@ class Calls:
     def stream(
         self, environ: Environ, namespace: str, function: str, given: Arguments
     ) -> OpenStream:
-        """Begin a stream.  Switches greenlets until it has begun.
+        """Start a stream.  Switches greenlets until it has begun.
 
         Raises:
-            Problem: it could not be begun, or the client has gone away.
+            Problem: it could not be started, or the client has gone away.
         """
         client = self._find(namespace, function)
         if self._streams >= self._limits.max_streams:
@@ -164,7 +164,7 @@ class Calls:
 
 
 class IsStream(Exception):
-    """A function was called that is a stream.  It has not run."""
+    """The called function is a stream.  It has not run."""
 
 
 class OpenStream:
@@ -172,9 +172,9 @@ class OpenStream:
 
     Args:
         stream: the stream.
-        first: the items that have come.
+        first: the items that have already arrived.
         leaving: watches the client.
-        opened: what ends with the stream.
+        opened: the context that ends with the stream.
         statuses: as in `Limits`.
     """
 
@@ -203,14 +203,14 @@ class OpenStream:
 
     @property
     def result(self) -> Any:
-        """What is behind the last item."""
+        """The result behind the last item."""
         return self._stream.result
 
     def items(self, interval: float) -> Iterator[list[Any]]:
-        """Yield lists of one item, and empty ones where none comes for an interval.
+        """Yield lists of one item, and an empty list for each interval without an item.
 
         Raises:
-            Problem: it has failed.
+            Problem: the stream failed.
         """
         for item in self._first:
             yield [item]
@@ -225,7 +225,7 @@ class OpenStream:
 
 
 def take(stream: Stream[Any], seconds: float) -> tuple[list[Any], bool]:
-    """Return the next item of a stream, none if it takes too long; and whether that is its end.
+    """Return the next item of a stream, none if it takes too long; and whether the stream is over.
 
     Switches greenlets.
     """
@@ -244,7 +244,7 @@ def _next(stream: Stream[Any]) -> tuple[list[Any], bool]:
 
 @contextmanager
 def _gone(leaving: Leaving) -> Iterator[None]:
-    """Turn what becomes of a call whose client has gone away into a Problem that is not read."""
+    """Turn the outcome of a call whose client has gone away into a Problem that is never read."""
     try:
         yield
     except AmphoraError as error:
@@ -254,5 +254,5 @@ def _gone(leaving: Leaving) -> Iterator[None]:
 
 
 def not_found(namespace: str, function: str) -> Problem:
-    """Return what is said of a function that is not there, or may not be called."""
+    """Return the problem of a function that does not exist or may not be called."""
     return Problem(404, f"There is no function {namespace}.{function} here."[:300])

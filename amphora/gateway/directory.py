@@ -1,4 +1,4 @@
-"""What the services behind a gateway offer, asked of their workers where it is needed."""
+"""The functions of the services behind a gateway, as their workers describe them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from amphora.transport.session import Session
 
 log = Log("amphora.gateway")
 
-# Seconds to wait for the workers, and for which an answer holds; one without workers for less.
+# Seconds to wait for the workers, and for which an answer is valid; less if no worker answered.
 TIMEOUT = 2.0
 FRESH = 10.0
 FRESH_EMPTY = 1.0
 
 
 class Directory:
-    """What some namespaces offer and may be called.
+    """The functions of some namespaces, and which of them may be called.
 
     Args:
-        session: where to ask.
+        session: the session for questions to workers.
         namespaces: the namespaces.
         functions: the only functions, as `namespace.function`; None for all.
     """
@@ -39,7 +39,7 @@ class Directory:
         self._session = session
         self._functions = functions
         self._locks = {namespace: RLock() for namespace in namespaces}
-        # Each with the time until which it holds.
+        # Each with the time until which it is valid.
         self._offers: dict[str, tuple[float, Offer | None]] = {}
 
     @property
@@ -48,7 +48,7 @@ class Directory:
         return self._locks.keys()
 
     def allows(self, namespace: str, function: str) -> bool:
-        """Return whether a function may be called, if it is there."""
+        """Return whether a function may be called, if it exists."""
         if namespace not in self._locks:
             return False
         return self._functions is None or f"{namespace}.{function}" in self._functions
@@ -60,7 +60,7 @@ class Directory:
         return found is not None and bool(found.get("stream"))
 
     def offers(self) -> dict[str, Offer]:
-        """Return what all of them offer.  Switches greenlets.
+        """Return the offers of all namespaces.  Switches greenlets.
 
         Raises:
             Problem: one of them cannot be asked.
@@ -75,7 +75,7 @@ class Directory:
         return found
 
     def offer(self, namespace: str) -> Offer | None:
-        """Return what a namespace offers, None if that cannot be known.  Switches greenlets."""
+        """Return the offer of a namespace, None if it is not available.  Switches greenlets."""
         with self._locks[namespace]:
             holds_until, offer = self._offers.get(namespace, (0.0, None))
             if clock.monotonic() < holds_until:
@@ -95,7 +95,7 @@ class Directory:
             return None
 
     def _merged(self, namespace: str, offers: list[Offer]) -> Offer:
-        """Return what all workers together offer; of two that differ, what the first one says."""
+        """Return what all workers together offer; where two differ, the first one counts."""
         merged = Offer(namespace, [], {})
         for offer in offers:
             there = {function["name"] for function in merged.functions}
@@ -121,9 +121,9 @@ def find(offer: Offer | None, function: str) -> FunctionDescription | None:
 
 
 def split(name: str, namespaces: Iterable[str]) -> tuple[str, str]:
-    """Return the namespace and the function in `namespace.function`; "" twice if there is none.
+    """Return the namespace and the function in `namespace.function`; "" twice if there is no match.
 
-    Both may have dots in them.
+    Both may contain dots.
     """
     for namespace in sorted(namespaces, key=len, reverse=True):
         if name.startswith(f"{namespace}."):

@@ -16,7 +16,7 @@ from amphora.rpc.context.spawning import spawn
 from amphora.web.access import Environ
 
 DISCOVER = "rpc.discover"
-# The most requests in a batch, and how many of them are served at once.
+# The most requests in a batch, and the most of them that are served at once.
 MOST_BATCH = 100
 AT_ONCE = 20
 
@@ -25,7 +25,7 @@ INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
-# What the specification leaves to servers: what the problem says counts.
+# The specification leaves these codes to servers; the problem has the details.
 SERVER_ERROR = -32000
 _CODES = {404: METHOD_NOT_FOUND, 422: INVALID_PARAMS}
 
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 
 class JsonRpc:
-    """Serves requests of JSON-RPC.
+    """Serves JSON-RPC requests.
 
     Args:
         calls: makes the calls.
@@ -101,10 +101,10 @@ class JsonRpc:
         return None if is_notification else error
 
     def _read(self, environ: Environ, asked: Any) -> tuple[Any, Callable[[bool], Any]]:
-        """Return the id of a request, and what serves it.
+        """Return the id of a request, and the function that serves it.
 
         Raises:
-            _Invalid: it is none.
+            _Invalid: it is not a valid request.
         """
         if not isinstance(asked, dict):
             raise _Invalid(None, INVALID_REQUEST, "A request is an object.")
@@ -138,7 +138,7 @@ class JsonRpc:
 
 
 class _Invalid(Exception):
-    """What was sent is no request."""
+    """The client sent something that is not a request."""
 
     def __init__(self, id_: Any, code: int, message: str) -> None:
         super().__init__(message)
@@ -153,5 +153,5 @@ def _error(id_: Any, code: int, message: str, data: Json | None = None) -> Json:
 
 
 def parse_error(message: str) -> Json:
-    """Return the answer to a body that is no JSON."""
+    """Return the answer to a body that is not JSON."""
     return _error(None, PARSE_ERROR, message)

@@ -1,4 +1,4 @@
-"""Noticing that a client has gone away, while a greenlet waits for its answer."""
+"""Noticing that a client disconnects while a greenlet waits for its answer."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, Self
 import gevent
 from gevent import monkey
 
-# Where web servers put a client's socket: ours, and gunicorn.
+# Where web servers put a client's socket: the gateway's own, and gunicorn.
 SOCKETS = ("amphora.socket", "gunicorn.socket")
 _READABLE = 1
-# Without gevent, also where everything is monkey-patched: the event loop must not wait.
+# The original function, even in a patched program: the event loop must not wait.
 _Socket = monkey.get_original("socket", "socket")
 
 
 class Leaving:
-    """Watches a client's socket inside of a `with` block.
+    """Watches a client's socket within a `with` block.
 
-    A client that has sent more is not watched on: what it sends might be anything.
+    Watching ends when the client sends more data, which might be anything.
 
     Args:
-        environ: of the request; without a socket in it nothing is noticed.
+        environ: the environment of the request; without a socket in it nothing is noticed.
         leave: called in the event loop, once, when the client has gone.  Must not switch greenlets.
 
     Attributes:
-        left: True if it has gone.
+        left: True if the client has gone.
     """
 
     def __init__(self, environ: Mapping[str, Any], leave: Callable[[], object]) -> None:
@@ -46,7 +46,7 @@ class Leaving:
         self.close()
 
     def close(self) -> None:
-        """Watch no more.  Closing twice is fine."""
+        """Stop watching.  Closing twice is fine."""
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher.close()

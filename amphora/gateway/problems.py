@@ -40,15 +40,15 @@ from amphora.net.log import Log
 log = Log("amphora.gateway")
 
 CONTENT_TYPE = "application/problem+json"
-# Where the kinds of problems are explained.
+# The page that explains the kinds of problems.
 DOCS = "https://amphora.readthedocs.io/en/latest/how-to/gateway.html#"
-# Seconds after which to try again, if the server does not say.
+# Seconds after which to try again, unless the server says otherwise.
 RETRY_AFTER = 1
 # The longest text of an error.
 MAX_DETAIL = 2000
 
-# The status of each error, and what is said of it: None for its own text.  Where that tells of the
-# broker, it is nothing for strangers.
+# The status of each error and the text for it, None for the error's own text.  Where an error's own
+# text describes the broker, strangers must not see it.
 ERRORS: dict[type[AmphoraError], tuple[int, str | None]] = {
     AmphoraError: (500, "The call failed."),
     WrongRequest: (422, None),
@@ -74,7 +74,7 @@ ERRORS: dict[type[AmphoraError], tuple[int, str | None]] = {
     AccessRefused: (500, "The gateway's login lacks a permission at the broker."),
     Inequivalent: (500, "A queue or an exchange has other settings than the gateway needs."),
 }
-# What an operator has to see to.
+# Errors that need an operator.
 _LOGGED = (ChannelClosed, ConnectionLost, AuthenticationError, FrameError, MessageError)
 _PHRASES = {422: "Unprocessable Content", 413: "Content Too Large", 499: "Client Closed Request"}
 
@@ -85,7 +85,7 @@ class Problem(Exception):
     Args:
         status: the status code.
         detail: a sentence for people.
-        kind: the class of the error, "" if the status says all.
+        kind: the class of the error, "" if the status is enough.
         executed: whether the function ran; None if it may have run.
         headers: further headers of the answer.
         members: further members of the details.
@@ -110,7 +110,7 @@ class Problem(Exception):
 
     @property
     def line(self) -> str:
-        """The code and its phrase."""
+        """The status code and its phrase."""
         return f"{self.status} {phrase_of(self.status)}"
 
     def details(self) -> dict[str, Any]:
@@ -130,13 +130,13 @@ class Problem(Exception):
 
 
 def phrase_of(status: int) -> str:
-    """Return what a status code means."""
-    # Python's words for some change from release to release.
+    """Return the phrase of a status code."""
+    # Python's phrases for some codes differ between releases.
     return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def problem_of(error: AmphoraError, statuses: Mapping[str, int]) -> Problem:
-    """Return what to answer for the error of a call.
+    """Return the answer to the error of a call.
 
     Args:
         statuses: the status codes of exceptions of the functions, by class name.
@@ -144,7 +144,7 @@ def problem_of(error: AmphoraError, statuses: Mapping[str, int]) -> Problem:
     kind = next(each for each in type(error).__mro__ if each in ERRORS)
     status, detail = ERRORS[kind]
     if status == HTTPStatus.BAD_GATEWAY and error.executed is False:
-        # Nothing was sent: it can be tried again.
+        # Nothing was sent: the client can try again.
         status = 503
     members: dict[str, Any] = {}
     if isinstance(error, RemoteException):

@@ -1,4 +1,4 @@
-"""Reading what a client asks for: its deadline, its headers, its arguments."""
+"""Reading a client's request: its deadline, its headers, its arguments."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from amphora.web.access import Environ
 
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
-# Seconds for a body to come, from its beginning to its end.
+# Seconds within which a body must arrive.
 BODY_TIMEOUT = 30.0
-# The longest `tracestate` that goes on (https://www.w3.org/TR/trace-context/).
+# The longest `tracestate` that is passed on (https://www.w3.org/TR/trace-context/).
 MOST_TRACESTATE = 512
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,100})?")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-# What cannot be read as JSON: see `msgspec.json.decode`.
+# The errors of unreadable JSON: see `msgspec.json.decode`.
 _UNREADABLE = (ValueError, RecursionError, msgspec.MsgspecError)
 
 
@@ -39,10 +39,10 @@ class Arguments:
 
 
 class Tokens:
-    """What clients have to know.
+    """The check of a client's token.
 
     Args:
-        tokens: any of them will do; if there are none, nothing has to be known.
+        tokens: the accepted tokens; if there are none, clients need no token.
 
     Raises:
         ValueError: one of them cannot be sent.
@@ -60,7 +60,7 @@ class Tokens:
     def check(self, environ: Environ) -> None:
         """Raise Problem for a request without a token.
 
-        How long it takes does not depend on how much of a token is right.
+        The time that this takes does not depend on how much of a token is right.
         """
         if not self._digests:
             return
@@ -80,10 +80,10 @@ def read_body(environ: Environ, most: int) -> bytes:
     """Return the body of a request, which has to be JSON.  Switches greenlets.
 
     Raises:
-        Problem: it is of another type, too large, too slow or broken off.
+        Problem: it has another type, is too large or too slow, or broke off.
     """
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-    # Without a body, too: pages of other sites may send requests of other types, or without one.
+    # Checked even without a body: pages of other sites can send other types, or none.
     if kind != "application/json":
         accept = (("Accept", "application/json"),)
         raise Problem(415, "The body has to be application/json.", headers=accept)
@@ -118,10 +118,10 @@ def read_body(environ: Environ, most: int) -> bytes:
 
 
 def decode(body: bytes) -> Any:
-    """Return what is in a body.
+    """Return the decoded body.
 
     Raises:
-        Problem: it is no JSON.
+        Problem: it is not JSON.
     """
     try:
         return msgspec.json.decode(body)
@@ -148,10 +148,10 @@ def arguments_of(value: Any) -> Arguments:
 
 
 def timeout_of(environ: Environ, most: float) -> float | None:
-    """Return the seconds in X-Request-Timeout, at most so many; None if it is not there.
+    """Return the seconds in X-Request-Timeout, up to a limit; None if it is absent.
 
     Raises:
-        Problem: it cannot be a timeout.
+        Problem: it is not a valid timeout.
     """
     text = environ.get("HTTP_X_REQUEST_TIMEOUT")
     if text is None:
@@ -167,10 +167,10 @@ def timeout_of(environ: Environ, most: float) -> float | None:
 
 
 def headers_of(environ: Environ) -> dict[str, str]:
-    """Return the headers that go on with a call: its place in a trace."""
+    """Return the headers that are passed on with a call: its place in a trace."""
     parent = environ.get("HTTP_TRACEPARENT", "").strip()
     if not _TRACEPARENT.fullmatch(parent):
-        # As its specification asks, it is as if it were not there.
+        # As its specification asks, an invalid one is ignored.
         return {}
     headers = {"traceparent": parent}
     state = environ.get("HTTP_TRACESTATE", "").strip()
@@ -180,7 +180,7 @@ def headers_of(environ: Environ) -> dict[str, str]:
 
 
 def stream_type(environ: Environ) -> tuple[str, bool]:
-    """Return in which type a client takes streams, and whether it takes nothing else."""
+    """Return the type in which a client takes streams, and whether it takes only streams."""
     accepted = [
         each.partition(";")[0].strip().lower() for each in environ.get("HTTP_ACCEPT", "").split(",")
     ]

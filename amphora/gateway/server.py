@@ -1,7 +1,7 @@
-"""A web server that slow or greedy clients cannot hold: gevent's own, with limits.
+"""A web server that slow or greedy clients cannot block: gevent's own, with limits.
 
-When all its connections are taken, the one that has kept the server waiting for longest makes room:
-one that is idle, or sends a head or a body slowly.  Requests that are served are left alone.
+When all connections are taken, the one that has kept the server waiting longest is closed: it is
+idle, or sends a head or a body slowly.  Requests that are being served are left alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from amphora.net.log import Log
 
 log = Log("amphora.gateway")
 
-# Seconds for the next request of a connection to begin, and from there on for its head.
+# Seconds for the next request of a connection to begin, and then for its head to arrive.
 IDLE_TIMEOUT = 60.0
 HEAD_TIMEOUT = 10.0
-# Seconds in which a client takes nothing, or sends nothing of a body.
+# Seconds for which a client may read nothing, or send nothing of a body.
 SOCKET_TIMEOUT = 30.0
-# What is read of an unwanted body, so that its client sees the answer.
+# How much of an unwanted body is read, so that its client sees the answer.
 MOST_IGNORED = 1024 * 1024
 IGNORING_TIMEOUT = 2.0
 MAX_CONNECTIONS = 1000
@@ -33,11 +33,11 @@ _READ = 16 * 1024
 
 
 class _Input(pywsgi.Input):
-    """The body of a request, of which not all is read for nothing.
+    """The body of a request; only a limited part of an unwanted body is read.
 
     Attributes:
         unread: True if there may be more of it.
-        handler: what serves the request.
+        handler: the handler of the request.
     """
 
     __slots__ = ("handler", "unread")
@@ -46,7 +46,7 @@ class _Input(pywsgi.Input):
     handler: Handler
 
     def read(self, length: int | None = None) -> bytes:
-        """Return some of it."""
+        """Return a part of the body."""
         with self.handler.waiting():
             data: bytes = super().read(length)
             return data
@@ -56,7 +56,7 @@ class _Input(pywsgi.Input):
         self.unread = gevent.with_timeout(IGNORING_TIMEOUT, self._ignore, timeout_value=True)
 
     def _ignore(self) -> bool:
-        """Read on for a while; return whether there is more."""
+        """Read and drop a part of the body; return whether there is more."""
         ignored = 0
         while ignored < MOST_IGNORED:
             if not self.chunked_input and self.position >= (self.content_length or 0):
@@ -74,20 +74,21 @@ class _Input(pywsgi.Input):
 class Handler(pywsgi.WSGIHandler):
     """Serve the requests of a connection: the `handler_class` of a `gevent.pywsgi.WSGIServer`.
 
-    It has limits of time for heads, bodies and answers, and tells a `Gateway` the client's socket,
-    so that a client that leaves cancels its call.
+    It limits the time for heads, bodies and answers, and passes the client's socket to a
+    `Gateway`, so that a client that disconnects cancels its call.
     """
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         sock.settimeout(SOCKET_TIMEOUT)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # gevent writes head and body apart, and a client may acknowledge the first after 40 ms.
+            # gevent writes head and body separately; a client may acknowledge the head after 40 ms
+            # only.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, address, server)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Have the server know that its client keeps it waiting."""
+        """Tell the server that this client keeps it waiting."""
         waiting = getattr(self.server, "waiting", {})
         waiting[self] = None
         try:
@@ -96,11 +97,11 @@ class Handler(pywsgi.WSGIHandler):
             waiting.pop(self, None)
 
     def make_room(self) -> None:
-        """End the connection.  Never switches greenlets."""
+        """Close the connection.  Never switches greenlets."""
         try:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            # It has just ended.
+            # The connection has just ended.
             pass
 
     def read_requestline(self) -> str:
@@ -114,7 +115,7 @@ class Handler(pywsgi.WSGIHandler):
         """Read the head of a request.
 
         Raises:
-            ValueError: it is wrong, or too slow.
+            ValueError: it is malformed or too slow.
         """
         read = super().read_request
         with self.waiting():
@@ -142,27 +143,27 @@ class Handler(pywsgi.WSGIHandler):
             self.close_connection = True
 
     def handle_error(self, kind: Any, error: Any, traceback: Any) -> None:
-        """End the connection after an error; those of clients are no news."""
+        """Close the connection after an error; errors of clients are not logged."""
         if isinstance(error, OSError | BrokenStream):
             self.close_connection = True
         else:
             super().handle_error(kind, error, traceback)
 
     def log_error(self, message: str, *args: Any) -> None:
-        """Say what is wrong with a request to those who look for it."""
+        """Log what is wrong with a request, for debugging."""
         log.debug(message, *args)
 
 
 class Server(pywsgi.WSGIServer):
-    """A web server.  More connections than it takes wait for their turn.
+    """A web server.  Connections above its limit wait for their turn.
 
     Args:
         listener: the socket that listens.
         application: what it serves.
-        connections: how many connections it takes.
+        connections: the most connections that it accepts.
 
     Attributes:
-        waiting: the connections whose clients keep it waiting, the first one for longest.
+        waiting: the connections whose clients keep it waiting, the longest first.
     """
 
     def __init__(self, listener: Any, application: Any, connections: int = MAX_CONNECTIONS) -> None:

@@ -15,16 +15,16 @@ from amphora.gateway.calls import OpenStream
 from amphora.gateway.problems import Problem
 from amphora.gateway.requests import EVENTS
 
-# Seconds after which something is sent to a client of events: proxies close what is silent.
+# Seconds after which an idle event stream sends a comment: proxies close silent connections.
 KEEP_ALIVE = 15.0
 
 
 class BrokenStream(Exception):
-    """A stream has failed behind its beginning: what was sent of it is not all there is."""
+    """A stream failed after it had begun: what was sent is incomplete."""
 
 
 class StreamBody:
-    """The body of an answer.  It is closed by the web server, also when the client has gone.
+    """The body of an answer.  The web server closes it, even if the client has gone.
 
     Args:
         stream: its stream.
@@ -44,7 +44,7 @@ class StreamBody:
 
 
 def _events(stream: OpenStream) -> Iterator[bytes]:
-    # So that clients know at once that it has begun.
+    # This tells clients at once that the stream has begun.
     yield b":\n\n"
     try:
         for items in stream.items(KEEP_ALIVE):
@@ -62,14 +62,14 @@ def _lines(stream: OpenStream) -> Iterator[bytes]:
             if items:
                 yield encode(items[0]) + b"\n"
     except Problem as problem:
-        # The last line; and the body has no proper end, so it is not taken for an item.
+        # This is the last line.  The body has no proper end, so that it is not taken for an item.
         yield encode(problem.details()) + b"\n"
         raise BrokenStream from problem
 
 
 def _event(name: str, value: Any) -> bytes:
     kind = f"event: {name}\n".encode() if name else b""
-    # JSON has no line ends.
+    # The JSON contains no line ends.
     return kind + b"data: " + encode(value) + b"\n\n"
 
 

@@ -1,6 +1,6 @@
-"""Traces, metrics, logs and health, for those who run servers and clients.
+"""Traces, metrics, logs and health, for operators of servers and clients.
 
-Imported only where it is used:
+Import a module only where you use it:
 
 from amphora.observe.metrics import Metrics
 """

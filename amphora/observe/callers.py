@@ -1,4 +1,4 @@
-"""Who calls what, of all workers together."""
+"""The callers of functions, over all workers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ MOST_SHOWN = 20
 
 
 def callers(workers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return who has sent the latest requests, those first who send most.
+    """Return the callers of the latest requests, the busiest first.
 
-    Each has its `user` and `client`, how many `clients` at least, its `function`, how many
-    `calls` that is, and `calls_per_second`, and which `share` of all there are, from 0 to 1.
+    Each has its `user` and `client`, the least number of its `clients`, its `function`, the
+    number of `calls`, the `calls_per_second`, and its `share` of all calls, from 0 to 1.
 
     Args:
-        workers: what each has told as its `stats`; older ones do not tell of callers.
+        workers: the `stats` that each has reported; older ones do not report callers.
     """
     rows: dict[tuple[str | None, str, str], dict[str, Any]] = {}
     largest: dict[tuple[str | None, str, str], int] = {}
     total = 0.0
     for told in (stats["callers"] for stats in workers if stats.get("callers")):
-        # Each worker has kept so many, in a time of its own.
+        # Each worker has kept so many calls, over a time of its own.
         seconds = max(told["seconds"], 1.0)
         total += told["calls"] / seconds
         for each in told["most"]:

@@ -25,7 +25,7 @@ except ImportError as error:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Told with each metric that other systems may have as well.
+# Added to each metric whose name other systems may use, too.
 _SYSTEM = ("rpc_system_name", "amphora")
 
 
@@ -78,5 +78,5 @@ def _metric(name: str, family: Family, series: list[tuple[list[str], list[float]
 
 
 def _buckets(numbers: list[float]) -> list[tuple[str, float]]:
-    """Return the upper bounds of buckets as text, each with how many values were not above it."""
+    """Return the upper bounds of buckets as text, each with the number of values up to it."""
     return list(zip((*map(repr, BUCKETS), "+Inf"), accumulate(numbers[:-1]), strict=True))

@@ -1,13 +1,13 @@
-"""The metrics that there are: their names, kinds, labels, and how those of processes are added."""
+"""The metrics: their names, kinds and labels, and how to add up those of several processes."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-# The label for functions that there are not, of which strangers can make up any number.
+# The label for unknown functions: strangers can invent any number of names.
 OTHER = "_OTHER"
 
-# The status at a server of an exception that its function declares: `add_function(expected=)`.
+# The server's status for an exception that its function declares: `add_function(expected=)`.
 EXPECTED = "Expected"
 
 # The upper bounds of the buckets of durations, in seconds.  They contain those of OpenTelemetry
@@ -24,11 +24,11 @@ class Family(NamedTuple):
     """One metric.
 
     Attributes:
-        kind: "counter" and "histogram" only grow, and outlive their process; a "gauge" says what
-            is now.
-        help: what it says, in one line.
+        kind: "counter" and "histogram" only grow, and outlive their process; a "gauge" is a
+            current value.
+        help: its meaning, in one line.
         labels: the names of its labels.
-        largest: of the values of several processes, take the largest and not the sum.
+        largest: combine the values of several processes as their largest, not as their sum.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -38,10 +38,10 @@ class Family(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        """How many numbers one value of it has.
+        """The number of numbers in one value.
 
-        Those of a histogram are how many values came into each bucket, how many were above all
-        buckets, and the sum of the values.
+        A histogram has the number of values in each bucket, the number above all buckets, and the
+        sum of the values.
         """
         return len(BUCKETS) + 2 if self.kind == "histogram" else 1
 
@@ -83,7 +83,7 @@ FAMILIES = {
     "amphora_unconfirmed": Family("gauge", "Messages that the broker has not confirmed", ()),
     "amphora_connected": Family("gauge", "Sessions that are connected to the broker", ()),
     "amphora_sessions": Family("gauge", "Sessions that are in use", ()),
-    # What the supervisor of a pool tells of its workers.
+    # What the supervisor of a pool reports about its workers.
     "amphora_workers": Family("gauge", "Workers of a pool", ("state",)),
     "amphora_workers_started_total": Family("counter", "Workers that a pool has started", ()),
     # All processes ask about the same queue.

@@ -1,4 +1,4 @@
-"""How servers are, for those who ask by HTTP: probes, monitors and people.
+"""The health of servers over HTTP, for probes, monitors and people.
 
     from gevent.pywsgi import WSGIServer
     from amphora.observe.health import health
@@ -25,7 +25,7 @@ JSON = "application/json"
 
 
 class Answer(NamedTuple):
-    """The answer to a question by HTTP."""
+    """The answer to a question over HTTP."""
 
     status: HTTPStatus
     body: bytes
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
 
 def said(good: bool, text: str) -> Answer:
-    """Return the answer to a probe: 200 if all is well, else 503; `text` says why."""
+    """Return the answer to a probe: 200 if all is well, otherwise 503; `text` says why."""
     status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
     return Answer(status, f"{text}\n".encode())
 
@@ -46,7 +46,7 @@ def as_json(value: object) -> Answer:
 def exposed(snapshot: Snapshot) -> Answer:
     """Return metrics as Prometheus reads them."""
     try:
-        # An extra, which is not always installed.
+        # This needs an extra, which is not always installed.
         from amphora.observe.exposition import CONTENT_TYPE, exposition
     except ImportError as error:
         return Answer(HTTPStatus.NOT_IMPLEMENTED, f"{error}\n".encode())
@@ -57,8 +57,8 @@ def answer(path: str, routes: dict[str, Callable[[], Answer]]) -> Answer:
     """Return the answer to a question.
 
     Args:
-        path: what was asked for, with its query, which says nothing.
-        routes: what answers, by path.
+        path: the requested path with its query, which is ignored.
+        routes: the functions that answer, by path.
     """
     route = routes.get(path.partition("?")[0])
     if route is None:
@@ -67,7 +67,7 @@ def answer(path: str, routes: dict[str, Callable[[], Answer]]) -> Answer:
 
 
 def about(server: AmqpRpcServer) -> dict[str, Any]:
-    """Return how a server is and what it has done, as plain values.  Never switches greenlets."""
+    """Return a server's state and statistics as plain values.  Never switches greenlets."""
     return {
         "worker": server.worker_id,
         "namespace": server.namespace,
@@ -83,16 +83,16 @@ def about(server: AmqpRpcServer) -> dict[str, Any]:
 def health(
     *servers: AmqpRpcServer, metrics: Callable[[], Snapshot] | None = None
 ) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
-    """Return a WSGI application that says how servers are.
+    """Return a WSGI application that reports the health of servers.
 
     It answers `/livez` (always 200: the event loop runs, or there would be no answer), `/readyz`
-    (200 when all servers are connected and take requests, else 503), `/workers` (JSON) and
+    (200 when all servers are connected and take requests, otherwise 503), `/workers` (JSON) and
     `/metrics`.
-    Mounted below another path, it answers there.  It asks for no password.
+    It can be mounted below another path.  It asks for no password.
 
     Args:
         servers: servers of this process.
-        metrics: returns what `/metrics` exposes, such as `Metrics.snapshot`.
+        metrics: returns the snapshot that `/metrics` exposes, such as `Metrics.snapshot`.
 
     Raises:
         TypeError: no server is given.

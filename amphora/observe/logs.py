@@ -1,4 +1,4 @@
-"""Log records as lines of JSON, one line for each record, whatever is in it."""
+"""Log records as lines of JSON: one line for each record, whatever it contains."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class JsonFormatter(logging.Formatter):
         handler.setFormatter(JsonFormatter())
 
     A line has `time` (RFC 3339, UTC), `level`, `logger`, `process` and `message`; `exception` is a
-    traceback and `stack` a stack, as text.  What a record has as its `fields`, a dict, goes beside
-    these, as in `logger.info("paid", extra={"fields": {"order": 17}})`.  All that is not ASCII is
-    escaped: so no value can begin a line, or steer a terminal.
+    traceback and `stack` a stack, as text.  The items of a record's `fields`, a dict, are added to
+    these, as in `logger.info("paid", extra={"fields": {"order": 17}})`.  Everything but ASCII is
+    escaped, so no value can start a line or control a terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
         try:
             return json.dumps(line, default=_text)
         except (TypeError, ValueError, RecursionError):
-            # Keys that are no texts, or a value that holds itself.
+            # Keys that are not texts, or a value that contains itself.
             return json.dumps({name: _text(value) for name, value in line.items()})
 
 
@@ -69,13 +69,13 @@ def _text(value: object) -> str:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The handler of `set_up`, and no other."""
+    """The handler of `set_up`, distinct from any other."""
 
 
 def set_up(level: str, style: str = "text") -> None:
-    """Log to standard error, unless the program has set up logging by itself.
+    """Log to standard error, unless the program has set up logging itself.
 
-    Called again, it changes how its lines look.
+    A second call changes the style of the lines.
 
     Args:
         level: the lowest level that is logged, such as "info".

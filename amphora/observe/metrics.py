@@ -1,4 +1,4 @@
-"""What the servers and clients of this process have done, in numbers.
+"""The metrics of the servers and clients of this process.
 
     from amphora.observe.metrics import of_process
 
@@ -6,8 +6,8 @@
     of_process.watch(client)
     of_process.snapshot()
 
-See `families` for what there is, `pool` for adding up several processes, and `exposition` for what
-Prometheus reads.  Needs nothing that amphora does not need anyway.
+See `families` for the metrics, `pool` for adding up several processes, and `exposition` for the
+format of Prometheus.  It needs no further packages.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from amphora.transport.session import Session
 from amphora.transport.topology import Presence, find_queue
 
 POISON = "PoisonRequest"
-# What is counted apart, by the status of a request.
+# The statuses of requests that have counters of their own.
 _COUNTED = {
     EXPIRED: "amphora_expired_total",
     CANCELLED: "amphora_cancelled_total",
     POISON: "amphora_poison_total",
     "Busy": "amphora_busy_total",
 }
-# A call that ends so has found its function, so there is one of that name.
+# A call with one of these statuses has found its function, so its name is real.
 _FOUND = frozenset(
     (OK, "RemoteException", "WrongResult", "Denied", POISON, "ServerLost", "StreamLost", "TimedOut")
 )
-# Seconds between two questions about the length of a queue, for an answer to it, and for which an
-# answer counts.
+# Seconds between two questions about the length of a queue, for an answer to arrive, and for which
+# an answer is valid.
 ASK_EVERY = 5.0
 ASK_TIMEOUT = 5.0
 KNOWN_FOR = 60.0
@@ -64,20 +64,21 @@ _CONNECTED = {LinkState.CONNECTED, LinkState.BLOCKED}
 
 
 class Metrics:
-    """Counts what servers and clients do, from when they are watched on.
+    """Counts what servers and clients do once they are watched.
 
-    They are not kept alive by it.  In a forked child it begins anew.
+    It does not keep them alive.  In a forked child it starts from zero.
     """
 
     def __init__(self) -> None:
         self._counted: Values = {}
         self._servers: weakref.WeakSet[AmqpRpcServer] = weakref.WeakSet()
         self._clients: weakref.WeakSet[FunctionCaller] = weakref.WeakSet()
-        # How often each session had connected anew when that was last looked at.
+        # How often each session had reconnected at the last look.
         self._reconnects: weakref.WeakKeyDictionary[Session, int] = weakref.WeakKeyDictionary()
-        # The functions of which clients know that they are there.
+        # The functions that clients know to exist.
         self._found: set[str] = set()
-        # By namespace: how many requests wait, and when that was told; and when it was asked.
+        # By namespace: the number of waiting requests and the time of its report; and the time of
+        # the last question.
         self._lengths: dict[str, tuple[int, float]] = {}
         self._asked: dict[str, float] = {}
         _made.add(self)
@@ -110,18 +111,18 @@ class Metrics:
         return snapshot_of(values)
 
     def _forget(self) -> None:
-        """Begin anew, in a forked child: what was counted is the parent's."""
+        """Start from zero in a forked child: the counts belong to the parent."""
         self._counted.clear()
         self._lengths.clear()
         self._asked.clear()
         for server in self._servers:
             self._begin(server)
         for session in self._reconnects:
-            # The first connection of the child is none that is made anew.
+            # The first connection of the child is not a reconnection.
             self._reconnects[session] = session.publishing.connects + session.consuming.connects
 
     def _begin(self, server: AmqpRpcServer) -> None:
-        """Have the counters of a server there, so that the first increase is seen as one."""
+        """Create the counters of a server, so that their first increase is visible as one."""
         for name in _COUNTERS:
             self._count(name, server.namespace, by=0)
 
@@ -143,7 +144,7 @@ class Metrics:
             self._time("rpc_server_call_duration_seconds", outcome.seconds, method, status)
 
     def _call(self, call: OutgoingCall, proceed: Callable[[], Any]) -> Any:
-        # A cast has no result, and takes no time.
+        # A cast has no result and no duration.
         if call.mode != "cast":
             call.when_done(lambda outcome: self._call_ended(call, outcome))
         return proceed()
@@ -175,7 +176,7 @@ class Metrics:
         for session in sessions:
             links = session.publishing, session.consuming
             reconnects = sum(max(link.connects - 1, 0) for link in links)
-            # A count of its own, because sessions go, and counters must not fall.
+            # This is a separate count, because sessions disappear and counters must not fall.
             known = self._reconnects.get(session, 0)
             self._count("amphora_reconnects_total", by=max(reconnects - known, 0))
             self._reconnects[session] = max(reconnects, known)
@@ -185,7 +186,7 @@ class Metrics:
                 _add_to(values, "amphora_unconfirmed", session.publisher.unconfirmed)
 
     def _add_length(self, values: Values, server: AmqpRpcServer) -> None:
-        """Add how many requests wait for a server, if that was told lately; ask again."""
+        """Add the number of requests that wait for a server, if it is recent; ask again."""
         if isinstance(server, AmqpRpcFanoutServer):
             # It has a queue of its own.
             return
@@ -206,7 +207,7 @@ class Metrics:
                 lambda channel: find_queue(channel, queue, ASK_TIMEOUT), ASK_TIMEOUT
             )
         except AmphoraError:
-            # It becomes unknown, and is asked again.
+            # The number becomes unknown, and is asked for again.
             return
         if found.presence is Presence.THERE:
             self._lengths[namespace] = found.messages, clock.monotonic()
@@ -229,5 +230,5 @@ def _after_fork_in_child() -> None:
 _made: weakref.WeakSet[Metrics] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
-# What the workers of `amphora serve` report, and a program may use as its own.
+# The workers of `amphora serve` report these metrics; a program may use them, too.
 of_process = Metrics()

@@ -1,8 +1,8 @@
 """The metrics of several processes as one.
 
-A process has its metrics (`metrics.of_process`).  What it reports is a *snapshot*, which is plain
-lists and dicts, so it can be sent as JSON.  What hears several processes, such as the supervisor
-of `amphora serve`, adds their snapshots up in a `Pool`:
+A process has its metrics (`metrics.of_process`).  It reports a *snapshot*, which consists of plain
+lists and dicts, so it can be sent as JSON.  A program that hears several processes, such as the
+supervisor of `amphora serve`, adds up their snapshots in a `Pool`:
 
     # in each worker, for each of its servers; the program may watch its clients, too
     of_process.watch(server)
@@ -14,11 +14,11 @@ of `amphora serve`, adds their snapshots up in a `Pool`:
     pool.gone(pid)                          # when its process has ended, however it has
     body = exposition(pool.snapshot())      # for GET /metrics; see `exposition`
 
-A snapshot is what a process has counted since it began, not what has changed.  So a report that is
-lost does no harm, and the same one twice neither.  What a process has counted stays in the pool
-when it is gone, so counters never fall; its gauges go with it.
+A snapshot has the counts since the start of a process, not the changes.  So a lost report does no
+harm, nor does a repeated one.  The counts of a process stay in the pool after it has ended, so
+counters never fall; its gauges disappear with it.
 
-Everything here is plain data: no I/O, nothing that waits.
+Everything here is plain data; nothing does I/O or waits.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ import msgspec
 
 from amphora.observe.families import FAMILIES
 
-# By the name of a metric: the values of its labels, and the numbers; see `Family.numbers`.
+# By metric name: the label values and the numbers; see `Family.numbers`.
 Snapshot = dict[str, list[tuple[list[str], list[float]]]]
-# The same, to be added to.
+# The same, while it is added up.
 Values = dict[str, dict[tuple[str, ...], list[float]]]
 
 _decoder = msgspec.json.Decoder(Snapshot)
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """Return a snapshot as JSON in one line, without its end."""
+    """Return a snapshot as one line of JSON, without a line end."""
     return msgspec.json.encode(snapshot)
 
 
 def decode(line: bytes) -> Snapshot:
-    """Return the snapshot that `encode` made a line of.
+    """Return the snapshot in a line that `encode` made.
 
     Raises:
-        ValueError: the line is none, or has metrics that there are not.
+        ValueError: the line is not a snapshot, or has unknown metrics.
     """
     snapshot = _decoder.decode(line)
     for name, series in snapshot.items():
@@ -60,10 +60,10 @@ def decode(line: bytes) -> Snapshot:
 
 
 def add(snapshot: Snapshot, into: Values, *, gauges: bool = True) -> None:
-    """Add what one process reports to a sum.
+    """Add the report of one process to a sum.
 
     Args:
-        gauges: with False, what only says how it was then is left out.
+        gauges: False leaves out gauges.
     """
     for name, series in snapshot.items():
         family = FAMILIES[name]
@@ -89,7 +89,7 @@ def snapshot_of(values: Values) -> Snapshot:
 
 
 def added(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """Return what several processes report as one snapshot."""
+    """Return the reports of several processes as one snapshot."""
     values: Values = {}
     for snapshot in snapshots:
         add(snapshot, values)
@@ -100,22 +100,22 @@ class Pool:
     """The metrics of processes that come and go."""
 
     def __init__(self) -> None:
-        # The latest report of each process, and what those that are gone have counted.
+        # The latest report of each process, and the counts of those that have ended.
         self._reports: dict[Hashable, Snapshot] = {}
         self._of_the_gone: Values = {}
 
     def report(self, process: Hashable, snapshot: Snapshot) -> None:
-        """Take what a process reports, in place of its earlier report.
+        """Take the report of a process, which replaces its earlier one.
 
         Args:
-            process: names the process, and no other one, ever.
+            process: identifies the process; never used for another one.
         """
         self._reports[process] = snapshot
 
     def gone(self, process: Hashable) -> None:
-        """Note that a process has ended: what it has counted stays, and its gauges go.
+        """Record that a process has ended: keep its counts, and drop its gauges.
 
-        Nothing happens if it never reported, or is gone already.
+        Nothing happens if it never reported or is already gone.
         """
         snapshot = self._reports.pop(process, None)
         if snapshot is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from amphora.net import clock
 from amphora.observe.samples import NOTHING, Sample, frame, only
 
-# Durations are those of the calls in so many seconds.
+# Durations cover the calls of so many seconds.
 WINDOW = 60.0
 
 
@@ -32,14 +32,14 @@ class Recent:
         """Add a sample that was just taken."""
         now = clock.monotonic()
         self._samples.append((now, sample))
-        # One is kept of before the window, and the one before the latest.
+        # Keep one sample from before the window, and the one before the latest.
         while len(self._samples) > 2 and self._samples[1][0] < now - WINDOW:
             self._samples.popleft()
 
     def frame(self, worker: str | None = None, function: str | None = None) -> dict[str, Any]:
-        """Return the latest frame, of one worker or function alone if that is asked for.
+        """Return the latest frame, restricted to one worker or function if given.
 
-        Until there is a minute, its durations are those of all calls.
+        During the first minute, its durations cover all calls.
         """
         now, since = self._samples[-1], self._samples[0]
         before = self._samples[-2] if len(self._samples) > 1 else now

@@ -1,8 +1,8 @@
-"""Samples of the workers of a namespace, and what happened between them.
+"""Samples of the workers of a namespace, and frames of what happened between them.
 
-A sample has the statistics of all workers, and how many requests wait.  A frame is made of two
-samples: the rates are their differences, divided by the time on each worker's own clock.  Its
-durations are those of all calls of all workers since an earlier sample, whose counts are added up.
+A sample has the statistics of all workers, and the number of waiting requests.  A frame is made of
+two samples: its rates are their differences, divided by the time on each worker's own clock.  Its
+durations are those of all calls of all workers since an earlier sample.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from amphora.rpc.contract.sketches import Counts, as_counts, percentile
 DURATIONS = ("p50", "p95", "p99")
 _PERCENTS = {"p50": 50, "p95": 95, "p99": 99}
 
-# A worker's statistics, as it tells them.
+# A worker's statistics, as it reports them.
 Stats = dict[str, Any]
 
 
@@ -25,8 +25,8 @@ Stats = dict[str, Any]
 class Sample:
     """The workers' statistics by worker id, at one moment.
 
-    `waiting` is how many requests wait in the queue that all workers share, None if there is no
-    such queue; `expected` is how many workers are there, including those that have not answered.
+    `waiting` is the number of requests in the queue that all workers share, None if there is no
+    such queue; `expected` is the number of workers, including those that have not answered.
     """
 
     workers: dict[str, Stats] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Sample:
     expected: int = 0
 
 
-# Before everything.
+# Before any event.
 NOTHING = Sample()
 _NEW: Stats = {"uptime": 0.0, "functions": {}}
 
@@ -43,7 +43,7 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
     """Return what happened between two samples, in the shape that `amphora top --json` prints.
 
     Args:
-        since: the sample from which on durations are counted.
+        since: the sample after which durations are counted.
     """
     workers = []
     functions: dict[str, dict[str, Any]] = {}
@@ -69,7 +69,7 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
             "calls_per_second": (calls(stats) - calls(earlier)) / elapsed,
             "calls": calls(stats),
             "errors": stats["exceptions"],
-            # None of older workers, which do not tell.
+            # None for older workers, which do not report it.
             "cancelled": stats.get("cancelled"),
             "expired": stats.get("expired"),
             "shed": stats.get("shed"),
@@ -120,7 +120,7 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
 
 
 def only(sample: Sample, worker: str | None, function: str | None) -> Sample:
-    """Return a sample with what one worker, or one function, or one there, has done."""
+    """Return a sample of one worker, one function, or one function in one worker."""
     workers = {}
     for name, stats in sample.workers.items():
         if worker is not None and name != worker:
@@ -144,9 +144,9 @@ def durations(counts: Counts, told: Iterable[Stats]) -> dict[str, float | None]:
     """Return the percentiles of some calls.
 
     Args:
-        counts: the calls that are counted.
-        told: the numbers of which they come.  Older workers tell only percentiles of their own, of
-            which nothing can be made but that the longest is not exceeded.
+        counts: the counted durations.
+        told: the reports from which they come.  Older workers report only percentiles of their
+            own, from which only an upper bound follows: the longest.
     """
     older = [each for each in told if "durations" not in each]
     return {
@@ -156,7 +156,7 @@ def durations(counts: Counts, told: Iterable[Stats]) -> dict[str, float | None]:
 
 
 def _since(now: Stats | None, first: Stats | None) -> Counts:
-    """Return the counts of what was between two tellings."""
+    """Return the counts between two reports."""
     counts = as_counts((now or {}).get("durations"))
     if first is not None:
         counts -= as_counts(first.get("durations"))
@@ -164,14 +164,14 @@ def _since(now: Stats | None, first: Stats | None) -> Counts:
 
 
 def _wait(told: Stats | None, waited: Counts) -> dict[str, Any] | None:
-    """Return what is known of how long requests waited; None of an older worker."""
+    """Return the waiting times of requests, None for an older worker."""
     if told is None:
         return None
     return {"known": told["known"], "unknown": told["unknown"], **durations(waited, [told])}
 
 
 def calls(stats: Stats) -> int:
-    """Return how many requests a worker has answered."""
+    """Return the number of requests that a worker has answered."""
     return int(stats.get("processed", 0) + stats.get("exceptions", 0))
 
 

@@ -8,8 +8,8 @@
 The names are those of OpenTelemetry's conventions for remote calls
 (https://opentelemetry.io/docs/specs/semconv/rpc/rpc-spans/).  A call is a span of its client and a
 child of it for each server that runs it; `traceparent` travels in the headers of the request.
-Only OpenTelemetry's API is used: without its SDK, or another one, there are no spans, and it costs
-next to nothing.
+Only OpenTelemetry's API is used: without an SDK there are no spans, and tracing costs next to
+nothing.
 """
 
 from __future__ import annotations
@@ -55,29 +55,29 @@ except ImportError as error:
 log = Log("amphora.rpc")
 
 SYSTEM = "amphora"
-# What a server is to blame for.  A wrong request, for example, is its client's error.
+# The statuses that are errors of a server.  A wrong request, for example, is its client's error.
 _ERRORS_OF_SERVERS = frozenset(
     ("RemoteException", "WrongResult", "PoisonRequest", "ServerLost", "StreamLost", ABORTED)
 )
 _NO_ERRORS_OF_CLIENTS = frozenset((OK, DROPPED))
-# Of these, what was raised says more than the status.
+# For these, the exception says more than the status.
 _RAISED = frozenset(("RemoteException", OTHER, CANCELLED))
-# The parent of a span that begins a trace.
+# The parent of a span that starts a trace.
 _NOWHERE = Context()
-# What is left out first where the headers of a call are too large.
+# The headers to leave out first if the headers of a call are too large.
 _DISPENSABLE = ("baggage", "tracestate")
 
 
 def trace(
     traced: AmqpRpcServer | FunctionCaller, *, tracer_provider: TracerProvider | None = None
 ) -> None:
-    """Have spans made of all requests of a server, or of all calls of a client.
+    """Make spans for all requests of a server, or for all calls of a client.
 
-    They are made by middleware, so what was added before does not see them.  Tracing it twice is
-    fine.
+    Middleware makes them, so middleware that was added before does not see them.  Tracing twice
+    is fine.
 
     Args:
-        tracer_provider: what makes the spans; OpenTelemetry's global one if None.
+        tracer_provider: the provider of the spans; OpenTelemetry's global one if None.
     """
     if traced in _traced:
         return
@@ -119,7 +119,7 @@ class _ServerSpans:
             token = attach(set_span_in_context(span, parent))
             call.when_done(partial(_request_ended, span, time_ns(), token))
         elif parent is not _NOWHERE:
-            # Without an SDK, an older API makes nothing of it: it goes through all the same.
+            # Without an SDK, an older API does not keep the parent: it is passed through anyway.
             token = attach(parent)
             call.when_done(lambda outcome: detach(token))
         return proceed()
@@ -178,7 +178,7 @@ class _ClientSpans:
 
 
 def _attributes(method: str, link: Link) -> dict[str, Any]:
-    """Return what both sides say of a call from the beginning, as samplers decide by it."""
+    """Return the initial attributes of both sides, by which samplers decide."""
     host, port = link.host
     return {
         "rpc.system.name": SYSTEM,
@@ -189,13 +189,13 @@ def _attributes(method: str, link: Link) -> dict[str, Any]:
 
 
 def _parent(headers: Mapping[str, Any]) -> Context:
-    """Return the context that the headers of a request tell of; an empty one if none."""
+    """Return the context in the headers of a request; an empty one if there is none."""
     if not headers:
         return _NOWHERE
     carrier = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     try:
         return extract(carrier, _NOWHERE)
-    except Exception as error:  # noqa: BLE001 (propagators are the program's)
+    except Exception as error:  # noqa: BLE001 (propagators belong to the program)
         log.throttled("the headers of a request name no valid trace: %s", error)
         return _NOWHERE
 
@@ -220,7 +220,7 @@ def _end(
 
     Args:
         began: when it began, in nanoseconds of time.time_ns().
-        shows_error: add what was raised, with its traceback.
+        shows_error: add the exception, with its traceback.
     """
     try:
         if span.is_recording():

@@ -1,8 +1,8 @@
-"""Who may see the dashboard.
+"""Access to the dashboard.
 
-A page of some other site, open in the same browser, can send requests to this machine.  It cannot
-choose the Host header: so a name there that is not ours comes of a foreign name that was made to
-point here.  And it cannot add headers of its own to a request: so what changes something wants one.
+A page of another site, open in the same browser, can send requests to this machine.  It cannot
+choose the Host header: an unknown name there means that a foreign name was made to point here.  Nor
+can it add headers of its own: so requests that change something need such a header.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 Environ = dict[str, Any]
 
-# What a request that changes something has to have.
+# The header that a request needs to change something.
 HEADER = "HTTP_X_AMPHORA"
 
 
@@ -32,10 +32,10 @@ def is_loopback(host: str) -> bool:
 
 
 def names_of(host: str, names: Iterable[str] = ()) -> set[str]:
-    """Return the names by which what listens at an address may be reached.
+    """Return the names under which a server may be reached.
 
     Args:
-        host: the address.
+        host: the address that it listens on.
         names: further names.
     """
     return {"localhost", host.lower(), socket.gethostname().lower(), *map(str.lower, names)}
@@ -60,29 +60,29 @@ def has_own_origin(environ: Environ) -> bool:
 
 
 class Access:
-    """Who may see a dashboard.
+    """The access rules of a dashboard.
 
     Args:
         host: the address that it listens on.
         port: the port that it listens on.
-        names: other names that it is reached by.
+        names: other names under which it is reached.
 
     Attributes:
-        token: what a browser has to know, None if only this machine can reach it.
+        token: the token that a browser needs, None if only this machine can reach the dashboard.
     """
 
     def __init__(self, host: str, port: int, names: Iterable[str] = ()) -> None:
         self.token = None if is_loopback(host) else secrets.token_urlsafe(24)
         self._names = names_of(host, names)
-        # Cookies are for all ports of a host.
+        # A host's cookies are shared by all its ports.
         self._cookie = f"amphora_{port}"
 
     def knows_host(self, environ: Environ) -> bool:
-        """Return whether the request is for a name of ours, or for an address."""
+        """Return whether the request is for a known name, or for an address."""
         return knows_host(environ, self._names)
 
     def knows(self, given: str) -> bool:
-        """Return whether this is the token."""
+        """Return whether a text is the token."""
         return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
 
     def is_allowed(self, environ: Environ) -> bool:
@@ -102,7 +102,7 @@ class Access:
 
     @staticmethod
     def is_own(environ: Environ) -> bool:
-        """Return whether a request that changes something comes from our own page."""
+        """Return whether a request that changes something comes from the dashboard's own page."""
         return environ.get(HEADER) == "1" and has_own_origin(environ)
 
 

@@ -1,8 +1,8 @@
-"""What the page of the dashboard may do, if that is allowed."""
+"""The actions that the dashboard's page may be allowed to take."""
 
 from __future__ import annotations
 
-# What may be allowed, and the management commands for it.
+# The actions that can be allowed, and their management commands.
 ACTIONS = {
     "kill": ("kill",),
     "pause": ("pause", "resume"),
@@ -10,5 +10,5 @@ ACTIONS = {
     "retry": ("retry",),
     "drop": ("drop",),
 }
-# Those commands that one worker carries out, whichever has them.
+# The commands that any one worker that has them can carry out.
 ANY_WORKER = frozenset(("retry", "drop"))

@@ -16,15 +16,15 @@ from amphora.web.pages import HEADERS, static_files, type_of
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
-# The largest body of an action, in bytes, and how many may watch at once.
+# The largest body of an action, in bytes, and the most viewers at once.
 MOST_BODY = 64 * 1024
 MOST_VIEWERS = 100
-# Seconds for workers to do what is asked.
+# Seconds for workers to carry out an action.
 TIMEOUT = 10.0
 
 
 class Refusal(Exception):
-    """A request that is not served."""
+    """A request is refused."""
 
     def __init__(self, status: str, why: str) -> None:
         super().__init__(why)
@@ -32,7 +32,7 @@ class Refusal(Exception):
 
 
 class Action(msgspec.Struct):
-    """What a viewer wants done: a command for one worker, with its argument.
+    """An action of a viewer: a command for one worker, with its argument.
 
     `cancel` is for all workers, and `retry` and `drop` for one that has the command.
     """
@@ -47,10 +47,10 @@ class Application:
     """The dashboard as a WSGI application.
 
     Args:
-        collector: knows what there is to be shown.
-        access: knows who may see it.
-        allow: the names of `ACTIONS` that may be taken.
-        broker: the broker's address, to be shown.
+        collector: collects what to show.
+        access: the access rules.
+        allow: the names of the allowed `ACTIONS`.
+        broker: the broker's address, for display.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Application:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "/")
         query = parse_qs(environ.get("QUERY_STRING", ""))
         if path == "/" and "token" in query and self._access.knows(query["token"][0]):
-            # So the token is neither in the address bar nor in the history.
+            # This keeps the token out of the address bar and the history.
             known = [("Location", "/"), ("Set-Cookie", self._access.cookie)]
             start("303 See Other", [*HEADERS, *known])
             return []
@@ -141,7 +141,7 @@ class Application:
             self._collector.look_again()
 
     def _ask(self, action: Action) -> Any:
-        """Have a command carried out, and return the answer, by worker."""
+        """Have a command carried out, and return the answers by worker."""
         management = self._collector.management
         arguments = () if action.argument is None else (action.argument,)
         worker = action.worker
@@ -171,7 +171,7 @@ def _event(value: Any) -> bytes:
 
 
 def _sentence(command: str, error: Exception) -> str:
-    """Return why something was not done, for who wanted it."""
+    """Return a text for the viewer that says why an action failed."""
     if isinstance(error, WrongRequest):
         word = {"resume": "pause", "drop": "purge"}.get(command, command)
         return f'{command} is off; make the server with management={{"{word}"}}'

@@ -1,7 +1,7 @@
-"""Asking the workers, once for all who watch.
+"""Collecting the workers' statistics, once for all viewers.
 
-One greenlet asks the workers of all namespaces, again and again, and keeps the last minutes.  Each
-viewer waits for the next round and gets the latest, however slow its browser is.
+One greenlet asks the workers of all namespaces in rounds, and keeps the last minutes.  Each viewer
+waits for the next round and gets the latest state, however slow its browser is.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ INTERVAL = 2.0
 IDLE_INTERVAL = 5.0
 # Seconds for workers to answer, less than a round.
 PATIENCE = 0.8
-# A worker that has not answered for so many seconds is shown no more.
+# A worker that has not answered for so many seconds is no longer shown.
 GONE_AFTER = 12.0
-# A namespace of which no worker has answered for so many seconds is shown no more.
+# A namespace without an answer for so many seconds is no longer shown.
 FORGOTTEN_AFTER = 300.0
-# So many seconds of charts are kept.
+# The length of the charts, in seconds.
 KEPT = 300.0
-# Seconds between two looks whether there is something in a queue for what was given up.
+# Seconds between two checks whether a dead letter queue holds anything.
 DEAD_INTERVAL = 6.0
-# The most that is shown of what runs, and of what was given up.
+# The most running requests, and the most given-up ones, that are shown.
 MOST_ACTIVE = 200
 MOST_DEAD = 100
 TIMEOUT = 5.0
@@ -54,12 +54,12 @@ Json = dict[str, Any]
 
 @dataclass
 class Chart:
-    """What is drawn of one thing: the times, in seconds since 1970, and its values by name."""
+    """The data of one chart: times, in seconds since 1970, and values by name."""
 
     points: deque[tuple[float, Json]] = field(default_factory=deque)
 
     def add(self, at: float, values: Json) -> None:
-        """Add the values of now, and drop what is too old."""
+        """Add the current values, and drop those that are too old."""
         self.points.append((at, values))
         while self.points[0][0] < at - KEPT:
             self.points.popleft()
@@ -67,15 +67,16 @@ class Chart:
 
 @dataclass
 class Watched:
-    """What is known of one namespace.
+    """The collected state of one namespace.
 
     Attributes:
-        heard: when each worker has answered last, on the monotonic clock.
-        chart: of the namespace; of its functions and its workers by their names.
+        heard: when each worker last answered, on the monotonic clock.
+        chart: the chart of the namespace; functions and workers have charts by their names.
         shown: its latest frame.
-        active: what runs, the longest first, while it is looked at; and how many there are.
+        active: the running requests, the longest first, while a viewer looks at the namespace; and
+            their number.
         dead_count: how many requests were given up, None if that is unknown.
-        dead: the first of them; `dead_refused` says why they cannot be read.
+        dead: the first of these; `dead_refused` says why they cannot be read.
     """
 
     recent: Recent
@@ -92,16 +93,16 @@ class Watched:
 
 
 class Collector:
-    """Collect what viewers are shown.
+    """Collects what the dashboard shows.
 
     Args:
         session: the session to ask with.
         interval: seconds between two rounds.
-        gone_after: seconds after which a worker that does not answer is shown no more.
+        gone_after: seconds after which a silent worker is no longer shown.
 
     Attributes:
-        trouble: why nothing new is known, "" while all is well.
-        rounds: how many rounds there were.
+        trouble: why there is no news, "" while all is well.
+        rounds: the number of finished rounds.
     """
 
     def __init__(
@@ -123,11 +124,11 @@ class Collector:
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start asking."""
         self._greenlet = gevent.spawn(self._run)
 
     def close(self) -> None:
-        """End, and have all viewers end.  Switches greenlets."""
+        """Stop asking, and end all viewers.  Switches greenlets."""
         self._closed = True
         self._next.set()
         if self._greenlet is not None:
@@ -135,10 +136,10 @@ class Collector:
         self.management.close()
 
     def watch(self, namespace: str | None) -> Iterator[Json]:
-        """Yield all there is to be shown, and then what is new after each round.
+        """Yield everything to show, and then the news after each round.
 
         Args:
-            namespace: the one that is looked at closely; None for none.
+            namespace: the namespace to show in detail; None for none.
         """
         viewer = object()
         self._viewers[viewer] = namespace
@@ -153,7 +154,7 @@ class Collector:
 
     @property
     def viewers(self) -> int:
-        """How many watch."""
+        """The number of viewers."""
         return len(self._viewers)
 
     # -- asking -----------------------------------------------------------------------------------
@@ -166,13 +167,13 @@ class Collector:
                 self.trouble, self._at = "", time.time()
             except AmphoraError as error:
                 self.trouble = printable(str(error), 1000)
-            except Exception as error:  # noqa: BLE001 (viewers are told, and the next round may do)
+            except Exception as error:  # noqa: BLE001 (viewers are told)
                 log.error("the dashboard has failed to ask", error=error)
                 self.trouble = printable(f"{type(error).__name__}: {error}", 1000)
             self._tell()
             pause = self._interval if self._viewers else max(self._interval, IDLE_INTERVAL)
             self._wake.clear()
-            # A viewer who comes is not kept waiting, but no round is earlier than the interval.
+            # A new viewer does not have to wait, but two rounds are at least the interval apart.
             if not self._wake.wait(max(began + pause - clock.monotonic(), 0.0)):
                 continue
             gevent.sleep(max(began + self._interval - clock.monotonic(), 0.0))
@@ -212,7 +213,7 @@ class Collector:
         if not heard:
             del self._watched[namespace]
             return
-        # What a worker told last stands for it until it answers again, or is taken for gone.
+        # The last answer of a worker counts until it answers again or is considered gone.
         there = {
             name: stats
             for name, stats in watched.recent.latest.workers.items()
@@ -235,7 +236,7 @@ class Collector:
         _draw(watched.workers, shown["workers"], "worker", at)
 
     def _find(self, queue: str) -> int | None:
-        """Return how many messages are in a queue, None if there is none or it is away."""
+        """Return the number of messages in a queue, None if it does not exist or is unavailable."""
         found = self._session.operate(lambda channel: find_queue(channel, queue), TIMEOUT)
         return found.messages if found.presence is Presence.THERE else None
 
@@ -266,7 +267,7 @@ class Collector:
             watched.dead_refused = printable(str(error), 1000)
 
     def look_again(self) -> None:
-        """Look at what was given up in the next round, as when something was done to it."""
+        """Read the given-up requests in the next round, for example because they have changed."""
         self._dead_at = -DEAD_INTERVAL
         for watched in self._watched.values():
             watched.dead_count = None
@@ -301,7 +302,7 @@ class Collector:
 
 
 def _stats_of(reply: Reply) -> Json | None:
-    """Return what a worker has told, None if it told something else."""
+    """Return a worker's statistics, None if its answer is not understood."""
     if reply.error is not None:
         return None
     try:
@@ -313,7 +314,7 @@ def _stats_of(reply: Reply) -> Json | None:
 
 
 def _point(shown: Json) -> Json:
-    """Return what is drawn of a namespace."""
+    """Return the chart values of a namespace."""
     return {
         "calls": round(shown["calls_per_second"], 2),
         "errors": round(shown["errors_per_second"], 2),

@@ -1,4 +1,4 @@
-"""Pages with modules, styles and pictures of their own, which ask no other host for anything."""
+"""Pages whose modules, styles and pictures all come from this server."""
 
 from __future__ import annotations
 

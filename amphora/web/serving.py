@@ -8,12 +8,12 @@ from typing import Any
 import gevent.socket
 from gevent import pywsgi
 
-# More connections than so many wait for their turn.
+# The most connections; further ones wait for their turn.
 MOST_CONNECTIONS = 300
 
 
 class Server(pywsgi.WSGIServer):
-    """The web server; it says nothing of requests, and ends with those that watch.
+    """The web server.  It does not log requests, and when it stops it ends its viewers.
 
     Args:
         listener: the socket that listens.
@@ -24,10 +24,10 @@ class Server(pywsgi.WSGIServer):
 
 
 def listen(host: str, port: int) -> Any:
-    """Return a socket that listens.
+    """Return a listening socket.
 
     Raises:
-        OSError: that is not possible.
+        OSError: the address cannot be listened on.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.create_server((host, port), family=family)
@@ -35,7 +35,7 @@ def listen(host: str, port: int) -> Any:
 
 
 def address(host: str, port: int, token: str | None) -> str:
-    """Return the address to open."""
+    """Return the URL to open in a browser."""
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 (it was asked for)
         host = socket.gethostname()
     shown = f"[{host}]" if ":" in host else host

@@ -35,7 +35,7 @@ def test_verbose_tells_who_comes_and_what_is_refused() -> None:
     with PythonProcess(*BROKER, "--verbose", "--user", "alice:secret") as process:
         with Session(url_of(process, "alice:secret@")) as session:
             session.channel().queue_declare("q")
-        process.wait_for("user alice is in")
+        process.wait_for("user alice has logged in")
         wrong = url_of(process, "alice:wrong@")
         with Session(wrong) as session, pytest.raises(AuthenticationError, match="403"):
             session.channel()

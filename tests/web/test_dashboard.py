@@ -119,9 +119,9 @@ def test_a_dead_request_is_shown_and_retried_with_the_keyboard(
         tab.wait_for_text("#confirm-text", "Put run back into its queue?", PATIENCE)
         assert not done
         tab.type("#confirm-yes", "\n")
-        tab.wait_for_text("#toasts", "run is tried again", PATIENCE)
+        tab.wait_for_text("#toasts", "run is back in its queue", PATIENCE)
         wait_until(lambda: done == [markup])
-        tab.wait_for_text("#panel-dead", "No request was given up.", PATIENCE)
+        tab.wait_for_text("#panel-dead", "No request has been given up.", PATIENCE)
 
 
 def test_what_runs_is_shown_and_why_it_cannot_be_ended(
@@ -146,7 +146,7 @@ def test_what_runs_is_shown_and_why_it_cannot_be_ended(
         tab.wait_for_text("#panel-active tbody", "hold", PATIENCE)
         gate.open()
         result.wait(20)
-        tab.wait_for_text("#panel-active", "Nothing runs at this moment.", PATIENCE)
+        tab.wait_for_text("#panel-active", "Nothing is running.", PATIENCE)
 
 
 def test_the_picture_can_be_held_and_be_dark(

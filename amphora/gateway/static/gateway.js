@@ -25,7 +25,7 @@ async function load() {
     return;
   }
   const spec = await answer.json();
-  complain(Object.keys(spec.paths).length ? "" : "No worker has said what it offers.");
+  complain(Object.keys(spec.paths).length ? "" : "No worker has described its functions.");
   element("title").textContent = spec.info.title;
   const services = new Map();
   for (const [path, { post }] of Object.entries(spec.paths)) {
@@ -38,7 +38,7 @@ async function load() {
   );
 }
 
-// The schema of the arguments by name, if the function has one.
+// The schema of the arguments by name, if the function takes them.
 function named(operation) {
   const schema = operation.requestBody.content["application/json"].schema;
   return (schema.anyOf ?? [schema]).find((each) => each.type === "object");
@@ -52,7 +52,7 @@ function typeOf(schema, spec) {
   return schema.format ?? [schema.type ?? "any"].flat().join(" | ");
 }
 
-// JSON, or a text where it is none.
+// JSON, or a text where it is not JSON.
 function valueOf(text) {
   try {
     return JSON.parse(text);
@@ -143,7 +143,7 @@ async function call(path, body, timeout, isStream, output, signal) {
       show(JSON.stringify(await answer.json(), null, 2));
     }
   } catch (error) {
-    show(signal.aborted ? "cancelled" : `The gateway cannot be reached, or broke off: ${error.message}`, true);
+    show(signal.aborted ? "cancelled" : `The gateway cannot be reached, or closed the connection: ${error.message}`, true);
   }
 }
 

@@ -1,4 +1,4 @@
-// What the page may do, if it may.
+// The actions that the page is allowed to take.
 
 import { h } from "./dom.js";
 
@@ -28,7 +28,7 @@ export function toast(message, bad = false) {
   setTimeout(() => element.remove(), bad ? 9000 : 5000);
 }
 
-// A button that asks, and then has a command carried out.
+// A button that asks for confirmation, and then has a command carried out.
 export function button(label, { question, answer, action, done, danger = true }) {
   const element = h(
     "button",

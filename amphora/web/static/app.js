@@ -1,4 +1,4 @@
-// The dashboard: what comes from the server, where the visitor is, and what that shows.
+// The dashboard: the news from the server, the place of the visitor, and the view.
 
 import { Spark } from "./chart.js";
 import { arrange, h, setAttribute, setText } from "./dom.js";
@@ -55,7 +55,7 @@ function enter(namespace) {
   reveal(namespace);
 }
 
-// -- what comes from the server -------------------------------------------------------------------
+// -- the news from the server ----------------------------------------------------------------------
 
 function connect(namespace) {
   source?.close();
@@ -103,7 +103,7 @@ function remember(event) {
 function draw() {
   if (!state) return;
   trouble.hidden = !state.trouble;
-  setText(trouble, state.trouble ? `What is shown is old: ${state.trouble}` : "");
+  setText(trouble, state.trouble ? `This view is out of date: ${state.trouble}` : "");
   said(state.trouble ? "lost" : "live", state.trouble ? "no news" : `live · ${format.time(state.at)}`);
   drawServices();
   view.show(state, history);
@@ -136,7 +136,7 @@ function drawServices() {
   if (fresh) reveal(here);
 }
 
-// In a narrow window the services are a line to be scrolled.
+// In a narrow window the services form a line that scrolls.
 function reveal(namespace) {
   links.get(namespace)?.element.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
@@ -170,7 +170,7 @@ setInterval(() => {
 function pause() {
   paused = !paused;
   setAttribute(pauseButton, "aria-pressed", String(paused));
-  setText(pauseButton, paused ? "Go on" : "Pause");
+  setText(pauseButton, paused ? "Resume" : "Pause");
   if (paused) said("paused", "paused");
   else draw();
 }
@@ -188,7 +188,7 @@ function dress(theme) {
   try {
     localStorage.setItem("theme", theme);
   } catch {
-    // It is forgotten then.
+    // Then the choice is not remembered.
   }
 }
 
@@ -196,7 +196,7 @@ try {
   const theme = localStorage.getItem("theme");
   if (theme) document.documentElement.dataset.theme = theme;
 } catch {
-  // The system's choice is as good.
+  // The system's choice will do.
 }
 
 document.addEventListener("keydown", (event) => {

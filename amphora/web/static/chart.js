@@ -7,7 +7,7 @@ export const LONGEST = 300; // seconds
 const SHORTEST = 60;
 const GAP = 25; // seconds without a point are a gap
 
-// The seconds that are drawn: all there are, but not too few.
+// The seconds to draw: all of them, but never too few.
 function reach(points, now) {
   return Math.min(Math.max(now - (points[0]?.[0] ?? now), SHORTEST), LONGEST);
 }
@@ -65,7 +65,7 @@ export class Spark {
   }
 }
 
-// A number with its chart.  Under the pointer, the number is that of a moment.
+// A number with its chart.  Under the pointer, it shows the number of that moment.
 export class Card {
   constructor({ title, show, tone = "calm", hint = "" }) {
     this.show = show;

@@ -1,4 +1,4 @@
-// Elements, made and kept.  Texts are only ever set as texts: what workers say cannot become markup.
+// Making and updating elements.  Texts are only set as texts: what workers say cannot become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -36,7 +36,7 @@ export function setAttribute(element, name, value) {
   }
 }
 
-// Put children into an order, moving only those that are out of place: the focus stays.
+// Put children in order, and move only those that are out of place, so that the focus stays.
 export function arrange(parent, children) {
   children.forEach((child, place) => {
     if (parent.children[place] !== child) parent.insertBefore(child, parent.children[place] ?? null);

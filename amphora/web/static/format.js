@@ -1,4 +1,4 @@
-// Numbers as they are shown.
+// Numbers in the form in which they are shown.
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });

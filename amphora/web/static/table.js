@@ -84,7 +84,7 @@ export class Table {
     arrange(this.body, lines);
     this.nothing.hidden = lines.length > 0;
     this.table.hidden = lines.length === 0;
-    setText(this.nothing, words && rows.length ? `Nothing has “${this.filter}” in it.` : this.empty);
+    setText(this.nothing, words && rows.length ? `Nothing contains “${this.filter}”.` : this.empty);
   }
 
   line(key) {

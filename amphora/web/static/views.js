@@ -1,4 +1,4 @@
-// What is shown of all services, and of one.
+// The views of all services, and of one.
 
 import { button } from "./actions.js";
 import { Card, Spark } from "./chart.js";
@@ -25,7 +25,7 @@ function spark(name, points) {
   };
 }
 
-// A number, a duration as a rule, with a bar that compares it with the largest.
+// A number, usually a duration, with a bar that compares it with the largest.
 function bar(name, title, value, most, more = {}, show = duration) {
   return {
     name,
@@ -45,7 +45,7 @@ function bar(name, title, value, most, more = {}, show = duration) {
   };
 }
 
-// How many of how many run.
+// The requests in progress, out of the most allowed.
 function meter(name, title) {
   return {
     name,
@@ -65,7 +65,7 @@ function meter(name, title) {
   };
 }
 
-// Errors, and whether there are some now.
+// Errors, and whether there are any now.
 const errors = {
   name: "errors",
   title: "Errors",
@@ -139,7 +139,7 @@ const CARDS = [
   { name: "errors", title: "Errors per second", show: rate, tone: "bad" },
   { name: "p95", title: "Duration, p95", show: duration, hint: "95 of 100 calls of the last minute took no longer" },
   { name: "waiting", title: "Waiting in the queue", show: count, tone: "warn" },
-  { name: "waited", title: "Time in the queue, p95", show: duration, tone: "warn", hint: "as far as it is known" },
+  { name: "waited", title: "Time in the queue, p95", show: duration, tone: "warn", hint: "of requests whose time is known" },
   { name: "running", title: "Running now", show: count },
 ];
 const TABS = [
@@ -251,7 +251,7 @@ export class Service {
   show(state, history) {
     const selected = state.selected;
     if (!selected) {
-      setText(this.said, state.at ? "No worker of this service has answered." : "The workers are asked.");
+      setText(this.said, state.at ? "No worker of this service has answered." : "Asking the workers.");
       for (const table of Object.values(this.tables)) table.show([]);
       return;
     }
@@ -297,7 +297,7 @@ export class Service {
       caption: "Functions",
       key: (row) => row.function,
       sort: { column: "calls", down: true },
-      empty: "Nothing was called yet.",
+      empty: "No function has been called yet.",
       columns: [
         plain("function", "Function", (row) => row.function, String, { find: (row) => row.function, class: "name" }),
         spark("spark", (row) => row.points.map(([at, each]) => [at, each.calls])),
@@ -378,12 +378,12 @@ export class Service {
       caption: "Who calls what",
       key: (row) => JSON.stringify([row.user, row.user ? "" : row.client, row.function]),
       sort: { column: "calls", down: true },
-      empty: "Nobody has called, or the workers are too old to tell.",
+      empty: "There were no calls, or the workers are too old to report callers.",
       columns: [
         plain("caller", "Caller", (row) => row.user ?? row.client, (_, row) => caller(row), {
           find: (row) => `${row.user ?? ""} ${row.client} ${row.function}`,
           class: "name",
-          hint: "Its login, if its client says that, and the end of its client's id",
+          hint: "The caller's login, if its client sends it, and the end of its client's id",
         }),
         plain("function", "Function", (row) => row.function, (value) => value || format.NONE),
         bar("calls", "Calls/s", (row) => row.calls_per_second, (row) => row.busiest, {}, rate),
@@ -396,10 +396,10 @@ export class Service {
 
   active() {
     return new Table({
-      caption: "Requests that run now",
+      caption: "Running requests",
       key: (row) => `${row.worker} ${row.id}`,
       sort: { column: "for", down: true },
-      empty: "Nothing runs at this moment.",
+      empty: "Nothing is running.",
       columns: [
         {
           name: "function",
@@ -421,13 +421,13 @@ export class Service {
         plain("id", "Id", (row) => row.id, String, { class: "mono id", least: 1 }),
         ...this.column(["cancel"], () => "", (row) => [
           button("Cancel", {
-            question: `Cancel ${row.function}? It is interrupted if it may be, and its caller is told.`,
+            question: `Cancel ${row.function}? It is interrupted if its server allows that, and its caller is told.`,
             answer: "Cancel it",
             action: { command: "cancel", namespace: this.namespace, argument: row.id },
             done: (result) => {
               const found = Object.values(result).flat();
-              if (!found.length) return "It had ended already";
-              return found.every((each) => each.ended) ? `${row.function} is ended` : `${row.function} goes on: it may not be interrupted`;
+              if (!found.length) return "It had already ended";
+              return found.every((each) => each.ended) ? `${row.function} has been cancelled` : `${row.function} continues: it must not be interrupted`;
             },
           }),
         ]),
@@ -440,7 +440,7 @@ export class Service {
       caption: "Requests that were given up",
       key: (row) => `${row.place} ${row.id}`,
       sort: { column: "died", down: true },
-      empty: "No request was given up.",
+      empty: "No request has been given up.",
       details: (cell, row) => details(cell, row),
       columns: [
         {
@@ -481,7 +481,7 @@ export class Service {
           question: `Put ${row.function} back into its queue? It ended its workers ${row.attempts ?? "some"} times.`,
           answer: "Retry it",
           action: { command: "retry", namespace, argument: [row.id] },
-          done: (result) => (some(result) ? `${row.function} is tried again` : "It was not there any more"),
+          done: (result) => (some(result) ? `${row.function} is back in its queue` : "It was no longer there"),
           danger: false,
         }),
       );
@@ -492,20 +492,20 @@ export class Service {
           question: `Drop this request for ${row.function} for good?`,
           answer: "Drop it",
           action: { command: "drop", namespace, argument: [row.id] },
-          done: (result) => (some(result) ? "It is dropped" : "It was not there any more"),
+          done: (result) => (some(result) ? "It has been dropped" : "It was no longer there"),
         }),
       );
     }
     return buttons;
   }
 
-  // A column of buttons, if any of these may be used; they are made anew when `changed` differs.
+  // A column of buttons, if any of these are allowed; they are remade when `changed` differs.
   column(names, changed, make) {
     if (!names.some((name) => this.allow.has(name))) return [];
     return [
       {
         name: "actions",
-        label: "What can be done",
+        label: "Actions",
         class: "actions",
         update: (cell, row) => {
           const now = `${changed(row)}`;
