@@ -32,7 +32,7 @@ default_role = "code"  # what stands in single backquotes in docstrings
 html_theme = "furo"
 html_title = f"amphora {release}"
 html_static_path = ["static"]
-html_css_files = ["pictures.css"]
+html_css_files = ["manual.css"]
 
 # Signatures show the types; the text says what they mean.
 autodoc_typehints = "signature"
