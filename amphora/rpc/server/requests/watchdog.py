@@ -83,7 +83,8 @@ class Watchdog:
             self.stalls += 1
             log.warning(
                 "%s: %s held the processor for %.1f s; nothing else ran meanwhile. Let it give"
-                " way with gevent.sleep(0), or add it with threadpool=True",
+                " way with gevent.sleep() (time.sleep() does not), or add it with"
+                " threadpool=True",
                 self._owner,
                 culprit or "something other than a handler",
                 held,
@@ -108,7 +109,8 @@ class Watchdog:
         if culprit is not None:
             write_now(
                 f"{self._owner}: {culprit} has held the processor for {LONG:g} s, and nothing else"
-                " runs; let it give way with gevent.sleep(0), or add it with threadpool=True"
+                " runs; let it give way with gevent.sleep() (time.sleep() does not), or add it with"
+                " threadpool=True"
             )
         # A person at Python's prompt knows that nothing runs meanwhile.
         elif not self._ran and not hasattr(sys, "ps1"):
