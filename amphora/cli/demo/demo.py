@@ -67,8 +67,8 @@ def demo(settings: Settings, serve: str | None) -> int:
         for watcher in watchers:
             watcher.cancel()
     click.echo(
-        "\nThat was amphora. `amphora new shop` makes a project of your own;"
-        " docs/start/quickstart.rst goes step by step."
+        "\nThat was amphora. docs/start/quickstart.rst goes on, step by step. Once amphora is"
+        " installed, `amphora new shop` makes a project of your own."
     )
     return Exit.DONE
 
