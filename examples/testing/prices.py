@@ -10,4 +10,4 @@ def total(order: dict[str, int]) -> int:
 if __name__ == "__main__":
     server = AmqpRpcServer("prices")
     server.add_function(total)
-    server.serve(nowait=False)
+    server.run()
