@@ -1,1 +1,1 @@
-"""What a service offers, in other languages: stubs for Python, OpenRPC, OpenAPI."""
+"""A service's offer in other formats: Python stubs, OpenRPC, OpenAPI."""

@@ -1,4 +1,4 @@
-"""The classes of a service as source: dataclasses, enums, and what else there is."""
+"""The classes of a service as source: dataclasses, enums and other types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from amphora.export.source import TYPE_NAMES, WIDTH, docstring, free_name, is_na
 from amphora.export.types import Types
 from amphora.rpc.contract.types.schemas import PYTHON, Schema
 
-# Members of an enum of these names would hide what every enum has.
+# Enum members with these names would hide attributes that every enum has.
 _NOT_IN_ENUMS = ("mro", "name", "value")
 
 
@@ -18,7 +18,7 @@ def class_lines(name: str, schema: Schema, types: Types) -> list[str]:
     Args:
         name: its name in the module.
         schema: its schema.
-        types: the types of all of them.
+        types: the types of all definitions.
     """
     if "x-enum-varnames" in schema and _are_members(schema):
         return _enum(name, schema, types)
@@ -28,7 +28,7 @@ def class_lines(name: str, schema: Schema, types: Types) -> list[str]:
         if schema.get(PYTHON) == "TypedDict":
             return _typed_dict(name, schema, types)
         return _dataclass(name, schema, types)
-    # As a text: it may name what comes later.
+    # It is a text, because it may name later classes.
     types.imports.use("TypeAlias")
     return [f"{name}: TypeAlias = {literal(types.of(schema))}"]
 
@@ -71,7 +71,7 @@ def _named_tuple(name: str, schema: Schema, types: Types) -> list[str]:
         if place >= schema.get("minItems", 0):
             default = types.constant(part, part["default"]) if "default" in part else None
             if default is None:
-                # What is behind it cannot be left out either.
+                # The fields after it cannot be left out either.
                 line = f"    {field}: {_optional(types, part)} = {types.imports.use('UNSET')}"
             else:
                 line = f"{line} = {default}"
@@ -94,7 +94,7 @@ def _typed_dict(name: str, schema: Schema, types: Types) -> list[str]:
             *_documented(schema),
             *(f"    {field}: {kind}" for field, kind in fields.items()),
         ]
-    # As texts: they may name what comes later.
+    # They are texts, because they may name later classes.
     return [
         f"{name} = TypedDict(",
         f"    {literal(name)},",
@@ -111,7 +111,7 @@ def _dataclass(name: str, schema: Schema, types: Types) -> list[str]:
         types.may_be_called(field) and not field.startswith("__") for field in properties
     )
     if renamed:
-        # Only these have fields with other names in JSON than in Python.
+        # Only these have fields whose names differ between JSON and Python.
         types.imports.use_module("msgspec")
         lines = [f"class {name}(msgspec.Struct, kw_only=True):", *_documented(schema)]
     else:
@@ -171,7 +171,7 @@ def _optional(types: Types, part: Schema) -> str:
 def _default(part: Schema, types: Types) -> str | None:
     """Return the source of the default of a field that may be left out.
 
-    A default that cannot be written is left to the service: what is UNSET is not sent.
+    A default that cannot be written is left to the service: UNSET is not sent.
     """
     if "default" in part:
         value: Any = part["default"]

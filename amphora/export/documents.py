@@ -1,4 +1,4 @@
-"""What OpenRPC and OpenAPI documents have in common: names of schemas, references, parameters."""
+"""The common parts of OpenRPC and OpenAPI documents: schema names, references, parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amphora.rpc.contract.types.compatibility import Offer, spread
 from amphora.rpc.contract.types.schemas import DEFINITIONS, Schema
 
 COMPONENTS = "#/components/schemas/"
-# What both formats allow as the name of a schema.
+# The schema names that both formats allow.
 _UNNAMED = re.compile(r"[^a-zA-Z0-9._-]")
 
 
@@ -20,7 +20,7 @@ class Components:
 
     Args:
         offers: what the services offer, by namespace.
-        taken: names that are not to be used.
+        taken: names that must not be used.
         translate: changes each schema into the dialect of the document.
     """
 
@@ -35,7 +35,7 @@ class Components:
         used = set(taken)
         for namespace, offer in sorted(offers.items()):
             for name in sorted(offer.definitions):
-                # Where there are several services, each has an Order of its own.
+                # Of several services, each may have an Order of its own.
                 full = name if len(offers) == 1 else f"{namespace}.{name}"
                 self._names[namespace, name] = _free(_UNNAMED.sub("_", full), used)
         self.schemas = {
@@ -45,7 +45,7 @@ class Components:
         }
 
     def schema(self, namespace: str, schema: Schema | None) -> Schema:
-        """Return a schema of a service as the document has it."""
+        """Return a schema of a service in the form of the document."""
         changed: Schema = self._changed(namespace, schema or {})
         return changed
 
@@ -59,17 +59,17 @@ class Components:
         if isinstance(target, str):
             known = self._names.get((namespace, target.removeprefix(DEFINITIONS)))
             if known is None:
-                # Of nothing that is known.
+                # An array of unknown items.
                 return {}
             changed["$ref"] = f"{COMPONENTS}{known}"
         return self._translate(changed)
 
     def _part(self, namespace: str, key: str, part: Any) -> Any:
         if key in ("default", "enum", "const", "examples"):
-            # Values, and no schemas.
+            # These are values, not schemas.
             return part
         if key == "properties" and isinstance(part, dict):
-            # Their names may be those of keywords.
+            # Their names may equal keywords.
             return {name: self._changed(namespace, each) for name, each in part.items()}
         return self._changed(namespace, part)
 
@@ -84,7 +84,7 @@ def _free(name: str, used: set[str]) -> str:
 
 
 def parameters_of(function: FunctionDescription, offer: Offer) -> list[ParameterDescription]:
-    """Return the parameters of a function, one by one; any, if they are not known."""
+    """Return the parameters of a function one by one; any parameters if they are unknown."""
     if not function["parameters"] and function["signature"].endswith("(...)"):
         return [
             {"name": "args", "kind": "var_positional"},
@@ -99,7 +99,7 @@ def is_needed(parameter: ParameterDescription) -> bool:
 
 
 def with_default(schema: Schema, parameter: ParameterDescription) -> Schema:
-    """Return the schema of a parameter with its default, if that is known."""
+    """Return the schema of a parameter, with its default if that is known."""
     return {**schema, "default": parameter["value"]} if "value" in parameter else schema
 
 
@@ -109,7 +109,7 @@ def summary_of(text: str) -> str:
 
 
 def extensions_of(function: FunctionDescription) -> dict[str, Any]:
-    """Return what a document says of a function that its format has no words for."""
+    """Return the properties of a function for which the format has no keywords."""
     said: dict[str, Any] = {
         f"x-{key}": True for key in ("idempotent", "cancellable", "stream") if function.get(key)
     }

@@ -1,7 +1,7 @@
-"""Services as an OpenAPI document (https://spec.openapis.org/oas/v3.1.0), for a door for HTTP.
+"""Services as an OpenAPI document (https://spec.openapis.org/oas/v3.1.0), for an HTTP gateway.
 
-Each function is a POST to `/namespace/function`.  Its body is an array, the arguments by position,
-or an object, the arguments by name.  The answer is the result; errors are problem details (RFC
+Each function is a POST to `/namespace/function`.  Its body is an array of arguments by position, or
+an object of arguments by name.  The answer is the result; errors are problem details (RFC
 9457).
 """
 
@@ -166,6 +166,6 @@ def _body(components: Components, namespace: str, parameters: list[ParameterDesc
             named["required"] = required
         forms.append(named)
     if not forms:
-        # Some by position and some by name: that cannot be said in one body.
+        # One body cannot pass some arguments by position and others by name.
         return {"description": "This function cannot be called over HTTP.", "not": {}}
     return forms[0] if len(forms) == 1 else {"anyOf": forms}

@@ -23,10 +23,10 @@ VERSION = "1.3.2"
 def openrpc(offers: Mapping[str, Offer], title: str) -> dict[str, Any]:
     """Return the document of some services, by namespace.
 
-    Its methods are called `namespace.function`.  A stream has the schema of its items in
+    Its methods are named `namespace.function`.  A stream has the schema of its items in
     `x-stream-item`; further arguments by position or name are parameters with `x-kind`.
     """
-    # Its schemas are those of draft 7.
+    # OpenRPC uses the schemas of draft 7.
     components = Components(offers, translate=_draft_7)
     versions = sorted({offer.version for offer in offers.values()} - {""})
     return {
@@ -49,7 +49,7 @@ def _method(
         "name": f"{namespace}.{function['name']}",
         "tags": [{"name": namespace}],
         "paramStructure": _structure(parameters),
-        # What has to be passed comes first, as the specification asks; without names, it does.
+        # As the specification asks, required parameters come first; by position, they already do.
         "params": [
             _descriptor(components, namespace, each)
             for each in sorted(parameters, key=lambda each: not is_needed(each))
@@ -92,7 +92,7 @@ def _structure(parameters: list[ParameterDescription]) -> str:
 
 
 def _draft_7(schema: Schema) -> Schema:
-    """Return a schema in the words of draft 7, which has tuples of another kind."""
+    """Return a schema in draft 7, which describes tuples differently."""
     if "prefixItems" not in schema:
         return schema
     changed = dict(schema)

@@ -1,4 +1,4 @@
-"""Python source made from what arrives: nothing of it becomes code."""
+"""Python source from descriptions that arrive over the wire: nothing in them becomes code."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-# Longer lines are broken, where that is simple.
+# Longer lines are wrapped where that is simple.
 WIDTH = 88
 
-# What modules of the standard library and amphora are imported from.
+# The modules of the standard library and amphora that names are imported from.
 HOMES = {
     "AmqpRpcClient": "amphora",
     "Any": "typing",
@@ -41,12 +41,12 @@ HOMES = {
     "function_name": "amphora",
 }
 STANDARD = frozenset((*HOMES.values(), "datetime")) - {"amphora", "msgspec"}
-# Modules that are used by a name, because fields are often called like what is in them.
+# Modules that are imported under a name, because fields are often named like their contents.
 ALIASES = {"datetime": "dt", "msgspec": "msgspec"}
 
 # Names that no class of a stub may have.
 TAKEN = frozenset((*HOMES, *ALIASES.values(), *dir(builtins), "annotations"))
-# Names that no method or field may have: in its class, a hint behind it would mean the field.
+# Names that no method or field may have: later hints in its class would mean the field.
 TYPE_NAMES = frozenset(
     (
         *(*HOMES, *ALIASES.values()),
@@ -63,17 +63,17 @@ class Imports:
         self._modules: set[str] = set()
 
     def use(self, name: str) -> str:
-        """Return a name, and have it imported."""
+        """Return a name, and import it."""
         self._used.add(name)
         return name
 
     def use_module(self, module: str) -> str:
-        """Return the name of a module, and have it imported."""
+        """Return the name of a module, and import it."""
         self._modules.add(module)
         return ALIASES[module]
 
     def lines(self) -> list[str]:
-        """Return the statements, in the order in which linters want them."""
+        """Return the statements in the order that linters expect."""
         standard: list[str] = []
         others: list[str] = []
         for module in sorted(self._modules):
@@ -103,7 +103,7 @@ def is_name(text: str) -> bool:
 
 
 def free_name(text: str, taken: Iterable[str]) -> str:
-    """Return a name that is like a text, and not among others."""
+    """Return a name similar to a text, and different from others."""
     name = re.sub(r"[^0-9A-Za-z_]", "_", text).strip("_") or "unnamed"
     if name[0].isdigit():
         name = f"n{name}"
@@ -115,7 +115,7 @@ def free_name(text: str, taken: Iterable[str]) -> str:
 
 
 def docstring(text: str, indent: str) -> list[str]:
-    """Return the lines of a docstring, none for an empty text."""
+    """Return the lines of a docstring; no lines for an empty text."""
     lines = [_escaped(line.rstrip()) for line in text.strip().split("\n")]
     if not lines[0]:
         return []
@@ -128,7 +128,7 @@ def docstring(text: str, indent: str) -> list[str]:
 def _escaped(line: str) -> str:
     safe = line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     safe = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in safe)
-    # Otherwise it would be a part of the quotes that end it.
+    # Otherwise it would merge with the closing quotes.
     return f'{safe[:-1]}\\"' if safe.endswith('"') else safe
 
 
@@ -136,7 +136,7 @@ def literal(value: Any) -> str | None:
     """Return the source of a plain value, None for any other."""
     if isinstance(value, str):
         text = ascii(value)
-        # As formatters have it.
+        # As formatters write it.
         return text if '"' in text else f'"{text[1:-1]}"'
     if value is None or isinstance(value, bool | int):
         return repr(value)

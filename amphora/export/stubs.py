@@ -1,7 +1,7 @@
-"""A module for callers of a service, made from what the service says of itself.
+"""A module for callers of a service, made from the service's description.
 
-The same description makes the same bytes.  Names, docstrings and defaults arrive over the wire, so
-each goes through `source`, which makes names or literals of them and nothing else.
+The same description gives the same bytes.  Names, docstrings and defaults arrive over the wire, so
+each goes through `source`, which turns them into names or literals and nothing else.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class _Module:
         return [*lines, *told, "        ..."] if told else [*lines[:-1], f"{lines[-1]} ..."]
 
     def _returned(self, function: FunctionDescription, form: str) -> str:
-        # A type that is asked for is imported, so each is asked for where it is written.
+        # Asking for a type imports it, so each type is asked for only where it is written.
         if form == "cast":
             return "None"
         if form == "Stream":
@@ -212,7 +212,7 @@ def _parameter_name(parameter: ParameterDescription) -> str:
 
 
 def _told(function: FunctionDescription) -> str:
-    """Return the docstring of a function, with what callers have to know besides."""
+    """Return the docstring of a function, with further notes for callers."""
     parts = [function["doc"]] if function["doc"] else []
     if function.get("deprecated"):
         parts.append(f"Deprecated: {function['deprecated']}")

@@ -1,4 +1,4 @@
-"""JSON Schemas as types of Python."""
+"""JSON Schemas as Python types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amphora.export.source import TAKEN, TYPE_NAMES, Imports, free_name, is_name
 from amphora.rpc.contract.types.compatibility import resolved
 from amphora.rpc.contract.types.schemas import DEFINITIONS, INTEGER_KEYS, Schema
 
-# What texts of a format become.
+# The types of texts with a format.
 FORMATS = {
     "date-time": "dt.datetime",
     "date": "dt.date",
@@ -20,7 +20,7 @@ FORMATS = {
     "ipv4": "IPv4Address",
     "ipv6": "IPv6Address",
 }
-# And how a default of such a type is made from its text.
+# How a default of such a type is made from its text.
 _MAKE = {
     "dt.datetime": "dt.datetime.fromisoformat",
     "dt.date": "dt.date.fromisoformat",
@@ -45,7 +45,7 @@ class Types:
 
     Args:
         definitions: the schemas of its classes.
-        imports: takes what the types need.
+        imports: collects the imports that the types need.
         reserved: the names of other classes in the module.
 
     Attributes:
@@ -64,15 +64,15 @@ class Types:
             taken.add(self.names[name])
 
     def may_be_called(self, name: str) -> bool:
-        """Return whether a method or a field may have a name."""
+        """Return whether a name is allowed for a method or a field."""
         return is_name(name) and name not in TYPE_NAMES and name not in self.names.values()
 
     def of(self, schema: Schema | None) -> str:
-        """Return the source of the type of a schema; `Any` if that says nothing."""
+        """Return the source of the type of a schema; `Any` if the schema allows anything."""
         parts = list(dict.fromkeys(self._parts(schema or {})))
         if not parts or "Any" in parts:
             return self.imports.use("Any")
-        # As people write it: None last.
+        # None comes last, as people write it.
         parts.sort(key=lambda part: part == "None")
         return " | ".join(parts)
 
@@ -146,7 +146,7 @@ class Types:
     # -- defaults ---------------------------------------------------------------------------------
 
     def constant(self, schema: Schema, value: Any) -> str | None:
-        """Return the source of a default that may stand in a signature, None if it may not."""
+        """Return the source of a default if a signature can contain it, otherwise None."""
         if value is None:
             return "None"
         parts = list(self._parts(schema))
@@ -158,7 +158,7 @@ class Types:
         return literal(value) if value in choices and not isinstance(value, float) else None
 
     def made(self, schema: Schema, value: Any) -> str | None:
-        """Return the source of an expression that makes a default, None if there is none."""
+        """Return the source of an expression that makes a default, None if that is not possible."""
         if value == [] or value == {}:
             kind = self.of(schema).partition("[")[0]
             return f"{kind}()" if kind in ("list", "set", "dict") else None

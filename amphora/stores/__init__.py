@@ -1,4 +1,4 @@
-"""What is kept of calls with a key in the program's own database.
+"""Stores for the keys and answers of calls, in the program's own database.
 
 from amphora.stores import PostgresStore, SqliteStore
 """

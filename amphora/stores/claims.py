@@ -1,4 +1,4 @@
-"""What is kept of a call with a key, as data."""
+"""The stored data of a call with a key."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 @dataclass(frozen=True)
 class Claim:
-    """One run that wants to be the only one of its key.
+    """The claim of one run to be the only one of its key.
 
     Attributes:
         scope: where the key is unique: the namespace, and the client's login if that is known.
         key: the key of the call.
-        fingerprint: tells calls of other functions, or with other arguments, from this one.
-        owner: tells this run from all others.
+        fingerprint: distinguishes this call from calls of other functions or with other arguments.
+        owner: distinguishes this run from all others.
     """
 
     scope: str
@@ -37,14 +37,14 @@ class Claim:
     @classmethod
     def of(cls, call: CallContext, key: str) -> Claim:
         """Return the claim of a call."""
-        # A stranger who knows a key must not get the answer.
+        # Another login must not get the answer just by knowing a key.
         scope = f"{call.namespace}/{quote(call.user or '')}"
         return cls(scope, key, fingerprint(call.function, call.args, call.kwargs))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run has returned, as it is sent."""
+    """The result of a run, in the form in which it is sent."""
 
     content_type: str
     body: bytes
@@ -67,11 +67,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What an earlier run of the same key has left.
+    """The record of an earlier run of the same key.
 
     Attributes:
-        fingerprint: that of its call.
-        answer: its answer, None if it is still going, for all that is known.
+        fingerprint: the fingerprint of its call.
+        answer: its answer, None if it seems to be unfinished.
     """
 
     fingerprint: str
@@ -79,7 +79,7 @@ class Earlier:
 
 
 def fingerprint(function: str, args: list[Any], kwargs: dict[str, Any]) -> str:
-    """Return a text that is the same for the same function and arguments alone."""
+    """Return a text that is the same only for the same function and arguments."""
     return hashlib.sha256(_encode(_in_order([function, args, kwargs]))).hexdigest()
 
 
@@ -91,6 +91,6 @@ def _in_order(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_in_order(part) for part in value]
     if isinstance(value, int) and value.bit_length() > 63:
-        # Too large for MessagePack, and no text of a program.
+        # It is too large for MessagePack, and its text cannot equal a program's.
         return msgspec.msgpack.Ext(0, str(value).encode())
     return value

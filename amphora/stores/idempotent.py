@@ -1,10 +1,10 @@
 """Middleware that runs a call with a key once, and answers it from a store from then on.
 
 A run takes its key before it begins, in a transaction of its own, so that every other worker sees
-it.  The key is the run's own for the length of a lease, which is renewed while the run goes on: the
-run of a worker that is lost is over when its lease is.  A run that has lost its key all the same,
-as its process was halted, cannot put its answer there, and what it has done in the transaction of
-the answer is rolled back.
+it.  The run owns the key for the length of a lease, which is renewed while the run continues.  If
+its worker is lost, the run ends with its lease.  A run may also lose its key because its process
+was halted.  It then cannot store its answer, and its work in the transaction of the answer is
+rolled back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = Log("amphora.rpc")
 # A day.
 DEFAULT_KEEP = 86_400.0
 DEFAULT_LEASE = 30.0
-# Seconds between two looks whether another run of the same key is over; they grow.
+# Seconds between two checks whether another run of the same key is over; they grow.
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.5
 
@@ -43,20 +43,20 @@ def idempotent(
         server.middleware(amphora.idempotent(store))
 
     The first call with a key (`client.call(key="order-17")`) runs the function, and its answer is
-    kept.  A call that asks for the same again gets that answer, and the function is not run.  The
-    same key with another function or other arguments is a WrongRequest.  A call whose first run is
-    still going, here or elsewhere, waits for its answer.
+    kept.  A repeated call gets that answer without running the function.  The same key with another
+    function or other arguments is a WrongRequest.  If the first run is not finished, here or
+    elsewhere, a repeated call waits for its answer.
 
-    For its key, a function that raises has not run: the next call with the key runs it.  Its work
-    in `store.transaction()` is rolled back.  Calls without a key pass.
+    A function that raises counts as not run: the next call with the key runs it.  Its work in
+    `store.transaction()` is rolled back.  Calls without a key pass through.
 
-    If the database cannot be reached, a call with a key goes back to its queue, and is not run.
+    If the database cannot be reached, a call with a key goes back to its queue without running.
 
     Args:
         store: a `SqliteStore` or `PostgresStore`; the same for all servers of the namespace.
         keep: seconds for which answers are kept.
-        lease: seconds after which the key of a worker that was lost is free again.  A process that
-            is halted for longer loses the keys of its calls.
+        lease: seconds after which the key of a lost worker is free again.  A process that is halted
+            for longer loses the keys of its calls.
     """
     return _Once(store, check_timeout(keep), check_timeout(lease))
 
@@ -87,11 +87,11 @@ class _Once:
     def _claim(self, call: CallContext, claim: Claim) -> Answer | None:
         """Take the key of a call, or return the answer of its earlier run.
 
-        Switches greenlets while that is going.
+        Switches greenlets while that run is unfinished.
 
         Raises:
             WrongRequest: the key was used for another call.
-            IgnoreRequest: the request is to go back to its queue.
+            IgnoreRequest: the request must go back to its queue.
         """
         pause = 0.0
         while True:
@@ -116,7 +116,7 @@ class _Once:
             if earlier.answer is not None:
                 return earlier.answer
             if call.remaining() == 0.0:
-                # The broker drops it.
+                # The broker drops the request.
                 raise IgnoreRequest
             pause = doubled(pause, FIRST_PAUSE, LONGEST_PAUSE)
             gevent.sleep(pause)
@@ -138,7 +138,7 @@ class _Once:
                 "%s: a call has lost its key: its process was halted for longer than its lease",
                 call.worker_id,
             )
-            # It comes back for the answer of the run that has the key now.
+            # The request comes back for the answer of the run that now has the key.
             raise IgnoreRequest
         return result
 
@@ -156,7 +156,7 @@ class _Once:
         except Exception as error:
             if run.with_work:
                 raise
-            # It is done, and cannot be undone.
+            # The work is done and cannot be undone.
             log.throttled(
                 "%s: the answer of a call is not kept, and its key runs again: %s",
                 call.worker_id,

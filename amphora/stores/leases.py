@@ -1,4 +1,4 @@
-"""Keeping the keys of runs that are still going."""
+"""Keeping the keys of unfinished runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amphora.stores.store import Store
 
 log = Log("amphora.rpc")
 
-# How often a lease is renewed before it would end.
+# How often a lease is renewed within its duration.
 RENEWALS = 3
 
 
@@ -20,8 +20,8 @@ class Leases:
     """The leases of one worker, renewed together while there are any.
 
     Args:
-        store: where they are.
-        seconds: how long a lease is.
+        store: the store of the keys.
+        seconds: the duration of a lease.
         keep: seconds for which the answers will be kept.
     """
 
@@ -34,7 +34,7 @@ class Leases:
         self._renewing: gevent.Greenlet[..., None] | None = None
 
     def add(self, claim: Claim) -> None:
-        """Renew a lease from now on."""
+        """Start renewing a lease."""
         self._claims.add(claim)
         if self._timer is None:
             pause = self.seconds / RENEWALS
@@ -42,7 +42,7 @@ class Leases:
             self._timer.start(self._renew_soon)
 
     def discard(self, claim: Claim) -> None:
-        """Renew a lease no longer.  Never switches greenlets."""
+        """Stop renewing a lease.  Never switches greenlets."""
         self._claims.discard(claim)
         if self._claims or self._timer is None:
             return
@@ -52,7 +52,7 @@ class Leases:
             self._renewing.kill(block=False)
 
     def _renew_soon(self) -> None:
-        """Have the leases renewed, unless they are just being.  Runs in the hub."""
+        """Start a renewal of the leases, unless one is running.  Runs in the hub."""
         if self._renewing is None:
             self._renewing = gevent.spawn(self._renew)
 

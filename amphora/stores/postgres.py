@@ -6,7 +6,7 @@ from typing import Any
 
 from amphora.stores.store import Connect, Store
 
-# Held while the table is made: two that make it at the same time would fail.
+# A lock for making the table: two processes that make it at the same time would fail.
 LOCK = 0x616D7068
 
 
@@ -20,12 +20,12 @@ class PostgresStore(Store):
         store = PostgresStore(lambda: psycopg.connect("dbname=shop"))
 
     The program's connections are used as they are.  In a patched program psycopg and pg8000 let
-    other greenlets run while they wait; in one that is not, each statement holds up the process.
+    other greenlets run while they wait; in an unpatched one, each statement blocks the process.
 
     Args:
         connect: returns a new connection of a DBAPI 2.0 driver, such as psycopg; not one with
-            `autocommit`.  A transaction has it to itself; a few are kept for the next ones.  The
-            table `amphora_answers` is made where its `search_path` says, if it is missing.
+            `autocommit`.  Each transaction has a connection to itself; a few are kept for later
+            ones.  The table `amphora_answers` is made in its `search_path` if it is missing.
     """
 
     _parameter = "%s"
@@ -50,7 +50,7 @@ class PostgresStore(Store):
         """Do nothing: the first statement begins a transaction."""
 
     def _make_table(self, cursor: Any) -> None:
-        # Who may not make tables may use one that is there.
+        # A login without permission to make tables can use an existing one.
         cursor.execute("SELECT to_regclass('amphora_answers')")
         if cursor.fetchone()[0] is not None:
             return

@@ -20,17 +20,17 @@ LONGEST_PAUSE = 0.02
 class SqliteStore(Store):
     """Keep keys and answers in a SQLite file, which may be the program's own database.
 
-    All servers have to use the same file, so they run on one machine.  A statement holds up the
-    whole process while it runs, for well below a millisecond as a rule; a commit takes as long as
-    the disk does.  One transaction writes at a time: keep them short.  Waiting for
+    All servers have to use the same file, so they run on one machine.  A statement blocks the whole
+    process while it runs, usually for well below a millisecond; a commit takes as long as the disk
+    does.  Only one transaction can write at a time, so keep transactions short.  Waiting for
     another one lets other greenlets run.
 
     Args:
         path: the file.  It is made, with the table `amphora_answers`, if it is missing.
-        patience: seconds to wait for the transactions of others.
+        patience: seconds to wait for other transactions.
 
     Raises:
-        ValueError: the database is in memory: it would be another one for each connection.
+        ValueError: the database is in memory: each connection would have another one.
     """
 
     _now = "((julianday('now') - 2440587.5) * 86400.0)"
@@ -53,18 +53,18 @@ class SqliteStore(Store):
             self._path,
             # SQLite would wait without letting other greenlets run.
             timeout=0,
-            # Transactions begin where they are told to.
+            # Transactions begin explicitly.
             isolation_level=None,
-            # One that a function in a thread has used is used again elsewhere.
+            # A connection that a function used in one thread is used again in another.
             check_same_thread=False,
         )
 
     def _begin(self, connection: sqlite3.Connection) -> None:
-        # Not deferred, as two that have read could not both go on to write.
+        # Not deferred, because two transactions that have read could not both write.
         self._when_free(lambda: connection.execute("BEGIN IMMEDIATE"))
 
     def _commit(self, connection: sqlite3.Connection) -> None:
-        # It may have to wait for others who read.
+        # It may have to wait for readers.
         self._when_free(connection.commit)
 
     def _when_free(self, attempt: Callable[[], Any]) -> None:

@@ -1,7 +1,7 @@
 """Keys and answers in a table of a database, and transactions that they share with the program.
 
-Each transaction has a connection to itself, which is kept for the next one.  What differs from one
-database to the other is in the subclasses.
+Each transaction has a connection to itself, which is kept for the next one.  The subclasses handle
+the differences between databases.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from amphora.stores.claims import Answer, Claim, Earlier
 
 # How many connections are kept open for the next transaction.
 MOST_IDLE = 10
-# Seconds between two removals of what is not kept any longer.
+# Seconds between two removals of outdated rows.
 PURGE_PAUSE = 60.0
 
 TABLE = """
@@ -37,8 +37,7 @@ CREATE TABLE IF NOT EXISTS amphora_answers (
 """
 INDEX = "CREATE INDEX IF NOT EXISTS amphora_answers_kept ON amphora_answers (kept_until)"
 
-# Takes a key that is free, that of a run which is over without an answer, or one that is not kept
-# any longer.
+# Takes a key that is free, that is no longer kept, or whose run ended without an answer.
 CLAIM = """
 INSERT INTO amphora_answers (scope, key, fingerprint, owner, lease_until, kept_until)
 VALUES (?, ?, ?, ?, NOW + ?, NOW + ?)
@@ -55,7 +54,7 @@ WHERE amphora_answers.kept_until < NOW
        AND amphora_answers.fingerprint = excluded.fingerprint)
 """
 LOOK = "SELECT fingerprint, content_type, answer FROM amphora_answers WHERE scope = ? AND key = ?"
-# Each of these for the run alone that has the key.
+# Each of these changes something only for the run that has the key.
 FINISH = """
 UPDATE amphora_answers SET content_type = ?, answer = ?, kept_until = NOW + ?
 WHERE scope = ? AND key = ? AND owner = ? AND answer IS NULL
@@ -73,7 +72,7 @@ PURGE = "DELETE FROM amphora_answers WHERE kept_until < NOW"
 class Store:
     """Keys and answers in a database: the base of `SqliteStore` and `PostgresStore`."""
 
-    # The words of the database: a parameter, the seconds since 1970, and the type of bytes.
+    # The SQL of the database: a parameter, the seconds since 1970, and the type of bytes.
     _parameter = "?"
     _now = ""
     _bytes = ""
@@ -83,24 +82,24 @@ class Store:
         self._ready = False
         self._purged = clock.monotonic()
         self._process = os.getpid()
-        # In a forked child: closing them would end them for the parent.
+        # Kept open in a forked child: closing them would end them for the parent.
         self._of_parent: list[Any] = []
 
     # -- for programs ---------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        """Do work on the database that is done as often as its call is answered: once.
+        """Do work on the database exactly once for each key, together with the answer.
 
             with store.transaction() as connection:
                 connection.execute("UPDATE accounts SET ...")
 
-        In a handler whose call has a key, all that is done in such blocks is committed together
-        with the answer, when the handler has returned; if it raises, or its worker is lost, nothing
-        of it is.  A block that raises leaves nothing, also if the handler goes on.  Elsewhere, and
-        for calls without a key, each block is a transaction of its own.
+        In a handler whose call has a key, the work of all such blocks is committed together with
+        the answer, after the handler returns.  If the handler raises, or its worker is lost,
+        nothing is committed.  A block that raises is rolled back, even if the handler continues.
+        Elsewhere, and for calls without a key, each block is a transaction of its own.
 
-        The connection must not be used after the block, and not be told to commit or roll back.
+        Do not use the connection after the block, and do not commit or roll back on it.
         Switches greenlets if the connection does.
 
         Yields:
@@ -118,7 +117,7 @@ class Store:
                 yield connection
 
     def __del__(self) -> None:
-        # Those of a forked child's parent stay open: closing them would say goodbye for it.
+        # In a forked child, the parent's connections stay open: closing them would end them there.
         if self.__dict__.get("_process") == os.getpid():
             self.close()
 
@@ -130,10 +129,10 @@ class Store:
     # -- keys and answers -----------------------------------------------------------------------
 
     def claim(self, claim: Claim, lease: float, keep: float) -> Earlier | None:
-        """Take a key for one run; return None, or what an earlier run has left.
+        """Take a key for one run; return None, or the record of an earlier run.
 
         Args:
-            lease: seconds after which another may take the key, unless the lease is renewed.
+            lease: seconds after which another run may take the key, unless the lease is renewed.
             keep: seconds for which the answer will be kept.
         """
         whose = claim.scope, claim.key
@@ -149,13 +148,13 @@ class Store:
             self._execute(cursor, LOOK, whose)
             row = cursor.fetchone()
         if row is None:
-            # It was released between the two.
+            # The key was released between the two statements.
             return Earlier(claim.fingerprint, None)
         fingerprint, content_type, body = row
         return Earlier(fingerprint, None if body is None else Answer(content_type, bytes(body)))
 
     def renew(self, claims: Iterable[Claim], lease: float, keep: float) -> None:
-        """Have the keys of runs that are still going kept for them."""
+        """Renew the leases of unfinished runs."""
         with self._transaction() as connection:
             cursor = connection.cursor()
             for claim in claims:
@@ -163,17 +162,17 @@ class Store:
                 self._execute(cursor, RENEW, (lease, lease + keep, *whose))
 
     def release(self, claim: Claim) -> None:
-        """Give a key back of which nothing is kept."""
+        """Release a key that has no answer."""
         with self._transaction() as connection:
             self._execute(connection.cursor(), RELEASE, (claim.scope, claim.key, claim.owner))
 
     def finish(self, claim: Claim, answer: Answer, keep: float) -> bool:
-        """Keep the answer of a run; return False if another run has taken the key."""
+        """Store the answer of a run; return False if another run has taken the key."""
         with self._transaction() as connection:
             return self.put_answer(connection, claim, answer, keep)
 
     def put_answer(self, connection: Any, claim: Claim, answer: Answer, keep: float) -> bool:
-        """Keep the answer of a run, as `finish`, in a transaction that is open."""
+        """Store the answer of a run as `finish` does, within an open transaction."""
         cursor = connection.cursor()
         whose = claim.scope, claim.key, claim.owner
         self._execute(cursor, FINISH, (answer.content_type, answer.body, keep, *whose))
@@ -184,7 +183,7 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """Do the block in a transaction of its own."""
+        """Run the block in a transaction of its own."""
         connection = self.begin()
         try:
             yield connection
@@ -195,7 +194,7 @@ class Store:
         self._put(connection)
 
     def begin(self) -> Any:
-        """Return a connection on which a transaction has begun."""
+        """Return a connection with an open transaction."""
         if self._process != os.getpid():
             self._of_parent += self._idle
             self._idle, self._process = [], os.getpid()
@@ -222,13 +221,13 @@ class Store:
         self._put(connection)
 
     def roll_back(self, connection: Any, error: BaseException) -> None:
-        """End a transaction that an error has interrupted."""
-        # Whoever was killed may have been in the middle of a statement.
+        """End a transaction after an error."""
+        # A killed greenlet may have been in the middle of a statement.
         if isinstance(error, Exception):
             try:
                 connection.rollback()
             except Exception:  # noqa: BLE001 (any database's own)
-                # The others have probably been lost as well.
+                # The other connections are probably lost as well.
                 self.close()
             else:
                 self._put(connection)
@@ -274,7 +273,7 @@ class Run:
     """One run of a call with a key, and its transaction.
 
     Args:
-        store: where the key and the answer are.
+        store: the store of the key and the answer.
         claim: the claim that was granted.
 
     Attributes:
@@ -293,7 +292,7 @@ class Run:
 
     @contextmanager
     def block(self) -> Iterator[Any]:
-        """Do the block in the transaction of the run."""
+        """Run the block in the transaction of the run."""
         me, outer = gevent.getcurrent(), self._inside
         if outer not in (None, me):
             raise RuntimeError(
@@ -307,7 +306,7 @@ class Run:
                 self._connection = self.store.begin()
                 self.with_work = True
             connection = self._connection
-            # A block that raises is undone by itself, as the handler may go on.
+            # A block that raises is rolled back alone, because the handler may continue.
             connection.cursor().execute("SAVEPOINT amphora_block")
             try:
                 yield connection
@@ -322,7 +321,7 @@ class Run:
         try:
             connection.cursor().execute("ROLLBACK TO SAVEPOINT amphora_block")
         except Exception:  # noqa: BLE001 (any database's own)
-            # It was lost, or interrupted in a statement.
+            # The connection was lost, or a statement was interrupted.
             self._broken = True
             self._roll_back(error)
 
@@ -336,10 +335,10 @@ class Run:
             self.store.roll_back(connection, error)
 
     def finish(self, answer: Answer, keep: float) -> bool:
-        """Keep the answer, together with what the handler has done in the transaction.
+        """Store the answer, together with the handler's work in the transaction.
 
         Returns:
-            False if another run has taken the key meanwhile: what was done is rolled back.
+            False if another run has taken the key meanwhile: the work is rolled back.
 
         Raises:
             RuntimeError: the transaction was lost.
@@ -361,12 +360,12 @@ class Run:
         return kept
 
     def abandon(self, error: BaseException) -> None:
-        """Roll back what the handler has done."""
+        """Roll back the work of the handler."""
         self.ended = True
         self._roll_back(error)
 
 
-# The run that goes on here.
+# The run in this greenlet.
 running: ContextVar[Run | None] = ContextVar("amphora_run", default=None)
 
 
@@ -374,7 +373,7 @@ def _close(connection: Any) -> None:
     """Close a connection, whatever its state."""
     try:
         connection.close()
-    except Exception:  # noqa: BLE001, S110 (any database's own; it is not used any more)
+    except Exception:  # noqa: BLE001, S110 (any database's own; it is no longer used)
         pass
 
 

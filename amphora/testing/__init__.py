@@ -48,7 +48,7 @@ __all__ = [
     "add_mocks",
 ]
 
-# Everything must be served in this many looks in a row, with pauses of this many seconds.
+# Everything must be served in this many checks in a row, with pauses of this many seconds.
 LOOKS = 2
 PAUSE = 0.002
 
@@ -58,8 +58,8 @@ _numbers = itertools.count(1)
 class Broker(Server):
     """An AMQP broker in memory, in this process.
 
-    It runs on the event loop of the thread that starts it, and its contents are gone with it.  Its
-    methods harm it, to test failures, and `heal` makes it well.
+    It runs on the event loop of the thread that starts it, and its contents are gone with it.
+    Tests of failures call its methods to harm it, and `heal` to end the harm.
 
     Args:
         port: the port; 0 for any free port, None for none.  Without a port, only clients in this
@@ -140,9 +140,9 @@ class Broker(Server):
     def wait_until_served(self, timeout: float = 5.0, *, streams: bool = True) -> None:
         """Wait until everything that was sent is served.  Switches greenlets.
 
-        Then handlers have run and their answers have arrived, those of casts and of requests by
-        handlers included; and servers that were told to serve have begun.  Messages in a queue
-        without a consumer do not count, nor messages that another process has not yet sent.
+        Then handlers have run and their answers have arrived, including the handlers of casts and
+        of requests by other handlers; and servers that were told to serve have begun.  Messages in
+        a queue without a consumer do not count, nor messages that another process has yet to send.
 
         Args:
             timeout: seconds to wait.
@@ -157,7 +157,7 @@ class Broker(Server):
         deadline = monotonic() + timeout
         looks = 0
         while looks < LOOKS:
-            # Between two looks each greenlet has a turn, and the sockets are read.
+            # Between two checks each greenlet has a turn, and the sockets are read.
             gevent.sleep(PAUSE)
             left = list(unserved(self.node, self.name, self.port, streams))
             looks = 0 if left else looks + 1
@@ -171,7 +171,7 @@ class Broker(Server):
     def kill_connections(
         self, of: AmqpRpcClient | AmqpRpcFanoutClient | AmqpRpcServer | Session | None = None
     ) -> None:
-        """Cut connections without a word, as a broken network does.
+        """Cut connections silently, as a broken network does.
 
         Args:
             of: a client, server or session of this process; all connections if None.

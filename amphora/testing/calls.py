@@ -1,4 +1,4 @@
-"""A recorder of the calls that the clients of a program make, and its servers serve."""
+"""A recorder of the calls that a program's clients make and its servers serve."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class RecordedCall:
     """One call.
 
     Attributes:
-        namespace: whose function was called.
+        namespace: the namespace of the function.
         function: the function's name.
         args: the positional arguments.
         kwargs: the keyword arguments.
-        mode: how it was called: "call", "defer", "cast", "gather" or "stream".  None where it was
-            served, for the request does not tell.
+        mode: how it was called: "call", "defer", "cast", "gather" or "stream".  None for a served
+            call, because the request does not tell.
         headers: the headers of the request.
-        key: what names the work that is asked for; None for nothing.
-        result: what a `call` or the function has returned, if it was that; None for now.
-        outcome: what has become of it; None while that is open.
+        key: the key that names the requested work, None if there is none.
+        result: the result of a `call` or of the function, if it returned one; None until then.
+        outcome: the outcome of the call; None while it is open.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RecordedCall:
 
     @property
     def arguments(self) -> Any:
-        """What was passed, to be compared with `unittest.mock.call(...)`."""
+        """The arguments, to be compared with `unittest.mock.call(...)`."""
         return mock.call(*self.args, **self.kwargs)
 
     def _ended(self, outcome: Outcome) -> None:
@@ -73,10 +73,10 @@ class RecordedCall:
 
 
 class Calls:
-    """Records the calls that are made and served in this process.  Use it with `with`.
+    """Records the calls that this process makes and serves.  Use it with `with`.
 
-    Clients and servers need not know of it, and may be there before.  What is iterated over, and
-    counted by `len`, are the calls that were made.
+    Clients and servers need not know of it, and may exist before it.  Iteration and `len` cover
+    the calls that were made.
 
     Attributes:
         made: the calls that clients of this process have made.
@@ -117,18 +117,18 @@ class Calls:
     def of(self, name: str) -> Calls:
         """Return the calls of a namespace, as in `of("prices")`, or function, `of("prices.total")`.
 
-        These are the calls until now.
+        Later calls are not added to the list.
         """
         return Calls(_of(name, self.made), _of(name, self.served))
 
     def clear(self) -> None:
-        """Forget the calls until now."""
+        """Forget all calls so far."""
         self.made.clear()
         self.served.clear()
 
 
 _recording: list[Calls] = []
-# The clients and servers that already tell of their calls.
+# The clients and servers that already report their calls.
 _tapped: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -176,7 +176,7 @@ def _of(name: str, calls: Iterable[RecordedCall]) -> list[RecordedCall]:
 
 
 def _kept(value: Any) -> Any:
-    """Return a value as it is now, if it can be copied."""
+    """Return a copy of a value, or the value itself if it cannot be copied."""
     try:
         return deepcopy(value)
     except Exception:  # noqa: BLE001 (whatever copying it raises)

@@ -1,10 +1,10 @@
-"""A clock that tests turn: minutes pass at once.
+"""A clock that tests can advance: minutes pass at once.
 
-Two things have to agree on the time: what reads it, and what waits for it.  amphora reads it in one
-place, `net.clock`.  gevent waits with timers, and gets them from the loop of its hub.  A clock
-stands in front of that loop, and gives out timers of its own; those that run already, it finds
-among all objects.  So it knows all of them, and rings those that are due when it is turned.  The
-loop itself goes on as ever, and so does the time.
+Code that reads the time and code that waits for it have to agree.  amphora reads the time in one
+place, `net.clock`.  gevent waits with timers that it gets from the loop of its hub.  A clock stands
+in front of that loop and hands out timers of its own; it finds the timers that already run among
+all objects.  So it knows all timers, and rings those that are due when it is advanced.  The loop
+itself runs as ever, and so does the time.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from amphora.broker.server import running_servers
 from amphora.net import clock
 from amphora.transport.session import all_sessions
 
-# A turn of the clock is made of steps, from one timer to the next, so that a wait which follows
-# from another is in time.  Of very many timers several ring in one step: a step is so large a part
-# of the turn at least, unless that is more than so many seconds.
+# The clock advances in steps, from one timer to the next, so that a wait which follows from another
+# is in time.  If there are very many timers, several ring in one step: a step is at least this part
+# of the whole, but that minimum is never more than so many seconds.
 SHARE = 1 / 200
 LONG_STEP = 0.75
-# A little more, because deadlines are rounded up.
+# The clock goes slightly further, because deadlines are rounded up.
 MORE = 0.02
-# Seconds to wait until nothing happens any more, after a step and at the end.
+# Seconds to wait until everything is quiet, after a step and at the end.
 PATIENCE = 0.01
 PAUSE = 0.002
 PAUSES = 2
 
 
 class Clock:
-    """The clock of this thread's event loop, which tests can turn.  Use it with `with`.
+    """The clock of this thread's event loop, which tests can advance.  Use it with `with`.
 
-    It goes on by itself, and `advance` turns it ahead.  It is the clock of all that waits with
-    gevent in this thread: amphora's timeouts and deadlines, its pauses between retries, heartbeats,
-    the brokers that run here with their messages that expire, and `gevent.sleep` and
-    `gevent.Timeout` in handlers and tests.  It is not that of `time.time` and `time.sleep`, of
-    other threads and processes.
+    It runs by itself, and `advance` sets it ahead.  Everything that waits with gevent in this
+    thread uses it: amphora's timeouts and deadlines, its pauses between retries, heartbeats, the
+    brokers that run here and the expiry of their messages, and `gevent.sleep` and `gevent.Timeout`
+    in handlers and tests.  `time.time`, `time.sleep`, other threads and other processes do not use
+    it.
 
     Attributes:
         ahead: by how many seconds it is ahead of the system's clock.
@@ -57,7 +57,7 @@ class Clock:
         return f"<Clock {self.ahead:g} s ahead>"
 
     def __enter__(self) -> Self:
-        """Begin.  Brokers, servers and clients may be there already.
+        """Start the clock.  Brokers, servers and clients may already exist.
 
         Raises:
             RuntimeError: there is a clock already.
@@ -73,7 +73,7 @@ class Clock:
 
     def __exit__(self, *exc_info: object) -> None:
         self._hub.loop = self._loop
-        # For those that go on, time never goes back.
+        # For code that runs on, time must never go back.
         if not _anything_runs():
             clock.be_ahead(None)
 
@@ -82,16 +82,16 @@ class Clock:
         return clock.monotonic()
 
     def advance(self, seconds: float) -> None:
-        """Turn the clock ahead.  Switches greenlets.
+        """Set the clock ahead.  Switches greenlets.
 
-        When this returns, everything that was due within these seconds has happened, in its order,
-        and so has what followed from it in this thread.  What is due at the very end has, too.
+        When this returns, everything that was due within these seconds has happened in order,
+        including what is due at the very end, and so have its consequences in this thread.
 
         Args:
-            seconds: by how much; 0 only lets everything happen that is due.
+            seconds: by how much; 0 only lets everything happen that is due now.
 
         Raises:
-            RuntimeError: the clock has not begun, or it is that of another thread.
+            RuntimeError: the clock was not started, or belongs to another thread.
             ValueError: `seconds` is less than 0.
         """
         if self._hub is None or self._hub is not gevent.get_hub():
@@ -116,7 +116,7 @@ class Clock:
             self._settle()
 
     def _adopt(self) -> None:
-        """Find the timers that run."""
+        """Find the running timers."""
         kind = type(self._loop.timer(0.0))
         for found in gc.get_objects():
             if type(found) is kind and found.active and found.loop is self._loop:
@@ -138,7 +138,7 @@ class Clock:
             settled.wait()
 
 
-# The timers of a clock that are going to ring.
+# The running timers of a clock.
 Timers = dict["Timer | Found", None]
 
 
@@ -160,7 +160,7 @@ class Loop:
 
 
 class Timer:
-    """A timer of gevent's that can ring earlier, because the clock was turned.
+    """A gevent timer that can ring early when the clock is advanced.
 
     Attributes:
         due: when it rings, by the clock.
@@ -199,21 +199,21 @@ class Timer:
 
     @property
     def active(self) -> bool:
-        """True while it is going to ring."""
+        """True while the timer runs."""
         return self in self._timers
 
     def start(self, callback: Callable[..., object], *args: Any, update: object = None) -> None:
-        """Ring once the time is over."""
+        """Start the timer: ring once when the time is over."""
         self.callback, self.args = callback, args
         self._arm(self._after)
 
     def again(self, callback: Callable[..., object], *args: Any, update: object = None) -> None:
-        """Ring after the time between two rings."""
+        """Start again: ring after the interval of the timer."""
         self.callback, self.args = callback, args
         self._arm(self._repeat)
 
     def stop(self) -> None:
-        """Do not ring."""
+        """Stop the timer: do not ring."""
         self._timers.pop(self, None)
         self.callback, self.args = None, ()
         self._disarm()
@@ -221,12 +221,12 @@ class Timer:
     close = stop
 
     def rearm(self) -> None:
-        """Take notice that the clock was turned."""
+        """Adjust to an advanced clock."""
         self._disarm()
         self._begin(max(self.due - clock.monotonic(), 0.0))
 
     def ring(self) -> None:
-        """Ring, if it is due by now."""
+        """Ring if the timer is due."""
         if self.active and self.due <= clock.monotonic():
             self._ring()
 
@@ -256,7 +256,7 @@ class Timer:
 
 
 class Found:
-    """A timer that was there before the clock.  It can be made to ring, but not be set anew.
+    """A timer that existed before the clock.  It can be made to ring, but cannot be set again.
 
     Attributes:
         due: when it rings, by the clock.
@@ -274,13 +274,13 @@ class Found:
         return due
 
     def ring(self) -> None:
-        """Ring, if it is due by now and was not stopped."""
+        """Ring if the timer is due and was not stopped."""
         timer = self._timer
         if not timer.active:
             self._timers.pop(self, None)
         elif self.due <= clock.monotonic():
             callback, args = timer.callback, timer.args
-            # Only one that repeats goes on by that.
+            # Only a repeating timer continues after that.
             timer.again(callback, *args)
             if timer.active:
                 self.due = self._due()
@@ -290,7 +290,7 @@ class Found:
             callback(*args)
 
     def rearm(self) -> None:
-        """Take notice that the clock was turned."""
+        """Adjust to an advanced clock."""
         if self._helper is not None:
             self._helper.close()
         self._helper = self._loop.timer(max(self.due - clock.monotonic(), 0.0), ref=False)

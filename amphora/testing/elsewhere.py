@@ -1,7 +1,7 @@
-"""A broker elsewhere, in the place of one in memory: the same tests on RabbitMQ.
+"""A broker elsewhere in place of the one in memory: the same tests on RabbitMQ.
 
-It cannot be looked into, and it is not harmed.  What waits in the queues of the namespaces that the
-tests use is deleted, because RabbitMQ keeps it from one test to the next.
+Tests cannot look into it and do not harm it.  Waiting messages in the queues of the namespaces that
+tests use are deleted, because RabbitMQ would keep them from one test to the next.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from amphora.testing.served import moving_streams
 from amphora.transport.session import Session, all_sessions
 from amphora.wire.codes import ReplyCode
 
-# Everything must be served in this many looks in a row, with pauses of this many seconds.
+# Everything must be served in this many checks in a row, with pauses of this many seconds.
 LOOKS = 3
 PAUSE = 0.02
 
@@ -53,22 +53,22 @@ class BrokerElsewhere:
         pytest.skip(f"{name} is for the broker in memory, and this is one elsewhere")
 
     def heal(self) -> None:
-        """Do nothing: it is not harmed."""
+        """Do nothing: this broker is never harmed."""
 
     def use(self, namespace: str) -> None:
-        """Forget what waits for a namespace, when it is used first."""
+        """Delete what waits for a namespace when a test first uses it."""
         if namespace not in self._used:
             self._used.add(namespace)
             self._forget(namespace)
 
     def close(self) -> None:
-        """Forget what waits for the namespaces that were used."""
+        """Delete what waits for the namespaces that were used."""
         for namespace in self._used:
             self._forget(namespace)
         self._session.close()
 
     def wait_until_served(self, timeout: float = 5.0, *, streams: bool = True) -> None:
-        """Wait until everything is served that clients and servers of this process know of.
+        """Wait until everything that this process's clients and servers know of is served.
 
         Args:
             timeout: seconds to wait.

@@ -1,7 +1,7 @@
-"""The work of the pytest plugin's fixtures, for any scope.
+"""The implementation of the pytest plugin's fixtures, for any scope.
 
-The plugin itself is the module `pytest_amphora`, which imports this one when a test asks for a
-fixture: pytest loads it in every run, for tests of anything.
+The plugin itself is the module `pytest_amphora`, which pytest loads in every run, whatever it
+tests.  So the plugin imports this module only when a test asks for a fixture.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ __all__ = ["Calls", "a_broker", "a_clock", "clients", "mocks", "servers"]
 T = TypeVar("T")
 AnyBroker = Broker | BrokerElsewhere
 
-# Seconds to wait at the end of a test until everything that it sent is served.
+# Seconds to wait at the end of a test for everything that it sent to be served.
 DRAIN_TIMEOUT = 3.0
-# Seconds to wait until a server takes requests, and between two looks.
+# Seconds to wait until a server takes requests, and between two checks.
 READY_TIMEOUT = 3.0
 PAUSE = 0.002
 
-# The brokers on which something was still unserved after that.
+# The brokers that still had something unserved after that.
 _left: weakref.WeakSet[AnyBroker] = weakref.WeakSet()
 
 
 @contextmanager
 def a_broker(url: str | None) -> Iterator[Broker]:
-    """Run a broker, or use the one of a URL, which is in the environment meanwhile."""
+    """Run a broker, or use the one at a URL; put its URL into the environment meanwhile."""
     with pytest.MonkeyPatch.context() as environment:
         broker = Broker() if url is None else BrokerElsewhere(url)
         with closing(broker):
             if isinstance(broker, Broker):
                 broker.start()
             environment.setenv("AMQP_URL", broker.url)
-            # What only the broker in memory can do skips the test.
+            # Using an ability of the broker in memory skips the test.
             yield cast("Broker", broker)
 
 
 @contextmanager
 def a_clock(url: str | None) -> Iterator[Clock]:
-    """Begin a clock, or skip the test if its broker has another."""
+    """Start a clock, or skip the test if its broker has another clock."""
     if url is not None:
         pytest.skip("the clock of a broker elsewhere cannot be turned")
     with Clock() as clock:
@@ -68,7 +68,7 @@ def a_clock(url: str | None) -> Iterator[Clock]:
 
 @contextmanager
 def servers(broker: AnyBroker) -> Iterator[MakeServer]:
-    """Yield a function that makes servers; at the end they serve what was sent, and stop."""
+    """Yield a function that makes servers; at the end they serve what was sent and stop."""
     with ExitStack() as made:
 
         def make(namespace: str, *functions: Callable[..., Any], **settings: Any) -> Any:
@@ -117,9 +117,9 @@ def clients(broker: AnyBroker) -> Iterator[MakeClient]:
 
 
 def drain(broker: AnyBroker) -> None:
-    """Wait until everything is served, and warn of what is not in time.
+    """Wait until everything is served, and warn of what is not served in time.
 
-    A broker that was harmed is healed first, so that the wait is not in vain.
+    A harmed broker is healed first, so that the wait can succeed.
     """
     if broker.left_to_parent:
         return
@@ -161,14 +161,14 @@ def _serving(
         if raise_errors:
             watched.remove(errors)
         server.stop(timeout=0)
-    # The errors of handlers that ran after the end of the test itself.
+    # The errors of handlers that ran after the end of the test function.
     errors.reraise()
 
 
 def _wait_until_ready(server: AmqpRpcServer) -> None:
     """Wait until a server takes requests, so that a fanout reaches it.
 
-    A test may have harmed the broker: then it begins later.
+    A test may have harmed the broker: then the server begins later.
     """
     deadline = monotonic() + READY_TIMEOUT
     while not server.session.settled and monotonic() < deadline:
@@ -195,13 +195,13 @@ class Errors:
         self._errors.clear()
 
     def reraise(self) -> None:
-        """Raise the first error again, if there is one."""
+        """Raise the first error again, if any."""
         __tracebackhide__ = True
         if self._errors:
             raise self._errors.pop(0)
 
 
-# The errors of the servers whose handlers fail a test, while they serve.
+# The errors of the running servers whose handlers may fail a test.
 watched: list[Errors] = []
 
 

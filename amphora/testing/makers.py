@@ -1,4 +1,4 @@
-"""What the fixtures of pytest give, for type hints in tests."""
+"""The types of the pytest fixtures, for hints in tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ S = TypeVar("S")
 
 
 class MakeServer(Protocol):
-    """What `amphora_server` is: makes servers that serve at once."""
+    """The type of `amphora_server`: makes servers that serve at once."""
 
     @overload
     def __call__(
@@ -37,7 +37,7 @@ class MakeServer(Protocol):
 
 
 class MakeClient(Protocol):
-    """What `amphora_client` is: makes clients."""
+    """The type of `amphora_client`: makes clients."""
 
     @overload
     def __call__(self, namespace: str, *, client_class: type[C], **settings: Any) -> C: ...
@@ -47,7 +47,7 @@ class MakeClient(Protocol):
 
 
 class MakeMocks(Protocol):
-    """What `amphora_mock` is: makes servers with mocks in the place of functions."""
+    """The type of `amphora_mock`: makes servers with mocks in place of functions."""
 
     def __call__(self, namespace: str, *real: Callable[..., Any] | type, **settings: Any) -> Mocks:
         """Make a server, with the settings of `AmqpRpcServer`; see `add_mocks`."""

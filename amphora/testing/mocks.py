@@ -1,4 +1,4 @@
-"""Mocks that stand for functions at a server, and refuse what the real ones would refuse."""
+"""Mocks that replace functions at a server, and refuse what the real ones would refuse."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from amphora.rpc.server.server import AmqpRpcServer
 
 
 class Mocks:
-    """The mocks of some functions, as attributes with the names of these.
+    """The mocks of some functions, as attributes with the functions' names.
 
-    They are those of `unittest.mock`, with `return_value`, `side_effect`, `call_args` and
+    They are mocks of `unittest.mock`, with `return_value`, `side_effect`, `call_args` and
     `assert_called_once_with`.
     """
 
@@ -32,23 +32,23 @@ class Mocks:
 
 
 def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
-    """Add mocks to a server that stand for functions, and return them.
+    """Add mocks in place of functions to a server, and return them.
 
         prices = add_mocks(server, total, refund)
         prices.total.return_value = 105
 
-    The server knows the parameters and type hints of the real functions: a call that these would
-    refuse ends with WrongRequest, and no mock is called.  A mock gets the arguments as the function
-    would, and returns None unless told otherwise.  The mock of a generator function returns the
-    items of the stream: a list, or an iterator.
+    The server knows the parameters and type hints of the real functions: a call that they would
+    refuse ends with WrongRequest, and no mock is called.  A mock gets the arguments that the
+    function would get, and returns None unless told otherwise.  The mock of a generator function
+    returns the items of the stream: a list, or an iterator.
 
     Args:
         server: the server.
         real: functions, or classes that say what a service offers, as for `add_service(api=)`.
 
     Raises:
-        TypeError: it is none of these, or cannot be offered.
-        ValueError: the server has a function of that name.
+        TypeError: an argument is not a function or class, or cannot be offered.
+        ValueError: the server already has a function of that name.
     """
     mocks: dict[str, Any] = {}
     for each in real:
@@ -70,7 +70,7 @@ def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
 
 
 def _standing_for(made: Any, stream: bool) -> Callable[..., Any]:
-    """Return a function that calls a mock, which returns nothing unless told otherwise."""
+    """Return a function that calls a mock, which returns None unless told otherwise."""
     if stream:
         made.return_value = ()
 

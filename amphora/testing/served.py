@@ -3,8 +3,8 @@
 A message is served when its receiver has acknowledged it: a request when its handler is done and
 the answer is confirmed, an answer when its client has it.  The broker knows this of all messages
 that have reached it, and the sessions of this process know of those on the way.  Messages in a
-queue without a consumer are not waited for.  The request of a stream is acknowledged when it
-begins; the servers of this process know how far it is.
+queue without a consumer do not count.  The request of a stream is acknowledged when the stream
+begins; the servers of this process know its progress.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unserved(node: Node, name: str, port: int | None, streams: bool) -> Iterator
         node: the broker.
         name: its name in URLs, if `port` is None.
         port: the port that it listens on.
-        streams: whether streams count that do not wait for their clients.
+        streams: whether to count streams that do not wait for their clients.
     """
     for vhost in node.vhosts.values():
         for queue in vhost.topology.queues.values():
