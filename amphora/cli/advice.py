@@ -1,4 +1,4 @@
-"""What there is on the broker, for those who have misspelt it or have only begun to type it."""
+"""Suggestions of names on the broker, for misspelt or partly typed words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amphora.rpc.contract import naming
 from amphora.transport.options import did_you_mean
 from amphora.transport.session import Session
 
-# Seconds to wait for workers that tell what they offer.
+# Seconds to wait for workers to describe themselves.
 TIMEOUT = 1.0
 # Seconds that a shell waits for the completion of a word.
 PATIENCE = 3.0
@@ -26,7 +26,7 @@ def offered(session: Session, namespace: str | None) -> dict[str, dict[str, str]
     """Return the functions and their signatures, by namespace.  Switches greenlets.
 
     Args:
-        namespace: the one to ask for; None for all.
+        namespace: the namespace to ask about; None for all.
     """
     found: dict[str, dict[str, str]] = {}
     try:
@@ -42,7 +42,7 @@ def offered(session: Session, namespace: str | None) -> dict[str, dict[str, str]
             functions = found.setdefault(answer["namespace"], {})
             functions |= {each["name"]: each["signature"] for each in answer["functions"]}
     except (AmphoraError, KeyError, TypeError):
-        # Not allowed, or no description: then there is no advice.
+        # Without permission or a description there is no advice.
         return {}
     return found
 
@@ -57,7 +57,7 @@ def about_function(session: Session, namespace: str, function: str) -> str:
 
 
 def about_namespace(session: Session, namespace: str) -> str:
-    """Return the end of a sentence about a namespace that is not there.  Switches greenlets."""
+    """Return the end of a sentence about a missing namespace.  Switches greenlets."""
     return did_you_mean([namespace], offered(session, None))
 
 
@@ -66,7 +66,7 @@ def complete_target(
 ) -> list[CompletionItem]:
     """Return the functions that begin with a text, as `namespace.function`.
 
-    Behind --namespace they are without it.
+    After --namespace they are without the namespace.
     """
     namespace = context.params.get("namespace")
     if namespace is not None:
@@ -89,14 +89,14 @@ def complete_namespace(
 
 
 def _found(context: click.Context, namespace: str | None) -> dict[str, dict[str, str]]:
-    """Return what workers offer; nothing without a broker, or if it takes long."""
+    """Return what workers offer; nothing if there is no broker or it takes too long."""
     try:
         with gevent.Timeout(PATIENCE), context.ensure_object(Settings).session() as session:
             return offered(
                 session, None if namespace is None else naming.check_namespace(namespace)
             )
     except (AmphoraError, ValueError, gevent.Timeout, click.UsageError):
-        # A shell shows what is printed in the middle of the line that is typed.
+        # A shell would show output in the middle of the line being typed.
         return {}
 
 

@@ -96,9 +96,9 @@ def broker(
 ) -> int:
     """Run a broker on this machine, for development and tests.
 
-    It keeps everything in memory, and forgets it when it ends.  Use RabbitMQ in production.
+    It keeps everything in memory, and loses it when it ends.  Use RabbitMQ in production.
     """
-    # Imported here, or every command and every worker would load it.
+    # Imported here, because otherwise every command and every worker would load it.
     from amphora.broker.server import Server
 
     set_up("info" if verbose else "warning")

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one sentence about what went wrong."""
+"""The end of a command: its exit code, and one sentence about what went wrong."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _CHANNEL_CODES: dict[int, Exit] = {
 
 
 class Failure(click.ClickException):
-    """A command cannot go on, for a reason given in one sentence."""
+    """A command fails, for a reason given in one sentence."""
 
     def __init__(self, code: Exit, message: str) -> None:
         super().__init__(message)
@@ -95,7 +95,7 @@ def exit_code_of(error: BaseException) -> Exit:
         return Exit(error.exit_code)
     if isinstance(error, AmphoraError):
         cause = error.__cause__
-        # A declaration was refused: the exit code is that of the cause.
+        # A declaration was refused: the cause has the exit code.
         return exit_code_of(cause) if isinstance(cause, ChannelClosed) else Exit.FAILED
     return Exit.BUG
 

@@ -1,4 +1,4 @@
-"""`amphora gateway`: functions of services as web addresses."""
+"""`amphora gateway`: functions of services over HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amphora.cli.settings import Settings, examples, pass_settings, url_and_debu
 
 DEFAULT_PORT = 8080
 TOKENS = "AMPHORA_GATEWAY_TOKENS"
-# Seconds for calls that run to finish.
+# Seconds for running calls to finish.
 STOP_TIMEOUT = 5.0
 
 
@@ -137,9 +137,9 @@ def gateway(
     at /rpc; /openapi.json describes it, and the page at / has a form for each function.
 
     It listens on this machine alone.  With another --host it needs a --token, or --open; there is
-    no encryption, so put it behind a server that has.
+    no encryption, so put it behind a server that has it.
     """
-    # Only here: the other commands begin sooner without a web server.
+    # Imported here, because the other commands start faster without a web server.
     from amphora.gateway.application import DEFAULT_TIMEOUT, MAX_BODY, Gateway
     from amphora.gateway.server import MAX_CONNECTIONS, Server
     from amphora.web.access import is_loopback, names_of
@@ -151,8 +151,8 @@ def gateway(
             " meant"
         )
     with settings_errors(), settings.session() as session:
-        # A token is more than a name; without one, foreign pages must not get in by a name of
-        # their own.
+        # A token protects better than a name.  Without one, foreign pages must not get in under
+        # a name of their own.
         guarded = bool(tokens) or not is_loopback(host)
         application = Gateway(
             *namespaces,

@@ -14,9 +14,9 @@ from gevent import socket
 
 
 class Keys:
-    """The keys of the terminal that is standard input; none if it is not one.
+    """The keys of the terminal at standard input; none if it is not a terminal.
 
-    Inside the block keys are not shown, and come without the enter key.  Ctrl-C interrupts as ever.
+    Within the block keys are not shown, and arrive without the enter key.  Ctrl-C still interrupts.
     """
 
     def __init__(self) -> None:
@@ -55,5 +55,5 @@ class Keys:
             # The terminal is closed.
             self._file = None
             return None
-        # An arrow or the like is several bytes, of which the first is escape.
+        # A key such as an arrow sends several bytes, of which the first is escape.
         return data[:1].decode("ascii", "ignore")

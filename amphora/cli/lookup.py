@@ -1,6 +1,6 @@
 """Looking up the queues and exchanges of a namespace over AMQP.
 
-Everything here is a passive declaration: it creates nothing, and needs no permission but to log in
+Everything here is a passive declaration: it creates nothing, and needs no permission beyond a login
 (https://www.rabbitmq.com/docs/access-control).
 """
 
@@ -18,13 +18,13 @@ TIMEOUT = 10.0
 
 
 def find_queue(session: Session, name: str) -> Found | None:
-    """Return what there is to know about a queue, None if there is none.  Switches greenlets."""
+    """Return the state of a queue, None if it does not exist.  Switches greenlets."""
     found = session.operate(lambda channel: topology.find_queue(channel, name, TIMEOUT), TIMEOUT)
     return None if found.presence is Presence.GONE else found
 
 
 def has_exchange(session: Session, name: str) -> bool:
-    """Return whether there is an exchange of that name.  Switches greenlets."""
+    """Return whether an exchange exists.  Switches greenlets."""
     try:
         session.operate(lambda channel: channel.exchange_declare(name, passive=True), TIMEOUT)
     except ChannelClosed as error:

@@ -18,7 +18,7 @@ import msgspec
 from amphora.cli.page import Line, Table, plain, text_of
 from amphora.errors import printable
 
-# A longer cell of a table is cut.
+# Longer cells of a table are cut.
 CELL_WIDTH = 2_000
 
 
@@ -90,7 +90,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 def show(parts: Sequence[Line | Table]) -> None:
     """Print lines and tables on standard output, without spaces at the ends of lines.
 
-    Lines have any width they need: a name that is cut cannot be copied.
+    Lines are as wide as they need to be: a cut name could not be copied.
     """
     if has_style(sys.stdout):
         from amphora.cli import styled
@@ -125,8 +125,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def in_progress(stats: Mapping[str, Any]) -> str:
-    """Return a worker's requests in progress of those that may be, and its streams: `3/100 +2`."""
-    # Older workers do not tell, and top has None of them.
+    """Return a worker's requests in progress, their limit, and its streams: `3/100 +2`."""
+    # Older workers do not report this, and for them top has None.
     streams = stats.get("streams") or 0
     calls = f"{max(stats['in_flight'] - streams, 0)}/{stats['concurrency']}"
     return f"{calls} +{streams}" if streams else calls

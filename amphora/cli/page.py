@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Style = Literal["", "bold", "bold red"]
-# A text in a table is not cut below so many cells.
+# The fewest cells to which a text in a table is cut.
 SHORTEST = 12
 # Pieces of one line.
 Line = tuple[tuple[str, Style], ...]
@@ -52,7 +52,7 @@ def plain_table(table: Table) -> Iterator[str]:
 
 
 def fitted(table: Table, width: int, least: Sequence[str], *, ids: bool = False) -> Table:
-    """Return a table that is at most so wide, if that is possible.
+    """Return a table of at most a given width, if possible.
 
     Texts are cut, then whole columns are left out.  Numbers are never cut.
 

@@ -16,10 +16,10 @@ from amphora.rpc.client.waiting.gather import Gathered, Reply
 from amphora.rpc.contract import naming
 from amphora.transport.session import Session
 
-# Seconds to wait for answers before a question is asked again; then twice as long, and so on.
+# Seconds to wait for answers before a question is repeated; then twice as long, and so on.
 FIRST_ROUND = 0.5
 PAUSE = 0.05
-# Seconds for which the only worker may be gone, while it is replaced.
+# Seconds for which the only worker may be gone while it is replaced.
 COMEBACK = 2.0
 
 
@@ -28,7 +28,7 @@ class Replies:
 
     Workers come and go, as in a rolling restart.  One that came while the request was on its way
     does not get it, and one that went was counted but does not answer.  So a question that changes
-    nothing is asked again until all workers that are there have answered.  Switches greenlets.
+    nothing is repeated until all present workers have answered.  Switches greenlets.
 
     Args:
         worker: the only worker that was asked; None if all were.
@@ -43,7 +43,7 @@ class Replies:
         exit_code: the exit code of the command, if nothing else happens.
 
     Raises:
-        Failure: no worker is there.
+        Failure: there is no worker.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Replies:
         self.good = sorted(
             (reply for reply in replies if reply.error is None), key=lambda reply: reply.worker
         )
-        # If all workers ignore the request, having no answers is no failure.
+        # If all workers ignore the request, a lack of answers is not a failure.
         if not replies and not (gathered.complete and gathered.expected):
             if gathered.missing and not gathered.timed_out:
                 raise Failure(Exit.NO_ANSWER, incomplete(namespace, gathered, timeout))
@@ -93,7 +93,7 @@ class Replies:
             show_error(incomplete(namespace, gathered, timeout))
 
     def _ask_again_and_again(self, timeout: float) -> Gathered:
-        """Ask until all workers that are there have answered; return the last answers."""
+        """Ask until all present workers have answered; return the last answers."""
         deadline, comeback = Deadline(timeout), Deadline(min(COMEBACK, timeout))
         patience = FIRST_ROUND
         gathered = None
@@ -103,8 +103,8 @@ class Replies:
             try:
                 replies, gathered = self._gather(max(min(patience, left), PAUSE))
             except NoResult:
-                # Its time was too short for the broker to take it.  That of another may not be,
-                # and what the broker had taken before is known.
+                # The time was too short for the broker to take the question.  The next one may have
+                # more time, and earlier answers are known.
                 if last and gathered is None:
                     raise
             else:

@@ -34,7 +34,7 @@ SILENCE = logging.NullHandler()
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 # The module of each command, in the sections of the help.  A command is imported when it is run or
-# its help is shown: the others would make each start of a worker a tenth of a second longer.
+# its help is shown: loading all would delay each start of a worker by a tenth of a second.
 SECTIONS = {
     "Getting started": {"demo": "demo.demo", "new": "starting.new"},
     "Workers": {"serve": "serving.serve"},
@@ -70,10 +70,10 @@ SECTIONS = {
     },
     "Broker": {"queue": "operating.queues", "broker": "broker"},
 }
-# What is not typed is in no section.
+# Commands that users do not type are in no section.
 HIDDEN = {"worker": "serving.worker"}
 HOMES = {name: home for members in (*SECTIONS.values(), HIDDEN) for name, home in members.items()}
-# The commands whose words name files.
+# The commands whose arguments name files.
 OF_FILES = ("new", "serve", "worker")
 
 
@@ -90,7 +90,7 @@ class Commands(click.Group):
         if home is None:
             return None
         module = importlib.import_module(f"amphora.cli.{home}")
-        # The name of one of them is Python's own.
+        # One of them has the name of a Python built-in.
         command = getattr(module, "evaluate" if cmd_name == "eval" else cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101 (HOMES says so)
         return command
@@ -98,9 +98,9 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and decode its words as UTF-8.
+        """Find the command, and decode its arguments as UTF-8.
 
-        The words of `serve` and `new` are left as they are: they name files.
+        The arguments of `serve` and `new` are left as they are: they name files.
         """
         name, command, rest = super().resolve_command(ctx, args)
         if name not in OF_FILES:
@@ -142,13 +142,13 @@ def commands() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line, that of the process if `arguments` is None, and end the process."""
+    """Run `arguments`, or the command line of the process if None, and end the process."""
     open_standard_files()
     # Otherwise gevent prints a traceback when it is interrupted.
     Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # Characters that the terminal's encoding does not have are escaped.
+            # Characters that the terminal's encoding lacks are escaped.
             stream.reconfigure(errors="backslashreplace")
     exit_code = run(arguments)
     try:
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.  Switches greenlets."""
-    # The commands print what matters of the library's log.
+    # The commands themselves print what matters from the library's log.
     logging.getLogger("amphora").addHandler(SILENCE)
     settings = Settings()
     try:
@@ -171,7 +171,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader of the output has closed it.
+        # The reader of the output has closed the pipe.
         return _end_output()
     except Exception as error:  # noqa: BLE001 (the last place to catch it)
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
@@ -186,7 +186,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end_output() -> Exit:
-    """Write nothing more, so that Python does not fail at its exit.  Return the exit code."""
+    """Stop writing, so that Python does not fail when it exits.  Return the exit code."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -198,13 +198,13 @@ def _end_output() -> Exit:
 
 
 def report(error: Exception, settings: Settings) -> int:
-    """Print why a command has failed, and return its exit code."""
+    """Print why a command failed, and return its exit code."""
     if settings.debug:
         traceback.print_exception(error)
     if settings.json:
         show_json(as_json(error))
     elif isinstance(error, click.UsageError):
-        # With the command's usage, and a hint to its help.
+        # This includes the command's usage, and a hint to its help.
         error.show()
     else:
         show_error(sentence_of(error))

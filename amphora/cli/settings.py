@@ -60,7 +60,7 @@ class Settings:
 def connect(link: Link) -> None:
     """Wait for a link's first attempt to connect.  Switches greenlets.
 
-    A program goes on trying, but a command fails at once.
+    A program keeps trying, but a command fails at once.
 
     Raises:
         ConnectionLost, AuthenticationError: the first attempt failed.
@@ -96,7 +96,7 @@ debug_option = click.option(
 
 
 def url_option(**where: Any) -> Callable[[F], F]:
-    """Return what adds --url to a command; `where` says where else it may come from."""
+    """Return a decorator that adds --url; `where` says where else the URL may come from."""
     return click.option(
         "--url",
         metavar="URL",

@@ -1,6 +1,6 @@
-"""Standard input, output and error, if they are closed when the command starts.
+"""Replacing standard input, output and error if they are closed when the command starts.
 
-The next file or socket to be opened would get their numbers, and with them what is printed.
+Otherwise the next file or socket would get their numbers, and with them the output.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def open_standard_files() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # It gets the lowest free number, and those below are open by now.
+            # It gets the lowest free number; those below are open by now.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     # Python has None for a file that was closed when it started.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

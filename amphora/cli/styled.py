@@ -16,7 +16,7 @@ from rich.text import Text
 
 from amphora.cli.page import Line, Table
 
-# The width of output that is not live: any that it needs.
+# The width of output that is not live: unlimited.
 FULL_WIDTH = 10_000
 
 
@@ -34,7 +34,7 @@ def lines(parts: Iterable[Line | Table]) -> Iterator[str]:
 
 
 def show_live(frames: Iterable[Iterable[Line | Table]]) -> None:
-    """Show frame after frame on a screen of its own, until they end or something is raised."""
+    """Show frame after frame on a screen of its own, until they end or an exception is raised."""
     # Refreshed here, because rich would do it from a thread.
     with Live(console=_console(sys.stdout, None), screen=True, auto_refresh=False) as live:
         for parts in frames:

@@ -13,7 +13,7 @@ from amphora.cli.settings import Settings, examples, pass_settings, url_and_debu
 from amphora.web.actions import ACTIONS
 
 DEFAULT_PORT = 8765
-# Seconds for browsers to be told that it ends.
+# Seconds to tell browsers that the dashboard ends.
 STOP_TIMEOUT = 0.5
 
 
@@ -58,12 +58,12 @@ def _actions(context: click.Context, parameter: click.Parameter, value: str) -> 
 def web(settings: Settings, port: int, host: str, names: tuple[str, ...], allow: list[str]) -> None:
     """Show all workers live in a browser, until ctrl-C.
 
-    What `services`, `top`, `active` and `dead` show, with charts of the last minutes.  It listens
-    on this machine alone.  With another --host, only who opens the printed address can see it;
-    there is no encryption, so put it behind a server that has.  What the page may do has to be
+    It shows what `services`, `top`, `active` and `dead` do, with charts of the last minutes.  It
+    listens on this machine alone.  With another --host, you need the printed address to see it;
+    there is no encryption, so put it behind a server that has it.  What the page may do has to be
     allowed here, and the servers need the commands for it: management={"cancel", ...}.
     """
-    # Only here: the other commands begin sooner without a web server.
+    # Imported here, because the other commands start faster without a web server.
     from amphora.web.access import Access
     from amphora.web.app import Application
     from amphora.web.collecting import Collector

@@ -141,7 +141,7 @@ def test_what_runs_is_shown_and_why_it_cannot_be_ended(
         tab.click("#confirm-yes")
         tab.wait_for_text("#toasts", "cancel is off; make the server with", PATIENCE)
         tab.type("#filter", "nothing like it")
-        tab.wait_for_text("#panel-active", "Nothing has", PATIENCE)
+        tab.wait_for_text("#panel-active", "Nothing contains", PATIENCE)
         tab.type("#filter", "\ue00c")
         tab.wait_for_text("#panel-active tbody", "hold", PATIENCE)
         gate.open()

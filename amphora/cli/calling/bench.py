@@ -26,17 +26,17 @@ from amphora.rpc.client.client import AmqpRpcClient
 
 PERCENTILES = (50, 95, 99)
 DEFAULT_CALLERS = 10
-# With a rate, as many callers as are needed, up to so many.
+# With a rate there are as many callers as needed, up to this number.
 MOST_CALLERS = 1000
 
 
 @dataclass
 class Outcome:
-    """What has come of the calls.
+    """The outcomes of the calls.
 
     Attributes:
-        durations: those of calls that succeeded, in seconds.
-        errors: how many failed, by the name of the error.
+        durations: the durations of successful calls, in seconds.
+        errors: the number of failed calls, by the name of the error.
     """
 
     durations: list[float] = field(default_factory=list)
@@ -62,16 +62,16 @@ class Outcome:
 
 
 def load(call: Callable[[], object], callers: int, duration: float, rate: float | None) -> Outcome:
-    """Make calls for a while, and return what has come of them.  Switches greenlets.
+    """Make calls for a while, and return their outcomes.  Switches greenlets.
 
-    Without a rate each caller makes its next call when it has the answer.  With one, calls are due
-    at fixed times, and a call that is late because no caller was free has taken longer.
+    Without a rate each caller makes its next call when it has the answer.  With a rate, calls are
+    due at fixed times; if a call is late because no caller was free, the delay counts.
 
     Args:
         call: makes one call.
-        callers: how many calls there are at once, at most.
+        callers: the most calls at once.
         duration: seconds in which calls are begun.
-        rate: how many calls are to be begun in a second.
+        rate: how many calls to begin per second.
     """
     outcome = Outcome()
     began = monotonic()
@@ -92,7 +92,7 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
             except AmphoraError as error:
                 remote = error.error_type if isinstance(error, RemoteException) else ""
                 outcome.errors[remote or type(error).__name__] += 1
-                # One that fails at once would keep all others from running.
+                # Callers whose calls fail at once would keep all others from running.
                 gevent.sleep(0)
             else:
                 outcome.durations.append(monotonic() - due)

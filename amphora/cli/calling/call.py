@@ -33,8 +33,8 @@ _NUMBER = re.compile(r"-[.\d]")
 class CallCommand(click.Command):
     """A command whose arguments may be negative numbers.
 
-    Click takes them for options.  If it lets unknown options through, it also lets misspelled ones
-    through, so those are refused here.
+    Click takes these for options.  If it accepts unknown options, it also accepts misspelled ones,
+    so those are refused here.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -71,7 +71,7 @@ def parse_arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
 
 
 class Reader:
-    """Reads arguments from where their words say."""
+    """Reads arguments from the sources that their words name."""
 
     def __init__(self) -> None:
         self._read_input = False
@@ -80,7 +80,7 @@ class Reader:
         """Return an argument.
 
         Raises:
-            UsageError: it cannot be read, or is no text.
+            UsageError: it cannot be read, or is not text.
         """
         if word == "-":
             if self._read_input:
@@ -100,14 +100,14 @@ class Reader:
 
 def _text(content: bytes, where: str) -> str:
     try:
-        # As a shell does it with the output of a command.
+        # As a shell does with the output of a command.
         return content.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{where} is not text in UTF-8.") from error
 
 
 def parse_value(word: str) -> Any:
-    """Return a word decoded as JSON, or the word itself if it is no JSON."""
+    """Return a word decoded as JSON, or the word itself if it is not JSON."""
     try:
         return msgspec.json.decode(word)
     except (msgspec.DecodeError, RecursionError):
@@ -281,7 +281,7 @@ def call(
 def show_items(settings: Settings, stream: Stream) -> Any:
     """Print the items of a stream as they come, and return its result.
 
-    However the reading ends, the stream ends at its server.
+    The stream ends at its server, however the reading ends.
     """
     with stream:
         for item in stream:
@@ -302,7 +302,7 @@ def call_all(
     kwargs: dict[str, Any],
 ) -> int:
     """Call a function in all servers of a fanout namespace, and print their answers."""
-    # Servers that are away for a moment are waited for: the queue outlives the last one by minutes.
+    # Wait for servers that are briefly away: the queue outlives the last one by minutes.
     if find_queue(session, naming.roll_call_queue(namespace)) is None:
         raise Failure(Exit.NOBODY, f"no fanout server of {namespace} is running")
     client = AmqpRpcFanoutClient(namespace, session=session, timeout=timeout)
@@ -321,7 +321,7 @@ def call_all(
 
 
 def one_line(value: Any) -> str:
-    """Return a result for the cell of a table."""
+    """Return a result as the text of a table's cell."""
     return value if isinstance(value, str) else json_line(value)
 
 

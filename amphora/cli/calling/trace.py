@@ -18,7 +18,7 @@ from amphora.cli.settings import Settings, examples, json_option, pass_settings,
 from amphora.rpc.client.caller import DEFAULT_TIMEOUT
 from amphora.rpc.client.hops import Hops, trace_call
 
-# Of the result, so much is shown.
+# The number of characters of the result to show.
 WIDTH = 200
 
 
@@ -59,8 +59,8 @@ def trace(
     """Call a function once, and show how long each hop takes.
 
     "on the way" is the network and the broker, there and back.  "confirmed" is when the broker had
-    the request, on its disk: beside the others, not before them.  How long the request waited is
-    unknown if the worker was busy, and then part of the way.
+    the request on its disk: in parallel to the others, not before them.  If the worker was busy,
+    the waiting time is unknown and counts as "on the way".
 
     --json prints {"worker", "confirmed", "waited", "took", "on_the_way", "in_all"} in seconds, and
     {"result"} or {"error"}.

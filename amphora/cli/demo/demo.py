@@ -53,7 +53,7 @@ def demo(settings: Settings, serve: str | None) -> int:
     if serve is not None:
         server.serve(serve)
         return Exit.DONE
-    # Raised in this greenlet, whichever runs: so everything that was started is ended.
+    # Raised in this greenlet, whichever runs, so that everything that was started ends.
     watchers = [
         gevent.signal_handler(number, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -74,7 +74,7 @@ def demo(settings: Settings, serve: str | None) -> int:
 
 
 def run(settings: Settings) -> None:
-    """Start what is needed, show it, and end it.  Switches greenlets."""
+    """Start what is needed, show the demo, and end everything.  Switches greenlets."""
     namespace = f"demo-{secrets.token_hex(4)}"
     with ExitStack() as stack:
         settings = stack.enter_context(broker(settings))
@@ -142,11 +142,11 @@ def batch(client: AmqpRpcClient) -> None:
 
 @contextmanager
 def broker(settings: Settings) -> Iterator[Settings]:
-    """Yield the settings with the broker that they name, or with one made for the demo."""
+    """Yield the settings with the broker that they name, or with one for the demo."""
     if settings.url or os.environ.get("AMQP_URL"):
         yield settings
         return
-    # Imported here, or every command and every worker would load it.
+    # Imported here, because otherwise every command and every worker would load it.
     from amphora.testing import Broker
 
     with Broker() as own:
@@ -158,7 +158,7 @@ def servers(url: str | None, namespace: str, count: int) -> Iterator[Processes]:
     """Start server processes, and end them afterwards."""
     environment = dict(os.environ)
     if url is not None:
-        # Not as an argument: any user of the machine may read those, passwords included.
+        # Not as an argument: any user of the machine can read those, including passwords.
         environment["AMQP_URL"] = url
     command = [sys.executable, "-m", "amphora", "demo", "--serve", namespace]
     with ExitStack() as started:
@@ -179,7 +179,7 @@ def servers(url: str | None, namespace: str, count: int) -> Iterator[Processes]:
 def wait_for(processes: Processes, session: Session, namespace: str) -> None:
     """Wait until all servers take requests.
 
-    Only so that each server gets its share: an earlier call would not fail, but wait in the broker.
+    This only gives each server its share: an earlier call would not fail, but wait in the broker.
     """
     while True:
         requests = find_queue(session, naming.request_queue(namespace))

@@ -1,1 +1,1 @@
-"""The commands for those who run workers, and for those who call them."""
+"""The commands for operators of workers, and for their callers."""

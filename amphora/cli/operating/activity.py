@@ -1,4 +1,4 @@
-"""The commands about what workers are doing: what runs, ending it, and taking no more."""
+"""The commands for the activity of workers: showing and ending requests, pausing and resuming."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def active(settings: Settings, namespace: str, worker: str | None, timeout: floa
 
 
 def notes(request: Mapping[str, object]) -> str:
-    """Return what is unusual about a request in progress, behind its function."""
+    """Return the text about anything unusual in a request, to follow its function."""
     said = [
         words
         for words, true in (
@@ -63,7 +63,7 @@ def notes(request: Mapping[str, object]) -> str:
 
 
 def caller(request: Mapping[str, str | None]) -> str:
-    """Return who has sent a request, if it says."""
+    """Return the caller of a request, if the request names it."""
     client = (request["client"] or "")[:12]
     return " ".join(filter(None, (request["user"], client))) or "-"
 
@@ -103,7 +103,7 @@ def cancel(
 @click.command(epilog=examples("amphora pause math --worker math-4f741449e0"))
 @asking
 def pause(settings: Settings, namespace: str, worker: str | None, timeout: float) -> int:
-    """Have workers take no more requests; those that run go on.
+    """Make workers take no more requests; running ones go on.
 
     `amphora resume` ends that, and so does a restart of the worker.  Works only with servers made
     with management={"pause"}.  --json prints {"worker": ..., "result": {"state", "in_flight"}}.
@@ -114,7 +114,7 @@ def pause(settings: Settings, namespace: str, worker: str | None, timeout: float
 @click.command(epilog=examples("amphora resume math"))
 @asking
 def resume(settings: Settings, namespace: str, worker: str | None, timeout: float) -> int:
-    """Have paused workers take requests again.
+    """Make paused workers take requests again.
 
     --json prints {"worker": ..., "result": {"state", "in_flight"}}.
     """

@@ -23,7 +23,7 @@ from amphora.wire.properties import Properties
 
 # Seconds for a worker to try or drop requests.
 TIMEOUT = 30.0
-# Of a text that is not a value, this many characters are shown.
+# The number of characters to show of a body that is not a value.
 WIDTH = 20_000
 
 
@@ -32,7 +32,7 @@ WIDTH = 20_000
 def dead() -> None:
     """List, show, retry and drop requests that were given up.
 
-    A request whose workers died of it again and again is given up (max_attempts), and kept if the
+    A request that ends its workers again and again is given up (max_attempts), and kept if the
     server is made with dead_letter=True.
     """
 
@@ -113,7 +113,7 @@ def look(settings: Settings, namespace: str) -> list[tuple[Properties, bytes]]:
 
 
 def choosing(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the arguments and options of commands for some or all of them."""
+    """Add the arguments and options of commands for some or all given-up requests."""
     for decorate in (
         pass_settings,
         url_and_debug,
@@ -168,7 +168,7 @@ def carry_out(
     key: str,
     words: str,
 ) -> int:
-    """Have a worker do something to the requests with these ids, or to all, and say how many."""
+    """Let a worker do something to the requests with these ids, or to all, and print how many."""
     if bool(ids) is everything:
         raise click.UsageError("give the IDs of requests, or --all")
     chosen = None if everything else list(ids)

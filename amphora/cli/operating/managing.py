@@ -1,4 +1,4 @@
-"""The commands for the workers of a namespace, or one of them."""
+"""The commands for all workers of a namespace, or for one of them."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ IF_REFUSED = {
     }.items()
 }
 
-# What `describe` says about functions of which this is true.
+# What `describe` says about functions with these properties.
 TERMS = {
     "stream": "a stream",
     "resumable": "goes on at another worker",
     "idempotent": "safe to repeat",
     "cancellable": "can be cancelled",
 }
-# What goes without saying of a stream.
+# Properties that every stream has.
 OF_STREAMS = ("cancellable",)
 
 DURATIONS = ("p50", "p95", "p99")
-# A caller's login or client is cut to so much.
+# The length to which a caller's login or client is cut.
 MOST_OF_A_NAME = 100
 
 # Commands that change nothing.
@@ -187,7 +187,7 @@ def worker_row(value: dict[str, Any], *names: str) -> tuple[object, ...]:
         in_progress(value),
         value["processed"] + value["exceptions"] + value.get("expected", 0),
         value["exceptions"],
-        # Older workers do not tell.
+        # Older workers do not report it.
         value.get("expected", "-"),
         value.get("cancelled", "-"),
         value.get("expired", "-"),
@@ -207,7 +207,7 @@ def wait_row(worker: str, waits: dict[str, Any]) -> tuple[object, ...]:
 
 
 def caller_row(caller: dict[str, Any]) -> tuple[object, ...]:
-    """Return one line of who has sent the latest requests."""
+    """Return one line about a caller of the latest requests."""
     return (
         printable(caller["user"] or "-", MOST_OF_A_NAME),
         printable(caller["client"] or "-", MOST_OF_A_NAME),
@@ -239,10 +239,10 @@ def describe(settings: Settings, namespace: str, worker: str | None, timeout: fl
 
 
 def offer(reply: Reply) -> tuple[str, str]:
-    """Return the version that a worker offers, and what, as texts."""
+    """Return the version and the functions that a worker offers, as texts."""
     lines = []
     for function in reply.value["functions"]:
-        # Absent for most, and in older workers.
+        # Absent for most functions, and in older workers.
         said = [
             words
             for term, words in TERMS.items()
@@ -278,7 +278,7 @@ def kill(settings: Settings, namespace: str, worker: str | None, timeout: float,
         with settings_errors(), settings.session() as session:
             roll_call = naming.roll_call_queue(naming.check_namespace(namespace))
             there = find_queue(session, roll_call)
-        # A worker that is not counted may be back in a moment, and would be stopped too.
+        # A worker that is not counted may be back in a moment, and would be stopped, too.
         which = counted(there.consumers, "worker") if there and there.consumers else "all workers"
         if there and not click.confirm(f"Stop {which} of {namespace}?", err=True):
             raise Failure(Exit.FAILED, "nothing was stopped")

@@ -1,4 +1,4 @@
-"""What the workers of a namespace offer, for commands that read it."""
+"""The offers of a namespace's workers, for commands that read them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from amphora.rpc.contract.types.compatibility import Offer, offer_of
 def find_offers(
     settings: Settings, namespace: str, worker: str | None, timeout: float
 ) -> dict[str, Offer]:
-    """Return what each worker that answers offers, by worker id.  Switches greenlets.
+    """Return the offer of each worker, by worker id.  Switches greenlets.
 
     Raises:
-        Failure: no worker is there, one has not answered, or an answer cannot be understood.
+        Failure: there is no worker, one has not answered, or an answer cannot be understood.
     """
     # The answers are not what the command prints.
     replies = gather(replace(settings, json=False), namespace, worker, timeout, "describe")
@@ -34,14 +34,14 @@ def find_offers(
 
 
 def the_offer(settings: Settings, namespace: str, worker: str | None, timeout: float) -> Offer:
-    """Return what all workers of a namespace offer, if that is the same.  Switches greenlets.
+    """Return the offer of all workers of a namespace, if they agree.  Switches greenlets.
 
     Raises:
-        Failure: it is not; or as for `find_offers`.
+        Failure: they differ; or as for `find_offers`.
     """
     offers = list(find_offers(settings, namespace, worker, timeout).values())
     for offer in offers:
-        # In whichever order they were added.
+        # The order in which functions were added does not matter.
         offer.functions.sort(key=lambda function: function["name"])
     if any(offer != offers[0] for offer in offers[1:]):
         raise Failure(

@@ -1,4 +1,4 @@
-"""Commands that one worker of a namespace carries out, whichever has them."""
+"""Commands that any one worker of a namespace that has them can carry out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from amphora.rpc.client.management import ManagementClient
 def ask_one(
     settings: Settings, namespace: str, timeout: float, command: str, *arguments: Any
 ) -> Any:
-    """Have one worker that has a command carry it out, and return its answer.  Switches greenlets.
+    """Let one worker that has a command carry it out, and return its answer.  Switches greenlets.
 
     Raises:
-        Failure: no worker is there, or none has the command.
-        NoResult: it did not answer in time; maybe it has done it.
-        AmphoraError: what it answers.
+        Failure: there is no worker, or none has the command.
+        NoResult: it did not answer in time, but may have carried it out.
+        AmphoraError: the worker answered with an error.
     """
     quiet = Settings(settings.url, settings.debug)
     described: Replies = gather(quiet, namespace, None, timeout, "describe")

@@ -18,7 +18,7 @@ from amphora.rpc.contract import naming
 from amphora.transport.session import Session
 from amphora.wire.codes import ReplyCode
 
-# In the broker's refusal to delete a quorum queue on the condition that it is empty.
+# Part of the broker's refusal to delete a quorum queue on the condition that it is empty.
 NOT_FOR_QUORUM = "not supported by quorum queues"
 
 
@@ -189,8 +189,8 @@ def purge(settings: Settings, namespace: str, label: str | None, yes: bool) -> i
 def delete(session: Session, name: str, force: bool) -> int | None:
     """Delete a queue; return how many requests were in it.  Switches greenlets.
 
-    Without `force` a queue that is not empty stays, and None is returned.  For a quorum queue that
-    takes two steps, because RabbitMQ closes the connection of a client that tries it in one.
+    Without `force` a queue that is not empty stays, and None is returned.  A quorum queue takes two
+    steps, because RabbitMQ closes the connection of a client that tries it in one.
     """
     if not force:
         channel = session.channel(consume=True, timeout=TIMEOUT)

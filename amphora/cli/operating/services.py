@@ -1,4 +1,4 @@
-"""`amphora services`: who is there, in all namespaces."""
+"""`amphora services`: the workers of all namespaces."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def service(
     functions = {each["name"] for offer in workers.values() for each in offer["functions"]}
     return {
         "namespace": namespace,
-        # Several, while a new version takes over.
+        # There are several while a new version takes over.
         "versions": sorted({offer.get("version") or "" for offer in workers.values()} - {""}),
         "waiting": None if queue is None or queue.away else queue.messages,
         "silent": silent,

@@ -37,9 +37,9 @@ def stubs(
 ) -> int:
     """Print a Python module with the functions of a service, typed.
 
-    It has its classes, and its functions for calls, deferred calls, casts and streams.  A service
-    that has not changed makes the same module.  --check imports FILE, and names each reason why its
-    callers would fail; the exit code is 1 then.  With --json it prints {"differences": [...]}.
+    It has the service's classes, and its functions for calls, deferred calls, casts and streams.
+    An unchanged service gives the same module.  --check imports FILE, and names each reason why its
+    callers would fail; then the exit code is 1.  With --json it prints {"differences": [...]}.
     """
     if check is None:
         offer = the_offer(settings, namespace, worker, timeout)
@@ -63,12 +63,12 @@ def stubs(
 
 
 def api_in(file: Path) -> Offer:
-    """Return what the stub in a file takes the service to offer.
+    """Return the offer that the stub in a file expects of the service.
 
     Raises:
-        Failure: it cannot be imported, or is no such module.
+        Failure: it cannot be imported, or is not a stub.
     """
-    # Its dataclasses look for their hints in the module of that name.
+    # Its dataclasses look up their hints in the module of that name.
     name = f"amphora_stub_{file.stem}"
     spec = spec_from_file_location(name, file)
     if spec is None or spec.loader is None:

@@ -27,9 +27,9 @@ from amphora.observe.samples import DURATIONS, Sample
 from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.contract import naming
 
-# Seconds for workers to send their statistics; a frame does not wait for longer.
+# Seconds for workers to send their statistics; a frame does not wait longer.
 PATIENCE = 2.0
-# By what lines are sorted, and how a line's value is found; the highest first, but for the name.
+# The sort orders, and the value of a line for each; the highest first, except for the name.
 SORTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "name": lambda each: each.get("worker") or each.get("function"),
     "calls/s": lambda each: -each["calls_per_second"],
@@ -37,7 +37,7 @@ SORTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "p95": lambda each: -(each["p95"] or 0.0),
     "in progress": lambda each: -each.get("in_flight", 0),
 }
-# What is left out of a table that is too wide, the first one first.
+# The columns to leave out of a table that is too wide, in this order.
 LEAST_OF_WORKERS = ("host", ">pid", ">pending", ">again", ">calls", ">p50", ">up", ">p99")
 LEAST_OF_FUNCTIONS = (">p50", ">calls")
 KEYS = "q quit  s sort  p pause  w worker  f function  a all"
@@ -45,7 +45,7 @@ KEYS = "q quit  s sort  p pause  w worker  f function  a all"
 
 @dataclass
 class View:
-    """What the user has chosen to see."""
+    """The user's choice of what to see."""
 
     sort: str = "name"
     paused: bool = False
@@ -54,7 +54,7 @@ class View:
     ended: bool = False
 
     def press(self, key: str, sample: Sample) -> None:
-        """Do what a key is for; other keys do nothing."""
+        """Act on a key; unknown keys do nothing."""
         if key == "q":
             self.ended = True
         elif key == "s":
@@ -71,14 +71,14 @@ class View:
 
     @property
     def words(self) -> str:
-        """What is chosen, in words."""
+        """The choice in words."""
         said = [f"sorted by {self.sort}"] if self.sort != "name" else []
         said += [name for name in (self.worker, self.function) if name is not None]
         return ", ".join([*said, *(["paused"] if self.paused else [])])
 
 
 def _after(present: str | None, names: list[str]) -> str | None:
-    """Return the name after the present one, None after the last."""
+    """Return the name after the current one, None after the last."""
     if present not in names:
         return names[0] if names else None
     return [*names, None][names.index(present) + 1]
@@ -95,8 +95,8 @@ def render(
 
     Args:
         trouble: an error to show.
-        sort: by which of `SORTS` lines are sorted.
-        size: the columns and lines that there are; None for as many as it takes.
+        sort: the name of an order in `SORTS`.
+        size: the available columns and lines; None for no limit.
     """
     workers = sorted(shown["workers"], key=SORTS[sort])
     functions = sorted(shown["functions"], key=SORTS[sort])
@@ -151,7 +151,7 @@ def render(
     if size is None:
         return [*head, (), by_worker, (), by_function]
     width, lines = size
-    # Beside the head, the headers, the empty lines and the keys.
+    # The lines that are left beside the head, the headers, the empty lines and the keys.
     room = max(lines - len(head) - 7, 2)
     for_workers = max(room - len(by_function.rows), room // 2)
     by_worker, more_workers = first_rows(
@@ -168,7 +168,7 @@ def known(number: int | None) -> str:
 
 
 def first_rows(whole: Table, most: int) -> tuple[Table, list[Line]]:
-    """Return as much of a table as there is room for, and a line about the rest."""
+    """Return as much of a table as fits, and a line about the rest."""
     left_out = len(whole.rows) - most
     if left_out <= 0:
         return whole, []
@@ -250,11 +250,11 @@ def take_sample(management: ManagementClient, namespace: str) -> Sample:
 
 
 class History:
-    """What is known of a namespace.
+    """The samples of a namespace.
 
     Attributes:
         recent: the samples of the last minute.
-        trouble: why there is no newer sample, "" if there is none to be had.
+        trouble: why there is no newer sample, "" if all is well.
     """
 
     def __init__(self, namespace: str, first: Sample, look: Callable[[], Sample]) -> None:
@@ -263,7 +263,7 @@ class History:
         self._look = look
 
     def look(self) -> None:
-        """Take a sample, if the broker is there.  Switches greenlets."""
+        """Take a sample, if the broker can be reached.  Switches greenlets."""
         try:
             self.recent.add(self._look())
         except AuthenticationError:
@@ -276,7 +276,7 @@ class History:
 
 
 def pages(history: History, keys: Keys, interval: float) -> Iterator[list[Line | Table]]:
-    """Yield what is to be seen, after each interval and each key, until q.  Switches greenlets."""
+    """Yield a frame after each interval and each key, until q.  Switches greenlets."""
     view = View()
     next_at = monotonic() + interval
     while not view.ended:

@@ -1,1 +1,1 @@
-"""`amphora serve`: a supervisor, and the worker processes that it looks after."""
+"""`amphora serve`: a supervisor and its worker processes."""

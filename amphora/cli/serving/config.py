@@ -1,4 +1,4 @@
-"""Settings of `amphora serve` from a file, and where each of them comes from.
+"""Settings of `amphora serve` from a file, and the source of each setting.
 
 click looks for a setting on the command line, in the environment and in its `default_map`, in this
 order.  The file is that map.
@@ -18,9 +18,9 @@ from amphora.net.address import host_and_port
 from amphora.transport.endpoint import endpoint
 from amphora.transport.options import did_you_mean
 
-# The table of the file, so that other commands may have theirs.
+# The table of the file; other commands may get tables of their own.
 TABLE = "serve"
-# What is about the settings, and is none.
+# Options that concern the settings and are not settings themselves.
 ABOUT = ("config", "show_config", "help")
 
 
@@ -58,7 +58,7 @@ def _settings(
     """Yield the settings of a file by the names of their parameters.
 
     Raises:
-        UsageError: it has what is no setting, or is of a wrong type.
+        UsageError: it has an unknown setting, or a value of a wrong type.
     """
     parameters = {
         (parameter.name or "").replace("_", "-"): parameter
@@ -95,10 +95,10 @@ def sources(context: click.Context, settings: Settings) -> Iterator[tuple[str, s
     """Yield the name of each setting, its value as text, and where it comes from.
 
     Args:
-        settings: those that may have stood before the command's name.
+        settings: the settings that may stand before the command's name.
 
     Raises:
-        ValueError: the URL of the broker is none.
+        ValueError: the URL of the broker is not valid.
     """
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -129,7 +129,7 @@ def _shown(name: str, value: Any) -> str:
     if value is None or value == ():
         return "-"
     if name == "url":
-        # Without its password.
+        # The password is left out.
         return str(endpoint(value))
     if isinstance(value, bool):
         return str(value).lower()

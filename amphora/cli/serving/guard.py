@@ -1,16 +1,15 @@
-"""What watches over a worker from before its program is loaded until its end.
+"""The guard of a worker, from before its program is loaded until its end.
 
 Three things end a worker: a signal, the end of its supervisor, and its server.  The first two may
-come at any time, also while the program is being loaded.  That may take long, or for ever, and the
-program may serve already meanwhile.  So signals have real handlers of Python's, which run even
-where no greenlet gives way, and a thread of the operating system reads the lifeline.  What is to be
-done then is done by the event loop: all servers that the program has made are stopped warmly.  If
-the program is still being loaded, `Left` is raised in it: when what runs is finished; at once if
-nothing runs, or if the program does not let the loop run.  Where even that does not help, the
-thread ends the process.
+happen at any time, even while the program is being loaded.  Loading may take long, or for ever, and
+the program may already serve meanwhile.  So signals have real Python handlers, which run even
+if no greenlet gives way, and a thread of the operating system reads the lifeline.  The event loop
+then stops all servers of the program warmly.  If the program is still being loaded, `Left` is
+raised in it when the running requests are finished; or at once, if there are none or the program
+blocks the loop.  If even that does not help, the thread ends the process.
 
-The thread also says where the program stands when it does not come on, because the loop cannot.
-It logs nothing itself: whoever it interrupts may hold the locks for that.
+The thread also reports where the program stands when it does not get on, because the loop cannot.
+It does not log anything itself: the code that it interrupts may hold the locks for that.
 """
 
 from __future__ import annotations
@@ -48,20 +47,20 @@ from amphora.rpc.server.worker import State
 logger = logging.getLogger("amphora.serve")
 log = Log("amphora.serve")
 
-# Seconds between two looks of the thread.
+# Seconds between two checks by the thread.
 LOOK = 0.5
-# After so many seconds without a beat, something holds the loop.
+# Seconds without a beat after which the loop counts as held.
 HELD_AFTER = 2.0
-# A program that serves and is not loaded by then is one that waits at its end.
+# A program that serves but is not loaded after so many seconds waits at its end.
 WAITS_AFTER = 3.0
-# A program that is being loaded has so long to end when it was told to.
+# Seconds for a program that is being loaded to end after it was told to.
 LEAVE_TIMEOUT = 10.0
 
-# The supervisor has so long to listen to the last words of a worker.
+# Seconds for the supervisor to read the last report of a worker.
 LAST_WORDS = 1.0
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-# Meant for the supervisor, and sent to all by those who signal a whole service.
+# Meant for the supervisor, but sent to every process when a whole service is signalled.
 IGNORED = (signal.SIGHUP, *MEANINGLESS)
 
 # The thread must be a real one, monkey-patched or not.
@@ -72,19 +71,19 @@ _sleep = monkey.get_original("time", "sleep")
 
 
 class Left(BaseException):
-    """Raised in a program that is being loaded: the worker is to end now."""
+    """Raised in a program that is being loaded: the worker must end now."""
 
 
 class Guard:
-    """Stop the worker when it is told to, and tell its supervisor how it is.
+    """Stops the worker when told to, and reports its state to the supervisor.
 
-    Made in the main greenlet of the main thread, which loads the program.
+    It is made in the main greenlet of the main thread, which loads the program.
 
     Args:
         lifeline: the descriptor of a socket to the supervisor; None if there is none.
         grace: seconds to finish what is running when the supervisor is gone.
-        report: returns what the supervisor is told with each beat, None for nothing; must not
-            switch greenlets.
+        report: returns the report that follows each beat, None for no reports; must not switch
+            greenlets.
 
     Attributes:
         stopping: the worker was told to stop.
@@ -105,22 +104,22 @@ class Guard:
         self._thread = _get_thread()
         self._began = self._beaten = monotonic()
         self._loading = True
-        # Not so when the loading was left.
+        # False if the loading was interrupted.
         self._loaded = False
         self._ready = False
-        # In a forked child, where all this is the parent's.
+        # True in a forked child, where all this belongs to the parent.
         self._forgotten = False
         self._orphaned = False
         # Seconds for what is running, when the worker stops; None for no limit.
         self._timeout: float | None = None
-        # When the thread is to end the process, by the status that it ends with.
+        # When the thread must end the process, by exit status.
         self._ends: dict[Exit, float] = {}
         self._mask: set[int] | set[signal.Signals] = set()
-        # Not a reason to keep the program running.
+        # The timer alone must not keep the program running.
         self._timer: Any = gevent.get_hub().loop.timer(BEAT, BEAT, ref=False)
 
     def begin(self) -> None:
-        """Watch from now on."""
+        """Start to watch."""
         for number in IGNORED:
             # Not SIG_IGN, which programs that the handlers start would inherit.
             signal.signal(number, _ignore)
@@ -132,7 +131,7 @@ class Guard:
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         if self._lifeline is not None:
-            # Programs that the handlers start must not hold it.
+            # Programs that the handlers start must not inherit it.
             os.set_inheritable(self._lifeline, False)
             os.set_blocking(self._lifeline, False)
         self._timer.start(self._beat)
@@ -140,10 +139,10 @@ class Guard:
         self._beat()
 
     def loaded(self) -> None:
-        """Go on to serving: the program was loaded."""
+        """Proceed to serving: the program is loaded."""
         self._loading = False
         self._loaded = True
-        # The program may have its own ideas, for when it is run as a script.
+        # The program may have set handlers of its own, for use as a script.
         self._take_signals()
         self._beat()
 
@@ -153,18 +152,18 @@ class Guard:
         self._beat()
 
     def left(self) -> None:
-        """End the loading: the program is not loaded any further."""
+        """Record that the loading was interrupted."""
         self._loading = False
         self._ends.pop(Exit.DONE, None)
 
     def stop(self) -> None:
-        """Stop all servers warmly, and return when that is done.  Switches greenlets."""
+        """Stop all servers warmly, and return when they have stopped.  Switches greenlets."""
         self.stopping = True
         self._stop_servers()
 
     def end(self) -> None:
-        """End the guard: the worker has ended, and the thread makes sure that its process does."""
-        # The last report: what was done since the one before would not be counted.
+        """End the guard: the worker has ended, and the thread ensures that its process ends."""
+        # The last report; without it, the latest requests would not be counted.
         self._beat()
         if self._voice is not None:
             self._voice.finish(LAST_WORDS)
@@ -179,7 +178,7 @@ class Guard:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Begin to stop.  Called between any two instructions of whatever greenlet runs."""
+        """Begin to stop.  Called between any two instructions of any running greenlet."""
         self.stopping = True
         if number == signal.SIGQUIT:
             self._timeout = 0.0
@@ -191,11 +190,11 @@ class Guard:
             gevent.spawn(self._stop_servers)
 
     def _is_held_by_loading(self) -> bool:
-        """Return whether nothing can be finished because the program does not let it."""
+        """Return whether the program keeps requests from finishing."""
         return gevent.getcurrent() is self._main and monotonic() - self._beaten > HELD_AFTER
 
     def _stop_servers(self) -> None:
-        # The program may make another one while those before it are stopped.
+        # The program may make another server while the others are being stopped.
         while servers := [each for each in servers_made() if each.state is not State.STOPPED]:
             gevent.joinall([gevent.spawn(server.stop, self._timeout) for server in servers])
         if self._loading:
@@ -209,14 +208,14 @@ class Guard:
         gevent.get_hub().loop.run_callback(self._main.throw, Left)
 
     def _hold_signals(self) -> None:
-        # Else one that a child gets before it has its own handlers would be lost.
+        # Otherwise a signal to a child that has no handlers of its own yet would be lost.
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
 
     def _release_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _forked(self) -> None:
-        """Leave the worker to the parent, in a child that the program has forked."""
+        """In a child that the program forked, leave the worker to the parent."""
         self._forgotten = True
         self._timer.stop()
         if self._lifeline is not None:
@@ -260,8 +259,8 @@ class Guard:
         return voice is not None and voice.say(line)
 
     def _look(self) -> None:
-        """Read the lifeline and look at the main thread: what the thread does."""
-        # Signals are for the main thread: one that comes here does not end a sleep there.
+        """Run in the thread: read the lifeline and check the main thread."""
+        # Signals are for the main thread: one that arrives here does not end a sleep there.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         said = ""
         while not self._forgotten:
@@ -275,7 +274,7 @@ class Guard:
                     os._exit(status)
 
     def _read(self) -> None:
-        """Wait until it is time to look again, and notice when the supervisor is gone."""
+        """Wait until the next check, and notice when the supervisor is gone."""
         lifeline = self._lifeline
         if lifeline is None or self._orphaned:
             _sleep(LOOK)
@@ -293,17 +292,17 @@ class Guard:
             pass
         self._orphaned = True
         self._ends[Exit.GAVE_UP] = monotonic() + self._grace + LEAVE_TIMEOUT
-        # The main thread may wait for anything; a signal of its own ends that.
+        # The main thread may be waiting for anything; a signal ends that.
         signal.pthread_kill(self._thread, signal.SIGTERM)
 
     def _repeat_signal(self) -> None:
-        """Signal again that the worker stops, if the program has begun to hold the loop by now."""
+        """Repeat the signal to stop, if the program has meanwhile begun to hold the loop."""
         waits = self.stopping and self._loading and Exit.DONE not in self._ends
         if waits and monotonic() - self._beaten > HELD_AFTER:
             signal.pthread_kill(self._thread, signal.SIGTERM)
 
     def _place(self) -> str:
-        """Return where the program stands, if that is of interest."""
+        """Return the place in the program, if that is of interest."""
         if self._loading:
             where = place_of_loading(self._main, self._thread)
         elif monotonic() - self._beaten > HELD_AFTER:

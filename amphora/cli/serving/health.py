@@ -1,4 +1,4 @@
-"""How a pool is: what its supervisor answers to probes, monitors and people."""
+"""The health of a pool: its supervisor's answers to probes, monitors and people."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from amphora.observe.pool import Pool, Snapshot, added, decode
 
 logger = logging.getLogger("amphora.serve")
 
-# A pool is taken for dead when no event loop of its workers has run for so many seconds.
+# A pool counts as dead when no event loop of its workers has run for so many seconds.
 DEAD_AFTER = 30.0
-# How a worker may be: see `state_of`.
+# The states of a worker: see `state_of`.
 STATES = ("loading", "waiting", "serving", "held", "stopping")
 
 
 class Health:
-    """How the workers of a pool are.
+    """The health of a pool's workers.
 
     Args:
-        workers: the workers, of which there are others from time to time.
-        count: how many there are to be.
+        workers: the list of the workers, which changes over time.
+        count: the intended number of workers.
 
     Attributes:
         stopping: the pool was told to stop.
-        started: how many workers were started so far.
+        started: the number of workers started so far.
     """
 
     def __init__(self, workers: Sequence[Worker], count: int) -> None:
@@ -47,7 +47,7 @@ class Health:
             "/metrics": self.metrics,
         }
         self._metrics = Pool()
-        # Of metrics that cannot be read.
+        # True if unreadable metrics were logged.
         self._warned = False
         self.stopping = False
         self.started = 0
@@ -56,7 +56,7 @@ class Health:
     def live(self) -> bool:
         """Whether an event loop of the workers has run lately, or there is none yet.
 
-        A worker that waits for its broker, or is being loaded, is alive.  To begin anew would help
+        A worker that waits for its broker, or is being loaded, is alive.  A restart would help
         neither.
         """
         beats = [each.heard.beaten for each in self._workers if each.loaded or each.ready]
@@ -65,12 +65,12 @@ class Health:
 
     @property
     def serving(self) -> int:
-        """How many workers take requests now."""
+        """The number of workers that take requests now."""
         return sum(state_of(worker) == "serving" for worker in self._workers)
 
     @property
     def status(self) -> str:
-        """How the pool is, in a few words."""
+        """The state of the pool, in a few words."""
         return f"{self.serving} of {self._count} workers take requests"
 
     def answer(self, path: str) -> Answer:
@@ -78,23 +78,23 @@ class Health:
         return answer(path, self._routes)
 
     def livez(self) -> Answer:
-        """Say whether it is any use to let the pool live on."""
+        """Answer whether the pool is alive."""
         dead = f"no worker's event loop has run for {DEAD_AFTER:g} s"
         return said(self.live, "the workers' event loops run" if self.live else dead)
 
     def readyz(self) -> Answer:
-        """Say whether at least one worker takes requests."""
+        """Answer whether at least one worker takes requests."""
         status = f"{self.status}; the pool is stopping" if self.stopping else self.status
         return said(self.serving > 0 and not self.stopping, status)
 
     def metrics(self) -> Answer:
-        """Return the metrics of all workers, those that have ended too, as one."""
+        """Return the metrics of all workers, including those that have ended, as one."""
         for worker in self._workers:
             self._take_metrics(worker)
         return exposed(added([self._metrics.snapshot(), self._of_the_pool()]))
 
     def _of_the_pool(self) -> Snapshot:
-        """Return what the supervisor itself counts."""
+        """Return the metrics of the supervisor itself."""
         states = Counter(map(state_of, self._workers))
         return {
             "amphora_workers": [([state], [float(states[state])]) for state in STATES],
@@ -102,7 +102,7 @@ class Health:
         }
 
     def gone(self, worker: Worker) -> None:
-        """Keep what a worker has counted, which has ended.  Raises nothing."""
+        """Keep the counts of a worker that has ended.  Never raises."""
         self._take_metrics(worker)
         self._metrics.gone(worker)
 
@@ -112,14 +112,14 @@ class Health:
         try:
             self._metrics.report(worker, decode(bytes(_read(worker.heard.report).metrics)))
         except ValueError as error:
-            # Of another amphora, for instance, that was installed meanwhile.
+            # They may come from another amphora that was installed meanwhile.
             if not self._warned:
                 self._warned = True
                 with suppress(Exception):
                     logger.warning("the metrics of %s cannot be read: %s", worker, error)
 
     def workers(self) -> Answer:
-        """Say everything that is known of each worker."""
+        """Answer with everything that is known about each worker."""
         return as_json(
             {
                 "pid": os.getpid(),
@@ -133,7 +133,7 @@ class Health:
 
 
 class Report(msgspec.Struct):
-    """What a worker has reported.  Its metrics are read when they are needed."""
+    """The report of a worker.  Its metrics are decoded when they are needed."""
 
     servers: list[Any] = []
     metrics: msgspec.Raw = msgspec.Raw(b"{}")
@@ -150,21 +150,21 @@ def _read(report: bytes) -> Report:
 
 
 def state_of(worker: Worker) -> str:
-    """Return how a worker is, in one word."""
+    """Return the state of a worker in one word."""
     heard = worker.heard
     if worker.stopping:
         return "stopping"
     if heard.beaten is not None and monotonic() - heard.beaten > HELD and worker.loaded:
-        # Something holds its processor.
+        # Something holds its event loop.
         return "held"
     if heard.serving:
         return "serving"
-    # Loaded, it waits for its broker.
+    # It is loaded and waits for its broker.
     return "waiting" if worker.loaded or worker.ready else "loading"
 
 
 def overview(worker: Worker) -> dict[str, Any]:
-    """Return what is known of a worker; durations are seconds, and its memory is bytes."""
+    """Return what is known about a worker; durations are in seconds, and memory is in bytes."""
     now, heard = monotonic(), worker.heard
     return {
         "pid": worker.process.pid,

@@ -1,9 +1,8 @@
-"""A web server for few and simple questions, inside of a loop that has more important things to do.
+"""A web server for a few simple questions, inside a loop that has more important work.
 
-It has no thread and never waits: the loop polls its sockets beside others, and tells it which are
-ready.  Clients get nothing for free.  They have a few seconds altogether, ask one short question
-each, and the oldest makes room when there are too many.  Whatever goes wrong with one of them ends
-with its connection.
+It has no thread and never waits: the loop polls its sockets beside others, and says which are
+ready.  Clients are strictly limited.  Each has a few seconds in all and may ask one short question.
+When there are too many, the oldest is dropped.  An error affects only one connection.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from amphora.observe.health import Answer
 
 logger = logging.getLogger("amphora.serve")
 
-# A client has so many seconds, from its connection to its end.
+# The seconds of a client, from its connection to its end.
 CLIENT_TIMEOUT = 10.0
 MOST_CLIENTS = 32
 LONGEST_HEAD = 8192
-# What a client may still send when it was answered, so that the answer is not lost to a reset.
+# What a client may still send after its answer, so that a reset does not destroy the answer.
 MOST_IGNORED = 65536
-# Seconds without new clients when the system cannot give any.
+# Seconds to accept no clients after the system failed to accept one.
 ACCEPT_PAUSE = 1.0
 _READ = 4096
 
 
 class _Client:
-    """A connection, and how far it has come."""
+    """A connection and its progress."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -66,17 +65,17 @@ class Http:
             yield descriptor, select.POLLOUT if client.unsent else select.POLLIN
 
     def next_deadline(self) -> float | None:
-        """Return when something is due, on the monotonic clock, even if nothing happens."""
+        """Return when `handle` is due even if nothing happens, on the monotonic clock."""
         times = [client.deadline for client in self._clients.values()]
         if self._accepts_at > monotonic():
             times.append(self._accepts_at)
         return min(times, default=None)
 
     def handle(self, ready: Iterable[int]) -> None:
-        """Do what can be done without waiting.  Raises nothing.
+        """Do what is possible without waiting.  Never raises.
 
         Args:
-            ready: the descriptors for which something has happened, whoever they belong to.
+            ready: the descriptors with events, including those of others.
         """
         for descriptor in ready:
             if descriptor == self._listener.fileno():
@@ -128,7 +127,7 @@ class Http:
         return False
 
     def _receive(self, client: _Client) -> bool:
-        """Read on; return whether the connection is done."""
+        """Continue reading; return whether the connection is done."""
         data = client.connection.recv(_READ)
         if not data:
             return True
@@ -149,7 +148,7 @@ class Http:
         else:
             try:
                 answer = self._answer(path)
-            except Exception:  # noqa: BLE001 (whatever it is, the pool goes on)
+            except Exception:  # noqa: BLE001 (the pool must go on)
                 _report()
                 answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the log of the pool\n")
         lines = [

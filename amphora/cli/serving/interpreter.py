@@ -1,7 +1,7 @@
-"""How a worker's Python is started: like the supervisor's own, in the same directory.
+"""Starting a worker's Python like the supervisor's own, in the same directory.
 
-Paths are kept as the user wrote them, symbolic links and all, and never what they led to when the
-supervisor started: `current -> releases/2` may lead to another release at the next start.
+Paths are kept as the user wrote them, with symbolic links, and are not resolved when the supervisor
+starts: `current -> releases/2` may lead to another release at the next start.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import amphora
 
 
 def current_directory() -> str:
-    """Return the current directory by the name under which the user went there.
+    """Return the current directory by the name that the user gave it.
 
-    The shell's PWD has that name, if it is still true; the system only knows where it leads to.
+    The shell's PWD has that name, if it is still right; the system only knows where it leads.
 
     Raises:
         FileNotFoundError: the directory was deleted.
@@ -31,11 +31,11 @@ def current_directory() -> str:
 
 
 def python_command(directory: str, patch: bool) -> list[str]:
-    """Return what starts `amphora` in another Python that is like this one.
+    """Return the command that starts `amphora` in another Python like this one.
 
     Args:
         directory: the current directory, as `current_directory` names it.
-        patch: have gevent patch Python's library first.
+        patch: let gevent patch Python's library first.
     """
     # Patched before amphora, which imports ssl and others, is loaded.
     start = ["-m", "gevent.monkey", "--module", "amphora"] if patch else ["-m", "amphora"]
@@ -43,7 +43,7 @@ def python_command(directory: str, patch: bool) -> list[str]:
 
 
 def _executable(directory: str) -> str:
-    # Python makes the path absolute, but with what the links in the directory lead to.
+    # Python makes the path absolute, but resolves the links in the directory.
     here = os.path.join(os.getcwd(), "")
     if sys.executable.startswith(here):
         return os.path.join(directory, sys.executable[len(here) :])
@@ -51,17 +51,17 @@ def _executable(directory: str) -> str:
 
 
 def _flags(directory: str) -> list[str]:
-    # What multiprocessing starts its processes with: -O, -W, -I and others.
+    # The options that multiprocessing passes on: -O, -W, -I and others.
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     for name, value in sys._xoptions.items():
         flags += ["-X", name if value is True else f"{name}={value}"]
     if sys.flags.ignore_environment:
-        # What a worker prints is to be seen when it prints it; PYTHONUNBUFFERED is not read.
+        # A worker's output must appear at once; PYTHONUNBUFFERED may not be read.
         flags.append("-u")
     root = os.path.dirname(os.path.dirname(os.path.abspath(amphora.__file__)))
     if not os.path.samefile(root, directory):
-        # With -m, Python looks for everything in the current directory first: a queue.py of the
-        # program's would be taken for Python's own by amphora itself.
+        # With -m, Python looks for everything in the current directory first: amphora itself would
+        # import the program's queue.py instead of Python's own.
         flags.append("-P")
     return flags
 
@@ -75,7 +75,7 @@ def shadows(directory: str) -> list[str]:
         return []
     for entry in entries:
         name, extension = os.path.splitext(entry)
-        # A package of Python's own called test is imported by its tests alone.
+        # Python's own package `test` is imported only by its tests.
         if name not in sys.stdlib_module_names or name == "test":
             continue
         if extension == ".py" or os.path.exists(os.path.join(directory, entry, "__init__.py")):

@@ -1,13 +1,12 @@
-"""What a worker tells its supervisor, and how it is heard.
+"""The messages of a worker to its supervisor.
 
-The lifeline is a socket pair.  On it the worker says once a second, from its event loop, how far it
-has come: that is its beat, and a loop that is held has none.  A line says everything
-again, so that one that did not get through is no loss.  Beside that a thread says where the
-program stands, when it does not come on.  The end of the lifeline is the end of either side.
+The lifeline is a socket pair.  Once a second the worker's event loop reports its progress on it:
+this is its beat, which stops when the loop is held.  Each line repeats everything, so a lost line
+does no harm.  In addition, a thread reports where the program stands when it does not get on.  The
+lifeline ends when either side ends.
 
-Where the supervisor answers questions (`--http`), a beat is followed by a report: what the worker's
-servers have done, as JSON.  The supervisor keeps the latest one as it is, and reads it when it is
-asked.
+If the supervisor answers questions (`--http`), a beat is followed by a report: the statistics of
+the worker's servers, as JSON.  The supervisor keeps the latest one unread until it is asked.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from gevent import monkey
 
 from amphora.errors import printable
 
-# The words of a beat: the program is loaded; the worker has taken requests, and does now.
+# The words of a beat: the program is loaded; the worker has taken requests; it takes them now.
 LOADED = b"loaded"
 READY = b"ready"
 SERVING = b"serving"
@@ -34,22 +33,22 @@ REPORT = b"report "
 
 BEAT = 1.0
 LONGEST_PLACE = 500
-# A report that is longer is not heard.
+# Longer reports are ignored.
 LONGEST_LINE = 4 * 1024 * 1024
-# So much is read of one worker before others are looked at.
+# The bytes to read from one worker before turning to others.
 _READ = 1024 * 1024
 _PIECE = 65536
 
-# A real lock: a real thread and the event loop speak.
+# A real lock: both a real thread and the event loop write.
 _poll = monkey.get_original("select", "poll")
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 
 class Voice:
-    """A worker's end of the lifeline.  Nothing here waits.
+    """A worker's end of the lifeline.  Its methods do not wait.
 
     Args:
-        descriptor: that of the socket; it does not block.
+        descriptor: the descriptor of the socket, which does not block.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -58,15 +57,15 @@ class Voice:
         self._unsent = b""
 
     def say(self, line: bytes) -> bool:
-        """Say a line; return False if the supervisor does not listen, or is gone.
+        """Send a line; return False if the supervisor does not read, or is gone.
 
-        What the socket does not take at once follows with the next line.
+        What the socket does not accept at once follows with the next line.
         """
         with self._lock:
             if self._unsent:
                 self._unsent = self._unsent[self._write(self._unsent) :]
                 if self._unsent:
-                    # In the middle of a line: this one is left out, and later there is newer news.
+                    # A line is half sent: this one is skipped, and a newer one will follow.
                     return False
             line += b"\n"
             sent = self._write(line)
@@ -75,7 +74,7 @@ class Voice:
             return sent > 0
 
     def finish(self, patience: float) -> None:
-        """Send the rest of the last line.  Blocks the process, for so many seconds at most."""
+        """Send the rest of the last line.  Blocks the process for at most a number of seconds."""
         deadline = monotonic() + patience
         with self._lock:
             while self._unsent and monotonic() < deadline:
@@ -89,12 +88,12 @@ class Voice:
         try:
             return os.write(self.descriptor, data)
         except OSError:
-            # It is full, or its other end is gone, which the thread notices.
+            # The socket is full, or its other end is gone, which the thread notices.
             return 0
 
 
 class Heard:
-    """What the supervisor has heard of one worker.
+    """The messages that the supervisor has received from one worker.
 
     Attributes:
         loaded: its program is loaded.
@@ -102,7 +101,7 @@ class Heard:
         serving: it takes requests now.
         requests: how many requests it has handled.
         beaten: when its event loop last ran; None before the first time.
-        place: where its program stood when it did not come on, None if that was never said.
+        place: where its program stood when it did not get on, None if that was never reported.
         report: its latest report, b"" if there is none.
     """
 
@@ -118,7 +117,7 @@ class Heard:
         self._rest = bytearray()
 
     def listen(self) -> None:
-        """Read what the worker has said meanwhile."""
+        """Read the new messages of the worker."""
         read = 0
         while self.lifeline.fileno() >= 0 and read < _READ:
             try:
@@ -141,7 +140,7 @@ class Heard:
             for line in lines:
                 self._take(line)
         elif len(self._rest) > LONGEST_LINE:
-            # What comes of the line is none that is known.
+            # The result is not a known line.
             self._rest = bytearray(b"?")
 
     def _take(self, line: bytes) -> None:

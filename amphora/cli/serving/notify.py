@@ -1,7 +1,7 @@
-"""Telling systemd how the pool is, if it wants to know (`Type=notify`).
+"""Telling systemd the state of the pool, if the service asks for it (`Type=notify`).
 
-What is said, and where: sd_notify(3).  It is one datagram for each change, and is not waited for:
-one that cannot be sent is tried again in the next round.
+See sd_notify(3) for the messages.  Each change is one datagram, which is sent without waiting: if
+that fails, it is tried again in the next round.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping, MutableMapping
 from time import CLOCK_MONOTONIC, clock_gettime_ns, monotonic
 
-# What is for the process that systemd has started, and for none that this one starts.
+# Variables for the process that systemd has started, and not for its children.
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 STARTING = ""
@@ -21,7 +21,7 @@ STOPPING = "STOPPING=1"
 
 
 def without_notify(environment: MutableMapping[str, str]) -> None:
-    """Remove what is not for the workers."""
+    """Remove the variables that are not for the workers."""
     for name in VARIABLES:
         environment.pop(name, None)
 
@@ -30,7 +30,7 @@ class Notifier:
     """Tells a service manager of changes, and that the pool is alive.
 
     Args:
-        environment: that of the process, which says whom to tell.
+        environment: the environment of the process, which names the receiver.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -47,7 +47,7 @@ class Notifier:
         self._fed = 0.0
 
     def phase(self, phase: str) -> None:
-        """Say how far the pool is: READY, RELOADING or STOPPING.  Said once for each change."""
+        """Send the phase of the pool: READY, RELOADING or STOPPING.  Sent once for each change."""
         text = phase
         if phase == RELOADING:
             text += f"\nMONOTONIC_USEC={clock_gettime_ns(CLOCK_MONOTONIC) // 1000}"
@@ -55,21 +55,21 @@ class Notifier:
             self._phase = phase
 
     def status(self, status: str) -> None:
-        """Say how the pool is, for people who look.  Said once for each change."""
+        """Send the state of the pool as a text for people.  Sent once for each change."""
         if status != self._status and self._send(f"STATUS={status}"):
             self._status = status
 
     def feed(self) -> None:
-        """Say that the pool is alive, often enough for the watchdog and not more often."""
+        """Send a sign of life, just often enough for the watchdog."""
         now = monotonic()
-        # Half of it is what sd_watchdog_enabled(3) recommends; the loop may be a little late.
+        # sd_watchdog_enabled(3) recommends half of it; the loop may be slightly late.
         if self._interval is not None and now - self._fed >= self._interval / 3:
             self._fed = now
             self._send("WATCHDOG=1")
 
     @property
     def next_feed(self) -> float | None:
-        """When `feed` is due, on the monotonic clock; None for never."""
+        """The time at which `feed` is due, on the monotonic clock; None for never."""
         return None if self._interval is None else self._fed + self._interval / 3
 
     def close(self) -> None:
@@ -84,13 +84,13 @@ class Notifier:
         try:
             self._socket.sendto(text.encode(), self._address)
         except OSError:
-            # The manager is gone, or has more than it can read.
+            # The manager is gone, or its socket is full.
             return False
         return True
 
 
 def _interval(environment: Mapping[str, str]) -> float | None:
-    """Return within how many seconds the watchdog wants a sign of life, None if there is none."""
+    """Return the seconds within which the watchdog expects a sign of life, None if it is off."""
     try:
         seconds = int(environment.get("WATCHDOG_USEC", "")) / 1_000_000
         owner = int(environment.get("WATCHDOG_PID") or os.getpid())

@@ -1,4 +1,4 @@
-"""The options of `amphora serve`, as its command line, its file and its environment have them."""
+"""The options of `amphora serve`, on its command line, in its file and in its environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amphora.cli.serving.wear import memory_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A plain number is too easily one of megabytes.
+# A unit is required, because a plain number could be meant as megabytes.
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMG])(?:i?B)?", re.IGNORECASE)
 _ADDRESS = re.compile(r"([^\s:\[\]]+|\[[^\s\[\]]+\]):(\d{1,5})")
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
@@ -56,7 +56,7 @@ log_format_option = click.option(
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """Return the number of bytes that a text such as `300M` says."""
+    """Return the number of bytes that a text such as `300M` means."""
     if value is None:
         return None
     found = _SIZE.fullmatch(value)
@@ -70,7 +70,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
 def _address(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, int] | None:
-    """Return the host and the port that a text such as `127.0.0.1:9100` says."""
+    """Return the host and the port in a text such as `127.0.0.1:9100`."""
     if value is None:
         return None
     found = _ADDRESS.fullmatch(value)
@@ -88,7 +88,7 @@ def programs_argument(command: F) -> F:
 
 
 def worker_options(command: F) -> F:
-    """Add what a supervisor hands on to its workers."""
+    """Add the options that a supervisor passes on to its workers."""
     for option in (
         log_format_option,
         log_level_option,
@@ -101,11 +101,11 @@ def worker_options(command: F) -> F:
 
 
 def pool_options(command: F) -> F:
-    """Add what is the supervisor's own."""
+    """Add the options of the supervisor itself."""
     for option in (
         click.option(
             "--stuck-timeout",
-            # A worker that is well says so once a second.
+            # A healthy worker sends a beat once a second.
             type=click.FloatRange(min=2 * BEAT),
             metavar="SECONDS",
             help="Replace a worker in which a function has not given way for this long."
@@ -179,7 +179,7 @@ def pool_options(command: F) -> F:
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a supervisor hands on to its workers; see the help of each."""
+    """The options that a supervisor passes on to its workers; see the help of each."""
 
     programs: tuple[str, ...]
     grace: float
@@ -189,7 +189,7 @@ class WorkerOptions:
     log_format: str
 
     def words(self) -> list[str]:
-        """Return them as the words of a command line."""
+        """Return them as arguments of a command line."""
         words = [*self.programs, "--grace", str(self.grace)]
         words += ["--log-level", self.log_level, "--log-format", self.log_format]
         if self.concurrency is not None:
@@ -201,7 +201,7 @@ class WorkerOptions:
 
 @dataclass(frozen=True)
 class PoolOptions:
-    """What is the supervisor's own; see the help of each."""
+    """The options of the supervisor itself; see the help of each."""
 
     workers: int = 1
     reload: bool = False

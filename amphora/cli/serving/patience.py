@@ -1,4 +1,4 @@
-"""Workers that do not come on: when that is worth a word, and when it is enough."""
+"""Workers that do not get on: when to log them, and when to end them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from amphora.cli.serving.process import Worker
 
 
 class Verdict(NamedTuple):
-    """What is to be said of a worker, and done about it.
+    """A verdict on a worker: what to log, and what to do.
 
     Attributes:
         level, text, values: the line for the log.
-        ends: the worker is to be ended.
-        unloadable: because its program was not loaded in time.
+        ends: the worker must be ended.
+        unloadable: it must be ended because its program was not loaded in time.
     """
 
     level: int
@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(worker: Worker, now: float, options: PoolOptions, serving: int) -> Verdict | None:
-    """Return what is to be said of a worker, None if nothing is.
+    """Return the verdict on a worker, None if there is nothing to log.
 
     Args:
         now: the present, on the monotonic clock.

@@ -1,8 +1,8 @@
-"""A file with the process id of the supervisor, which is there as long as that runs.
+"""A file with the process id of the supervisor, which exists while the supervisor runs.
 
-What says that a supervisor runs is a lock on the file, which the system takes away from a process
-that ends, however it ends.  The number alone would not do: another process may have it by now, and
-in a container it is 1 each time.
+A lock on the file shows that a supervisor runs; the system releases it when the process ends,
+however it ends.  The number alone would not do: another process may have it by now, and in a
+container it is always 1.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from contextlib import contextmanager
 
 
 class Taken(Exception):
-    """The file is another's; the text says whose."""
+    """The file belongs to another process; the text says to which."""
 
 
 @contextmanager
 def pidfile(path: str | None) -> Iterator[None]:
-    """Keep the process id in a file meanwhile; None does nothing.
+    """Keep the process id in a file within the block; None does nothing.
 
     Raises:
-        Taken: a process that runs has the file, or it holds something else.
+        Taken: a running process has the file, or it holds something else.
         OSError: the file cannot be written.
     """
     if path is None:
         yield
         return
-    # Workers do not inherit it, and with it the lock: Python sees to that.
+    # Python keeps workers from inheriting it, and with it the lock.
     file = _locked(path)
     try:
         os.ftruncate(file, 0)
@@ -36,11 +36,11 @@ def pidfile(path: str | None) -> Iterator[None]:
         yield
     finally:
         try:
-            # While no other process can have locked it; it may be another's by now.
+            # Done while no other process can have locked it; the file may belong to another by now.
             if _is_at(path, file):
                 os.unlink(path)
         except OSError:
-            pass  # its directory is gone, or not ours any more
+            pass  # its directory is gone, or no longer writable
         os.close(file)
 
 
@@ -61,7 +61,7 @@ def _locked(path: str) -> int:
                 return file
             os.close(file)
             raise Taken(f"{path} does not hold a process id, and is left alone")
-        # Its owner has removed it meanwhile.
+        # Its owner has meanwhile removed it.
         os.close(file)
 
 

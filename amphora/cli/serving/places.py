@@ -1,4 +1,4 @@
-"""Where a program stands: in which file and line, and in which of the server's functions."""
+"""The place where a program stands: its file and line, and the function of the server."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import gevent
 import amphora
 from amphora.rpc.server.requests.watchdog import handler_on
 
-# So many frames of a stack are shown: the first and the last ones.
+# The number of frames of a stack to show: the first and the last ones.
 SHOWN = 4
-# No stack that says something is deeper.
+# No meaningful stack is deeper.
 DEEPEST = 200
 
 _LIBRARIES = tuple(os.path.join(library.__path__[0], "") for library in (amphora, gevent))
 
 
 def place_of_loading(main: Any, thread: int) -> str:
-    """Return where the greenlet stands that loads the program.
+    """Return the place of the greenlet that loads the program.
 
     Args:
         main: the greenlet.
         thread: the thread that it runs in.
     """
-    # A greenlet that runs has no frame of its own to show: it is on its thread's stack.
+    # A running greenlet has no frame of its own: it is on its thread's stack.
     return place(main.gr_frame or sys._current_frames().get(thread))
 
 
 def place_of_holding(thread: int) -> str:
-    """Return what runs in a thread just now, with the name of the server's function."""
+    """Return what runs in a thread now, with the name of the server's function."""
     frame = sys._current_frames().get(thread)
     name = handler_on(frame)
     return f"{place(frame)}, in the function {name}" if name is not None else place(frame)
@@ -42,7 +42,8 @@ def place_of_holding(thread: int) -> str:
 def place(frame: FrameType | None) -> str:
     """Return the part of a stack that is the program's: `prog.py:3 in <module> > ...`.
 
-    What waits at its end, in gevent or amphora, and what has called it is left out.
+    The frames of gevent and amphora that wait at its end, and those that called the program, are
+    left out.
     """
     entries: list[str] = []
     for _ in range(DEEPEST):

@@ -1,4 +1,4 @@
-"""One worker as its supervisor sees it: a process, what it says, and how it is stopped."""
+"""One worker as its supervisor sees it: its process, its messages, and ways to stop it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from time import monotonic
 from amphora.cli.serving.lifeline import Heard
 from amphora.cli.serving.signals import held_back
 
-# It is said that a worker does not come to take requests, or does not react, when it has lasted so
-# long, and then each time that it has lasted twice as long.
+# Seconds after which a worker that takes no requests, or does not react, is logged.  It is logged
+# again each time that this has lasted twice as long.
 SLOW_TO_START = 10.0
 HELD = 5.0
 
 
 class Overdue:
-    """Says when it is time to speak again of something that lasts."""
+    """Says when to log a lasting condition again."""
 
     def __init__(self, first: float) -> None:
         self._first = self._next = first
 
     def is_due(self, lasted: float) -> bool:
-        """Return whether to speak of it now, when it has lasted so many seconds."""
+        """Return whether to log it now, after it has lasted a number of seconds."""
         if lasted < self._first:
             self._next = self._first
         if lasted < self._next:
@@ -39,15 +39,15 @@ class Worker:
     """One worker process.
 
     Attributes:
-        heard: what it has said.
-        loaded, ready: the supervisor has taken note that its program is loaded, and that it takes
+        heard: its messages.
+        loaded, ready: the supervisor has noticed that its program is loaded, and that it takes
             requests.
         stopping: it was told to stop.
-        ready_since: since when it takes requests.
+        ready_since: when it began to take requests.
         worn: it has done its share, and stops when another one takes requests.
-        spared_until: until then it is not found worn.
-        luck: from 0 to 1, how much more than others it does before it is worn.
-        deadline: when it is to be told more firmly, None while it is not stopping.
+        spared_until: it does not count as worn before this time.
+        luck: from 0 to 1, how much more than its limit it does before it is worn.
+        deadline: when to stop it more firmly, None while it is not stopping.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], heard: Heard, generation: int) -> None:
@@ -74,15 +74,15 @@ class Worker:
         directory: str,
         generation: int,
     ) -> Worker:
-        """Start a worker; the descriptor of its lifeline is one more word of the command.
+        """Start a worker; the descriptor of its lifeline is appended to the command.
 
         Raises:
-            OSError: the system does not do it.
+            OSError: the system refuses.
         """
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            # Its signals wait until it is prepared for them.
+            # Signals to it wait until it is prepared for them.
             with theirs, held_back():
                 process = subprocess.Popen(  # noqa: S603 (our own command)
                     [*command, str(theirs.fileno())],
@@ -106,37 +106,37 @@ class Worker:
         return self.deadline is not None
 
     def place(self) -> str:
-        """Return where its program stands, if that is known."""
+        """Return the place in its program, if that is known."""
         return f"it stands at {self.heard.place or 'a place that it cannot tell'}"
 
     def stop(self, grace: float) -> None:
-        """Have it stop warmly, within so many seconds."""
+        """Stop it warmly, within a number of seconds."""
         if not self.stopping:
             self.deadline = monotonic() + grace
             self._signal(signal.SIGTERM)
 
     def quit(self, timeout: float) -> None:
-        """Have it give up what is running, within so many seconds."""
+        """Make it give up what is running, within a number of seconds."""
         self.quitting = True
         self.deadline = monotonic() + timeout
         self._signal(signal.SIGQUIT)
 
     def kill(self, timeout: float) -> None:
-        """End it; the system has so many seconds for that."""
+        """Kill it; the system has a number of seconds for that."""
         self.deadline = monotonic() + timeout
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        # Only ended() reaps it, so the number is not another process's by now.
+        # Only ended() reaps it, so the number cannot belong to another process yet.
         if self.process.returncode is None:
             os.kill(self.process.pid, number)
 
 
 def ended_children() -> list[tuple[int, int]]:
-    """Return the process id and the status of each child that has ended; its number is free then.
+    """Return the process id and the status of each child that has ended, which frees its number.
 
-    They need not be workers: as process 1 of a container the supervisor inherits what others leave
-    behind, and what is not waited for stays as a zombie.
+    They need not be workers: as process 1 of a container the supervisor inherits the children of
+    others, and a child that is not waited for stays as a zombie.
     """
     ended: list[tuple[int, int]] = []
     while True:

@@ -17,21 +17,21 @@ from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.worker import State
 
 DEFAULT_NAME = "server"
-# What to do with what only a script does.
+# Advice for code that only a script should run.
 AS_A_SCRIPT = "What the program does as a script belongs below if __name__ == '__main__'"
 
 _TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::([^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
 
 
 class CannotLoad(Exception):
-    """The program has no server to run; the text says why, with a traceback if it is its own."""
+    """The program has no server to run; the text says why, with any traceback of the program."""
 
 
 def parse_target(target: str) -> tuple[str, str]:
     """Return the module and the attribute that `package.module:server` names.
 
     Raises:
-        ValueError: it is not written like that.
+        ValueError: the target does not have this form.
     """
     found = _TARGET.fullmatch(target)
     if found is None or found[1].endswith(".py"):
@@ -46,17 +46,17 @@ def parse_target(target: str) -> tuple[str, str]:
 def load_server(target: str) -> AmqpRpcServer:
     """Import a program and return its server.
 
-    The current directory is looked in first.  Runs the program's own code, which may do anything;
-    only `serve` does not block meanwhile.
+    The current directory is searched first.  This runs the program's own code, which may do
+    anything; only `serve` does not block meanwhile.
 
     Args:
-        target: `package.module:name`, where the name is that of a server (also one that arpc's
-            make_json_server has made) or of something that returns one when it is called without
-            arguments; `server` if only a module is named.
+        target: `package.module:name`, where the name is that of a server (or of one that arpc's
+            make_json_server has made), or of a callable without arguments that returns one;
+            `server` if only a module is named.
 
     Raises:
         CannotLoad: there is no such module or name, or the program raised.
-        ValueError: the target is not written like that.
+        ValueError: the target does not have this form.
     """
     module_name, attribute = parse_target(target)
     try:
@@ -120,18 +120,18 @@ def _import(name: str) -> ModuleType:
     except SystemExit as error:
         raise CannotLoad(f"{name} cannot be imported: it {_exits(error)}") from error
     except BaseException as error:
-        # Also what is no Exception, such as a Timeout of gevent's.
+        # This includes more than Exception, such as gevent's Timeout.
         raise CannotLoad(f"{name} cannot be imported\n{_own_traceback(error)}") from error
     return module
 
 
 def _exits(error: SystemExit) -> str:
-    """Say that a program wants to end its process, and where."""
+    """Return a text that says that a program ends its process, and where."""
     return f"exits with {error.code!r:.200}. {AS_A_SCRIPT}\n{_own_traceback(error)}"
 
 
 def _hidden(name: str) -> str:
-    """Say so if the file of a module cannot be found because Python has a module of its name."""
+    """Return a hint if a module is not found because Python has a module of its name."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names and (os.path.exists(f"{top}.py") or os.path.isdir(top)):
         return f"; {top} is a module of Python's own library, so the program needs another name"

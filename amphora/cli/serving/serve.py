@@ -52,7 +52,7 @@ logger = logging.getLogger("amphora.serve")
 @worker_options
 @config_option
 @show_config_option
-# Not AMPHORA_URL: all that amphora is has its broker from AMQP_URL.
+# Not AMPHORA_URL: every part of amphora reads AMQP_URL.
 @url_option(envvar="AMQP_URL", allow_from_autoenv=False)
 @debug_option
 @pass_settings
@@ -87,13 +87,13 @@ def serve(settings: Settings, /, **options: Any) -> int:
         directory = current_directory()
     except OSError as error:
         raise Failure(Exit.USAGE, f"the current directory was deleted: {error}") from error
-    # What a worker prints is to be seen when it prints it, also in a pipe.
+    # A worker's output must appear at once, even in a pipe.
     environment = {"PYTHONUNBUFFERED": "1", **os.environ, "PWD": directory}
     without_notify(environment)
     if settings.url is not None:
         with settings_errors():
             endpoint(settings.url)
-        # Not an argument: all users of the machine may read those, passwords too.
+        # Not an argument: all users of the machine can read those, including passwords.
         environment["AMQP_URL"] = settings.url
     command = [*python_command(directory, pool.patch), "worker", *handed_on.words()]
     if settings.debug:
@@ -127,10 +127,10 @@ def serve(settings: Settings, /, **options: Any) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket.
 
     Raises:
-        Failure: that is not possible.
+        Failure: the address cannot be listened on.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -147,7 +147,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def greet(pool: PoolOptions, handed_on: WorkerOptions, directory: str) -> None:
-    """Say what is served, and what about it is odd."""
+    """Log what is served, and anything odd about it."""
     say(
         logging.INFO,
         "process %d keeps %s of %s",

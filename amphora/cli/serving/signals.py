@@ -9,9 +9,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Nothing to a supervisor or a worker, though the system would end them for it.
+# Signals without a meaning for supervisors and workers, which would end them by default.
 MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)
-# What a starting worker gets only when it is prepared for it.
+# Signals that a starting worker receives only when it is prepared for them.
 HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *MEANINGLESS)
 
 
@@ -20,7 +20,7 @@ def has_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError as error:
-        # It may well be there when it cannot be opened for want of descriptors.
+        # If there are no descriptors left to open it, it may well exist.
         return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
     return True
 
@@ -35,7 +35,7 @@ def name_of(number: int) -> str:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Hold signals back: from this process meanwhile, and from those that it starts for good."""
+    """Hold signals back: from this process within the block, and from its children for good."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         yield
@@ -56,7 +56,7 @@ def readable_signals() -> Iterator[socket.socket]:
     with wakeup, inlet:
         before = signal.set_wakeup_fd(inlet.fileno(), warn_on_full_buffer=False)
         handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
-        # They may be blocked: a process inherits that from the one that starts it.
+        # They may be blocked: a process inherits that from its parent.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         try:
             yield wakeup

@@ -1,8 +1,8 @@
 """Noticing that the source of a program has changed, by looking at its files.
 
-Looked at are all Python files below the current directory, and the program's own package wherever
-it is; with patterns of the user's, more files or fewer.  So a program that could not even be
-imported is seen when it is mended.  Linked directories are followed, each real one once.
+It looks at all Python files below the current directory and at the program's own package, wherever
+it is; the user's patterns add or remove files.  So it also notices the repair of a program that
+could not be imported.  Linked directories are followed, each real one once.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ logger = logging.getLogger("amphora.serve")
 
 # Directories that hold no sources of the program.
 SKIPPED = frozenset(("__pycache__", "node_modules", "site-packages"))
-# What the system shows as files, and devices.
+# Directories of devices and of the system's pseudo-files.
 NO_FILES = frozenset(("/proc", "/sys", "/dev"))
-# In a directory as big as `/`, a look would take too long.
+# In a directory as big as `/`, a search would take too long.
 MOST_DIRECTORIES = 2000
 
 Snapshot = dict[str, tuple[int, int]]
 
 
 class Patterns:
-    """Which files are sources: Python files, those that are included, and none that are excluded.
+    """The rules for sources: Python files and included files, but no excluded ones.
 
-    A pattern is that of a shell.  One with a slash is for the path below the current directory, and
-    one without for any name on that path: a file's, or that of a directory and all that is in it.
+    A pattern is a shell pattern.  With a slash, it matches the path below the current directory.
+    Without one, it matches any name on that path: a file, or a directory with its contents.
 
     Args:
         directory: the current directory.
@@ -48,7 +48,7 @@ class Patterns:
         return (path.endswith(".py") or self._is_one(path, self._include)) and not self.skips(path)
 
     def skips(self, path: str) -> bool:
-        """Return whether a file, or a directory with all that is in it, is excluded."""
+        """Return whether a file, or a directory with its contents, is excluded."""
         return self._is_one(path, self._exclude)
 
     def _is_one(self, path: str, patterns: Sequence[str]) -> bool:
@@ -60,7 +60,7 @@ class Patterns:
 
 
 class Sources:
-    """The files of a program, and how they were when last looked at.
+    """The files of a program, and their state at the last look.
 
     Args:
         directory: the current directory.
@@ -70,8 +70,8 @@ class Sources:
 
     def __init__(self, directory: str, *modules: str, patterns: Patterns | None = None) -> None:
         self._patterns = patterns or Patterns(directory)
-        # By name each time, as a link may lead elsewhere by then.  The program's own package comes
-        # first: it is looked at even if the directory is too big for all of it.
+        # Resolved each time, because a link may lead elsewhere by then.  The program's own package
+        # comes first, so it is searched even if the directory is too big to search completely.
         self._roots: list[str] = []
         for module in modules:
             top = module.partition(".")[0]
@@ -87,8 +87,8 @@ class Sources:
     def changed(self) -> list[str]:
         """Return the files that have changed since the last call that returned any.
 
-        A change is reported when it is there at two looks in a row: whoever writes many files
-        has then finished.
+        A change is reported when two looks in a row show it: then a program that writes many
+        files has finished.
         """
         before, self._seen = self._seen, self._look()
         if self._seen == self._known or self._seen != before:
@@ -121,10 +121,10 @@ def _is_one_of(path: str, others: list[str]) -> bool:
 
 
 def find_package(module: str) -> str | None:
-    """Return where a module's outermost package lies; None if it is not to be found."""
+    """Return the path of a module's outermost package; None if it is not found."""
     try:
         spec = importlib.util.find_spec(module.partition(".")[0])
-    except Exception:  # noqa: BLE001 (whoever is asked for modules may raise anything)
+    except Exception:  # noqa: BLE001 (finders of modules may raise anything)
         return None
     if spec is None:
         return None
@@ -140,8 +140,8 @@ def source_files(
 
     Args:
         root: a file or a directory; nothing is yielded if there is none.
-        seen: which directories were looked at; they are left out, and new ones added.
-        patterns: which files are sources.
+        seen: the directories that were searched; they are skipped, and new ones are added.
+        patterns: the rules for sources.
     """
     for path in _walk(root, seen, patterns) if os.path.isdir(root) else (root,):
         if not patterns.wants(path):
@@ -169,7 +169,7 @@ def _walk(root: str, seen: set[tuple[int, int]], patterns: Patterns) -> Iterator
 
 
 def _is_new(directory: str, seen: set[tuple[int, int]]) -> bool:
-    """Return whether a directory was not looked at yet, under whichever name."""
+    """Return whether a directory was not searched yet under any name."""
     try:
         found = os.stat(directory)
     except OSError:

@@ -1,26 +1,26 @@
 """Keeping a number of worker processes alive.
 
-The supervisor is one plain loop without greenlets or threads.  Questions by HTTP are answered by
-the same loop, in pieces that do not wait: see `http`.  It never imports the user's program,
-so that nothing in it, not even a syntax error, can harm the supervisor.  Each worker is a fresh
-Python that loads the program by itself.  A fork would be cheaper, but a fork of a process that has
+The supervisor is one plain loop without greenlets or threads.  The same loop answers questions over
+HTTP, in pieces that do not wait: see `http`.  It never imports the user's program, so
+nothing in the program, not even a syntax error, can harm the supervisor.  Each worker is a fresh
+Python that loads the program itself.  A fork would be cheaper, but a fork of a process that has
 used gevent inherits its event loop, its sockets and its locks, and could never load newer code.
 
 Between the supervisor and each worker there is a socket pair, the lifeline: see `lifeline`.  If the
-supervisor dies, even of SIGKILL, the worker reads the end of the lifeline and stops warmly: none is
-left behind.
+supervisor dies, even of SIGKILL, the worker reads the end of the lifeline and stops warmly: no
+worker is left behind.
 
-Signals to a worker: SIGTERM stops it warmly, however often it comes (systemd sends one to every
-process of a service, and so does the supervisor); SIGQUIT has it give up what is running; SIGKILL
-is for those that do not even react to that.  Workers have process groups of their own, because
+Signals to a worker: SIGTERM stops it warmly, however often it arrives (systemd sends one to every
+process of a service, and so does the supervisor); SIGQUIT makes it give up what is running; SIGKILL
+is for workers that do not react even to that.  Workers have process groups of their own, because
 ctrl-C in a terminal is for the supervisor alone.
 
 A rolling restart makes workers of a new generation, one at a time: the new one takes requests
 before an old one is stopped.  A worker that has done its share (see `wear`) is replaced in the same
-way.  If the new program cannot be loaded, the old workers go on.  In the beginning, too, one worker
-is tried before the others are started.
+way.  If the new program cannot be loaded, the old workers go on.  At the start, too, one worker is
+tried before the others are started.
 
-No error ends the loop: what went wrong in one round is tried again in the next.
+No error ends the loop: a failed round is repeated.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ from amphora.net.backoff import doubled
 
 logger = logging.getLogger("amphora.serve")
 
-# A worker that lived so long was a good one: the next is started without a pause.
+# After a worker that lived for so many seconds, the next is started without a pause.
 SETTLED_AFTER = 10.0
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
-# After SIGQUIT a worker has so long before it is killed.
+# Seconds for a worker to end after SIGQUIT, before it is killed.
 QUIT_TIMEOUT = 2.0
 LOOK_INTERVAL = 0.5
-# The longest time between two looks at workers.
+# The longest time between two checks of the workers.
 ROUND = 1.0
-# After an error in the loop itself.
+# Seconds to pause after an error in the loop itself.
 ERROR_PAUSE = 0.5
 
-# Nothing will be better at the next attempt.
+# Statuses after which another attempt would not help.
 HOPELESS = (Exit.USAGE, Exit.NOT_ALLOWED)
 
 
 def say(level: int, text: str, *values: object) -> None:
-    """Log something.  A handler that raises is no reason to stop looking after workers."""
+    """Log something.  A handler that raises must not stop the supervisor."""
     try:
         logger.log(level, text, *values)
     except Exception:  # noqa: BLE001, S110 (there is nowhere left to say it)
@@ -81,12 +81,12 @@ class Supervisor:
     restart.
 
     Args:
-        command: what starts a worker; the descriptor of its lifeline follows as one more word.
+        command: starts a worker; the descriptor of its lifeline is appended.
         environment: the workers' environment.
-        directory: the workers' current directory, by the name that is to be followed each time.
-        grace: seconds that a worker has to finish what is running.
-        options: how many workers there are to be, and what they may take.
-        sources: the program's files, if a change of them is to cause a rolling restart.
+        directory: the workers' current directory; links in its name are followed at each start.
+        grace: seconds for a worker to finish what is running.
+        options: the number of workers, and their limits.
+        sources: the program's files, if their changes cause a rolling restart.
     """
 
     def __init__(
@@ -110,17 +110,17 @@ class Supervisor:
         self.health = Health(self._workers, options.workers)
         # Answers questions about the workers, None if there are none.
         self.http: Http | None = None
-        # Tells a service manager, if it is given an environment.
+        # Notifies a service manager, if its environment names one.
         self.notifier = Notifier({})
         self._generation = 0
-        # The program of this generation was loaded by at least one worker.
+        # At least one worker has loaded the program of this generation.
         self._tried = False
-        # Some worker took requests, so the program was good once.
+        # A worker has taken requests, so the program has worked.
         self._proven = False
-        # How long the next start rests if a worker fails now, and when it may be.
+        # The pause before the next start if a worker fails now, and the time of that start.
         self._pause = 0.0
         self._start_at = 0.0
-        # When workers have ended by request lately.
+        # The times at which workers recently ended by request.
         self._requested: deque[float] = deque()
         self._look_at = 0.0
         self._rounds_until = monotonic()
@@ -145,10 +145,10 @@ class Supervisor:
         return self._status
 
     def _do(self, step: Callable[..., None], *args: Any) -> None:
-        """Do one step of the loop.  If it fails, the next round begins after a pause."""
+        """Run one step of the loop.  If it fails, the next round begins after a pause."""
         try:
             step(*args)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the workers need it)
+        except Exception as error:  # noqa: BLE001 (the workers need the loop)
             say(logging.ERROR, "the supervisor goes on after an error in itself: %r", error)
             time.sleep(ERROR_PAUSE)
 
@@ -169,7 +169,7 @@ class Supervisor:
         return [worker for worker in self._workers if not worker.stopping]
 
     def _old(self) -> list[Worker]:
-        """Return the workers that stop as soon as others are in their place."""
+        """Return the workers that stop as soon as others have taken their place."""
         return [
             worker
             for worker in self._active()
@@ -180,8 +180,8 @@ class Supervisor:
         if self._stopping or self._waits_for_change or monotonic() < self._start_at:
             return
         rolling = bool(self._old())
-        # One that is not ready yet is enough while the program may not even load, and while the
-        # old workers do its work.
+        # One worker that is not ready yet is enough while the program may fail to load, and while
+        # the old workers do the work.
         one_by_one = rolling or not self._tried
         while len(self._active()) < self._count + rolling:
             if one_by_one and not all(worker.ready for worker in self._active()):
@@ -199,7 +199,7 @@ class Supervisor:
             say(logging.INFO, "%s starts", worker)
 
     def _quit(self, worker: Worker) -> None:
-        """Have a worker give up what is running; if it does not even do that, kill it."""
+        """Make a worker give up what is running; if it does not do even that, kill it."""
         if not worker.quitting:
             worker.quit(QUIT_TIMEOUT)
         else:
@@ -226,7 +226,7 @@ class Supervisor:
         now = monotonic()
         if self._sources is None or self._stopping or now < self._look_at:
             return
-        # A big directory is not looked through all the time, also if looking fails.
+        # A big directory is not searched all the time, even if a search fails.
         self._look_at = now + LOOK_INTERVAL
         changed = self._sources.changed()
         self._look_at = now + max(LOOK_INTERVAL, 10 * (monotonic() - now))
@@ -254,16 +254,16 @@ class Supervisor:
                 worker.worn = True
                 say(logging.INFO, "%s %s and is replaced", worker, reason)
 
-    # -- workers that do not come on -------------------------------------------------------------
+    # -- workers that do not get on --------------------------------------------------------------
 
     def _look_after_workers(self) -> None:
         now = monotonic()
         was_away = now > self._rounds_until
         for worker in self._active():
             if was_away and worker.heard.beaten is not None:
-                # This process was suspended, and maybe the workers with it.
+                # This process was suspended, and perhaps the workers with it.
                 worker.heard.beaten = now
-            # What it has said last, it may have said meanwhile.
+            # Its last message may have arrived meanwhile.
             self._hear(worker)
             if worker.stopping:
                 continue
@@ -372,7 +372,7 @@ class Supervisor:
             worker = workers.get(pid)
             if worker is not None:
                 worker.process.returncode = status
-                # Its last words.
+                # Read its last messages.
                 self._hear(worker)
                 self._ended(worker, status)
 
@@ -392,9 +392,9 @@ class Supervisor:
         self._failed()
 
     def _is_no_loop(self) -> bool:
-        """Return whether the end of a worker that was asked for it is nothing but that.
+        """Return whether a worker ended only because it was asked to.
 
-        A program that ends itself as soon as it serves would be started again and again.
+        A program that ends itself as soon as it serves would be restarted again and again.
         """
         now = monotonic()
         self._requested.append(now)
@@ -403,14 +403,14 @@ class Supervisor:
         return len(self._requested) <= 3 * self._count
 
     def _failed(self) -> None:
-        """Let time pass before the next start: the more have failed in a row, the more time."""
+        """Delay the next start; the delay grows with the failures in a row."""
         pause, self._pause = self._pause, doubled(self._pause, FIRST_PAUSE, LONGEST_PAUSE)
         if pause:
             self._start_at = monotonic() + pause
             say(logging.INFO, "the next worker starts in %g s", pause)
 
     def _give_up(self, status: Exit) -> bool:
-        """Make no more attempts with a program that cannot run; return False to make more."""
+        """Stop trying a program that cannot run; return False to keep trying."""
         old = self._old()
         if old:
             for worker in old:
@@ -435,7 +435,7 @@ def _reservation(worker: Worker) -> str:
 
 
 def _how(status: int) -> str:
-    """Say how a worker ended by itself."""
+    """Log how a worker ended by itself."""
     if status < 0:
         return f"was killed by {name_of(-status)}"
     return "has ended" if status == 0 else f"has ended with status {status}"

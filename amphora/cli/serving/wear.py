@@ -1,4 +1,4 @@
-"""Workers that have done their share: so many requests, or grown so large."""
+"""Workers that have done their share: they handled many requests, or grew large."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from time import monotonic
 
 from amphora.cli.serving.process import Worker
 
-# A worker's number of requests is up to this share higher, so that they are not all worn at once.
+# A worker's limit of requests is up to this share higher, so that they are not all worn at once.
 JITTER = 0.1
-# A worker is not looked at before it has taken requests for so long.  So a limit below what the
-# program needs from the beginning is no reason to start one worker after the other.
+# Seconds for which a worker must have taken requests before it can be worn.  So a limit below what
+# the program needs from the start does not lead to one new worker after the other.
 SETTLED_AFTER = 10.0
-# When a worn worker could not be replaced, it is tried again so much later.
+# Seconds after which to try again to replace a worn worker.
 SPARED_FOR = 30.0
 
 _MEBIBYTE = 1024 * 1024
 
 
 class Wear:
-    """Says which workers are to be replaced.
+    """Says which workers to replace.
 
     Args:
-        max_requests: a worker that has handled so many, and some more, is; None for no limit.
-        max_memory: one that has more bytes in memory is; None for no limit.
+        max_requests: the requests, plus a random extra, after which to replace a worker; None for
+            no limit.
+        max_memory: the bytes in memory above which to replace a worker; None for no limit.
     """
 
     def __init__(self, max_requests: int | None, max_memory: int | None) -> None:
@@ -31,7 +32,7 @@ class Wear:
         self._max_memory = max_memory
 
     def reason(self, worker: Worker) -> str:
-        """Return why a worker is to be replaced, "" if it is not."""
+        """Return why a worker has to be replaced, "" if it does not."""
         if not worker.ready or worker.worn or monotonic() < worker.spared_until:
             return ""
         requests = worker.heard.requests
@@ -47,7 +48,7 @@ class Wear:
 
 
 def memory_of(pid: int) -> int:
-    """Return how many bytes a process has in memory (RSS), 0 if that cannot be known.
+    """Return the memory of a process in bytes (RSS), 0 if it is unknown.
 
     Source: `statm` in proc(5).
     """

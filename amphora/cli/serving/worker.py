@@ -1,6 +1,6 @@
-"""One worker of `amphora serve`: what the supervisor starts.
+"""One worker of `amphora serve`, started by the supervisor.
 
-It loads the program and serves; a guard looks after it from the beginning.
+It loads the program and serves; a guard watches it from the beginning.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ logger = logging.getLogger("amphora.serve")
 @click.command(hidden=True)
 @programs_argument
 @click.option("--lifeline", type=int, help="The descriptor of a socket to the supervisor.")
-@click.option("--reports", is_flag=True, help="Tell the supervisor what the servers have done.")
+@click.option("--reports", is_flag=True, help="Report the servers' statistics to the supervisor.")
 @worker_options
 @url_and_debug
 def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
-    """Be one of the workers of `amphora serve`."""
+    """Run as one of the workers of `amphora serve`."""
     given = WorkerOptions(**options)
     guard = Guard(lifeline, given.grace, report if reports else None)
     overrides.access_log, overrides.concurrency = given.access_log, given.concurrency
@@ -45,7 +45,7 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
         if reports:
             count()
         guard.loaded()
-        # The program's own setup of logging, if it has any, goes first.
+        # The program's own setup of logging, if any, takes precedence.
         set_up(given.log_level, given.log_format)
         run(servers, guard)
     except Left:
@@ -53,7 +53,7 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
         guard.stop()
     except CannotLoad as error:
         guard.left()
-        # A program that waits at its end may be surprised that its server has stopped.
+        # A program that waits at its end may fail because its server has stopped.
         if not guard.stopping:
             show(error, given)
             return Exit.USAGE
@@ -64,7 +64,7 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
 
 
 def show(error: CannotLoad, options: WorkerOptions) -> None:
-    """Say why the program cannot be loaded, if there is any place left to say it."""
+    """Log why the program cannot be loaded, if logging still works."""
     if options.log_format == "json":
         set_up(options.log_level, options.log_format)
         logger.error("%s", error)
@@ -76,7 +76,7 @@ def show(error: CannotLoad, options: WorkerOptions) -> None:
 
 
 def run(servers: Sequence[AmqpRpcServer], guard: Guard) -> None:
-    """Serve until one of the servers is stopped, and then stop all of the program's.
+    """Serve until one server is stopped, and then stop all servers of the program.
 
     Raises:
         AmphoraError: one of them cannot serve.
@@ -99,7 +99,7 @@ def run(servers: Sequence[AmqpRpcServer], guard: Guard) -> None:
 
 
 def serve_to_its_end(server: AmqpRpcServer) -> AmphoraError | None:
-    """Serve until a server is stopped; return why it cannot serve, if that is so."""
+    """Serve until a server is stopped; return why it cannot serve, if it cannot."""
     try:
         server.serve(nowait=False, handle_signals=False)
     except AmphoraError as error:
@@ -108,13 +108,13 @@ def serve_to_its_end(server: AmqpRpcServer) -> AmphoraError | None:
 
 
 def count() -> None:
-    """Have the requests of all servers counted, of those that are new too."""
+    """Count the requests of all servers, including new ones."""
     for server in servers_made():
         of_process.watch(server)
 
 
 def report() -> bytes:
-    """Return what the supervisor is told of this worker, as JSON.  Never switches greenlets."""
+    """Return this worker's report to the supervisor, as JSON.  Never switches greenlets."""
     count()
     servers = [about(server) for server in servers_made()]
     return msgspec.json.encode({"servers": servers, "metrics": of_process.snapshot()})

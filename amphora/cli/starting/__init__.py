@@ -1,1 +1,1 @@
-"""`amphora new`: a project that runs, to begin with."""
+"""`amphora new`: a working project to start from."""

@@ -10,7 +10,7 @@ from amphora.rpc.contract.naming import check_namespace
 
 LONGEST = 40
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
-# The project imports these, or has a folder of that name.
+# The project imports these, or has folders of these names.
 TAKEN = frozenset({"amphora", "click", "gevent", "greenlet", "msgspec", "mypy", "pamqp", "pytest"})
 FOLDERS = frozenset({"build", "tests", "wheels"})
 
@@ -19,7 +19,7 @@ def package_of(project: str) -> str:
     """Return the name of a project's package: `my_shop` for `My-shop`.
 
     Raises:
-        ValueError: a project cannot have this name; the text says why, and names another.
+        ValueError: a project cannot have this name; the text says why, and suggests another.
     """
     if not _NAME.fullmatch(project) or len(project) > LONGEST:
         raise ValueError(
@@ -43,7 +43,7 @@ def package_of(project: str) -> str:
 
 
 def _another(name: str) -> str:
-    """Return a hint to a name that is like this one, and allowed."""
+    """Return a hint with an allowed name that is similar to this one."""
     words = re.findall(r"[A-Za-z0-9]+", name)
     better = "-".join(words)[:LONGEST].strip("-").lstrip("0123456789-")
     return f"try amphora new {better or 'shop'}"

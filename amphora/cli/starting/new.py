@@ -15,8 +15,8 @@ from amphora.cli.settings import examples
 from amphora.cli.starting import origin
 from amphora.cli.starting.names import package_of
 
-# Each file of a project: its template, its place, and what it is for.  A template is no file of
-# Python: nothing may take it for a module of amphora.
+# Each file of a project: its template, its place, and its purpose.  A template is not named as a
+# Python file, so that nothing takes it for a module of amphora.
 FILES = (
     ("__init__.py", "{package}/__init__.py", ""),
     ("server.py", "{package}/server.py", "its functions; add your own"),
@@ -42,8 +42,8 @@ FILES = (
 def new(project: Path) -> None:
     """Make a project that runs: a server, a client, tests, and a container image.
 
-    PROJECT is its directory, which is made.  The last part of it is the name of the project, and
-    the namespace of its service.
+    PROJECT is the directory to make.  Its last part is the name of the project, and the namespace
+    of its service.
     """
     folder = project.expanduser().absolute()
     with settings_errors():
@@ -87,14 +87,14 @@ def make(folder: Path, words: dict[str, str]) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a new file, in a folder that is made if it is not there."""
+    """Write a new file, and make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
 def local_settings() -> str:
-    """Return the project's settings for make that are right on this machine alone."""
+    """Return the project's settings for make that apply only to this machine."""
     lines = ["# Of this machine alone: git ignores it.", f"PYTHON ?= {in_make(python())}"]
     source = origin.requirement()
     if source is not None:
@@ -103,7 +103,7 @@ def local_settings() -> str:
 
 
 def python() -> str:
-    """Return the path of the Python that runs, outside of its virtual environment."""
+    """Return the path of the running Python, outside its virtual environment."""
     base = Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")
     return str(base) if base.exists() else sys.executable
 

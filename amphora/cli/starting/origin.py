@@ -1,4 +1,4 @@
-"""Where the amphora that runs was installed from."""
+"""The origin of the running amphora."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import amphora
 
 
 def requirement() -> str | None:
-    """Return what pip has to install to get the same amphora; None if the index has it.
+    """Return the argument for pip to install the same amphora; None if the index has it.
 
-    A path is that of a checkout or an archive, and is there.
+    A path leads to an existing checkout or archive.
     """
     checkout = Path(amphora.__file__).parents[1]
     if (checkout / "pyproject.toml").is_file() and (checkout / "amphora").is_dir():
@@ -27,7 +27,7 @@ def requirement() -> str | None:
 
 
 def _of_a_direct_url(record: dict[str, Any]) -> str | None:
-    """Return what pip has to install, from what it recorded (PEP 610)."""
+    """Return the argument for pip, as pip recorded it (PEP 610)."""
     url: str = record["url"]
     if "vcs_info" in record:
         vcs = record["vcs_info"]
