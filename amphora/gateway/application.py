@@ -1,4 +1,4 @@
-"""The gateway as a WSGI application: checks of access, and routing."""
+"""The gateway as a WSGI application: access checks and routing."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ ERRORS: dict[type[AmphoraError], tuple[int, str | None]] = {
     Cancelled: (409, "The call was ended by an operator."),
     Overloaded: (429, "Too many calls are pending at this gateway."),
     RemoteException: (500, None),
-    PoisonRequest: (500, "The call has ended its server again and again, and is tried no more."),
+    PoisonRequest: (500, "The call has ended its server again and again, and is not tried again."),
     WrongResult: (502, None),
     ServerLost: (502, "The server that ran the function is gone."),
     StreamLost: (502, "The stream broke off before its end."),
@@ -80,7 +80,7 @@ _PHRASES = {422: "Unprocessable Content", 413: "Content Too Large", 499: "Client
 
 
 class Problem(Exception):
-    """An answer that is no result.
+    """An answer other than a result.
 
     Args:
         status: the status code.

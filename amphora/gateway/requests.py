@@ -92,7 +92,7 @@ def read_body(environ: Environ, most: int) -> bytes:
     too_large = Problem(413, f"The body may have at most {most} bytes.")
     length = environ.get("CONTENT_LENGTH") or None
     if length is not None and not (length.isascii() and length.isdecimal()):
-        raise Problem(400, "The Content-Length is no number.")
+        raise Problem(400, "The Content-Length is not a number.")
     if length is None:
         if not environ.get("HTTP_TRANSFER_ENCODING"):
             return b""

@@ -76,7 +76,7 @@ FAMILIES = {
     "amphora_poison_total": Family(
         "counter", "Requests that were given up because they ended their worker each time"
     ),
-    "amphora_reconnects_total": Family("counter", "Connections to the broker made anew", ()),
+    "amphora_reconnects_total": Family("counter", "Reconnections to the broker", ()),
     "amphora_in_flight": Family("gauge", "Requests that servers have in progress"),
     "amphora_concurrency": Family("gauge", "Requests that servers handle at once, at most"),
     "amphora_pending": Family("gauge", "Calls of clients that have not ended"),

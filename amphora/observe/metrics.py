@@ -126,7 +126,7 @@ class Metrics:
         for name in _COUNTERS:
             self._count(name, server.namespace, by=0)
 
-    # -- what is told ---------------------------------------------------------------------------
+    # -- counting -------------------------------------------------------------------------------
 
     def _request_ended(self, call: CallContext, outcome: Outcome) -> None:
         namespace = call.namespace
@@ -169,7 +169,7 @@ class Metrics:
         numbers[bisect_left(BUCKETS, seconds)] += 1
         numbers[-1] += seconds
 
-    # -- what is looked at ----------------------------------------------------------------------
+    # -- sampling -------------------------------------------------------------------------------
 
     def _add_sessions(self, values: Values, sessions: set[Session]) -> None:
         self._count("amphora_reconnects_total", by=0)

@@ -60,11 +60,11 @@ class Clock:
         """Start the clock.  Brokers, servers and clients may already exist.
 
         Raises:
-            RuntimeError: there is a clock already.
+            RuntimeError: the thread already has a clock.
         """
         hub: Any = gevent.get_hub()
         if isinstance(hub.loop, Loop):
-            raise RuntimeError("there is a clock for this thread already; use that one")
+            raise RuntimeError("this thread already has a clock; use that one")
         self._hub, self._loop = hub, hub.loop
         self._adopt()
         hub.loop = Loop(hub.loop, self._timers)
@@ -95,9 +95,9 @@ class Clock:
             ValueError: `seconds` is less than 0.
         """
         if self._hub is None or self._hub is not gevent.get_hub():
-            raise RuntimeError("use the clock with `with`, in the thread in which it is turned")
+            raise RuntimeError("use the clock with `with`, in the thread that advances it")
         if not seconds >= 0:
-            raise ValueError(f"a clock is turned ahead by 0 or more seconds, not {seconds}")
+            raise ValueError(f"a clock is advanced by 0 or more seconds, not {seconds}")
         step = min(seconds * SHARE, LONG_STEP)
         target = clock.monotonic() + seconds + (MORE if seconds else 0.0)
         self._settle()
@@ -143,7 +143,7 @@ Timers = dict["Timer | Found", None]
 
 
 class Loop:
-    """gevent's event loop, with timers that a clock knows."""
+    """gevent's event loop, with timers that a clock can ring early."""
 
     def __init__(self, loop: Any, timers: Timers) -> None:
         self._loop = loop

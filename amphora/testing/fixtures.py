@@ -61,7 +61,7 @@ def a_broker(url: str | None) -> Iterator[Broker]:
 def a_clock(url: str | None) -> Iterator[Clock]:
     """Start a clock, or skip the test if its broker has another clock."""
     if url is not None:
-        pytest.skip("the clock of a broker elsewhere cannot be turned")
+        pytest.skip("the clock of a broker elsewhere cannot be advanced")
     with Clock() as clock:
         yield clock
 

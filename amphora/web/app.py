@@ -94,7 +94,7 @@ class Application:
             raise Refusal("405 Method Not Allowed", "only GET\n")
         if path == "/api/events":
             if self._collector.viewers >= MOST_VIEWERS:
-                raise Refusal("503 Service Unavailable", "too many are watching\n")
+                raise Refusal("503 Service Unavailable", "there are too many viewers\n")
             start("200 OK", [*HEADERS, ("Content-Type", "text/event-stream")])
             return self._events(query.get("namespace", [""])[0] or None)
         name = "index.html" if path == "/" else path.removeprefix("/static/")

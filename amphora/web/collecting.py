@@ -168,7 +168,7 @@ class Collector:
             except AmphoraError as error:
                 self.trouble = printable(str(error), 1000)
             except Exception as error:  # noqa: BLE001 (viewers are told)
-                log.error("the dashboard has failed to ask", error=error)
+                log.error("the dashboard could not ask the workers", error=error)
                 self.trouble = printable(f"{type(error).__name__}: {error}", 1000)
             self._tell()
             pause = self._interval if self._viewers else max(self._interval, IDLE_INTERVAL)
@@ -272,7 +272,7 @@ class Collector:
         for watched in self._watched.values():
             watched.dead_count = None
 
-    # -- what is shown ----------------------------------------------------------------------------
+    # -- showing ----------------------------------------------------------------------------------
 
     def _state(self, namespace: str | None) -> Json:
         watched = self._watched.get(namespace or "")

@@ -374,4 +374,4 @@ def test_what_fails_in_a_round_is_told_and_the_next_is_made(
             state = shown(following, lambda state: state["trouble"])
             assert state["trouble"] == "ZeroDivisionError: as asked"
         shown(following, lambda state: not state["trouble"])
-    assert "the dashboard has failed to ask" in caplog.text
+    assert "the dashboard could not ask the workers" in caplog.text

@@ -47,7 +47,7 @@ class QueueOptions:
         return self.max_length is not None or self.max_bytes is not None
 
     def exceeded(self, length: int, size: int) -> bool:
-        """Return whether so many ready messages, of so many bytes, are too many."""
+        """Return whether this number of ready messages, or their bytes, exceed a limit."""
         too_long = self.max_length is not None and length > self.max_length
         return too_long or (self.max_bytes is not None and size > self.max_bytes)
 
