@@ -79,7 +79,7 @@ def test_the_standard_library_is_patched_on_request(serve: Serve, make_client: M
     [
         ("nowhere", "there is no module 'nowhere'"),
         ("service:nothing", "has no 'nothing'; its servers are called server"),
-        ("service:not_a_server", "is no server"),
+        ("service:not_a_server", "is not a server"),
         ("broken", "SyntaxError: "),
     ],
 )
