@@ -1,6 +1,6 @@
 """Every block of code in the manual and the README is run, or checked for what it is.
 
-Python stands in files: in `docs/snippets/`, all of which test_snippets.py runs, or in `examples/`,
+Python stands in files: in `docs/snippets/`, which test_snippets.py has run, or in `examples/`,
 whose programs the tests beside this one run.  A page shows such a file, or a part of it.
 """
 
@@ -26,9 +26,7 @@ TESTS = ROOT / "tests"
 
 # Pages with Python of their own, and why it is in no program.
 LEFT = {
-    "docs/coming-from/celery.rst": "programs of Celery, which the tests do not have",
     "docs/coming-from/nameko.rst": "programs of nameko, which the tests do not have",
-    "docs/coming-from/zerorpc.rst": "programs of zerorpc, which the tests do not have",
 }
 
 # What is read, and not run: output, differences, a shell's lines (test_documented_commands.py).
@@ -100,7 +98,7 @@ def test_the_programs_that_a_page_shows_are_run(page: Path) -> None:
 def is_run(program: Path) -> bool:
     """Return whether a test runs a program of `docs/snippets/` or `examples/`."""
     if program.is_relative_to(SNIPPETS):
-        return True  # as test_snippets.py does with all of them, and with what they import
+        return True  # as test_snippets.py and those it names do, and with what they import
     folder = program.relative_to(EXAMPLES).parent.as_posix()
     named = [text for text in texts_of(TESTS) if re.search(rf'"examples"\S* / "{folder}"', text)]
     named += [text for text in texts_of(TESTS) if f"examples/{folder}" in text]

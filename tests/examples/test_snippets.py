@@ -22,8 +22,10 @@ from tests.support.rabbitmq import ExternalBroker, RabbitNode
 
 SNIPPETS = ROOT / "docs" / "snippets"
 PROGRAMS = sorted(path for path in SNIPPETS.glob("*/*.py") if path.name != "server.py")
-# The mistakes end in other ways: see test_mistakes.py.
-FOLDERS = sorted({path.parent for path in SNIPPETS.glob("*/*.py")} - {SNIPPETS / "mistakes"})
+# The mistakes end in other ways, and other libraries' servers begin in other ways: see
+# test_mistakes.py and test_other_libraries.py.
+ELSEWHERE = {SNIPPETS / name for name in ("mistakes", "with_celery", "with_zerorpc")}
+FOLDERS = sorted({path.parent for path in SNIPPETS.glob("*/*.py")} - ELSEWHERE)
 # Programs after which their server ends: the next ones need a new one.
 LAST_FOR_THEIR_SERVER = {SNIPPETS / "management/ask.py", SNIPPETS / "streams/errors.py"}
 RUN = Path(__file__).parent / "programs" / "run_snippets.py"

@@ -1,0 +1,7 @@
+from tasks import total
+
+from amphora import AmqpRpcServer
+
+server = AmqpRpcServer("shop")
+server.add_function(total.run, "total")
+server.run()
