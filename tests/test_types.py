@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = Path("tests", "programs", "typed.py")
 
 
+@pytest.mark.slow
 @pytest.mark.time_limit(300)
 def test_a_users_program_is_typed_and_its_mistakes_are_found() -> None:
     done = subprocess.run(

@@ -16,6 +16,8 @@ from tests.support.processes import ROOT
 SHOWN = re.compile(r"(?:\$ |`|-m )amphora ((?:[a-z]|--)[^`\n]*)")
 PROGRAM = re.compile(r"\bpython3? ((?:examples|docs)/\S+\.py)")
 
+# Pages are the same for all Pythons.
+pytestmark = pytest.mark.slow
 all_pages = pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 
 

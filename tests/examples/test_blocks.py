@@ -40,6 +40,8 @@ PARSED: dict[str, Callable[[str], object]] = {
     "yml": lambda text: list(yaml.safe_load_all(text)),
 }
 
+# Pages are the same for all Pythons.
+pytestmark = pytest.mark.slow
 all_pages = pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 
 

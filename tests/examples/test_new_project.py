@@ -68,7 +68,7 @@ def test_its_server_answers_its_client(made: Path, environment: dict[str, str]) 
         PythonProcess("-m", f"{PACKAGE}.client", env=environment, cwd=made) as client,
     ):
         assert client.wait() == 0
-    assert client.lines == ["Hello, Alice!", "3.0"]
+    assert client.printed == ["Hello, Alice!", "3.0"]
 
 
 @pytest.mark.slow

@@ -86,7 +86,8 @@ def test_a_script_whose_server_has_worked_may_end(url: str, namespace: str) -> N
     program += "print(AmqpRpcClient(sys.argv[2], url=url).call.len('abc'))"
     with PythonProcess("-c", program, url, namespace) as process:
         assert process.wait() == 0
-    assert process.lines == ["3"]
+    assert process.printed == ["3"]
+    assert TOO_EARLY not in process.output
 
 
 def test_a_program_that_never_gives_way_is_told_that_its_server_takes_no_requests() -> None:

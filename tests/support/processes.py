@@ -51,6 +51,7 @@ class PythonProcess:
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         self._lines: list[str] = []
         self._printed: list[str] = []
+        self._told: list[str] = []
         self._news = Event()
         self._open = 2
 
@@ -72,7 +73,7 @@ class PythonProcess:
         self._streams = (out, err)
         self._readers = [
             gevent.spawn(self._read, out, [self._lines, self._printed]),
-            gevent.spawn(self._read, err, [self._lines]),
+            gevent.spawn(self._read, err, [self._lines, self._told]),
         ]
         try:
             if self._ready is not None:
@@ -115,6 +116,11 @@ class PythonProcess:
         What it logs is not there: on a busy machine anything in it may log a warning.
         """
         return list(self._printed)
+
+    @property
+    def told(self) -> list[str]:
+        """The lines it has printed so far to its standard error: tracebacks, and what it logs."""
+        return list(self._told)
 
     @property
     def output(self) -> str:
