@@ -67,9 +67,18 @@ def a_clock(url: str | None) -> Iterator[Clock]:
 
 
 @contextmanager
+def _made(broker: AnyBroker) -> Iterator[ExitStack]:
+    """Yield a stack for what a test makes; what was sent is served before that ends."""
+    with ExitStack() as made:
+        yield made
+        if broker not in _left:
+            drain(broker)
+
+
+@contextmanager
 def servers(broker: AnyBroker) -> Iterator[MakeServer]:
     """Yield a function that makes servers; at the end they serve what was sent and stop."""
-    with ExitStack() as made:
+    with _made(broker) as made:
 
         def make(namespace: str, *functions: Callable[..., Any], **settings: Any) -> Any:
             def add(server: AmqpRpcServer) -> AmqpRpcServer:
@@ -80,14 +89,12 @@ def servers(broker: AnyBroker) -> Iterator[MakeServer]:
             return made.enter_context(_serving(broker, namespace, add, settings))
 
         yield make
-        if broker not in _left:
-            drain(broker)
 
 
 @contextmanager
 def mocks(broker: AnyBroker) -> Iterator[MakeMocks]:
     """Yield a function that makes servers with mocks; they end as other servers do."""
-    with ExitStack() as made:
+    with _made(broker) as made:
 
         def make(namespace: str, *real: Callable[..., Any] | type, **settings: Any) -> Mocks:
             def add(server: AmqpRpcServer) -> Mocks:
@@ -96,14 +103,12 @@ def mocks(broker: AnyBroker) -> Iterator[MakeMocks]:
             return made.enter_context(_serving(broker, namespace, add, settings))
 
         yield make
-        if broker not in _left:
-            drain(broker)
 
 
 @contextmanager
 def clients(broker: AnyBroker) -> Iterator[MakeClient]:
     """Yield a function that makes clients; at the end what they sent is served, and they close."""
-    with ExitStack() as made:
+    with _made(broker) as made:
 
         def make(
             namespace: str, *, client_class: type[Any] = AmqpRpcClient, **settings: Any
@@ -112,8 +117,6 @@ def clients(broker: AnyBroker) -> Iterator[MakeClient]:
             return made.enter_context(client_class(namespace, **settings))
 
         yield make
-        if broker not in _left:
-            drain(broker)
 
 
 def drain(broker: AnyBroker) -> None:

@@ -23,13 +23,6 @@ WITH_CELERY = SNIPPETS / "with_celery"
 WITH_ZERORPC = SNIPPETS / "with_zerorpc"
 
 
-@pytest.fixture(scope="module")
-def embedded() -> Iterator[str]:
-    """The URL of an `amphora broker`."""
-    with PythonProcess("-m", "amphora", "broker", "--port", "0", ready="amqp://") as broker:
-        yield broker.wait_for("amqp://").split()[0]
-
-
 @pytest.fixture(params=["real", "embedded"])
 def url(request: pytest.FixtureRequest, embedded: str) -> Iterator[str]:
     """The URL of RabbitMQ, from which everything is removed afterwards, or of `embedded`."""

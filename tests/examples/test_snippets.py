@@ -35,13 +35,6 @@ PRINT = re.compile(r"^ *print\(.*\)(?:  |\n *)# (.+)$", re.MULTILINE)
 PEER = re.compile(r'AmqpRpc(?:Server|Client)\("([^"]+)"')
 
 
-@pytest.fixture(scope="module")
-def embedded() -> Iterator[str]:
-    """The URL of an `amphora broker`."""
-    with PythonProcess("-m", "amphora", "broker", "--port", "0", ready="amqp://") as broker:
-        yield broker.wait_for("amqp://").split()[0]
-
-
 @pytest.fixture
 def urls(rabbit: RabbitNode | ExternalBroker, embedded: str, folder: Path) -> Iterator[list[str]]:
     """The URLs of both brokers.  What a folder's programs leave in RabbitMQ is removed."""

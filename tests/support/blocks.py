@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.pages import DOCS
 from tests.support.processes import ROOT
-
-DOCS = ROOT / "docs"
 
 DIRECTIVE = re.compile(r"^( *)\.\. (code-block|literalinclude):: *(\S*)$")
 OPTION = re.compile(r"^ +:([\w-]+): ?(.*)$")
