@@ -33,6 +33,7 @@ from amphora.testing.makers import MakeClient, MakeMocks, MakeServer
 from amphora.testing.mocks import Mocks, add_mocks
 from amphora.testing.served import unserved
 from amphora.transport.session import Session
+from amphora.wire.codes import ReplyCode
 
 __all__ = [
     "Broker",
@@ -183,6 +184,16 @@ class Broker(Server):
         for link in (session.publishing, session.consuming):
             if link.connection is not None:
                 link.connection.fail(ConnectionLost("the connection was killed by a test"))
+
+    def close_all(
+        self, code: int = ReplyCode.CONNECTION_FORCED, reason: str = "closed by a test"
+    ) -> None:
+        """As `close_connections`, which was called so before."""
+        self.close_connections(code, reason)
+
+    def drop_all(self) -> None:
+        """As `kill_connections`, which was called so before."""
+        self.kill_connections()
 
     def _attach(self, descriptor: int) -> None:
         if self.left_to_parent:

@@ -158,3 +158,14 @@ def test_everything_is_healed(broker: Broker, client: AmqpRpcClient, served: lis
 def test_a_fault_concerns_messages(broker: Broker) -> None:
     with pytest.raises(ValueError, match="1 or more messages, not 0"):
         broker.lose_answers(0)
+
+
+@pytest.mark.parametrize("cut", ["close_all", "drop_all"])
+def test_the_older_names_of_faults_are_known(
+    broker: Broker, served: list[int], client: AmqpRpcClient, cut: str
+) -> None:
+    assert client.call.add(1, 2) == 3
+    before = connects(client)
+    getattr(broker, cut)()
+    wait_until(lambda: connects(client) == before + 2)
+    assert client.call.add(1, 2) == 3
