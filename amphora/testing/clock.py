@@ -73,6 +73,7 @@ class Clock:
 
     def __exit__(self, *exc_info: object) -> None:
         self._hub.loop = self._loop
+        self._hub = None
         # For code that runs on, time must never go back.
         if not _anything_runs():
             clock.be_ahead(None)
@@ -85,7 +86,8 @@ class Clock:
         """Set the clock ahead.  Switches greenlets.
 
         When this returns, everything that was due within these seconds has happened in order,
-        including what is due at the very end, and so have its consequences in this thread.
+        including what is due at the very end, and so have its consequences in this thread.  If the
+        clock ends meanwhile, this returns at once.
 
         Args:
             seconds: by how much; 0 only lets everything happen that is due now.
@@ -101,7 +103,7 @@ class Clock:
         step = min(seconds * SHARE, LONG_STEP)
         target = clock.monotonic() + seconds + (MORE if seconds else 0.0)
         self._settle()
-        while (left := target - clock.monotonic()) > 0:
+        while self._hub is not None and (left := target - clock.monotonic()) > 0:
             due = (
                 min(timer.due for timer in self._timers) - clock.monotonic()
                 if self._timers

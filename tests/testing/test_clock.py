@@ -75,10 +75,23 @@ def test_a_caller_that_blocks_is_woken(
     gate = Gate()
     server.add_function(gate.hold)
     server.serve()
-    gevent.spawn(clock.advance, MINUTE)
+    advancing = gevent.spawn(clock.advance, MINUTE)
     with pytest.raises(NoResult):
         client.call.hold(1)
     gate.open()
+    advancing.get()
+
+
+def test_a_clock_that_ends_is_not_advanced_any_more() -> None:
+    with Clock() as clock:
+        began = Event()
+        gevent.spawn_later(MINUTE / 2, began.set)
+        advancing = gevent.spawn(clock.advance, 1000 * MINUTE)
+        began.wait()
+    advancing.get()
+    assert clock.ahead < 1000 * MINUTE
+    with pytest.raises(RuntimeError, match="use the clock with `with`"):
+        clock.advance(1)
 
 
 def test_what_follows_from_another_wait_is_in_time(clock: Clock) -> None:
@@ -87,18 +100,20 @@ def test_what_follows_from_another_wait_is_in_time(clock: Clock) -> None:
     def wait(name: str, *seconds: float) -> None:
         for each in seconds:
             gevent.sleep(each)
-            rang.append((name, round(clock.monotonic() - began)))
+            rang.append((name, clock.monotonic() - began))
 
     began = clock.monotonic()
     greenlets = [gevent.spawn(wait, "a", 10, 20, 20), gevent.spawn(wait, "b", 25, 10)]
     clock.advance(50)
-    assert rang == [("a", 10), ("b", 25), ("a", 30), ("b", 35), ("a", 50)]
+    assert [name for name, _ in rang] == ["a", "b", "a", "b", "a"]
+    # The clock also runs by itself, and a busy machine takes its time.
+    assert [after for _, after in rang] == pytest.approx([10, 25, 30, 35, 50], abs=3)
     gevent.joinall(greenlets)
 
 
 def test_what_is_not_due_waits_for_what_is_left(clock: Clock) -> None:
     late = gevent.spawn_later(MINUTE, str)
-    clock.advance(MINUTE - 0.2)
+    clock.advance(MINUTE - 2.0)
     assert not late.ready()
     late.join(20)  # by the system's clock
     assert late.ready()
@@ -254,7 +269,9 @@ def test_what_was_there_before_is_turned_too() -> None:
             assert later.ready()
             assert client.call.add(1, 2) == 3
         ahead = net_clock.monotonic() - monotonic()
-        assert ahead > 1.9 * MINUTE  # for those that go on, time never goes back
+        # For those that go on, time never goes back.
+        assert ahead == pytest.approx(clock.ahead, abs=1.0)
+        assert ahead > MINUTE
         with Clock() as clock:
             assert clock.ahead == pytest.approx(ahead, abs=1.0)
             assert client.call.add(1, 2) == 3
