@@ -17,6 +17,7 @@ import pytest
 from tests.support.browser import find_browser
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
 from tests.support.leaks import Baseline, Crashes, describe_greenlet, running_greenlets
+from tests.support.patience import be_patient
 from tests.support.postgres import PostgresServer, find_programs
 from tests.support.rabbitmq import (
     ExternalBroker,
@@ -125,6 +126,13 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("the test left behind:\n  " + "\n  ".join(leaks), pytrace=False)
     if crashes.found:
         pytest.fail("a greenlet died unseen:\n  " + "\n  ".join(crashes.found), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have amphora wait longer than usual for brokers, unless the test is marked `hurried`."""
+    if request.node.get_closest_marker("hurried") is None:
+        be_patient(monkeypatch)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

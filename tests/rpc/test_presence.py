@@ -336,6 +336,7 @@ def test_no_result_of_a_key_tells_of_its_queue(
     receiving.stop()
 
 
+@pytest.mark.hurried
 def test_a_broker_that_does_not_answer_delays_no_error(
     make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedBroker
 ) -> None:
@@ -436,6 +437,7 @@ def test_servers_that_may_be_coming_back_are_not_absent() -> None:
     assert told_by(asked((0, 1), back_at=monotonic())[1]) is True
 
 
+@pytest.mark.hurried
 def test_a_silent_broker_is_waited_for_a_moment_only() -> None:
     session, presence = asked((0, 1))
     session.answer = Event()

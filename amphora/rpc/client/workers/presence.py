@@ -31,9 +31,10 @@ MOST_KNOWN = 1000
 # Seconds between two questions while no server is there; they grow.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
-# Seconds by which an error may be late because its text says who is there, and the age of an answer
-# that is used for it.
+# Seconds by which an error may be late because its text says who is there.
 TELL_WITHIN = 0.2
+# The age of an answer that is used for such a text.
+TOLD_FOR = 0.2
 # How many queues are asked about at once for such texts: each missing queue is a line in the
 # broker's log, and strangers may choose the keys.
 MOST_TOLD = 20
@@ -127,7 +128,7 @@ class ServerPresence:
         # A long key was shortened on its way.  There is no queue of such a label: it is unknown.
         queue = naming.labelled_queue(self._namespace, routing_key) if routing_key else None
         asked_at, there = self._known.get(queue, NEVER)
-        if clock.monotonic() - asked_at <= TELL_WITHIN:
+        if clock.monotonic() - asked_at <= TOLD_FOR:
             told(there)
         elif queue in self._telling:
             self._telling[queue].append(told)
@@ -135,7 +136,7 @@ class ServerPresence:
             told(None)
         else:
             waiting = self._telling[queue] = [told]
-            teller = gevent.Greenlet(self._look, queue, TELL_WITHIN, TELL_WITHIN)
+            teller = gevent.Greenlet(self._look, queue, TOLD_FOR, TELL_WITHIN)
             self._tellers.add(teller)
             # Also called if it is killed before it runs: they have waited long enough.
             teller.rawlink(lambda teller: self._tell(queue, waiting, teller))
