@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import date
 from typing import Any
 
@@ -9,9 +10,10 @@ import gevent
 import pytest
 
 from amphora.errors import WrongRequest
+from amphora.rpc.client import proxy
 from amphora.rpc.functions.functions import Function, Functions
 from amphora.rpc.functions.offering import Offering
-from amphora.rpc.functions.parameters import Misfit
+from amphora.rpc.functions.parameters import CALL_OPTIONS, Misfit
 from amphora.rpc.functions.services import exposed, service_methods
 from amphora.rpc.functions.threads import Threads
 
@@ -117,6 +119,62 @@ def test_arguments_without_hints_are_passed_as_they_are_and_counted() -> None:
     assert function.call([1, 2, 3, 4], {"c": 5, "d": 6}) == (1, 2, (3, 4), 5, {"d": 6})
     with pytest.raises(Misfit, match="missing a required argument: 'a'"):
         function.call([], {})
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "told"),
+    [
+        ([], {}, "missing a required argument: 'a'; it takes (a, b: int = 2, *, c='x')"),
+        ([1, 2, 3], {}, "too many positional arguments; it takes (a, b: int = 2, *, c='x')"),
+        (
+            [1],
+            {"d": 1},
+            "got an unexpected keyword argument 'd'; it takes (a, b: int = 2, *, c='x')",
+        ),
+    ],
+)
+def test_arguments_of_another_number_or_name_are_told_what_the_function_takes(
+    args: list[Any], kwargs: dict[str, Any], told: str
+) -> None:
+    def f(a, b: int = 2, *, c="x") -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        pass
+
+    with pytest.raises(Misfit) as caught:
+        Function("f", f).call(args, kwargs)
+    assert str(caught.value) == f"f: {told}"
+
+
+def test_a_function_without_parameters_says_so() -> None:
+    with pytest.raises(Misfit, match=r"^f: too many positional arguments; it takes no arguments$"):
+        Function("f", lambda: None).call([1], {})
+
+
+def test_an_option_among_the_arguments_is_told_where_it_goes() -> None:
+    with pytest.raises(
+        Misfit, match=r"goes before the function: client\.call\(timeout=\.\.\.\)\.f\("
+    ):
+        Function("f", lambda a: a).call([1], {"timeout": 3})
+    # One of that name is the function's own.
+    with pytest.raises(Misfit, match=r"it takes \(a, timeout\)$"):
+        Function("f", lambda a, timeout: a).call([], {"timeout": 3})
+
+
+def test_the_options_that_are_told_apart_are_those_of_the_calls() -> None:
+    ways = (proxy.RepeatOptions, proxy.StreamOptions, proxy.GatherOptions)
+    assert frozenset().union(*(way.__optional_keys__ for way in ways)) == CALL_OPTIONS
+
+
+def test_parameters_without_an_end_are_cut() -> None:
+    def f(a: Any, b: Any = "x" * 10_000) -> None:
+        pass
+
+    wide = inspect.Signature(
+        [inspect.Parameter(f"n{n}", inspect.Parameter.KEYWORD_ONLY) for n in range(1000)]
+    )
+    f.__signature__ = wide  # type: ignore[attr-defined]
+    with pytest.raises(Misfit) as caught:
+        Function("f", f).call([], {})
+    assert len(str(caught.value)) < 1000
 
 
 def test_an_argument_named_by_keyword_alone_is_asked_for() -> None:

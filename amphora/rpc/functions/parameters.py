@@ -14,12 +14,13 @@ from __future__ import annotations
 import inspect
 import typing
 import warnings
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
+from functools import cached_property, partial
 from inspect import Parameter, Signature
 from typing import Any
 
 from amphora.errors import IgnoreRequest, printable
+from amphora.rpc.contract.types.descriptions import signature_text
 from amphora.rpc.contract.types.hints import (
     Converter,
     Unevaluated,
@@ -33,6 +34,26 @@ Arguments = tuple[list[Any], dict[str, Any]]
 
 # The error of a user's class is cut at this many characters.
 MAX_TEXT = 2000
+# The parameters of a function are cut at this many characters in an error.
+MAX_PARAMETERS = 500
+# The options of calls, which beginners write among the arguments.
+CALL_OPTIONS = frozenset(
+    (
+        "credit",
+        "function_name",
+        "headers",
+        "idempotent",
+        "idle_timeout",
+        "inherit_deadline",
+        "key",
+        "liveness",
+        "retries",
+        "routing_key",
+        "timeout",
+        "wait_for_server",
+        "wait_publish",
+    )
+)
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -193,7 +214,7 @@ class Parameters:
             return self._reading.fit(args, kwargs)
         except TypeError as error:
             if self._own is None:
-                raise Misfit(f"{self._name}: {error}") from error
+                raise Misfit(f"{self._name}: {error}; {self._advice(kwargs)}") from error
             return self._fit_decorator(self._own, args, kwargs)
 
     def _fit_decorator(self, own: Signature, args: list[Any], kwargs: dict[str, Any]) -> Arguments:
@@ -215,6 +236,27 @@ class Parameters:
                 raise misfit
         # They are left to the decorator.
         return args, kwargs
+
+    def _advice(self, names: Iterable[str]) -> str:
+        """Return what the function takes, and where an option goes that is among the arguments."""
+        option = min(CALL_OPTIONS.intersection(names).difference(self._known), default=None)
+        if option is None:
+            return self._takes
+        return (
+            f"{self._takes}; an option of the call goes before the function:"
+            f" client.call({option}=...).{self._name}(...)"
+        )
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.signature.parameters) if self.signature else frozenset()
+
+    @cached_property
+    def _takes(self) -> str:
+        if not self._known or self.signature is None:
+            return "it takes no arguments"
+        bare = self.signature.replace(return_annotation=Signature.empty)
+        return f"it takes {printable(signature_text('', bare), MAX_PARAMETERS)}"
 
     def refused(self, error: TypeError) -> bool:
         """Return whether a wrapped function refused the arguments that it was passed."""

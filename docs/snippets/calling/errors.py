@@ -12,7 +12,7 @@ except RemoteException as error:
 try:
     client.call.divide(1)
 except WrongRequest as error:
-    print(error)  # divide: missing a required argument: 'y'
+    print(error)  # divide: missing a required argument: 'y'; it takes (x, y)
 
 try:
     client.call.multiply(2, 3)
