@@ -138,15 +138,16 @@ class AmphoraError(Exception):
             self.executed = executed
 
     def again(self, *, executed: bool | EllipsisType | None = ...) -> Self:
-        """Return a new error of the same kind, caused by this one, to be raised in its place.
+        """Return a new error of the same kind and cause, to be raised in the place of this one.
 
-        If one object is raised in several greenlets, their tracebacks are mixed up.
+        If one object is raised in several greenlets, their tracebacks are mixed up.  This one is
+        not the cause of the new one: a program that shows it would say the same twice.
 
         Args:
             executed: the `executed` of the new error; that of this one if not given.
         """
         again = copy(self)
-        again.__cause__ = self
+        again.__cause__ = self.__cause__
         if not isinstance(executed, EllipsisType):
             again.executed = executed
         return again

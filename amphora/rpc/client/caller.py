@@ -254,7 +254,8 @@ class Caller:
             try:
                 body = self.serializer.encode(Request(name, list(args), kwargs))
             except ValueError as error:
-                raise self._unsendable(name, self._refused(args, kwargs, error)) from error
+                why = self._refused(args, kwargs, error)
+                raise self._unsendable(name, why) from error.__cause__
             limit = self.session.endpoint.max_message_size
             if len(body) > limit:
                 raise self._unsendable(

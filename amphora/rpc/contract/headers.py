@@ -66,7 +66,7 @@ def check_headers(headers: Mapping[str, Any], frame_max: int) -> Table:
     try:
         size = len(encode_table(table))
     except MISFITS as error:
-        raise WrongRequest(f"the headers cannot be sent: {error}") from error
+        raise WrongRequest(f"the headers cannot be sent: {error}") from None
     most = min(MOST_BYTES, frame_max - ROOM)
     if size > most:
         raise WrongRequest(

@@ -7,14 +7,16 @@ ever imported or executed.
 from __future__ import annotations
 
 import collections
+import io
 import ipaddress
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
+from gevent.event import AsyncResult
 
 from amphora.errors import printable, text_of
 from amphora.rpc.contract.bodies import Request, Response
@@ -33,6 +35,7 @@ AS_TEXT: tuple[type, ...] = (
 )
 
 _TEXTS = (str, bytes)
+_CONTAINERS = (tuple, list, dict, set, frozenset)
 # Above so many bytes it is worth while to see first whether a body is but a text.
 LONG = 10_000
 
@@ -84,7 +87,7 @@ class Serializer:
         """Return the bytes of a request or response.
 
         Raises:
-            ValueError: something in it cannot be sent.
+            ValueError: something in it cannot be sent.  Its cause is what a user's class raised.
         """
         try:
             body = self._encode(value)
@@ -97,13 +100,13 @@ class Serializer:
                 self._check_nulls(value)
             return body
         except _UNSENDABLE as error:
-            raise ValueError(text_of(error) or type(error).__name__) from error
-        except (Exception, SystemExit) as error:
+            raise ValueError(text_of(error) or type(error).__name__) from _of_the_program(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             # Methods of users' classes are called here, and may raise anything.
             name, text = type(error).__name__, printable(text_of(error))
             raise ValueError(
                 f"{name} while it was turned into bytes{f': {text}' if text else ''}"
-            ) from error
+            ) from _of_the_program(error)
 
     def decode_request(self, body: bytes) -> Request:
         """Return the request in a body.
@@ -126,6 +129,15 @@ class Serializer:
             return self._decode_response(body)
         except _UNREADABLE as error:
             raise ValueError(str(error)) from error
+
+
+def _of_the_program(error: BaseException) -> BaseException | None:
+    """Return an error if the program's own code raised it: then it has a traceback to read."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    own = frames is None or frames.tb_frame.f_globals.get("__name__", "").startswith("amphora.")
+    return None if own else error
 
 
 def _has_only_texts(value: Request | Response) -> bool:
@@ -151,7 +163,19 @@ def _send_as(value: Any) -> Any:
         convert = getattr(value, name, None)
         if callable(convert):
             return convert()
-    raise NotImplementedError(f"type {type(value).__name__} cannot be sent")
+    raise NotImplementedError(f"type {type(value).__name__} cannot be sent{_instead(value)}")
+
+
+def _instead(value: Any) -> str:
+    """Return the end of an error that says what can be sent in place of a value."""
+    if isinstance(value, AsyncResult):
+        return "; send what its get() returns"
+    if isinstance(value, _CONTAINERS) or callable(value):
+        # A container comes here as the key of a dict.
+        return ""
+    if isinstance(value, Iterable) and not isinstance(value, io.IOBase):
+        return "; send a list of its items"
+    return ""
 
 
 _json = msgspec.json.Encoder(enc_hook=_send_as)

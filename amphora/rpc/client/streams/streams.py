@@ -93,13 +93,13 @@ class Streams:
             raise WrongRequest(
                 f"this client cannot read streams of {self._namespace}, because it may not tell"
                 f" their servers how far to go: {error}"
-            ) from error
+            ) from None
         except ChannelClosed as error:
             if error.code != ReplyCode.NOT_FOUND:
                 return  # it may not be asked for
             raise WrongRequest(
                 f"the servers of {self._namespace} run an older amphora, which has no streams"
-            ) from error
+            ) from None
         except AmphoraError:
             return
         self._known = True

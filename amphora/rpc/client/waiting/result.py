@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import gevent
 from gevent.event import AsyncResult
@@ -13,6 +13,9 @@ from amphora.errors import AmphoraError
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
+
+# What a program has missed that uses a result as if it were the answer.
+_TO_GET = "its get() waits for the answer and returns it"
 
 
 class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
@@ -73,11 +76,26 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         """
         return self._call.cancel()
 
+    def __str__(self) -> str:
+        # gevent's own shows no name, and a program that prints a result means its value.
+        return repr(self)
+
     def __repr__(self) -> str:
         state = "pending"
         if self.ready():
             state = "ready" if self.successful() else f"failed: {type(self.exception).__name__}"
         return f"<Result of {self._call.function_name} [{state}]>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"a Result has no attribute {name!r}; {_TO_GET}")
+
+        def __getitem__(self, key: Any) -> NoReturn:
+            raise TypeError(f"a Result has no items; {_TO_GET}")
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(f"a Result has no items; {_TO_GET}")
 
     def __del__(self) -> None:
         if not self.ready():

@@ -388,7 +388,7 @@ class Executor:
     def _unsendable_item(self, function: str, error: Unsendable) -> tuple[Response, Failure]:
         name = f"{self._functions.namespace}.{function}"
         unsendable = WrongResult(f"an item of {name} cannot be sent: {error}")
-        unsendable.__cause__ = error.error
+        unsendable.__cause__ = error.error.__cause__
         failure = Failure(function, f"has yielded, but {unsendable}", unsendable)
         return Response(exception=error_body(unsendable)), failure
 
@@ -405,7 +405,7 @@ class Executor:
             )
         name = f"{self._functions.namespace}.{function}"
         unsendable = WrongResult(f"the result of {name} cannot be sent: {why}")
-        unsendable.__cause__ = error
+        unsendable.__cause__ = error.__cause__
         return unsendable
 
     def _encode_error(self, error: ErrorBody, properties: Properties) -> Answer:

@@ -1,0 +1,160 @@
+"""A mistake is told once: with one traceback, and in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from amphora import (
+    AmphoraError,
+    AmqpRpcClient,
+    AuthenticationError,
+    Result,
+    WrongRequest,
+    WrongResult,
+)
+from tests.support.brokers import Broker, on_embedded
+from tests.support.rpc import MakeClient, MakeServer, add
+
+pytestmark = on_embedded
+
+
+class Foo:
+    pass
+
+
+class Broken:
+    """Something whose own code fails while it is sent."""
+
+    def isoformat(self) -> str:
+        raise ValueError("no date was given")
+
+
+def unsendable() -> Any:
+    return [1, Foo()]
+
+
+def count(most: int) -> Iterator[int]:
+    yield from range(most)
+
+
+def tracebacks_of(error: BaseException) -> int:
+    return "".join(traceback.format_exception(error)).count("Traceback (most recent call last)")
+
+
+MISTAKES: list[tuple[Callable[[AmqpRpcClient], Any], type[AmphoraError], str]] = [
+    (
+        lambda client: client.call.add(1, Foo()),
+        WrongRequest,
+        r"args\[1\]: type Foo cannot be sent$",
+    ),
+    (lambda client: client.call.add(1, float("nan")), WrongRequest, "JSON has no number nan"),
+    (lambda client: client.call.add(1, "\ud800"), WrongRequest, "surrogates not allowed"),
+    (lambda client: client.call(headers={"a": Foo()}).add(1, 2), WrongRequest, "no type for Foo"),
+    (lambda client: client.call.ad(1, 2), WrongRequest, "did you mean 'add'"),
+    (
+        lambda client: client.call.unsendable(),
+        WrongResult,
+        r"result\[1\]: type Foo cannot be sent$",
+    ),
+    (lambda client: client.call.count(1), WrongRequest, r"client\.stream\.count"),
+    (lambda client: next(client.stream.add(1, 2)), WrongRequest, r"client\.call\.add"),
+    (lambda client: next(client.stream.count("x")), WrongRequest, "Expected `int`, got `str`"),
+    (lambda client: client.call(retries=1).add(1, Foo()), WrongRequest, "type Foo"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "kind", "text"), MISTAKES, ids=[each[2] for each in MISTAKES])
+def test_a_mistake_in_a_call_has_one_traceback(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    mistake: Callable[[AmqpRpcClient], Any],
+    kind: type[AmphoraError],
+    text: str,
+) -> None:
+    make_server(add, unsendable, count)
+    client = make_client()
+    with pytest.raises(kind, match=text) as caught:
+        mistake(client)
+    assert tracebacks_of(caught.value) == 1
+
+
+def test_a_refused_login_has_one_traceback(broker: Broker) -> None:
+    url = broker.url.replace("guest:guest@", "guest:wrong@")
+    with (
+        AmqpRpcClient("n", url=url) as client,
+        pytest.raises(AuthenticationError, match="check the user and the password") as caught,
+    ):
+        client.call.add(1, 2)
+    assert tracebacks_of(caught.value) == 1
+
+
+def test_what_the_programs_own_code_raised_is_shown_with_its_traceback(
+    make_client: MakeClient,
+) -> None:
+    with pytest.raises(WrongRequest, match=r"args\[0\]: no date was given") as caught:
+        make_client().call.add(Broken(), 1)
+    assert str(caught.value.__cause__) == "no date was given"
+    assert tracebacks_of(caught.value) == 2
+
+
+# -- what to do -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (range(3), "type range cannot be sent; send a list of its items"),
+        ({}.keys(), "type dict_keys cannot be sent; send a list of its items"),
+        ((n for n in [1]), "type generator cannot be sent; send a list of its items"),
+        (len, "type builtin_function_or_method cannot be sent"),
+        ({(1, 2): 3}, "key (1, 2): type tuple cannot be sent"),
+    ],
+)
+def test_what_cannot_be_sent_says_what_can_where_that_is_known(
+    make_client: MakeClient, value: Any, text: str
+) -> None:
+    with pytest.raises(WrongRequest) as caught:
+        make_client().call.add(value, 1)
+    assert str(caught.value).endswith(f"args[0]: {text}")
+
+
+def test_a_result_as_an_argument_is_told_to_be_waited_for(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(add)
+    client = make_client()
+    with pytest.raises(WrongRequest, match=r"type Result cannot be sent; send what its get\(\)"):
+        client.call.add(client.defer.add(1, 2), 3)
+
+
+USES: list[Callable[[Any], Any]] = [
+    lambda result: result.name,
+    lambda result: result["name"],
+    list,
+    lambda result: [*result],
+]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_result_that_is_used_as_the_answer_says_how_to_get_that(
+    make_server: MakeServer, make_client: MakeClient, use: Callable[[Any], Any]
+) -> None:
+    make_server(add)
+    result = make_client().defer.add(1, 2)
+    with pytest.raises((AttributeError, TypeError), match=r"its get\(\) waits for the answer"):
+        use(result)
+    assert result.get() == 3
+
+
+def test_a_result_that_is_printed_says_what_it_is(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(add)
+    result: Result = make_client().defer.add(1, 2)
+    assert f"{result} {result!s}" == "<Result of add [pending]> <Result of add [pending]>"
+    result.get()
+    assert str(result) == "<Result of add [ready]>"
