@@ -38,6 +38,24 @@ _TO_BODY = struct.Struct(">BBHI")
 # The fixed part of a header, and the flags.
 _SHORTEST_HEADER = 14
 
+# How a delivery is cut that is like the one before.  Up to its header, by the sizes of the first
+# part and of the third: what is before the delivery tag; the tag, and a bit; what is behind them;
+# the size of the header.
+_heads: dict[tuple[int, int], struct.Struct] = {}
+# The rest, by the size of the header: its class, a zero, and the size of the body; the properties;
+# what is behind them, up to the size of the body's frame; that size.
+_rests: dict[int, struct.Struct] = {}
+_MOST_CUTS = 1000
+
+
+def _head_cut(before: int, behind: int) -> struct.Struct:
+    cut = _heads.get((before, behind))
+    if cut is None:
+        cut = struct.Struct(f">{before}sQB{behind}sI")
+        if len(_heads) < _MOST_CUTS:
+            _heads[before, behind] = cut
+    return cut
+
 
 def take_burst(
     data: bytes, position: int, channels: dict[int, Channel], max_frame_size: int
@@ -54,79 +72,96 @@ def take_burst(
         Where in the buffer that begins which is left to the decoder.
     """
     room = max_frame_size - FRAME_OVERHEAD
-    # What is around the delivery tag of the delivery before, up to the size of its header: most
-    # that lie in one buffer are alike.
-    before = behind = b""
-    channel: Any = None
+    # Most deliveries in one buffer are alike.  So the one before says how to cut the next, and what
+    # stands between the parts that differ.
+    head: Any = None
     number = largest = 0
+    before = behind = between = b""
     names = ("", "", "")
+    channel: Any = None
     while True:
         try:
-            if (
-                before
-                and data.startswith(before, position)
-                and data.startswith(behind, position + len(before) + _TAG_AND_BITS.size)
-                and channels.get(number) is channel
-            ):
-                at = position + len(before)
-                start = at + _TAG_AND_BITS.size + len(behind)
+            alike = False
+            if head is not None and position + head.size < len(data):
+                front, tag, bits, middle, header_size = head.unpack_from(data, position)
+                rest: Any = _rests.get(header_size)
+                if (
+                    rest is not None
+                    and front == before
+                    and middle == behind
+                    and channels.get(number) is channel
+                ):
+                    start = position + head.size
+                    class_id, _, body_size, encoded, back, size = rest.unpack_from(data, start)
+                    alike = (
+                        class_id == BASIC_CLASS and back == between and size == body_size <= largest
+                    )
+            if alike:
+                start += rest.size
+                end = start + size
+                body = data[start:end]
                 method = BASIC_DELIVER
             else:
+                head = None
                 kind, number, size, method = _METHOD.unpack_from(data, position)
-                found = channels.get(number)
-                if kind != FRAME_METHOD or found is None or size > room:
+                channel = channels.get(number)
+                if kind != FRAME_METHOD or channel is None or size > room:
                     return position
-                channel, before = found, b""
                 end = position + 7 + size
                 if method == BASIC_DELIVER:
                     # Behind the consumer tag: the delivery tag and a bit, the exchange and the key.
                     at = position + 12 + data[position + 11]
+                    behind_tag = at + _TAG_AND_BITS.size
                     mark, kind, same = _TO_HEADER.unpack_from(data, end)
                     if (
-                        at + _TAG_AND_BITS.size > end
+                        behind_tag > end
                         or mark != FRAME_END
                         or kind != FRAME_HEADER
                         or same != number
                     ):
                         return position
-                    names = decode_names(data[position + 12 : at], data[at + 9 : end])
+                    tag, bits = _TAG_AND_BITS.unpack_from(data, at)
+                    names = decode_names(data[position + 12 : at], data[behind_tag:end])
                     start = end + _TO_HEADER.size
-                    before, behind = data[position:at], data[at + _TAG_AND_BITS.size : start]
+                    header_size, class_id, _, body_size = _HEADER.unpack_from(data, start)
                     largest = min(room, channel.connection.max_message_size)
-            if method == BASIC_DELIVER:
-                tag, bits = _TAG_AND_BITS.unpack_from(data, at)
-                header_size, class_id, _, body_size = _HEADER.unpack_from(data, start)
-                if (
-                    class_id != BASIC_CLASS
-                    or not _SHORTEST_HEADER <= header_size <= room
-                    or body_size > largest
-                ):
-                    return position
-                header = start + 4
-                end = header + header_size
-                body = b""
-                if body_size:
-                    mark, kind, same, size = _TO_BODY.unpack_from(data, end)
                     if (
-                        mark != FRAME_END
-                        or kind != FRAME_BODY
-                        or same != number
-                        or size != body_size
+                        class_id != BASIC_CLASS
+                        or not _SHORTEST_HEADER <= header_size <= room
+                        or body_size > largest
                     ):
                         return position
-                    start = end + _TO_BODY.size
-                    body = data[start : start + size]
-                properties = decode_properties(data[header:end])
-                if body_size:
-                    end = start + size
-            elif method == BASIC_ACK:
-                tag, bits = _TAG_AND_BITS.unpack_from(data, position + 11)
-                if size != _ACK_SIZE:
+                    end = start + 4 + header_size
+                    start += _HEADER.size
+                    encoded = data[start:end]
+                    body = b""
+                    if body_size:
+                        mark, kind, same, size = _TO_BODY.unpack_from(data, end)
+                        if (
+                            mark != FRAME_END
+                            or kind != FRAME_BODY
+                            or same != number
+                            or size != body_size
+                        ):
+                            return position
+                        if header_size not in _rests and len(_rests) < _MOST_CUTS:
+                            _rests[header_size] = struct.Struct(f">HHQ{len(encoded)}s4sI")
+                        before, behind = data[position:at], data[behind_tag : start - _HEADER.size]
+                        between = data[end : end + 4]
+                        head = _head_cut(len(before), len(behind))
+                        start = end + _TO_BODY.size
+                        end = start + size
+                        body = data[start:end]
+                elif method == BASIC_ACK:
+                    tag, bits = _TAG_AND_BITS.unpack_from(data, position + 11)
+                    if size != _ACK_SIZE:
+                        return position
+                else:
                     return position
-            else:
-                return position
             if data[end] != FRAME_END:
                 return position
+            if method == BASIC_DELIVER:
+                properties = decode_properties(encoded)
         except (struct.error, IndexError, ValueError, MessageError):
             # Not all of it is there, or it cannot be read.
             return position

@@ -132,7 +132,9 @@ class ContentAssembler(Generic[M]):
                 )
             # A broker that hands the message on needs the body, even if the properties are bad.
             self._keeps_body = True
-            message = Message(method, decode_properties(payload), b"", payload)
+            message = Message(
+                method, decode_properties(payload[_CONTENT_HEAD.size :]), b"", payload
+            )
         except MessageError as error:
             message = Message(method, Properties(), b"", payload, error)
         if size:

@@ -367,11 +367,11 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
     size = len(payload)
     if "headers" not in values or not _VARYING.issubset(values) or len(_layouts) >= _MOST_TABLES:
         return
-    position = 14
-    done = 12
-    form = ">12x"
+    position = 2
+    done = 0
+    form = ">"
     stamped = None
-    for name, kind in _read_plans[payload[12] << 8 | payload[13]]:
+    for name, kind in _read_plans[payload[0] << 8 | payload[1]]:
         start = position
         if kind == "shortstr":
             start += 1
@@ -408,7 +408,10 @@ _new: Any = object.__new__
 
 
 def decode_properties(payload: bytes) -> Properties:
-    """Return the properties in the payload of a content header frame.
+    """Return the properties in a content header frame.
+
+    Args:
+        payload: the payload of the frame, without its first 12 bytes.
 
     Raises:
         MessageError: they cannot be read.  RabbitMQ relays such headers from any publisher, so
@@ -435,8 +438,8 @@ def decode_properties(payload: bytes) -> Properties:
                 values["expiration"] = expires.decode()
                 values["message_id"] = other.decode()
                 return properties
-        position = 14
-        flags = payload[12] << 8 | payload[13]
+        position = 2
+        flags = payload[0] << 8 | payload[1]
         for name, kind in _read_plans.get(flags) or _read_plan(flags):
             # As in FieldReader, but inlined for speed: nearly all are of two kinds.
             if kind == "shortstr":

@@ -204,7 +204,7 @@ def _response(
     reply_to = header[-ID_SIZE:].decode()
     template = templates.get((reply_to, len(body)))
     if template is None:
-        properties = decode_properties(header)
+        properties = decode_properties(header[12:])
         assert properties.reply_to == reply_to
         answer = Properties(
             content_type="application/json", delivery_mode=2, correlation_id="x" * ID_SIZE

@@ -154,6 +154,22 @@ def deliveries(draw: st.DrawFn) -> bytes:
     return encode_content(draw(channels), payload, properties, body, room)
 
 
+@st.composite
+def alike(draw: st.DrawFn) -> bytes:
+    """Deliveries that differ only in their tags and bodies, and one that is like them or not."""
+    exchange, key = draw(names), draw(names)
+    properties = encode_properties(Properties(**draw(strategies.properties)))
+    number, tag = draw(channels), draw(tags)
+    room = max(FRAME_MAX, 20 + len(properties))
+    stream = b""
+    for body in draw(st.lists(st.sampled_from([b"keep", b"drop it", b""]), min_size=2, max_size=5)):
+        payload = encode_deliver_payload(tag, draw(numbers), draw(st.booleans()), exchange, key)
+        stream += encode_content(number, payload, properties, body, room)
+        if draw(st.booleans()):
+            properties = bytes(properties[:-1]) + draw(st.binary(min_size=1, max_size=1))
+    return stream
+
+
 channels = st.sampled_from([1, 1, 1, 2, 3])
 confirms = st.builds(encode_ack, st.sampled_from([2, 2, 1]), numbers, st.booleans())
 refusals = st.builds(encode_nack, st.sampled_from([2, 1]), numbers, st.booleans())
@@ -166,7 +182,7 @@ others = st.sampled_from(
     ]
 )
 streams = st.lists(
-    st.one_of(deliveries(), deliveries(), confirms, confirms, refusals, others), max_size=8
+    st.one_of(deliveries(), alike(), confirms, confirms, refusals, others), max_size=8
 ).map(b"".join)
 
 
@@ -255,6 +271,20 @@ def test_what_is_behind_something_unusual_is_taken_at_once_again(unusual: bytes)
     reader.read(unusual + delivery(b"keep"))
 
     assert reader.taken == len(delivery(b"keep"))
+
+
+def test_deliveries_that_are_alike_are_taken_whatever_is_between_them() -> None:
+    def reader_of(stream: bytes, *, at_once: bool) -> Reader:
+        reader = Reader(at_once)
+        reader.read(stream)
+        return reader
+
+    several = [delivery(b"keep"), delivery(b"keep it"), delivery(b"drop", "without acks")]
+    stream = b"".join([*several, encode_ack(2, 1), *several, delivery(b""), several[0]]) * 3
+
+    at_once = reader_of(stream, at_once=True)
+    assert at_once.taken == len(stream)
+    assert at_once.events == reader_of(stream, at_once=False).events
 
 
 def test_what_a_consumer_raises_is_not_taken_for_a_fault_of_the_broker() -> None:
