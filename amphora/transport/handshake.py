@@ -173,7 +173,8 @@ class _Handshake:
                 f"{self.peer} refuses the login of user {self.endpoint.user!r}: {said};"
                 " check the user and the password in the URL"
             )
-        if close.reply_code == ReplyCode.NOT_ALLOWED:
+        # Too many connections, of a node, a vhost or a user, pass: others end.
+        if close.reply_code == ReplyCode.NOT_ALLOWED and "connection limit" not in said:
             no_permission = "refused for user" in said
             hint = (
                 "; it needs permissions there (rabbitmqctl set_permissions)"

@@ -249,6 +249,27 @@ def test_a_broker_that_says_no_is_answered_with_close_ok_and_quoted(
     assert text in str(error)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "access to vhost '/' refused for user 'guest': connection limit (3) is reached",
+        "Connection refused for user 'guest': user connection limit (3) is reached",
+        "connection refused: node connection limit (3) is reached",
+    ],
+)
+def test_too_many_connections_are_no_question_of_permissions(said: str) -> None:
+    def script(peer: Conversation) -> None:
+        before_open_ok(peer)
+        peer.send(0, CLOSE(530, said, 0, 0))
+        peer.expect(methods.Connection.CloseOk, channel=0)
+        peer.expect_end()
+
+    error = refusal(script)
+
+    assert type(error) is ConnectionLost
+    assert str(error).endswith(f"closed the connection: 530 {said}")
+
+
 def test_a_refusal_shows_neither_the_password_nor_raw_text_of_the_broker() -> None:
     def script(peer: Conversation) -> None:
         peer.start()
