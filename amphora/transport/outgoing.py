@@ -33,6 +33,9 @@ class Outgoing:
         spread: the message goes to any number of queues.  A refusal by one says nothing of the
             others, so it counts as a confirm.
         patience: seconds for which it is sent again after a refusal, if it has no expiry.
+        answers: the message answers a request, which the broker keeps until the answer is
+            confirmed.  So it waits while the login is refused: its sender can do nothing about
+            that, and who waits for it is not to lose it.
 
     Attributes:
         bulk: True for a large message that those which are sent later may overtake.
@@ -43,6 +46,7 @@ class Outgoing:
 
     __slots__ = (
         "_event",
+        "answers",
         "attempts",
         "body",
         "bulk",
@@ -80,6 +84,7 @@ class Outgoing:
         confirm: bool = True,
         spread: bool = False,
         patience: float = REFUSED_PATIENCE,
+        answers: bool = False,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -94,6 +99,7 @@ class Outgoing:
         self.confirm = confirm
         self.spread = spread
         self.patience = patience
+        self.answers = answers
         self.bulk = False
         # When it was first refused, and the callback that sends it again.
         self.refused: float | None = None

@@ -424,9 +424,12 @@ class Publisher(Restorable):
     def _fail_hopeless(self, candidates: Iterable[Outgoing]) -> None:
         """Fail messages that waiting cannot help: the login or a declaration was refused."""
         login = self._link.error
+        refused = login if isinstance(login, AuthenticationError) else None
         for outgoing in candidates:
             errors = [need.error for need in outgoing.needs if need.error is not None]
-            error = login if isinstance(login, AuthenticationError) else next(iter(errors), None)
+            error = next(iter(errors), None)
+            if refused is not None and not outgoing.answers:
+                error = refused
             if error is not None:
                 self._waiting.pop(outgoing, None)
                 self._suspects.pop(outgoing, None)

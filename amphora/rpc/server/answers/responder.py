@@ -266,6 +266,7 @@ class Responder:
             mandatory=first.durable,
             confirm=first.durable,
             patience=max(map(_seconds_left, expirations)),
+            answers=True,
         )
         if self._open is not None:
             for response in responses:
@@ -321,6 +322,7 @@ class Responder:
             mandatory=durable and not direct,
             confirm=durable,
             patience=_seconds_left(request.expiration),
+            answers=True,
         )
         if len(response.body) >= BULK:
             # What is behind items of a stream, or a note, must not arrive before them.

@@ -250,6 +250,7 @@ class Outlet:
                 needs=(),
                 mandatory=False,
                 confirm=False,
+                answers=True,
             )
 
 

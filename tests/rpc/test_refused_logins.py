@@ -1,0 +1,85 @@
+"""A server whose login is refused when it connects again, with answers to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from gevent.event import Event
+
+from amphora import AmqpRpcClient, AmqpRpcServer, AuthenticationError, testing
+from amphora.transport import link
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[testing.Broker]:
+    monkeypatch.setattr(link, "LONGEST_PAUSE", 0.1)
+    with testing.Broker() as broker:
+        yield broker
+
+
+def lose_the_login(broker: testing.Broker, server: AmqpRpcServer) -> None:
+    """End the connection that answers go by, and do not let the server connect again."""
+    broker.refuse_logins()
+    publishing = server.session.publishing
+    publishing.leave("by the test")
+    wait_until(lambda: isinstance(publishing.error, AuthenticationError))
+
+
+def test_answers_wait_until_the_login_is_taken_again(
+    broker: testing.Broker, namespace: str
+) -> None:
+    begun, go_on = Event(), Event()
+    ran = []
+
+    def work() -> str:
+        ran.append(1)
+        begun.set()
+        go_on.wait()
+        return "done"
+
+    with (
+        AmqpRpcServer(namespace, url=broker.url) as server,
+        AmqpRpcClient(namespace, url=broker.url, timeout=40) as client,
+    ):
+        server.add_function(work)
+        server.serve()
+        result = client.defer.work()
+        assert begun.wait(20)
+        lose_the_login(broker, server)
+        go_on.set()
+        wait_until(lambda: server._worker.underway.unconfirmed == 1)
+        # Another attempt to log in has failed meanwhile.
+        failed = server.session.publishing.error
+        wait_until(lambda: server.session.publishing.error is not failed)
+        assert server.lost_responses == 0
+        broker.refuse_logins(False)
+        assert result.get() == "done"
+        assert ran == [1]
+
+
+def test_a_stream_goes_on_when_the_login_is_taken_again(
+    broker: testing.Broker, namespace: str
+) -> None:
+    go_on = Event()
+
+    def numbers() -> Iterator[int]:
+        yield 1
+        go_on.wait()
+        yield from range(2, 101)
+
+    with (
+        AmqpRpcServer(namespace, url=broker.url) as server,
+        AmqpRpcClient(namespace, url=broker.url, timeout=40) as client,
+    ):
+        server.add_function(numbers)
+        server.serve()
+        stream = client.stream.numbers()
+        assert next(stream) == 1
+        lose_the_login(broker, server)
+        go_on.set()
+        failed = server.session.publishing.error
+        wait_until(lambda: server.session.publishing.error is not failed)
+        broker.refuse_logins(False)
+        assert list(stream) == list(range(2, 101))
