@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Any
 
@@ -391,6 +394,45 @@ def test_middleware_sees_a_cancellation(make_server: MakeServer, make_client: Ma
     result.cancel()
     wait_until(lambda: seen)
     assert seen == [(amphora.Cancel, True)]
+
+
+@pytest.mark.parametrize("cancellable", [False, True])
+@pytest.mark.parametrize("kind", ["call", "thread", "stream", "shielded"])
+def test_a_call_that_is_cancelled_while_middleware_waits_is_not_begun(
+    make_server: MakeServer, make_client: MakeClient, cancellable: bool, kind: str
+) -> None:
+    begun: list[bool] = []
+    waits, go = Event(), Event()
+    server = make_server(serve=False)
+
+    def function() -> None:
+        begun.append(True)
+
+    def stream() -> Iterator[int]:
+        begun.append(True)
+        yield 1
+
+    if kind == "stream":
+        server.add_function(stream, cancellable=cancellable)
+    else:
+        server.add_function(function, cancellable=cancellable, threadpool=kind == "thread")
+
+    @server.middleware
+    def slow(_: amphora.CallContext, proceed: Any) -> Any:
+        with amphora.shield() if kind == "shielded" else nullcontext():
+            waits.set()
+            go.wait()
+        return proceed()
+
+    server.serve()
+    client = make_client()
+    asked = client.stream.stream() if kind == "stream" else client.defer.function()
+    waits.wait()
+    asked.cancel()
+    gevent.sleep(0.1)
+    go.set()
+    wait_until(lambda: server.statistics.cancelled == 1)
+    assert begun == []
 
 
 # -- strangers and races --------------------------------------------------------------------------

@@ -311,6 +311,7 @@ class Executor:
                 fit.
             Denied: this client may not call it.
             ServerLost: it may have begun before, and runs at most once.
+            Cancel: its caller has gone away.
             BaseException: what the function raises.
         """
         if unread is not None:
@@ -329,6 +330,9 @@ class Executor:
                 if function.is_stream
                 else f"{name} is not a stream: call it with client.call.{function.name}(...)"
             )
+        if call.cancellation is not None:
+            # While middleware waited.
+            call.cancellation.end_if_cancelled()
         if not function.early:
             once = None
         cancellable = function.cancellable
