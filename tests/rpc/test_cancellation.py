@@ -274,6 +274,66 @@ def test_a_shield_holds_a_cancellation_off(
         pass
 
 
+def test_a_shield_in_a_greenlet_of_the_call_holds_its_cancellation_off_to_the_end_of_the_block(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    inside, go, ended = Event(), Event(), []
+
+    def careful() -> None:
+        with amphora.shield():
+            inside.set()
+            go.wait()
+            ended.append("shielded")
+        Event().wait()
+
+    def work() -> None:
+        greenlet = amphora.spawn(careful)
+        try:
+            greenlet.join()
+        except amphora.Cancel:
+            ended.append("cancelled")
+            raise
+        finally:
+            greenlet.kill()
+
+    make_server(work, cancellable=True)
+    # Its deadline, at which it ends as well, is far away.
+    result = make_client(timeout=600).defer.work()
+    inside.wait()
+    result.cancel()
+    gevent.sleep(0.1)
+    assert ended == []
+    go.set()
+    wait_until(lambda: ended == ["shielded", "cancelled"])
+
+
+def test_a_shield_in_a_thread_holds_the_end_of_its_function_off_to_the_end_of_the_block(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    late, go, end = threading.Event(), threading.Event(), threading.Event()
+
+    def careful() -> None:
+        with amphora.shield():
+            while not amphora.current().cancelled:
+                time.sleep(0.01)
+            late.set()
+            go.wait()
+        end.wait()
+
+    make_server().add_function(careful, threadpool=True, timeout=0.1)
+    result = make_client().defer.careful()
+    try:
+        wait_until(late.is_set)
+        gevent.sleep(0.1)
+        assert not result.ready()
+        go.set()
+        with pytest.raises(amphora.TimedOut):
+            result.get()
+    finally:
+        go.set()
+        end.set()
+
+
 def test_a_handler_that_goes_on_after_its_cancellation_is_not_answered(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
@@ -316,8 +376,6 @@ def test_a_handler_that_raises_cancel_by_itself_has_raised(
 def test_the_thread_of_a_function_learns_that_it_is_cancelled(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
-    import time
-
     begun: list[bool] = []
     seen: list[bool] = []
 

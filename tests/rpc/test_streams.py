@@ -283,6 +283,41 @@ def test_a_stream_that_may_not_be_interrupted_ends_at_its_next_item(
     wait_until(lambda: ended == [("closed", True)])
 
 
+@pytest.mark.parametrize("cancellable", [False, True])
+def test_a_shield_holds_the_end_of_a_stream_off_although_it_yields(
+    make_server: MakeServer, make_client: MakeClient, cancellable: bool
+) -> None:
+    done: list[str] = []
+    go = Event()
+
+    calls: list[amphora.CallContext] = []
+
+    def careful() -> Iterator[int]:
+        calls.append(amphora.current())
+        try:
+            with amphora.shield():
+                yield 1
+                go.wait()
+                # Many more than its caller would ever take.
+                yield from range(2 * WINDOW)
+                done.append("shielded")
+            yield 2
+            done.append("not reached")
+        finally:
+            done.append("closed")
+
+    server = make_server()
+    server.add_function(careful, cancellable=cancellable)
+    stream = make_client().stream.careful()
+    next(stream)
+    stream.close()
+    wait_until(lambda: calls[0].cancelled)
+    assert done == []
+    go.set()
+    wait_until(lambda: done == ["shielded", "closed"])
+    wait_until(lambda: not open_streams(server))
+
+
 def test_what_a_stream_raises_comes_behind_its_items(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

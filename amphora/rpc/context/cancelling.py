@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from weakref import WeakSet
 
 import gevent
@@ -41,6 +41,7 @@ class Cancellation:
         "_by_caller",
         "_children",
         "_greenlet",
+        "_loop",
         "_shields",
         "cancelled",
         "interrupted",
@@ -54,6 +55,7 @@ class Cancellation:
         # Whether a caller that has gone away ends the handler.
         self._by_caller = True
         self._greenlet: Any = None
+        self._loop: Any = None
         self._shields = 0
         self._children: WeakSet[Cancellable] | None = None
 
@@ -79,7 +81,8 @@ class Cancellation:
 
     def _interrupt_soon(self) -> None:
         if self._greenlet is not None and not self._shields and not self.interrupted:
-            gevent.get_hub().loop.run_callback(self._interrupt)
+            # A shield may end in a thread.
+            self._loop.run_callback_threadsafe(self._interrupt)
 
     def _interrupt(self) -> None:
         """Raise `Cancel` in the handler, unless that has ended.  Runs in the hub."""
@@ -103,15 +106,16 @@ class Cancellation:
             by_caller: whether a cancellation ends it, and the time of its caller.
         """
         timers: list[Any] = []
+        loop = self._loop = gevent.get_hub().loop
         self._children = WeakSet()
         self._greenlet = gevent.getcurrent()
         self._by_caller = by_caller
         try:
             if until is not None and by_caller:
-                timers.append(gevent.get_hub().loop.timer(max(until - clock.monotonic(), 0.0)))
+                timers.append(loop.timer(max(until - clock.monotonic(), 0.0)))
                 timers[-1].start(self.cancel)
             if timeout is not None:
-                timers.append(gevent.get_hub().loop.timer(timeout))
+                timers.append(loop.timer(timeout))
                 timers[-1].start(self._time_out)
             yield
         finally:
@@ -120,11 +124,11 @@ class Cancellation:
                 timer.close()
 
     def end_if_cancelled(self) -> None:
-        """Raise `Cancel` here if the call is cancelled."""
-        if self.cancelled:
+        """Raise `Cancel` here if the call is cancelled, unless a shield holds it off."""
+        if self.cancelled and not self._shields:
             self._end_here()
 
-    def _end_here(self) -> None:
+    def _end_here(self) -> NoReturn:
         self.interrupted = True
         for child in list(self._children or ()):
             child.cancel()
@@ -143,7 +147,10 @@ class Cancellation:
             yield
         finally:
             self._shields -= 1
-        mine = self._greenlet is gevent.getcurrent()
         due = self.timed_out or (self.cancelled and self._by_caller)
-        if mine and due and not self._shields and not self.interrupted:
+        if not due or self._shields or self.interrupted or self._greenlet is None:
+            return
+        if self._greenlet is gevent.getcurrent():
             self._end_here()
+        # The block was in another greenlet of the call, or in a thread.
+        self._interrupt_soon()

@@ -22,7 +22,6 @@ from amphora.errors import AmphoraError, WrongRequest
 from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
-from amphora.rpc.context.cancelling import Cancel
 from amphora.rpc.contract import headers, streams
 from amphora.rpc.contract.bodies import Response
 from amphora.rpc.contract.control import Credit
@@ -168,14 +167,16 @@ class Outlet:
         except ValueError as error:
             raise Unsendable(item, error) from error
         self._wait_for_room(len(encoded))
-        self._window.add(encoded)
-        self._outlets.send_soon(self)
+        if not self._call.cancelled:
+            self._window.add(encoded)
+            self._outlets.send_soon(self)
 
     def _wait_for_room(self, size: int) -> None:
-        """Wait until the client takes another item, of `size` bytes."""
+        """Wait until the client takes another item, of `size` bytes, or wants no more."""
         while True:
             self._call.to_cancel().end_if_cancelled()
-            if self._window.has_room(size):
+            # A handler in a shield goes on to its end, for nobody.
+            if self._call.cancelled or self._window.has_room(size):
                 return
             self._wait()
 
@@ -194,11 +195,8 @@ class Outlet:
         Switches greenlets.
         """
         try:
-            while self._window.received < self._window.seq:
-                self._call.to_cancel().end_if_cancelled()
+            while self._window.received < self._window.seq and not self._call.cancelled:
                 self._wait()
-        except Cancel:
-            pass
         finally:
             self._outlets.discard(self)
         return not self.forsaken
