@@ -47,11 +47,16 @@ def offered(session: Session, namespace: str | None) -> dict[str, dict[str, str]
     return found
 
 
-def about_function(session: Session, namespace: str, function: str) -> str:
+def about_function(session: Session, namespace: str, function: str, told: str) -> str:
     """Return the end of a sentence about a refused request: the signature, if there is one.
 
     Switches greenlets.
+
+    Args:
+        told: what the server has said.  An older one says nothing of what the function takes.
     """
+    if "; it takes " in told:
+        return ""
     signatures = offered(session, namespace).get(namespace, {})
     return f"; it is {signatures[function]}" if function in signatures else ""
 

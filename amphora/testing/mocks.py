@@ -58,7 +58,8 @@ def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
                 made = mocks[function.attribute] = getattr(spec, function.attribute)
                 standing = _standing_for(made, function.is_stream)
                 functools.update_wrapper(standing, function.method)
-                # Without self.
+                # A function, and no method of the class: without self.
+                standing.__qualname__ = function.attribute
                 standing.__signature__ = function.signature  # type: ignore[attr-defined]
                 server.add_function(standing, function.name)
         else:

@@ -308,9 +308,9 @@ def divide(dividend: int, divisor: int = 1) -> float:
     ("words", "told"),
     [
         (["divid", "1"], "has no function 'divid'; did you mean 'divide'? (what"),
-        (["divide"], "; it is divide(dividend: int, divisor: int = 1) -> float (what"),
-        (["divide", "a"], "; it is divide(dividend: int, "),
-        (["multiply", "1"], "has no function 'multiply' (what"),
+        (["divide"], "'dividend'; it takes (dividend: int, divisor: int = 1) (what"),
+        (["divide", "a"], "got `str`; it takes (dividend: int, divisor: int = 1) (what"),
+        (["multiply", "1"], "has no function 'multiply'; it has divide (what"),
     ],
 )
 def test_a_refused_request_says_what_would_be_taken(

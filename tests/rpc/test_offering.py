@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from datetime import date
 from typing import Any
@@ -63,6 +64,81 @@ def test_a_name_has_1_to_200_characters(offered: Offered, name: str) -> None:
     with pytest.raises(ValueError, match="must have 1 to 200 characters"):
         offered.functions.add(add, name)
     offered.functions.add(add, "x" * 200)
+
+
+def test_a_name_is_text(offered: Offered) -> None:
+    with pytest.raises(TypeError, match="a function's name must be text, not 5"):
+        offered.add_function(add, name=5)  # type: ignore[call-overload]
+
+
+def test_a_name_in_the_place_of_the_function_is_told(offered: Offered) -> None:
+    with pytest.raises(TypeError, match=r"the function comes first, then its name: add_function\("):
+        offered.add_function("add", add)  # type: ignore[call-overload]
+
+
+def test_terms_are_checked_before_the_decorator_is_used(offered: Offered) -> None:
+    with pytest.raises(TypeError, match=r"no option 'timout'.*did you mean 'timeout'"):
+        offered.add_function(timout=3)  # type: ignore[call-overload]
+
+
+def test_a_function_that_is_not_there_is_told_what_is(offered: Offered) -> None:
+    with pytest.raises(WrongRequest, match=r"^n has no function 'sum'; it has none$"):
+        offered.functions.find("sum")
+    for number in range(12):
+        offered.add_function(add, name=f"f{number:02}")
+    with pytest.raises(WrongRequest, match=r"'sum'; it has f00, f01, .*, f09, 2 more$"):
+        offered.functions.find("sum")
+    with pytest.raises(WrongRequest, match=r"'f0'; did you mean 'f\d\d'\?$"):
+        offered.functions.find("f0")
+
+
+def passed_on(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+class Shop:
+    def find(self, name: str) -> str:
+        return name
+
+    @passed_on
+    def wrapped(self, name: str) -> str:
+        return name
+
+    @classmethod
+    def of_class(cls, name: str) -> str:
+        return name
+
+    @staticmethod
+    def plain(name: str) -> str:
+        return name
+
+    def c_buy(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("method", [Shop.find, Shop.wrapped])
+def test_a_method_without_its_object_is_refused(offered: Offered, method: Any) -> None:
+    name = method.__name__
+    with pytest.raises(TypeError, match=rf"^Shop\.{name} is a .* its self .* Shop\(\)\.{name}, or"):
+        offered.add_function(method)
+    assert offered.names() == []
+
+
+def test_a_class_in_the_place_of_its_object_is_no_service(offered: Offered) -> None:
+    with pytest.raises(TypeError, match=r"add_service\(Shop\(\)\)"):
+        offered.add_service(Shop)
+    with pytest.raises(ValueError, match=r"begins with 'd_'; prefix=\"\" offers"):
+        offered.add_service(Shop(), "d_")
+
+
+def test_methods_that_have_their_object_or_need_none_are_served(offered: Offered) -> None:
+    for method in (Shop().find, Shop().wrapped, Shop.of_class, Shop.plain):
+        offered.add_function(method)
+        assert offered.functions.find(method.__name__).call(["tea"], {}) == "tea"
 
 
 def test_a_name_can_be_taken_once(offered: Offered) -> None:

@@ -251,7 +251,7 @@ def call(
                     else:
                         result = {"result": client.call(**options)(*args, **kwargs)}
             except WrongRequest as error:
-                advice = about_function(session, namespace, function)
+                advice = about_function(session, namespace, function, str(error))
                 raise WrongRequest(
                     f"{error}{advice} (what there is: amphora describe {namespace})"
                 ) from error

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Unpack
 
 from amphora.errors import WrongRequest, printable
-from amphora.rpc.contract.types.signatures import Handler
+from amphora.rpc.contract.types.signatures import Handler, check_bound
 from amphora.rpc.functions.parameters import Misfit, Parameters
 from amphora.rpc.functions.terms import Terms, checked_terms
 from amphora.rpc.functions.threads import Threads
@@ -19,6 +19,8 @@ from amphora.transport.options import did_you_mean
 
 # How long a name may be, and how many functions there may be, to be compared.
 MOST_COMPARED = 100
+# How many of them an error shows.
+MOST_NAMED = 10
 
 
 class Function:
@@ -134,17 +136,21 @@ class Functions:
         """Offer a function under a name, its own by default, on some terms.
 
         Raises:
-            TypeError: it cannot be called, has no name of its own, can only return work that is
-                not done (as an async def function does), or needs what no client can send.
+            TypeError: it cannot be called, is a method without its object, has no name, can only
+                return work that is not done (as an async def function does), or needs what no
+                client can send.
             ValueError: the name is taken, empty or longer than 200 characters; or a term has no
                 such value.
         """
         if not callable(handler):
             raise TypeError(f"only something that can be called can be added, not {handler!r}")
+        check_bound(handler)
         if name is None:
             name = getattr(handler, "__name__", None)
             if name is None or name == "<lambda>":
                 raise TypeError(f"{handler!r} has no name of its own; give one with name=")
+        if not isinstance(name, str):
+            raise TypeError(f"a function's name must be text, not {name!r:.50}")
         if not name or len(name) > 200:
             raise ValueError(f"a function's name must have 1 to 200 characters, not {name!r:.50}")
         if name in self.by_name:
@@ -179,4 +185,10 @@ class Functions:
         # Anyone may send such names: comparing them must stay cheap.
         if len(name) > MOST_COMPARED or len(self.by_name) > MOST_COMPARED:
             return ""
-        return did_you_mean([name], self.by_name)
+        return did_you_mean([name], self.by_name) or f"; it has {self.names(MOST_NAMED) or 'none'}"
+
+    def names(self, most: int) -> str:
+        """Return the first of their names as text, and how many more there are; "" for none."""
+        shown = sorted(self.by_name)[:most]
+        more = len(self.by_name) - len(shown)
+        return ", ".join([*shown, f"{more} more"] if more else shown)

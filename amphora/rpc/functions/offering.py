@@ -11,9 +11,14 @@ from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.fitting import api_methods
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.services import service_methods
-from amphora.rpc.functions.terms import Terms
+from amphora.rpc.functions.terms import Terms, checked_terms
 
 H = TypeVar("H", bound=Handler)
+
+
+def swapped(method: str) -> TypeError:
+    """Return the error for a name where the function should be."""
+    return TypeError(f"the function comes first, then its name: {method}(function, 'name')")
 
 
 class Offering:
@@ -49,12 +54,16 @@ class Offering:
             The function itself.
 
         Raises:
-            TypeError: it cannot be called; it has no name of its own and none was given; a call
-                would not run its body (`async def`, generators); no client can send what the hint
-                of an argument needs; or there is no such term.
+            TypeError: it cannot be called; it is a method without its object; it has no name of its
+                own and none was given; a call would not run its body (`async def`); no client can
+                send what the hint of an argument needs; or there is no such term.
             ValueError: there is a function of that name already, or a term has no such value.
         """
         if function is None or isinstance(function, str):
+            if function is not None and name is not None:
+                raise swapped("add_function")
+            # Now, and not when the decorator is used, which it may never be.
+            checked_terms(terms)
             named = function or name
 
             def decorate(decorated: H) -> H:
@@ -89,7 +98,8 @@ class Offering:
 
         Raises:
             ValueError: the object has no such method, or a name is taken.
-            TypeError: the object is not what the API says; each difference is named.
+            TypeError: it is a class, whose methods have no object; or the object is not what the
+                API says, and each difference is named.
         """
         if api is not None:
             for function, method in api_methods(service, Api(api, name or "")):
@@ -97,6 +107,9 @@ class Offering:
             return
         methods = dict(service_methods(service, prefix))
         if not methods:
-            raise ValueError(f"{service!r:.100} has no method whose name begins with {prefix!r}")
+            instead = '; prefix="" offers those whose names do not begin with _' if prefix else ""
+            raise ValueError(
+                f"{service!r:.100} has no method whose name begins with {prefix!r}{instead}"
+            )
         for method_name, method in methods.items():
             self.functions.add(method, f"{name}.{method_name}" if name else method_name)

@@ -212,6 +212,8 @@ class Parameters:
             return args, kwargs
         try:
             return self._reading.fit(args, kwargs)
+        except Misfit as error:
+            raise Misfit(f"{error}; {self._takes}") from error.__cause__
         except TypeError as error:
             if self._own is None:
                 raise Misfit(f"{self._name}: {error}; {self._advice(kwargs)}") from error
@@ -300,7 +302,7 @@ class Parameters:
     def _unmeetable(self, parameter: Parameter, error: Unmeetable) -> str:
         return (
             f"{self._name}: the argument {parameter.name!r} can never be what its hint says,"
-            f" {name_of(parameter.annotation)}: {error}.  Take what can be sent (a dataclass, a"
+            f" {name_of(parameter.annotation)}: {error}. Take what can be sent (a dataclass, a"
             " TypedDict, text, numbers, lists, dicts) and make the rest of it in the function"
         )
 

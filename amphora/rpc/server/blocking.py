@@ -111,16 +111,12 @@ class Blocking:
 
     def _announce(self) -> None:
         settings = self._settings
-        names = sorted(function.name for function in settings.functions)
-        shown = names[:MOST_NAMED]
-        if len(names) > len(shown):
-            shown.append(f"{len(names) - len(shown)} more")
         log.announce(
             "serving %s at %s as %s: %s (ctrl-C stops it)",
             settings.namespace,
             settings.session.endpoint,
             self._worker.worker_id,
-            ", ".join(shown) or "no functions; @server.add_function adds one",
+            settings.functions.names(MOST_NAMED) or "no functions; @server.add_function adds one",
         )
 
     def _on_signal(self, number: int) -> None:

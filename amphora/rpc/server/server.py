@@ -21,7 +21,7 @@ from amphora.rpc.contract.checks import check_timeout, check_version
 from amphora.rpc.contract.naming import QueueType
 from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.functions import Functions
-from amphora.rpc.functions.offering import Offering
+from amphora.rpc.functions.offering import Offering, swapped
 from amphora.rpc.functions.threads import DEFAULT_THREADS, Threads
 from amphora.rpc.keyed.receiving import Receiving
 from amphora.rpc.server.blocking import STOPPING, Blocking
@@ -241,6 +241,8 @@ class AmqpRpcServer(Offering):
         exchange may use them.
         """
         if isinstance(command, str):
+            if name is not None:
+                raise swapped("add_command")
             return lambda function: self.add_command(function, command)
         self._worker.management.add_command(command, name)
         self._settings.commands.append((command, name))

@@ -17,4 +17,4 @@ except WrongRequest as error:
 try:
     client.call.multiply(2, 3)
 except WrongRequest as error:
-    print(error)  # calling has no function 'multiply'
+    print(error)  # calling has no function 'multiply'; it has add, divide, send_message.sms, sleep

@@ -280,7 +280,7 @@ def _check_class(cls: Any) -> None:
     except Exception:  # noqa: BLE001 (a protocol that cannot be checked, or user code)
         raise Unmeetable(f"whether something is a {name_of(cls)} cannot be checked") from None
     if not meetable:
-        raise Unmeetable(f"no value that arrives is a {name_of(cls)}, or can be made into one")
+        raise Unmeetable(f"nothing that arrives is, or can become, a value of {name_of(cls)}")
 
 
 # -- converting -----------------------------------------------------------------------------------

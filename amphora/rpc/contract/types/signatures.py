@@ -51,6 +51,22 @@ def function_behind(handler: Any) -> Any:
     return handler and inspect.unwrap(handler)
 
 
+def check_bound(handler: Handler) -> None:
+    """Raise TypeError for a method without its object, which no client can send."""
+    if not inspect.isfunction(handler):
+        return
+    owner, _, name = handler.__qualname__.rpartition(".")
+    code = getattr(inspect.unwrap(handler), "__code__", None)
+    first = code.co_varnames[:1] if code is not None and code.co_argcount else ()
+    if owner and not owner.endswith("<locals>") and first in (("self",), ("cls",)):
+        cls = owner.rpartition(".")[2]
+        raise TypeError(
+            f"{cls}.{name} is a method without its object, so its {first[0]} would have to come"
+            f" from the caller: add a method of an object, such as {cls}().{name}, or all with"
+            f" add_service({cls}())"
+        )
+
+
 def evaluate(annotation: Any, function: Any) -> Any:
     """Return the type that an annotation means.
 
