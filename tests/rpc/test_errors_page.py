@@ -72,7 +72,10 @@ def words(text: str) -> list[str]:
 
 
 def unknown_function(shop: Shop) -> object:
-    shop.server()
+    def find(name: str) -> str:
+        return name
+
+    shop.server(find)
     return shop.client().call.fnd("Alice")
 
 

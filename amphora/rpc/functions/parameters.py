@@ -258,7 +258,8 @@ class Parameters:
         if not self._known or self.signature is None:
             return "it takes no arguments"
         bare = self.signature.replace(return_annotation=Signature.empty)
-        return f"it takes {printable(signature_text('', bare), MAX_PARAMETERS)}"
+        text = signature_text("", bare).replace("__main__.", "")
+        return f"it takes {printable(text, MAX_PARAMETERS)}"
 
     def refused(self, error: TypeError) -> bool:
         """Return whether a wrapped function refused the arguments that it was passed."""
