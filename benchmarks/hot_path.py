@@ -96,7 +96,7 @@ class Wire:
         """Have what the broker would deliver taken."""
         subscription = Subscription(self.consuming, "queue", take)
         self.consuming._consumers[TAG] = subscription.deliver
-        self.consuming._takers[TAG] = subscription.take
+        self.consuming._takers[TAG] = take
 
     def sent(self) -> int:
         """Return how many messages were sent, and forget them."""

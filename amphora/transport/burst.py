@@ -15,6 +15,7 @@ from typing import Any
 
 from amphora.errors import MessageError
 from amphora.transport.channel import Channel
+from amphora.transport.delivery import Delivery
 from amphora.wire.codec import decode_names
 from amphora.wire.codes import BASIC_ACK, BASIC_CLASS, BASIC_DELIVER
 from amphora.wire.framing import (
@@ -77,7 +78,7 @@ def take_burst(
     head: Any = None
     number = largest = 0
     before = behind = between = b""
-    names = ("", "", "")
+    consumer_tag = exchange = key = ""
     channel: Any = None
     while True:
         try:
@@ -121,7 +122,9 @@ def take_burst(
                     ):
                         return position
                     tag, bits = _TAG_AND_BITS.unpack_from(data, at)
-                    names = decode_names(data[position + 12 : at], data[behind_tag:end])
+                    consumer_tag, exchange, key = decode_names(
+                        data[position + 12 : at], data[behind_tag:end]
+                    )
                     start = end + _TO_HEADER.size
                     header_size, class_id, _, body_size = _HEADER.unpack_from(data, start)
                     largest = min(room, channel.connection.max_message_size)
@@ -167,7 +170,8 @@ def take_burst(
             return position
         # Not where errors are caught: consumers are called.
         if method == BASIC_DELIVER:
-            taken = channel.take_delivery(names, tag, bits & 1 == 1, properties, body)
+            delivery = Delivery(channel, exchange, key, tag, bits & 1 == 1, properties, body)
+            taken = channel.take_delivery(consumer_tag, delivery)
         else:
             taken = channel.take_confirm(tag, bits & 1 == 1)
         if not taken:

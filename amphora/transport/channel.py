@@ -53,9 +53,12 @@ MOST_PUBLISH_FRAMES = 1000
 R = TypeVar("R")
 
 
-# Takes a delivery: its channel, the exchange and the routing key, the delivery tag, whether it was
-# delivered before, its properties and its body.
-Taker = Callable[["Channel", str, str, int, bool, Properties, bytes], None]
+class Tagged(Protocol):
+    """A delivery, as its channel sees it."""
+
+    @property
+    def tag(self) -> int:
+        """Its number on the channel."""
 
 
 class ChannelOwner(Protocol):
@@ -120,7 +123,7 @@ class Channel(Operations):
         self._content: ContentAssembler[Method] = ContentAssembler(connection.max_message_size)
         self._consumers: dict[str, Callable[[Message[Deliver]], None]] = {}
         # Of some consumers: what takes a valid delivery.
-        self._takers: dict[str, Taker] = {}
+        self._takers: dict[str, Callable[[Any], None]] = {}
         self._cancelled: dict[str, Callable[[str], None]] = {}
         # The tags of consumers whose consume-ok has not come yet.
         self._beginning: set[str] = set()
@@ -343,13 +346,13 @@ class Channel(Operations):
         exclusive: bool = False,
         arguments: dict[str, Any] | None = None,
         on_cancel: Callable[[str], None] | None = None,
-        take: Taker | None = None,
+        take: Callable[[Any], None] | None = None,
     ) -> None:
         """Have the messages of a queue delivered to `callback`.  Switches greenlets.
 
         Args:
             callback: called with each message, in the reader greenlet; must not block.
-            take: called instead with what is in a valid message, where that costs less.
+            take: called instead with the delivery of a valid message, where that costs less.
             consumer_tag: chosen by the caller, new for every consume: the broker closes the
                 connection if a tag is used twice on a channel.
             on_cancel: called with the tag when the broker ends the consumer, as when the queue is
@@ -480,29 +483,18 @@ class Channel(Operations):
 
     # -- what arrives ---------------------------------------------------------------------------
 
-    def take_delivery(
-        self,
-        names: tuple[str, str, str],
-        delivery_tag: int,
-        redelivered: bool,
-        properties: Properties,
-        body: bytes,
-    ) -> bool:
+    def take_delivery(self, consumer_tag: str, delivery: Tagged) -> bool:
         """Take a valid delivery, as `handle_frame` would take its frames.
-
-        Args:
-            names: the consumer tag, the exchange and the routing key.
 
         Returns:
             False if that is not possible now; nothing was changed then.
         """
-        consumer_tag, exchange, routing_key = names
         take = self._takers.get(consumer_tag)
         if take is None or self._closing or self._content.method is not None:
             return False
         if consumer_tag not in self._unacknowledged:
-            self._acks.delivered(delivery_tag)
-        take(self, exchange, routing_key, delivery_tag, redelivered, properties, body)
+            self._acks.delivered(delivery.tag)
+        take(delivery)
         return True
 
     def take_confirm(self, sequence: int, multiple: bool) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from amphora.transport.channel import Channel
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties
 
 
-class Delivery:
+# A struct, because it is made without running Python, once for each message.
+class Delivery(msgspec.Struct, eq=False):
     """A message from a queue.  It can be settled only on the channel that it came on.
 
     Attributes:
@@ -21,33 +24,13 @@ class Delivery:
         tag: its number on the channel.
     """
 
-    __slots__ = (
-        "body",
-        "channel",
-        "exchange",
-        "properties",
-        "redelivered",
-        "routing_key",
-        "tag",
-    )
-
-    def __init__(
-        self,
-        channel: Channel,
-        exchange: str,
-        routing_key: str,
-        delivery_tag: int,
-        redelivered: bool,
-        properties: Properties,
-        body: bytes,
-    ) -> None:
-        self.channel = channel
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.redelivered = redelivered
-        self.properties = properties
-        self.body = body
-        self.tag = delivery_tag
+    channel: Channel
+    exchange: str
+    routing_key: str
+    tag: int
+    redelivered: bool
+    properties: Properties
+    body: bytes
 
     @classmethod
     def of(cls, message: Message[Deliver], channel: Channel) -> Delivery:

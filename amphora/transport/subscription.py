@@ -11,7 +11,6 @@ from amphora.transport.channel import Channel
 from amphora.transport.delivery import Delivery
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
-from amphora.wire.properties import Properties
 
 log = Log("amphora.transport")
 
@@ -64,7 +63,7 @@ class Subscription:
             self.tag,
             arguments=arguments,
             on_cancel=on_cancel,
-            take=self.take,
+            take=self._take,
         )
 
     def deliver(self, message: Message[Deliver]) -> None:
@@ -76,18 +75,3 @@ class Subscription:
             log.throttled("a message of queue %s was refused: %s", self._queue, message.error)
             return
         self._take(Delivery.of(message, self.channel))
-
-    def take(
-        self,
-        channel: Channel,
-        exchange: str,
-        routing_key: str,
-        delivery_tag: int,
-        redelivered: bool,
-        properties: Properties,
-        body: bytes,
-    ) -> None:
-        """Handle what is in a valid message from the reader."""
-        self._take(
-            Delivery(channel, exchange, routing_key, delivery_tag, redelivered, properties, body)
-        )

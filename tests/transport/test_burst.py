@@ -92,9 +92,9 @@ class Reader:
         self.taken = 0
         first, second = self.channels.values()
         for tag in ("at once", "without acks"):
-            subscription = Subscription(first, "queue", partial(self._take, tag))
-            first._consumers[tag] = subscription.deliver
-            first._takers[tag] = subscription.take
+            take = partial(self._take, tag)
+            first._consumers[tag] = Subscription(first, "queue", take).deliver
+            first._takers[tag] = take
         first._unacknowledged.add("without acks")
         first._consumers["raw"] = lambda message: self.events.append(
             ("raw", message.method.delivery_tag, message.body, str(message.error))
