@@ -30,6 +30,9 @@ TURN_SIZE = 256 * 1024
 # An event of gevent's loop, which has no name for it.
 READ = 1
 
+# How OpenSSL calls an answer that is no TLS, by its releases.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
 # The brokers in this process, by the names in their URLs `memory://name`.  Each takes the
 # descriptor of a connected socket.  With the process's id: a forked child has them not.
 _in_memory: dict[str, tuple[Callable[[int], None], int]] = {}
@@ -271,5 +274,7 @@ def _connected_to(family: Any, where: Any) -> gevent.socket.socket:
 def _reason(error: Exception) -> str:
     if isinstance(error, gevent.ssl.SSLCertVerificationError):
         return f"its certificate does not verify: {error.verify_message}"
+    if isinstance(error, gevent.ssl.SSLError) and error.reason in _NO_TLS:
+        return "what listens there does not speak TLS, without which the URL begins with amqp://"
     strerror = error.strerror if isinstance(error, OSError) else None
     return strerror or str(error) or type(error).__name__

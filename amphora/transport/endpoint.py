@@ -157,16 +157,15 @@ def endpoint(
     if url is not None and given:
         raise ValueError(f"give either url or {', '.join(given)}, not both")
     if url is None and not given:
-        url = url_of_environment() or DEFAULT_URL
-    if url is None:
+        parsed, tls, files = _of_environment()
+    elif url is None:
         parsed = Endpoint(
             hosts=(_host_and_port(amqp_host or "127.0.0.1", amqp_port or _PORTS["amqp"]),),
             user="guest" if amqp_user is None else amqp_user,
             password="guest" if amqp_password is None else amqp_password,
             vhost="/" if amqp_vhost is None else amqp_vhost,
         )
-        tls = False
-        files: dict[str, str] = {}
+        tls, files = False, {}
     else:
         parsed, tls, files = _parse_url(url)
     changes: dict[str, object] = {}
@@ -201,6 +200,14 @@ def url_of_environment() -> str | None:
         return utf8_word(os.environ.get("AMQP_URL", "")) or None
     except ValueError as error:
         raise ValueError(f"AMQP_URL cannot be read: {error}") from None
+
+
+def _of_environment() -> tuple[Endpoint, bool, dict[str, str]]:
+    url = url_of_environment()
+    try:
+        return _parse_url(url or DEFAULT_URL)
+    except ValueError as error:
+        raise ValueError(f"AMQP_URL in the environment: {error}") from None
 
 
 def _replace(parsed: Endpoint, changes: dict[str, object]) -> Endpoint:

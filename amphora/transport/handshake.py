@@ -46,6 +46,9 @@ CLIENT_PROPERTIES: dict[str, Any] = {
     },
 }
 
+# How a port of TLS answers what is no TLS: an alert (RFC 8446, section 5.1).
+TLS_ALERT = b"\x15\x03"
+
 M = TypeVar("M")
 
 
@@ -148,9 +151,11 @@ class _Handshake:
             except FrameError as error:
                 if expected is not methods.Connection.Start:
                     raise
+                tls = data.startswith(TLS_ALERT)
                 raise ConnectionLost(
                     f"what listens on {self.peer} does not speak AMQP 0-9-1; it sent"
                     f" {printable(data, 40)!r}"
+                    f"{'; that is TLS, for which the URL begins with amqps://' if tls else ''}"
                 ) from error
 
     def hung_up(self, expected: type[Any]) -> AmphoraError:
@@ -175,12 +180,11 @@ class _Handshake:
             )
         # Too many connections, of a node, a vhost or a user, pass: others end.
         if close.reply_code == ReplyCode.NOT_ALLOWED and "connection limit" not in said:
-            no_permission = "refused for user" in said
-            hint = (
-                "; it needs permissions there (rabbitmqctl set_permissions)"
-                if no_permission
-                else ""
-            )
+            hint = ""
+            if "refused for user" in said:
+                hint = "; it needs permissions there (rabbitmqctl set_permissions)"
+            elif "not found" in said:
+                hint = "; create it (rabbitmqctl add_vhost), or correct the URL, whose end it is"
             return AuthenticationError(
                 f"{self.peer} does not let user {self.endpoint.user!r} into the vhost"
                 f" {self.endpoint.vhost!r}: {said}{hint}"

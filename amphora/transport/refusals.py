@@ -30,6 +30,8 @@ _DIFFERS = re.compile(
 )
 # The values of `queue_type`.
 _QUEUE_TYPES = ("classic", "quorum")
+# Who declares an exchange of a type, and who may have tried.
+_SHARERS = {"'direct'": ("ordinary", "fanout"), "'fanout'": ("fanout", "ordinary")}
 
 # By the method, and by the kind of thing that access to was refused.
 _PERMISSIONS: dict[type[object], dict[str, str]] = {
@@ -74,6 +76,12 @@ def _who_needs(permission: str, told: dict[str, str | None]) -> str:
 
 def _how_to_agree(differs: re.Match[str]) -> str:
     setting, kind, name, current = differs.group("setting", "kind", "name", "current")
+    if kind == "exchange" and setting == "type" and current in _SHARERS:
+        theirs, others = _SHARERS[current]
+        return (
+            f"exchange '{name}' belongs to {theirs} clients and servers: {others} ones need another"
+            " namespace; delete it if none of the former is left"
+        )
     if kind == "exchange":
         return f"exchange '{name}' was made with another {setting}: delete it"
     # Not `if-empty`, which RabbitMQ does not support for quorum queues.

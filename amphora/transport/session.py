@@ -209,12 +209,17 @@ def session_for(
         user: the class whose constructor was given all that.
 
     Raises:
-        TypeError: there is no such setting.
+        TypeError: there is no such setting, or the session is none.
         ValueError: a session and settings for one were both given.
     """
     check_options(user, settings, SETTINGS)
     if session is None:
         return Session(url, **settings)
+    given: object = session
+    if not isinstance(given, Session):
+        # Its type alone: a URL has a password in it.
+        kind = type(given).__name__
+        raise TypeError(f"session must be an amphora.Session, not {kind}; a URL is given as url=")
     if url is not None or settings:
         raise ValueError("give either a session or the settings of one, not both")
     return session

@@ -189,6 +189,31 @@ def test_a_session_and_its_settings_are_not_given_together(namespace: str, kind:
                 kind(namespace, session=session, **settings)
 
 
+@pytest.mark.parametrize("kind", [AmqpRpcClient, AmqpRpcServer])
+def test_what_is_no_session_is_told_without_its_password(namespace: str, kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"not str; a URL is given as url=$"):
+        kind(namespace, session="amqp://me:s3cret@localhost")
+
+
+@pytest.mark.parametrize("kind", [AmqpRpcClient, AmqpRpcServer])
+def test_a_url_or_a_session_by_position_is_told_its_name(namespace: str, kind: Any) -> None:
+    with pytest.raises(TypeError, match=r"^behind the namespace .*: give the url as url=$"):
+        kind(namespace, "amqp://me:s3cret@localhost")
+    with Session() as session, pytest.raises(TypeError, match=r"give the session as session=$"):
+        kind(namespace, session)
+
+
+def test_a_wrong_url_of_the_environment_names_where_it_is(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMQP_URL", "localhost")
+    with pytest.raises(ValueError, match=r"^AMQP_URL in the environment: .* amqp:// or amqps://$"):
+        AmqpRpcClient(namespace)
+    # It does not matter where another is given.
+    with AmqpRpcClient(namespace, url="amqp://localhost"):
+        pass
+
+
 @pytest.mark.parametrize("kind", [AmqpRpcClient, AmqpRpcServer, Session])
 def test_an_unknown_setting_is_named(namespace: str, kind: Any) -> None:
     with pytest.raises(TypeError) as caught:

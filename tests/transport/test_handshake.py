@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -365,6 +366,24 @@ def test_no_frame_is_larger_than_was_agreed() -> None:
         connection.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("NOT_ALLOWED - vhost shop not found", r"create it \(rabbitmqctl add_vhost\), or correct"),
+        ("access to vhost 'x' refused for user 'a'", r"needs permissions there \(rabbitmqctl set_"),
+        ("NOT_ALLOWED - vhost 'x' is down", "is down$"),
+    ],
+)
+def test_a_refused_vhost_is_told_with_what_to_do(said: str, advice: str) -> None:
+    def script(peer: Conversation) -> None:
+        before_open_ok(peer)
+        peer.send(0, CLOSE(530, said, 0, 0))
+        peer.expect(methods.Connection.CloseOk, channel=0)
+        peer.expect_end()
+
+    assert re.search(advice, str(refusal(script)))
+
+
 # Peers that are no broker, or a bad one.
 
 
@@ -390,6 +409,7 @@ def test_another_protocol_on_the_port_is_named(said: bytes, shown: str) -> None:
     assert "does not speak AMQP 0-9-1; it sent" in str(error)
     assert shown in str(error)
     assert str(error).isprintable()
+    assert str(error).endswith("the URL begins with amqps://") is said.startswith(b"\x15\x03")
 
 
 def test_a_peer_that_says_too_little_to_be_judged_is_an_error_within_the_time_limit() -> None:

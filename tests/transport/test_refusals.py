@@ -117,15 +117,38 @@ def test_what_differs_from_the_queue_that_is_there_comes_with_what_to_do(
     assert error.advice.endswith("(rabbitmqctl delete_queue)")
 
 
-def test_an_exchange_of_another_type_is_to_be_deleted() -> None:
-    error = closed(
-        "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'x' in vhost '/':"
-        " received 'direct' but current is 'fanout'",
-        *(40, 10, 406),
-    )
+@pytest.mark.parametrize(
+    ("differs", "advice"),
+    [
+        (
+            "'type' for exchange 'x' in vhost '/': received 'direct' but current is 'fanout'",
+            (
+                "exchange 'x' belongs to fanout clients and servers: ordinary ones need another"
+                " namespace; delete it if none of the former is left"
+            ),
+        ),
+        (
+            "'type' for exchange 'x' in vhost '/': received 'fanout' but current is 'direct'",
+            (
+                "exchange 'x' belongs to ordinary clients and servers: fanout ones need another"
+                " namespace; delete it if none of the former is left"
+            ),
+        ),
+        (
+            "'type' for exchange 'x' in vhost '/': received 'direct' but current is 'topic'",
+            "exchange 'x' was made with another type: delete it",
+        ),
+        (
+            "'durable' for exchange 'x' in vhost '/': received 'true' but current is 'false'",
+            "exchange 'x' was made with another durable: delete it",
+        ),
+    ],
+)
+def test_an_exchange_of_another_kind_is_told_apart(differs: str, advice: str) -> None:
+    error = closed(f"PRECONDITION_FAILED - inequivalent arg {differs}", 40, 10, 406)
 
     assert isinstance(error, Inequivalent)
-    assert error.advice == "exchange 'x' was made with another type: delete it"
+    assert error.advice == advice
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def check_timeout(timeout: Any) -> float:
         or not 0 < timeout <= LONGEST_TIMEOUT
     ):
         raise ValueError(
-            f"a timeout must be more than 0 and at most {LONGEST_TIMEOUT:g} seconds,"
+            f"a timeout must be more than 0 and at most {LONGEST_TIMEOUT:,.0f} seconds,"
             f" not {timeout!r}"
         )
     return float(timeout)
@@ -48,7 +48,7 @@ def check_wait(seconds: Any) -> float:
         or not 0 <= seconds <= LONGEST_TIMEOUT
     ):
         raise ValueError(
-            f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:g} seconds, not {seconds!r}"
+            f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:,.0f} seconds, not {seconds!r}"
         )
     return float(seconds)
 

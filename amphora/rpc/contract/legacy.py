@@ -18,6 +18,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, WrongRequest
 from amphora.rpc.contract.bodies import ErrorBody, exception_of
+from amphora.transport.session import Session
 from amphora.wire.properties import Properties
 
 P = ParamSpec("P")
@@ -146,6 +147,7 @@ def also_takes(
                         f" {', '.join(positions)} by position, and no more"
                     )
                 for name, value in zip(positions, more, strict=False):
+                    _check_position(name, value)
                     _give(kwargs, name, value, name)
             for old, name in renamed.items():
                 if old in kwargs:
@@ -157,6 +159,13 @@ def also_takes(
         return translate
 
     return decorate
+
+
+def _check_position(name: str, value: Any) -> None:
+    """Refuse what a beginner gives behind the namespace, and 0.1 had something else there."""
+    if isinstance(value, Session) or (isinstance(value, str) and "://" in value):
+        meant = "session" if isinstance(value, Session) else "url"
+        raise TypeError(f"behind the namespace comes the {name}: give the {meant} as {meant}=")
 
 
 def _give(kwargs: dict[str, Any], name: str, value: Any, old: str) -> None:

@@ -98,4 +98,4 @@ class Reasons:
         for need in outgoing.needs:
             if need.trouble is not None:
                 return f"{waiting}; {need.trouble}"
-        return f"{waiting}; waiting for the broker"
+        return f"{waiting}; waiting for the broker at {self._session.endpoint}"
