@@ -54,6 +54,10 @@ SPARE_CHANNELS = 4
 FRAME_LIMIT = 60.0
 
 
+class Attendant(gevent.Greenlet):  # type: ignore[type-arg] # the connection's own take none
+    """A greenlet that a connection cannot do without: what waits in it waits for itself."""
+
+
 class Connection:
     """An open connection.  Made by `Connection.open`.
 
@@ -101,7 +105,7 @@ class Connection:
         self._ended = False
         self._closed = Event()
         self._greenlets = [
-            gevent.Greenlet(self._run, body) for body in (self._read, self._writer.run, self._watch)
+            Attendant(self._run, body) for body in (self._read, self._writer.run, self._watch)
         ]
         for greenlet in self._greenlets:
             greenlet.rawlink(self._greenlet_ended)

@@ -31,7 +31,7 @@ from amphora.net.backoff import LONGEST_PAUSE, Backoff
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.transport.connecting import Host, NoHost, connect_to_one
-from amphora.transport.connection import Connection
+from amphora.transport.connection import Attendant, Connection
 from amphora.transport.endpoint import LOOPBACK, Endpoint
 
 log = Log("amphora.transport")
@@ -301,7 +301,7 @@ class Link:
     # -- the keeper -----------------------------------------------------------------------------
 
     def _keep_on(self) -> None:
-        keeper = gevent.Greenlet(self._keep)
+        keeper = Attendant(self._keep)
         keeper.rawlink(self._keeper_ended)
         self._keeper = keeper
         keeper.start()
@@ -430,7 +430,7 @@ class Link:
 
     def _begin_restoring(self, restorable: Restorable, connection: Connection) -> None:
         del self._due[restorable]
-        restorer = gevent.Greenlet(self._restore, restorable, connection)
+        restorer = Attendant(self._restore, restorable, connection)
         restorer.rawlink(partial(self._restorer_ended, restorable))
         self._restorers[restorable] = restorer
         restorer.start()

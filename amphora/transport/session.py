@@ -25,6 +25,7 @@ from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.net.script import note_script, script_ended
 from amphora.transport.channel import Channel
+from amphora.transport.connection import Attendant
 from amphora.transport.endpoint import SETTINGS, ConnectionSettings, endpoint
 from amphora.transport.link import Link, LinkState
 from amphora.transport.options import check_options
@@ -178,15 +179,18 @@ class Session:
         """Close both connections.  Switches greenlets for at most about `timeout` seconds.
 
         Unconfirmed messages and pending calls fail with ConnectionLost.  Closing twice is fine.
+        In a signal handler or another thread it returns at once, and closes a moment later.
         """
-        if self._closed:
+        if self._closed or left_to_another(self, partial(self.close, timeout)):
             return
         self._closed = True
         for user in list(self._users):
             user.session_closed()
         closing = [gevent.spawn(link.close, timeout) for link in (self.publishing, self.consuming)]
-        gevent.joinall(closing)
-        self.publisher.close()
+        try:
+            gevent.joinall(closing)
+        finally:
+            self.publisher.close()
 
     def _forked(self) -> None:
         self._hub = None
@@ -250,6 +254,30 @@ def claim(session: Session) -> None:
             f"{session!r} is used by another thread; greenlets of one thread can share a"
             " session, threads need one each: make a client or server in the thread that uses it"
         )
+
+
+def left_to_another(session: Session, end: Callable[[], object]) -> bool:
+    """Have something ended by a greenlet of its own, if the present one cannot wait for that.
+
+    Programs end things in signal handlers, which run in whichever greenlet they interrupt: in the
+    event loop itself, or in one that the end has to wait for.  And they end them in other threads,
+    whose event loops know nothing of the session's sockets.
+
+    Args:
+        end: ends it; may switch greenlets.
+
+    Returns:
+        True if it is left to that greenlet, False if the present one can wait.
+    """
+    hub = gevent.get_hub()
+    if session._hub is not None and session._hub is not hub:
+        _run_soon(session, end)
+        return True
+    current: Any = gevent.getcurrent()
+    if current is hub or isinstance(current, Attendant):
+        gevent.spawn(end)
+        return True
+    return False
 
 
 def in_coroutine() -> bool:
@@ -319,7 +347,7 @@ def dropped(what: Any, close: Callable[[], None] | None, session: Session) -> No
     warnings.warn(f"unclosed {what!r}; close() ends it", ResourceWarning, 3, source=what)
 
 
-def _run_soon(session: Session, function: Callable[[], None]) -> None:
+def _run_soon(session: Session, function: Callable[[], object]) -> None:
     """Run a function in a greenlet of the session's thread, unless that has ended.
 
     Any thread may ask for it.

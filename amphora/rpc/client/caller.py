@@ -26,7 +26,7 @@ from amphora.rpc.contract.unsendable import refused_part
 from amphora.transport.endpoint import ConnectionSettings
 from amphora.transport.link import LinkState
 from amphora.transport.outgoing import Outgoing
-from amphora.transport.session import Session, dropped, register, session_for
+from amphora.transport.session import Session, dropped, left_to_another, register, session_for
 from amphora.transport.topology import Topology
 from amphora.wire.properties import PERSISTENT, TRANSIENT, Properties, PropertiesTemplate
 
@@ -177,34 +177,56 @@ class Caller:
 
         Waits for unconfirmed casts, up to the timeout, and until cancellations are sent.  Switches
         greenlets for at most about twice `timeout` seconds, whatever the state of the broker.  A
-        session that was given stays open.  Closing twice is fine.
+        session that was given stays open.  Closing twice is fine.  In a signal handler or another
+        thread it returns at once, and closes a moment later.
 
         Args:
             timeout: seconds to wait for casts, and for the broker.
             cancel: cancel the pending calls; otherwise their requests are served all the same.
                 Streams end at their servers in any case.
         """
-        if self._closed:
+        close = partial(self.close, timeout, cancel=cancel)
+        if self._closed or left_to_another(self.session, close):
             return
         self._closed = True
+        # What interrupts a wait leaves no time for the others; but all the rest is done, because
+        # nobody can close it again.
+        patience = 0.0
         deadline = Deadline(timeout)
-        if cancel:
-            self._calls.cancel_all()
-        self._calls.wait_for_casts(deadline.left())
+        try:
+            if cancel:
+                self._calls.cancel_all()
+            self._calls.wait_for_casts(deadline.left())
+            patience = timeout
+        finally:
+            self._let_go(patience, deadline)
+
+    def _let_go(self, timeout: float, deadline: Deadline) -> None:
+        patience = 0.0
         self._calls.fail_all("the client was closed while")
         self._mailbox.ended.set()
-        self._calls.control.wait_sent(deadline.left() or 0.0)
-        self._calls.control.close()
-        self._release()
-        self.session.publishing.remove(self._route.topology)
-        self._mailbox.close()
-        with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
-            # It would expire by itself, but an orderly end leaves nothing behind.
-            self._mailbox.consumer.delete()
-        if not self._durable:
-            self.session.publisher.on_returned.remove(self._calls.returned)
-        if self._owns_session:
-            self.session.close(timeout)
+        try:
+            self._calls.control.wait_sent(min(deadline.left() or 0.0, timeout))
+            patience = timeout
+        finally:
+            self._calls.control.close()
+            self._release()
+            self.session.publishing.remove(self._route.topology)
+            self._mailbox.close()
+            if not self._durable:
+                self.session.publisher.on_returned.remove(self._calls.returned)
+            self._leave(patience)
+
+    def _leave(self, timeout: float) -> None:
+        patience = 0.0
+        try:
+            with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
+                # It would expire by itself, but an orderly end leaves nothing behind.
+                self._mailbox.consumer.delete()
+            patience = timeout
+        finally:
+            if self._owns_session:
+                self.session.close(patience)
 
     def _release(self) -> None:
         """Close what a subclass has besides.  Never switches greenlets."""

@@ -351,10 +351,7 @@ class AmqpRpcServer(Offering):
         worker = self._worker
         if worker.state in (State.STOPPING, State.STOPPED):
             raise RuntimeError(f"{self!r} was stopped and cannot serve again; make a new one")
-        if worker.state is State.IDLE:
-            for hook in self._settings.on_start:
-                hook()
-            worker.serve()
+        worker.begin()
         return worker
 
     @legacy.also_takes({"queue": "label"})
@@ -418,7 +415,8 @@ class AmqpRpcServer(Offering):
 
         Switches greenlets.  Requests that are unfinished at the timeout go back to the queue for
         another server.  Stopping twice is fine: the shorter timeout counts.  If a handler calls
-        this, it returns at once, and the server stops when the handler is done.
+        this, it returns at once, and the server stops when the handler is done.  In a signal
+        handler or another thread it returns at once, and the server stops a moment later.
 
         Args:
             timeout: seconds to wait for running handlers; None waits for all of them.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 
 import gevent
 from gevent.event import Event
@@ -30,7 +31,7 @@ from amphora.rpc.server.requests.watchdog import Watchdog
 from amphora.rpc.server.settings import Settings
 from amphora.rpc.server.streams.streaming import Outlets
 from amphora.transport.consumer import Consumer
-from amphora.transport.session import claim, watch
+from amphora.transport.session import claim, left_to_another, watch
 from amphora.transport.vantage import Vantage
 
 log = Log("amphora.rpc")
@@ -147,6 +148,9 @@ class Worker:
         self._vantages: list[Vantage] = []
         self.opened = False
         self._served = False
+        self._starting = False
+        # The greenlet that stops it.
+        self._stopping: object = None
 
     @property
     def ready(self) -> bool:
@@ -176,6 +180,22 @@ class Worker:
             self.control.open()
             self._vantages = watch(session, self.management.binding, self._latest_request)
             session.consuming.start()
+
+    def begin(self) -> None:
+        """Call the functions of `on_start`, and take requests.
+
+        They may switch greenlets, and stop the server.
+        """
+        if self.state is not State.IDLE or self._starting:
+            return
+        self._starting = True
+        try:
+            for hook in self._settings.on_start:
+                hook()
+        finally:
+            self._starting = False
+        if self.state is State.IDLE:
+            self.serve()
 
     def serve(self) -> None:
         """Take requests.  Never switches greenlets."""
@@ -213,6 +233,8 @@ class Worker:
 
     def prepare_stop(self) -> None:
         """Stop taking requests; those in progress are finished.  Switches greenlets."""
+        if left_to_another(self._settings.session, self.prepare_stop):
+            return
         if self.state in (State.IDLE, State.SERVING):
             serving, self.state = self.state is State.SERVING, State.STOPPING
             self.queues.stop()
@@ -226,19 +248,28 @@ class Worker:
 
     def stop(self, timeout: float | None) -> None:
         """Finish what is running and close; see `AmqpRpcServer.stop`.  Switches greenlets."""
-        if gevent.getcurrent() in self.underway:
-            # A handler cannot wait for its own end.
+        current = gevent.getcurrent()
+        if current is self._stopping:
+            # A function of `on_stop`, or a signal handler, stops what is being stopped.
+            return
+        if current in self.underway or current in self.management:
+            # A handler cannot wait for its own end, nor a command for its answer.
             gevent.spawn(self.stop, timeout)
+            return
+        if left_to_another(self._settings.session, partial(self.stop, timeout)):
             return
         if self.stop_begun and self.ended.wait(timeout):
             return
         self.stop_begun = True
+        self._stopping = current
         try:
             self._stop(timeout)
         except BaseException:
             # Interrupted: otherwise the next stop would wait for this one for ever.
             self.stop_begun = False
             raise
+        finally:
+            self._stopping = None
 
     def _stop(self, timeout: float | None) -> None:
         deadline = Deadline(timeout)

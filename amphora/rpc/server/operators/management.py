@@ -182,6 +182,10 @@ class Management:
         """Return a binding of this worker's own queue."""
         return self._own.binding
 
+    def __contains__(self, greenlet: object) -> bool:
+        """True for a greenlet that carries out a command."""
+        return greenlet in self._greenlets
+
     def open(self) -> None:
         """Begin to answer commands."""
         self._responder.open()
