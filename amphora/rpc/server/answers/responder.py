@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import gevent
+import msgspec
 
 from amphora.errors import AmphoraError, ConnectionLost, Unroutable
 from amphora.net import clock
@@ -67,44 +68,23 @@ class Answerable(Protocol):
         """Refuse it: requeue it, or drop it."""
 
 
-class _Response:
+class _Response(msgspec.Struct, eq=False):
     """A response on its way."""
 
-    __slots__ = (
-        "body",
-        "content_type",
-        "ended",
-        "headers",
-        "last",
-        "request",
-        "response_type",
-        "sent_at",
-        "single",
-        "until",
-    )
-
-    def __init__(
-        self,
-        request: Answerable,
-        body: bytes,
-        content_type: str,
-        response_type: str | None,
-        headers: Table | None,
-    ) -> None:
-        self.request = request
-        self.body = body
-        self.content_type = content_type
-        self.response_type = response_type
-        self.headers = headers
-        # Until when it is sent again; None if it was sent once.
-        self.until: float | None = None
-        # The latest message that carries it, and when that was sent; and the messages that carry it
-        # alone, of which all but the last are duplicates.
-        self.last: Outgoing | None = None
-        self.sent_at = 0.0
-        self.single: tuple[Outgoing, ...] = ()
-        # True when its request was acknowledged or given back.
-        self.ended = False
+    request: Answerable
+    body: bytes
+    content_type: str
+    response_type: str | None
+    headers: Table | None
+    # Until when it is sent again; None if it was sent once.
+    until: float | None = None
+    # The latest message that carries it, and when that was sent; and the messages that carry it
+    # alone, of which all but the last are duplicates.
+    last: Outgoing | None = None
+    sent_at: float = 0.0
+    single: tuple[Outgoing, ...] = ()
+    # True when its request was acknowledged or given back.
+    ended: bool = False
 
     @property
     def request_id(self) -> str:

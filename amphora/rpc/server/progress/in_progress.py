@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, Protocol
 
+import msgspec
+
 from amphora.net import clock
 from amphora.rpc.context.call import CallContext
 from amphora.transport.channel import Channel
@@ -46,12 +48,9 @@ class Streamed(Protocol):
         """Look again.  Never switches greenlets."""
 
 
-class RequestInProgress:
+# A struct, because it is made without running Python, once for each request.
+class RequestInProgress(msgspec.Struct, eq=False):
     """A request that has to be acknowledged or refused in the end.
-
-    Args:
-        delivery: the first delivery of the request.
-        arrivals: the requests that came on the same channel.
 
     Attributes:
         delivery: the latest delivery, which is the one to settle.
@@ -68,37 +67,20 @@ class RequestInProgress:
         revoked: True if an operator has cancelled it, so that its caller has to be told.
     """
 
-    __slots__ = (
-        "_arrivals",
-        "acknowledged",
-        "answered",
-        "arrived",
-        "call",
-        "delivery",
-        "outlet",
-        "properties",
-        "queued",
-        "redelivered",
-        "revoked",
-        "room_since",
-        "timed",
-    )
-
-    def __init__(self, delivery: Delivery, arrivals: Arrivals) -> None:
-        self.delivery = delivery
-        self.properties: Properties = delivery.properties
-        self.redelivered = delivery.redelivered
-        self.answered = False
-        self.acknowledged = False
-        self.revoked = False
-        self.timed = False
-        self.arrived = clock.monotonic()
-        self.call: CallContext | None = None
-        self.queued = 0.0
-        self.outlet: Streamed | None = None
-        self._arrivals = arrivals
-        self.room_since = arrivals.room_since
-        arrivals.add(self)
+    delivery: Delivery
+    properties: Properties
+    redelivered: bool
+    arrived: float
+    room_since: float
+    # The requests that came on the same channel as its latest delivery.
+    _arrivals: Arrivals
+    call: CallContext | None = None
+    queued: float = 0.0
+    outlet: Streamed | None = None
+    answered: bool = False
+    acknowledged: bool = False
+    timed: bool = False
+    revoked: bool = False
 
     @property
     def request_id(self) -> str:
@@ -292,7 +274,16 @@ class InProgress:
         arrivals = self._of_channels.get(channel)
         if arrivals is None:
             arrivals = self._of(channel)
-        return RequestInProgress(delivery, arrivals)
+        request = RequestInProgress(
+            delivery,
+            delivery.properties,
+            delivery.redelivered,
+            clock.monotonic(),
+            arrivals.room_since,
+            arrivals,
+        )
+        arrivals.add(request)
+        return request
 
     def of_client(self, client: str, request_id: str) -> list[RequestInProgress]:
         """Return the requests in progress that one client has sent under an id."""

@@ -58,20 +58,21 @@ class Answers:
         """
         request.answered = True
         forsaken = outlet is not None and outlet.forsaken
-        if answer.unsent and request.revoked and request.properties.reply_to:
-            answer = self._executor.refuse(Cancelled(REVOKED), request.properties)
-        elif answer.unsent and forsaken:
-            answer = self._lost(request, FORSAKEN)
         if answer.unsent:
-            request.ack()
-            if outlet is not None:
-                self._outlets.discard(outlet)
-            return
+            if request.revoked and request.properties.reply_to:
+                answer = self._executor.refuse(Cancelled(REVOKED), request.properties)
+            elif forsaken:
+                answer = self._lost(request, FORSAKEN)
+            else:
+                request.ack()
+                if outlet is not None:
+                    self._outlets.discard(outlet)
+                return
         if outlet is None or not outlet.opened:
             question = self._busy.question(request) if self._busy.sheds else None
             if request.timed:
                 question = {**(question or {}), **_times(request)}
-            self._responder.respond(request, answer.body, answer.content_type, headers=question)
+            self._responder.respond(request, answer.body, answer.content_type, None, question)
             return
         # The last items before the end, if they can be sent.
         self._outlets.send_now()

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import gevent
+import msgspec
 from gevent import GreenletExit
 
 from amphora.errors import (
@@ -76,7 +77,7 @@ class Failure(NamedTuple):
     expected: bool = False
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """An encoded response.
 
     `failure` is to be reported when the answer is on its way.
@@ -87,6 +88,8 @@ class Answer(NamedTuple):
     failure: Failure | None = None
     # True if it is not wanted.
     unsent: bool = False
+    # True if the call has failed.
+    failed: bool = False
 
 
 # Around a handler that nothing ends before its time.
@@ -131,7 +134,6 @@ class Executor:
         self,
         delivery: Delivery,
         call: CallContext,
-        *,
         once: Callable[[], None] | None = None,
         inline: bool = False,
         outlet: Outlet | None = None,
@@ -170,22 +172,22 @@ class Executor:
         if call.cancellation is not None and call.interrupted and not call.timed_out:
             statistics.cancelled += 1
             call.ended(CANCELLED, None, clock.monotonic() - began)
-            return UNWANTED._replace(failure=failure)
+            return Answer(b"", "", failure, unsent=True)
         if response is None:
             statistics.ignored += 1
             call.ended(IGNORED, None, clock.monotonic() - began)
             return None
         seconds = clock.monotonic() - began
-        answer, failed = self._answer(call.function, response, failure, delivery.properties)
+        answer = self._answer(call.function, response, failure, delivery.properties)
         expected = answer.failure is not None and answer.failure.expected
         if expected:
             statistics.expected += 1
-        elif failed:
+        elif answer.failed:
             statistics.exceptions += 1
         else:
             statistics.processed += 1
         if call.known:
-            statistics.functions[call.function].record(seconds, failed, expected)
+            statistics.functions[call.function].record(seconds, answer.failed, expected)
         if call.observed:
             status, raised = _ended(response, answer.failure)
             call.ended(status, raised, seconds, expected)
@@ -197,14 +199,14 @@ class Executor:
         response: Response,
         failure: Failure | None,
         properties: Properties,
-    ) -> tuple[Answer, bool]:
-        """Return the answer to a call, and whether the call has failed.
+    ) -> Answer:
+        """Return the answer to a call.
 
         A result that cannot be sent is a failure, unless the request was a cast.
         """
         exception = response.exception
         if not properties.reply_to:
-            return UNWANTED._replace(failure=failure), isinstance(exception, ErrorBody)
+            return Answer(b"", "", failure, unsent=True, failed=isinstance(exception, ErrorBody))
         serializer = serializer_for(properties.content_type) or JSON
         if not isinstance(exception, ErrorBody):
             try:
@@ -213,12 +215,12 @@ class Executor:
                     raise _TooLarge(
                         f"it has {len(body)} bytes, and a message can have {self._max_size}"
                     )
-                return Answer(body, serializer.content_type), False
+                return Answer(body, serializer.content_type)
             except ValueError as error:
                 unsendable = self._unsendable(function, response, serializer, error)
                 exception = error_body(unsendable)
                 failure = Failure(function, f"has run, but {unsendable}", unsendable)
-        return self._encode_error(exception, properties)._replace(failure=failure), True
+        return self._encode_error(exception, properties, failure)
 
     def refuse(self, error: AmphoraError, properties: Properties) -> Answer:
         """Return the answer to a request that amphora itself refuses."""
@@ -412,7 +414,9 @@ class Executor:
         unsendable.__cause__ = error.__cause__
         return unsendable
 
-    def _encode_error(self, error: ErrorBody, properties: Properties) -> Answer:
+    def _encode_error(
+        self, error: ErrorBody, properties: Properties, failure: Failure | None = None
+    ) -> Answer:
         serializer = serializer_for(properties.content_type) or JSON
         if legacy.is_request(properties):
             legacy.address(error)
@@ -424,7 +428,7 @@ class Executor:
             body = serializer.encode(Response(exception=plain_body(error)))
         if len(body) > self._max_size:
             body = serializer.encode(Response(exception=short_body(plain_body(error))))
-        return Answer(body, serializer.content_type)
+        return Answer(body, serializer.content_type, failure, failed=True)
 
 
 def _run(function: Function, call: CallContext, once: Callable[[], None] | None) -> Any:
