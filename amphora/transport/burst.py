@@ -76,14 +76,15 @@ def take_burst(
     # Most deliveries in one buffer are alike.  So the one before says how to cut the next, and what
     # stands between the parts that differ.
     head: Any = None
-    number = largest = 0
+    number = largest = head_size = 0
+    available = len(data)
     before = behind = between = b""
     consumer_tag = exchange = key = ""
     channel: Any = None
     while True:
         try:
             alike = False
-            if head is not None and position + head.size < len(data):
+            if head is not None and position + head_size < available:
                 front, tag, bits, middle, header_size = head.unpack_from(data, position)
                 rest: Any = _rests.get(header_size)
                 if (
@@ -92,13 +93,13 @@ def take_burst(
                     and middle == behind
                     and channels.get(number) is channel
                 ):
-                    start = position + head.size
+                    start = position + head_size
                     class_id, _, body_size, encoded, back, size = rest.unpack_from(data, start)
                     alike = (
                         class_id == BASIC_CLASS and back == between and size == body_size <= largest
                     )
             if alike:
-                start += rest.size
+                start += header_size + _TO_BODY.size
                 end = start + size
                 body = data[start:end]
                 method = BASIC_DELIVER
@@ -152,6 +153,7 @@ def take_burst(
                         before, behind = data[position:at], data[behind_tag : start - _HEADER.size]
                         between = data[end : end + 4]
                         head = _head_cut(len(before), len(behind))
+                        head_size = head.size
                         start = end + _TO_BODY.size
                         end = start + size
                         body = data[start:end]

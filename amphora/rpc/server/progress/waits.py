@@ -61,7 +61,7 @@ class Waits:
         return len(self._offsets)
 
     def arrived(
-        self, client: str, sent: int, now: int, limit: float | None, *, at_once: bool
+        self, client: str, sent: int, now: int, limit: float | None, at_once: bool
     ) -> float | None:
         """Return for how many seconds a request that arrives has waited, None if unknown.
 

@@ -223,7 +223,8 @@ class RequestHandling:
                     sent,
                     clock.since_boot() // 1000,
                     limit,
-                    at_once=arrived - room_since > ROOM_FOR and not sheds and not redelivered,
+                    # It cannot have waited.
+                    arrived - room_since > ROOM_FOR and not sheds and not redelivered,
                 )
         ends_at = None if limit is None else arrived + limit - (wait or 0.0)
         request.call = CallContext(
@@ -281,7 +282,7 @@ class RequestHandling:
             self._leaving.add(greenlet)
             greenlet.link(self._leaving.discard)
 
-    def _process(self, request: RequestInProgress, *, inline: bool = False) -> None:
+    def _process(self, request: RequestInProgress, inline: bool = False) -> None:
         call = request.call
         assert call is not None  # noqa: S101 (it has begun)
         try:
@@ -304,7 +305,7 @@ class RequestHandling:
         """Run the function of a request, and answer it."""
         delivery, properties = request.delivery, request.properties
         outlet = note = None
-        if properties.message_type == streams.STREAM:
+        if call.run_id and properties.message_type == streams.STREAM:
             try:
                 outlet = self._outlet(request, call)
             except WrongRequest as error:
@@ -342,7 +343,7 @@ class RequestHandling:
             raise
         if request.answered:
             pass
-        elif answer is None and (inline or gevent.getcurrent() in self._underway.handlers):
+        elif answer is None and (inline or not self._given_up):
             if not self._ignore(request):
                 ignored = WrongResult(
                     f"{self._namespace}.{printable(call.function, 100)} has ignored the request"
@@ -372,18 +373,9 @@ class RequestHandling:
         As `Executor.execute`.
         """
         executor = self._executor
-        answer = executor.execute(
-            request.delivery,
-            call,
-            once=partial(self.admission.once, request, note) if executor.functions.early else None,
-            inline=inline,
-            outlet=outlet,
-        )
-        if (
-            answer is not None
-            and not request.answered
-            and (inline or gevent.getcurrent() in self._underway.handlers)
-        ):
+        once = partial(self.admission.once, request, note) if executor.functions.early else None
+        answer = executor.execute(request.delivery, call, once, inline, outlet)
+        if answer is not None and not request.answered and (inline or not self._given_up):
             self._answers.respond(request, answer, outlet)
         return answer
 
