@@ -77,6 +77,19 @@ def test_a_script_that_never_serves_is_told_so(program: str, told: bool) -> None
     assert ("its server of shop has never served: end the script with" in said) is told
 
 
+def test_a_script_that_runs_a_server_in_a_thread_is_told_of_the_thread_alone() -> None:
+    said = said_at_the_end(
+        "import threading\n"
+        "server.add_function(len)\n"
+        "thread = threading.Thread(target=server.run)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "print(server.state, file=sys.stderr)"
+    )
+    assert "in another thread, a server is run with run(handle_signals=False)" in said
+    assert said.endswith("idle\n")
+
+
 def test_a_person_at_the_prompt_is_not_told_of_a_server() -> None:
     assert TOO_EARLY not in said_at_the_end("server.serve()", "-i")
 

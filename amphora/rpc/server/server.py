@@ -8,7 +8,8 @@ unacknowledged requests.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from amphora.net.log import Log
@@ -30,6 +31,7 @@ from amphora.rpc.server.operators import access
 from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.requests.attempts import DEFAULT_MAX_ATTEMPTS
 from amphora.rpc.server.settings import Settings, overrides
+from amphora.rpc.server.stop_signals import check_thread
 from amphora.rpc.server.worker import Place, State, Worker
 from amphora.transport.endpoint import ConnectionSettings, check_count
 from amphora.transport.session import Session, register, session_for
@@ -317,10 +319,10 @@ class AmqpRpcServer(Offering):
             AccessRefused: the user lacks a permission (not with `nowait`).
             BaseException: what a function of `on_start` raises.
         """
-        worker = self._begin()
-        if not nowait:
-            waiting = Blocking(worker, self._settings, self.stop)
-            waiting.wait(STOPPING if handle_signals else ())
+        if nowait:
+            self._begin(())
+        else:
+            self._block(handle_signals, announces=False)
 
     def run(self, *, handle_signals: bool = True) -> None:
         """Take requests until the server is stopped: the last line of a program that only serves.
@@ -343,15 +345,24 @@ class AmqpRpcServer(Offering):
             AccessRefused: the user lacks a permission.
             BaseException: what a function of `on_start` raises.
         """
-        worker = self._begin()
-        waiting = Blocking(worker, self._settings, self.stop, announces=True)
-        waiting.wait(STOPPING if handle_signals else ())
+        self._block(handle_signals, announces=True)
 
-    def _begin(self) -> Worker:
+    def _block(self, handle_signals: bool, *, announces: bool) -> None:
+        signals = STOPPING if handle_signals else ()
+        worker = self._begin(signals)
+        Blocking(worker, self._settings, self.stop, announces=announces).wait(signals)
+
+    def _begin(self, signals: Sequence[signal.Signals]) -> Worker:
         worker = self._worker
-        if worker.state in (State.STOPPING, State.STOPPED):
-            raise RuntimeError(f"{self!r} was stopped and cannot serve again; make a new one")
-        worker.begin()
+        try:
+            if worker.state in (State.STOPPING, State.STOPPED):
+                raise RuntimeError(f"{self!r} was stopped and cannot serve again; make a new one")
+            check_thread(signals)
+            worker.begin()
+        except BaseException:
+            # Whoever wrote the script sees why it does not serve.
+            self._of_script = False
+            raise
         return worker
 
     @legacy.also_takes({"queue": "label"})

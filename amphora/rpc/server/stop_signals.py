@@ -41,14 +41,7 @@ class _Signals:
 
     def take(self, numbers: Sequence[signal.Signals]) -> None:
         for number in numbers:
-            try:
-                before = signal.signal(number, self.arrived)
-            except ValueError:
-                raise ValueError(
-                    "only the main thread gets signals; in another thread, a server is run with"
-                    " run(handle_signals=False)"
-                ) from None
-            self.before.setdefault(number, before)
+            self.before.setdefault(number, _handle(number, self.arrived))
 
     def give_back(self) -> None:
         for number, before in self.before.items():
@@ -99,12 +92,35 @@ class _Signals:
         self.release()
 
 
+def _handle(number: signal.Signals, handler: Any) -> Any:
+    """Install a signal handler, and return the one before."""
+    try:
+        return signal.signal(number, handler)
+    except ValueError:
+        raise ValueError(
+            "only the main thread gets signals; in another thread, a server is run with"
+            " run(handle_signals=False)"
+        ) from None
+
+
 _signals = _Signals()
 os.register_at_fork(
     before=_signals.hold_back,
     after_in_parent=_signals.release,
     after_in_child=_signals.forked,
 )
+
+
+def check_thread(numbers: Sequence[signal.Signals]) -> None:
+    """Check that this thread gets signals, if there are any.
+
+    Raises:
+        ValueError: this is not the main thread.
+    """
+    for number in numbers:
+        present = signal.getsignal(number)
+        if present is not None:  # None: it was not installed from Python.
+            _handle(number, present)
 
 
 @contextmanager
