@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,30 @@ def test_a_server_made_before_the_fork_serves_in_each_child(
     program.terminate()
     assert program.wait() == 0
     assert len([line for line in program.lines if line.startswith("stopped")]) == 2
+
+
+def test_a_call_ends_in_a_program_that_can_open_no_file() -> None:
+    program = """
+import gevent, os, resource, sys
+from amphora import AmqpRpcClient, AmphoraError
+client = AmqpRpcClient("shop", url="amqp://127.0.0.1:1", timeout=0.5)
+gevent.sleep(0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    while True:
+        os.dup(0)
+except OSError:
+    pass
+try:
+    client.call.add(1, 2)
+except AmphoraError as error:
+    print(type(error).__name__, flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "NoResult\n", done.stderr

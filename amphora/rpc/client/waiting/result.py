@@ -156,6 +156,11 @@ class WatchedCall(PendingCall):
     watched: Watched
 
 
+# With the first error of a result gevent imports what packs tracebacks.  Here and now: later there
+# may be no file left to open, and the call would not end.
+AsyncResult().set_exception(AmphoraError())
+
+
 def _no_result() -> None:
     """Return None, for a call without a result or with one that is set."""
 
