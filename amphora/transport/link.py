@@ -185,7 +185,11 @@ class Link:
         if isinstance(self.error, AuthenticationError):
             raise self.error.again()
         if self.error is not None:
-            raise ConnectionLost.because(self.error, executed=False)
+            lost = ConnectionLost.because(self.error, executed=False)
+            if _unforeseen(self.error) is None:
+                # The text says it all: the tracebacks of the attempt would only precede it.
+                lost.__cause__ = None
+            raise lost
         reason = "the session is closed" if self._closed else f"no connection within {timeout:g} s"
         raise ConnectionLost(reason, executed=False)
 

@@ -12,12 +12,14 @@ from amphora import (
     AmphoraError,
     AmqpRpcClient,
     AuthenticationError,
+    ConnectionLost,
     Result,
     WrongRequest,
     WrongResult,
 )
 from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add
+from tests.support.waiting import wait_until
 
 pytestmark = on_embedded
 
@@ -158,3 +160,23 @@ def test_a_result_that_is_printed_says_what_it_is(
     assert f"{result} {result!s}" == "<Result of add [pending]> <Result of add [pending]>"
     result.get()
     assert str(result) == "<Result of add [ready]>"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.create_new_request_queue("bob"),
+        lambda client: client.remove_request_queue("bob"),
+        lambda client: client.session.channel(timeout=0.5),
+    ],
+)
+def test_a_broker_that_is_away_is_told_with_one_traceback(
+    make_client: MakeClient, closed_port: int, ask: Callable[[AmqpRpcClient], Any]
+) -> None:
+    client = make_client(url=f"amqp://127.0.0.1:{closed_port}/", timeout=0.5)
+    link = client.session.publishing
+    link.start()
+    wait_until(lambda: link.error is not None)
+    with pytest.raises(ConnectionLost, match="Connection refused") as caught:
+        ask(client)
+    assert tracebacks_of(caught.value) == 1
