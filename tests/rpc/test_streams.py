@@ -1000,6 +1000,33 @@ def test_strangers_cannot_grow_memory_cross_streams_or_keep_one_alive(
         assert (again.properties.headers or {})["x-amphora-seq"] == 4
 
 
+def test_what_cannot_be_read_in_items_of_another_run_ends_no_stream(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str, source: Source
+) -> None:
+    make_server(source.count)
+    client = make_client()
+    stream = client.stream(credit=1).count(3)
+    assert next(stream) == 0
+    asked = stream._call.outgoing.message_id
+    with RawClient(broker, namespace) as stranger:
+        for run in ("", "another run"):
+            properties = Properties(
+                message_id=asked,
+                correlation_id=asked,
+                message_type="item",
+                headers={"x-amphora-run": run, "x-amphora-seq": 2},
+            )
+            exchange = f"rpc_{namespace}_response"
+            stranger.channel.publish(exchange, client.client_id, properties, b'{"results":[')
+    # What comes behind it in the same queue.
+    with RawClient(broker, namespace) as stranger:
+        stranger.channel.publish(
+            f"rpc_{namespace}_response", client.client_id, Properties(message_id="none"), b"{}"
+        )
+    wait_until(lambda: client.unexpected_responses)
+    assert list(stream) == [1, 2]
+
+
 @pytest.mark.parametrize("serializer", [JSON, MSGPACK])
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 100])
 def test_items_that_travel_together_are_read_one_by_one(serializer: Serializer, count: int) -> None:

@@ -149,6 +149,9 @@ class Streams:
             # The worker has not been told that they are unwanted, or does not know yet.
             self._unwanted(properties)
             return False
+        if run_id != pending.run_id:
+            # Of another run, or a stranger's: whatever is in it, it is not for this stream.
+            return False
         items = streams.split_items(serializer_of(properties), delivery.body)
         pending.came(run_id, first, items, len(delivery.body))
         return pending.complete
