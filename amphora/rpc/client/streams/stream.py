@@ -377,6 +377,9 @@ class Stream(Generic[R_co]):
 
     def _until(self, idle_since: float | None) -> float | None:
         """Return until when to wait for an item, on the monotonic clock; None for ever."""
+        if not self._call.run_id and not self._call.resumed:
+            # If no worker begins it in time, its call ends, and says whether any is there.
+            return None
         if idle_since is None or self._idle_timeout is None:
             return self._deadline
         idle = idle_since + self._idle_timeout
