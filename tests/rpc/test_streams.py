@@ -482,6 +482,23 @@ def test_middleware_of_both_sides_sees_streams(
     assert seen == [("stream", "count")]
 
 
+@pytest.mark.parametrize("returned", [None, "text", b"bytes", {"a": 1}, 7])
+def test_middleware_that_returns_no_items_for_a_stream_is_named(
+    make_server: MakeServer, make_client: MakeClient, source: Source, returned: Any
+) -> None:
+    server = make_server(source.count, serve=False)
+
+    @server.middleware
+    def forgetful(_: amphora.CallContext, proceed: Any) -> Any:
+        proceed()
+        return returned
+
+    server.serve()
+    kind = type(returned).__name__
+    with pytest.raises(WrongResult, match=rf"middleware returned {kind} for the stream count"):
+        next(make_client().stream.count(3))
+
+
 def test_many_greenlets_take_from_one_stream(
     make_server: MakeServer, make_client: MakeClient, source: Source
 ) -> None:

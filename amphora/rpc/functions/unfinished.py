@@ -8,7 +8,7 @@ they are added, and a call that happens to return one fails.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from functools import lru_cache, partial
 from types import NoneType
 from typing import Any
@@ -68,6 +68,18 @@ def check_result(name: str, result: Any) -> None:
         f"{name} returned {what}: work that is not done, and the server does not wait for it;"
         " return the result of that work instead"
     )
+
+
+def check_items(name: str, items: Any) -> None:
+    """Raise Unfinished if what middleware returns for a stream has no items.
+
+    A text has them for Python, but nobody means its letters.
+    """
+    if isinstance(items, str | bytes | dict) or not isinstance(items, Iterable):
+        raise Unfinished(
+            f"middleware returned {type(items).__name__} for the stream {name}: it must return what"
+            " proceed() returns, or another iterator of items"
+        )
 
 
 @lru_cache

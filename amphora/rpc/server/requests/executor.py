@@ -47,7 +47,7 @@ from amphora.rpc.contract.serializers import JSON, Serializer, serializer_for, s
 from amphora.rpc.contract.unsendable import refused_part
 from amphora.rpc.functions.functions import Function, Functions
 from amphora.rpc.functions.parameters import Misfit
-from amphora.rpc.functions.unfinished import Unfinished, check_result
+from amphora.rpc.functions.unfinished import Unfinished, check_items, check_result
 from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.requests.limits import in_time
 from amphora.rpc.server.streams.streaming import Outlet, Unsendable
@@ -265,6 +265,8 @@ class Executor:
                 )
                 if outlet is None:
                     check_result(function, result)
+                else:
+                    check_items(function, result)
             else:
                 result = self._serve(call, once, outlet, unread)
             if outlet is not None:
