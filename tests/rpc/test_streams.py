@@ -349,6 +349,29 @@ def test_what_a_stream_raises_comes_behind_its_items(
     assert server.exceptions == 2
 
 
+def test_the_part_of_an_item_is_named_that_cannot_be_sent(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server()
+
+    @server.add_function
+    def rows() -> Iterator[Any]:
+        yield {"rows": [1, 2]}
+        yield {"rows": [1, object()]}
+
+    @server.add_function
+    def large() -> Iterator[Any]:
+        yield "x" * (17 * 1024 * 1024)
+
+    client = make_client()
+    rest = client.stream.rows()
+    assert next(rest) == {"rows": [1, 2]}
+    with pytest.raises(WrongResult, match=r'rows cannot be sent: item\["rows"\]\[1\]: type object'):
+        next(rest)
+    with pytest.raises(WrongResult, match=r"large cannot be sent: it has \d+ bytes"):
+        next(client.stream.large())
+
+
 def test_calls_and_streams_are_told_apart(
     make_server: MakeServer, make_client: MakeClient, namespace: str, source: Source
 ) -> None:

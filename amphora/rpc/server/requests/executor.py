@@ -396,7 +396,7 @@ class Executor:
     def _unsendable_item(self, function: str, error: Unsendable) -> tuple[Response, Failure]:
         name = f"{self._functions.namespace}.{function}"
         unsendable = WrongResult(f"an item of {name} cannot be sent: {error}")
-        unsendable.__cause__ = error.error.__cause__
+        unsendable.__cause__ = error.cause
         failure = Failure(function, f"has yielded, but {unsendable}", unsendable)
         return Response(exception=error_body(unsendable)), failure
 

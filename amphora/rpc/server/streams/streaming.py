@@ -26,6 +26,7 @@ from amphora.rpc.contract import headers, streams
 from amphora.rpc.contract.bodies import Response
 from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.serializers import JSON, Serializer, serializer_for
+from amphora.rpc.contract.unsendable import refused_part
 from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.progress.statistics import Statistics
@@ -47,10 +48,9 @@ BESIDE = 1.0
 class Unsendable(Exception):
     """An item of a stream cannot be sent."""
 
-    def __init__(self, item: Any, error: ValueError) -> None:
-        super().__init__(str(error))
-        self.item = item
-        self.error = error
+    def __init__(self, why: str, cause: BaseException | None) -> None:
+        super().__init__(why)
+        self.cause = cause
 
 
 class Outlet:
@@ -159,13 +159,15 @@ class Outlet:
             self.on_opened()
 
     def _add(self, item: Any) -> None:
+        encode = self._serializer.encode
         try:
-            encoded = self._serializer.encode(Response(result=item))
-            most = self._outlets.max_size
-            if len(encoded) > most:
-                raise ValueError(f"it has {len(encoded)} bytes, and a message can have {most}")
+            encoded = encode(Response(result=item))
         except ValueError as error:
-            raise Unsendable(item, error) from error
+            part = refused_part([("item", item)], lambda part: encode(Response(result=part)), error)
+            raise Unsendable(part, error.__cause__) from error
+        most = self._outlets.max_size
+        if len(encoded) > most:
+            raise Unsendable(f"it has {len(encoded)} bytes, and a message can have {most}", None)
         self._wait_for_room(len(encoded))
         if not self._call.cancelled:
             self._window.add(encoded)
