@@ -372,6 +372,25 @@ def test_the_part_of_an_item_is_named_that_cannot_be_sent(
         next(client.stream.large())
 
 
+def test_a_generator_passes_on_the_items_and_the_result_of_a_stream(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    client = make_client()
+
+    def passed_on(most: int) -> Generator[Any, Any, Any]:
+        result = yield from client.stream.count(most)
+        return [result, most]
+
+    make_server(source.count, passed_on)
+    stream = client.stream.passed_on(3)
+    assert list(stream) == [0, 1, 2]
+    assert stream.result == ["the end", 3]
+    for _ in range(2):
+        with pytest.raises(StopIteration) as end:
+            next(stream)
+        assert end.value.value == ["the end", 3]
+
+
 def test_calls_and_streams_are_told_apart(
     make_server: MakeServer, make_client: MakeClient, namespace: str, source: Source
 ) -> None:

@@ -270,7 +270,8 @@ class Stream(Generic[R_co]):
             print(line)
 
     Several greenlets may take from it; each item goes to one of them.  It ends on the server when
-    it is closed or dropped, as by leaving the loop; or when the caller's process is gone.
+    it is closed or dropped, as by leaving the loop; or when the caller's process is gone.  In a
+    generator, `result = yield from stream` passes it on.
 
     Attributes:
         result: what the function returned behind the last item; None before.
@@ -366,7 +367,7 @@ class Stream(Generic[R_co]):
             if isinstance(self._error, StreamLost):
                 self._error.received = self.received
             raise self._error.again()
-        raise StopIteration
+        raise StopIteration(self.result)
 
     def _end(self, value: Any, error: AmphoraError | None) -> None:
         self._closed = True
