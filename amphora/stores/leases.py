@@ -53,7 +53,8 @@ class Leases:
 
     def _renew_soon(self) -> None:
         """Start a renewal of the leases, unless one is running.  Runs in the hub."""
-        if self._renewing is None:
+        # One that was killed before it began is over as well.
+        if self._renewing is None or self._renewing.ready():
             self._renewing = gevent.spawn(self._renew)
 
     def _renew(self) -> None:
@@ -61,5 +62,3 @@ class Leases:
             self._store.renew(list(self._claims), self.seconds, self._keep)
         except Exception as error:  # noqa: BLE001 (any database's own)
             log.throttled("the keys of calls that are running cannot be kept: %s", error)
-        finally:
-            self._renewing = None

@@ -16,6 +16,7 @@ from amphora.rpc.context.call import CallContext
 from amphora.stores import PostgresStore, SqliteStore
 from amphora.stores import store as store_module
 from amphora.stores.claims import Answer, Claim, Earlier, fingerprint
+from amphora.stores.leases import Leases
 from amphora.stores.store import Store
 from amphora.wire.properties import Properties
 from tests.support.databases import Database, PostgresDatabase, store_named
@@ -95,6 +96,27 @@ def test_a_lease_that_is_renewed_is_not_over(store: Store) -> None:
     wait_until(lambda: store.claim(claim("b"), LEASE, KEEP) is None)
     assert store.claim(claim("a"), LEASE, KEEP) is not None
     assert store.finish(first, ANSWER, KEEP)
+
+
+def test_leases_are_renewed_after_a_renewal_that_was_given_up_before_it_began(
+    store: Store, database: Database
+) -> None:
+    def lease_of(key: str) -> float:
+        ((until,),) = database.run(f"SELECT lease_until FROM amphora_answers WHERE key = '{key}'")
+        return float(until)
+
+    leases = Leases(store, 3.0, KEEP)
+    first, second = claim("a"), claim("b")
+    store.claim(first, leases.seconds, KEEP)
+    leases.add(first)
+    # The last run ends in the turn of the event loop in which its lease would be renewed.
+    leases._renew_soon()
+    leases.discard(first)
+    store.claim(second, leases.seconds, KEEP)
+    before = lease_of("b")
+    leases.add(second)
+    wait_until(lambda: lease_of("b") > before)
+    leases.discard(second)
 
 
 def test_an_answer_is_kept_for_its_time(
