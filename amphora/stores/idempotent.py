@@ -20,6 +20,7 @@ from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
 from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.contract.checks import check_timeout
+from amphora.rpc.functions.unfinished import Unfinished
 from amphora.stores.claims import Answer, Claim
 from amphora.stores.leases import Leases
 from amphora.stores.store import Run, Store, running
@@ -147,7 +148,7 @@ class _Once:
         try:
             answer = Answer.of(call, result)
         except ValueError as error:
-            raise WrongResult(
+            raise Unfinished(
                 f"the result of {call.namespace}.{call.function} cannot be sent, so it is not kept:"
                 f" {error}"
             ) from error
