@@ -14,7 +14,8 @@ from typing import Any
 
 import gevent
 
-from amphora.errors import IgnoreRequest, WrongRequest, WrongResult, printable
+from amphora.errors import IgnoreRequest, WrongRequest, printable
+from amphora.net import clock
 from amphora.net.backoff import doubled
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
@@ -144,7 +145,10 @@ class _Once:
         return result
 
     def _keep_answer(self, call: CallContext, run: Run, result: Any) -> bool:
-        """Keep the answer; return False if another run has the key."""
+        """Keep the answer; return False if another run has the key.
+
+        While the database is away, this waits for it: without its answer, the key would run again.
+        """
         try:
             answer = Answer.of(call, result)
         except ValueError as error:
@@ -152,18 +156,23 @@ class _Once:
                 f"the result of {call.namespace}.{call.function} cannot be sent, so it is not kept:"
                 f" {error}"
             ) from error
-        try:
-            return run.finish(answer, self._keep)
-        except Exception as error:
-            if run.with_work:
-                raise
-            # The work is done and cannot be undone.
-            log.throttled(
-                "%s: the answer of a call is not kept, and its key runs again: %s",
-                call.worker_id,
-                error,
-            )
-            return True
+        give_up, pause = clock.monotonic() + self._leases.seconds, 0.0
+        while True:
+            try:
+                return run.finish(answer, self._keep)
+            except Exception as error:
+                if run.with_work:
+                    raise
+                # The work is done and cannot be undone.
+                if call.remaining() == 0.0 or clock.monotonic() >= give_up:
+                    log.throttled(
+                        "%s: the answer of a call is not kept, and its key runs again: %s",
+                        call.worker_id,
+                        error,
+                    )
+                    return True
+            pause = doubled(pause, FIRST_PAUSE, LONGEST_PAUSE)
+            gevent.sleep(pause)
 
     def _release(self, claim: Claim) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,7 +18,7 @@ from amphora.rpc.contract import naming
 from amphora.stores import SqliteStore
 from amphora.stores.store import Store
 from tests.support.brokers import Broker
-from tests.support.databases import Database, store_named
+from tests.support.databases import Database, SqliteDatabase, store_named
 from tests.support.rpc import Gate, MakeClient, MakeServer, RunProgram
 from tests.support.waiting import wait_until
 
@@ -371,6 +372,54 @@ def test_a_call_goes_back_while_the_database_cannot_be_reached(
     assert make_client().call.note() == 1
     (tmp_path / "missing").mkdir()
     assert call.get(timeout=20) == 2
+    store.close()
+
+
+def test_an_answer_is_kept_when_the_database_is_back(
+    make_server: MakeServer, make_client: MakeClient, tmp_path: Path
+) -> None:
+    ran, database = Ran(), SqliteDatabase(tmp_path / "database")
+    store = SqliteStore(tmp_path / "database", patience=0.01)
+    gate = Gate()
+
+    def work() -> Any:
+        gate.hold(None)
+        return ran.note()
+
+    server = make_server(work, serve=False)
+    server.middleware(amphora.idempotent(store))
+    server.serve()
+    client = make_client()
+    call = client.defer(key="a").work()
+    wait_until(lambda: gate.entered)
+    with closing(database.connect()) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        gate.open()
+        wait_until(lambda: ran.runs)
+        gevent.sleep(0.1)
+        assert not call.ready()
+    assert call.get() == 1
+    assert client.call(key="a").work() == 1
+    store.close()
+
+
+def test_an_answer_that_cannot_be_kept_comes_before_its_caller_has_left(
+    make_server: MakeServer, make_client: MakeClient, tmp_path: Path
+) -> None:
+    ran, database = Ran(), SqliteDatabase(tmp_path / "database")
+    store = SqliteStore(tmp_path / "database", patience=0.01)
+    locked: list[Any] = []
+
+    def work() -> Any:
+        locked.append(database.connect())
+        locked[0].execute("BEGIN EXCLUSIVE")
+        return ran.note()
+
+    server = make_server(work, serve=False)
+    server.middleware(amphora.idempotent(store, lease=0.5))
+    server.serve()
+    assert make_client().call(key="a").work() == 1
+    locked[0].close()
     store.close()
 
 
