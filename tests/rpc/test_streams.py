@@ -1087,6 +1087,51 @@ def test_what_cannot_be_read_in_items_of_another_run_ends_no_stream(
     assert list(stream) == [1, 2]
 
 
+def test_a_stream_that_is_left_behind_its_end_is_over_and_leaves_no_mark(
+    make_server: MakeServer, broker: Broker, namespace: str, source: Source
+) -> None:
+    server = make_server(source.count)
+    with RawClient(broker, namespace) as reader:
+        asked = reader.request("count", 3, message_type="stream")
+        kinds = {reader.receive().properties.message_type for _ in range(3)}
+        assert kinds == {"started", "item", None}
+        # The request is done, but its client has not said that it has the items.
+        wait_until(lambda: not list(server._worker.requests._in_progress))
+        assert open_streams(server) == 1
+        told = Properties(message_type="cancel", reply_to=reader.client_id)
+        exchange = f"rpc_{namespace}_control"
+        reader.channel.publish(
+            exchange, server.worker_id, told, encode_cancels([Unwanted(asked, 600.0)])
+        )
+        # Long before it would be missed.
+        wait_until(lambda: not open_streams(server), timeout=20)
+        assert not server._worker.requests.admission.cancelled.until
+
+
+def test_of_thousands_of_streams_that_end_together_each_is_looked_for_once(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = make_server(source.count)
+    requests, passes = server._worker.outlets.requests, []
+
+    def counted() -> Iterator[Any]:
+        passes.append(len(server._worker.outlets))
+        return requests()
+
+    monkeypatch.setattr(server._worker.outlets, "requests", counted)
+    client = make_client()
+    streams = [client.stream.count(1000) for _ in range(1000)]
+    for stream in streams:
+        next(stream)
+    client.close()
+    wait_until(lambda: not open_streams(server))
+    # As many as there are messages that cancel them.
+    assert 0 < len(passes) < 100
+
+
 @pytest.mark.parametrize("serializer", [JSON, MSGPACK])
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 100])
 def test_items_that_travel_together_are_read_one_by_one(serializer: Serializer, count: int) -> None:

@@ -285,14 +285,6 @@ class InProgress:
         arrivals.add(request)
         return request
 
-    def of_client(self, client: str, request_id: str) -> list[RequestInProgress]:
-        """Return the requests in progress that one client has sent under an id."""
-        return [
-            request
-            for request in self
-            if request.request_id == request_id and request.properties.reply_to == client
-        ]
-
     def __iter__(self) -> Iterator[RequestInProgress]:
         """Yield the requests in progress, in no particular order."""
         for arrivals in (*self._of_channels.values(), *self._ended):

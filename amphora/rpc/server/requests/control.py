@@ -40,7 +40,7 @@ class Control:
     """The control queue of one worker.
 
     Args:
-        cancel: called with a client's id and what it has cancelled; must not block.
+        cancel: called with a client's id and all that it has cancelled together; must not block.
         credit: called with a client's id and the credit of one of its streams; must not block.
         clock: called with a client's id and its clock, in microseconds; must not block.
 
@@ -54,7 +54,7 @@ class Control:
         session: Session,
         namespace: str,
         worker_id: str,
-        cancel: Callable[[str, Unwanted], None],
+        cancel: Callable[[str, list[Unwanted]], None],
         credit: Callable[[str, Credit], None],
         clock: Callable[[str, int], None],
     ) -> None:
@@ -94,8 +94,7 @@ class Control:
             return
         try:
             if kind == CANCEL:
-                for unwanted in decode_cancels(delivery.body):
-                    self._cancel(client, unwanted)
+                self._cancel(client, decode_cancels(delivery.body))
             elif kind == CREDIT:
                 for credit in decode_credits(delivery.body):
                     self._credit(client, credit)

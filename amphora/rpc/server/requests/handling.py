@@ -8,9 +8,10 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from math import inf
 
 import gevent
@@ -189,16 +190,26 @@ class RequestHandling:
             if not request.answered:
                 yield request
 
-    def cancel(self, client: str, unwanted: Unwanted) -> None:
-        """Call off a request of a client that has gone away.  Never switches greenlets."""
-        request_id, left, run_id = unwanted
-        requests = self._in_progress.of_client(client, request_id)
-        if not requests and not run_id:
-            self.admission.cancelled.add(client, request_id, left)
-        for request in requests:
-            # Sent again, it may have come twice.
-            if not run_id or (request.call is not None and request.call.run_id == run_id):
-                request.cancel()
+    def cancel(self, client: str, cancels: Iterable[Unwanted]) -> None:
+        """Call off requests of a client that has gone away.  Never switches greenlets."""
+        unwanted: dict[str, list[Unwanted]] = {}
+        for each in cancels:
+            unwanted.setdefault(each.request_id, []).append(each)
+        seen: set[str] = set()
+        # One pass for all of them: both may be many.  A stream that is answered waits for its
+        # client to take the last items.
+        for request in chain(self._in_progress, self._outlets.requests()):
+            if request.properties.reply_to != client or request.request_id not in unwanted:
+                continue
+            seen.add(request.request_id)
+            for _, _, run_id in unwanted[request.request_id]:
+                # Sent again, it may have come twice.
+                if not run_id or (request.call is not None and request.call.run_id == run_id):
+                    request.cancel()
+        for request_id in unwanted.keys() - seen:
+            for _, left, run_id in unwanted[request_id]:
+                if not run_id:
+                    self.admission.cancelled.add(client, request_id, left)
 
     def _arrived(self, request: RequestInProgress, room_since: float) -> None:
         """Give a request that has come what its handler may know of it.

@@ -63,6 +63,7 @@ class Outlet:
         allowed: up to which item it may go at once.
 
     Attributes:
+        request: the request for it.
         opened: True when the client was told of its beginning.
         cancellable: True if its handler may be ended where it waits.
         forsaken: True if it was ended because its client has said nothing for too long.
@@ -79,7 +80,7 @@ class Outlet:
         # Called when the request is acknowledged; may switch greenlets.
         self.on_opened: Callable[[], None] = lambda: None
         self._outlets = outlets
-        self._request = request
+        self.request = request
         self._call = call
         self._serializer: Serializer = serializer_for(properties.content_type) or JSON
         self._window = Window(allowed)
@@ -99,7 +100,7 @@ class Outlet:
     @property
     def key(self) -> tuple[str, str, str]:
         """The client, its request and which run of it."""
-        return self._request.properties.reply_to or "", self._request.request_id, self._call.run_id
+        return self.request.properties.reply_to or "", self.request.request_id, self._call.run_id
 
     @property
     def end_headers(self) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class Outlet:
 
         Without a number it ends at once, and not behind the last item.
         """
-        if self.forsaken or self._request.revoked:
+        if self.forsaken or self.request.revoked:
             return {headers.RUN: self._call.run_id}
         return {headers.RUN: self._call.run_id, streams.SEQ: self._window.seq + 1}
 
@@ -148,12 +149,12 @@ class Outlet:
     def _open(self) -> None:
         """Tell the client that the stream begins, and acknowledge its request."""
         extra = {streams.RESUMABLE: True} if self.resumable else {}
-        note = self._outlets.responder.started(self._request, self._call.run_id, extra)
+        note = self._outlets.responder.started(self.request, self._call.run_id, extra)
         self._outlets.add(self)
         self.opened = True
         self._began = self._outlets.statistics.last_request
         note.event.wait(START_TIMEOUT)
-        self._request.ack_now()
+        self.request.ack_now()
         # Not to be left half done by a client that has gone away.
         with self._call.to_cancel().shielded():
             self.on_opened()
@@ -232,7 +233,7 @@ class Outlet:
             self._heard = now
         elif now - self._heard > streams.SILENCE and not self._call.cancelled:
             self.forsaken = True
-            self._request.cancel()
+            self.request.cancel()
 
     def messages(self) -> Iterator[Outgoing]:
         """Yield the messages with the items that are to be sent."""
@@ -291,6 +292,11 @@ class Outlets:
     def moving(self) -> int:
         """How many of them do not wait for their clients."""
         return sum(not outlet.waiting for outlet in self._open.values())
+
+    def requests(self) -> Iterator[RequestInProgress]:
+        """Yield the requests of the open streams, answered or not."""
+        for outlet in self._open.values():
+            yield outlet.request
 
     def outlet_for(self, request: RequestInProgress, call: CallContext) -> Outlet:
         """Return the outlet of a request for a stream.
