@@ -121,6 +121,8 @@ class JsonRpc:
         except Problem as problem:
             raise _Invalid(id_, INVALID_PARAMS, str(problem)) from None
         namespace, function = split(method, self._calls.directory.namespaces)
+        if not namespace:
+            return id_, partial(_unknown, method)
         return id_, partial(self._call, environ, namespace, function, given)
 
     def _call(
@@ -135,6 +137,10 @@ class JsonRpc:
             self._calls.cast(environ, namespace, function, given)
             return None
         return self._calls.call(environ, namespace, function, given)
+
+
+def _unknown(method: str, is_notification: bool) -> Any:
+    raise Problem(404, f"There is no method {method:.200} here: write namespace.function.")
 
 
 class _Invalid(Exception):

@@ -124,6 +124,13 @@ def test_what_is_no_request_is_an_error_of_its_own(
     assert "id" in answer
 
 
+def test_a_method_that_is_unknown_is_named(make_gateway: MakeGateway) -> None:
+    for method in ("foobar", "elsewhere.add", "rpc.describe", ""):
+        answer = rpc(make_gateway(), {"jsonrpc": "2.0", "method": method, "id": 1})
+        assert answer["error"]["code"] == -32601
+        assert f"no method {method} here" in answer["error"]["message"]
+
+
 def test_what_there_is_can_be_discovered(
     make_server: MakeServer, make_gateway: MakeGateway, namespace: str
 ) -> None:
