@@ -94,8 +94,11 @@ def read_body(environ: Environ, most: int) -> bytes:
     if length is not None and not (length.isascii() and length.isdecimal()):
         raise Problem(400, "The Content-Length is not a number.")
     if length is None:
-        if not environ.get("HTTP_TRANSFER_ENCODING"):
+        encoding = environ.get("HTTP_TRANSFER_ENCODING")
+        if not encoding:
             return b""
+        if encoding.strip().lower() != "chunked":
+            raise Problem(501, "The body may be transferred as chunks, and in no other encoding.")
         if not environ.get("wsgi.input_terminated"):
             raise Problem(411, "The body needs a Content-Length.")
         wanted = most + 1

@@ -17,6 +17,7 @@ from gevent.pool import Pool
 
 from amphora.gateway.streams import BrokenStream
 from amphora.net.log import Log
+from amphora.web import serving
 
 log = Log("amphora.gateway")
 
@@ -71,11 +72,11 @@ class _Input(pywsgi.Input):
         return True
 
 
-class Handler(pywsgi.WSGIHandler):
+class Handler(serving.Handler):
     """Serve the requests of a connection: the `handler_class` of a `gevent.pywsgi.WSGIServer`.
 
-    It limits the time for heads, bodies and answers, and passes the client's socket to a
-    `Gateway`, so that a client that disconnects cancels its call.
+    Beside what its base does, it limits the time for heads, bodies and answers, and passes the
+    client's socket to a `Gateway`, so that a client that disconnects cancels its call.
     """
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:

@@ -1,7 +1,11 @@
-"""Serving the dashboard: its socket, its web server and its address."""
+"""Serving the dashboard: its socket, its web server and its address.
+
+The gateway's web server is built on this one's handler.
+"""
 
 from __future__ import annotations
 
+import http.client
 import socket
 from typing import Any
 
@@ -12,6 +16,41 @@ from gevent import pywsgi
 MOST_CONNECTIONS = 300
 
 
+class Handler(pywsgi.WSGIHandler):
+    """Serve the requests of a connection: the `handler_class` of a `gevent.pywsgi.WSGIServer`.
+
+    It refuses a head that does not say for certain where its body ends.  gevent would take the
+    request to have no body, and the body to be the next request.
+    """
+
+    def read_request(self, raw_requestline: str) -> Any:
+        """Read the head of a request.
+
+        Raises:
+            ValueError: it is malformed.
+        """
+        try:
+            done = super().read_request(raw_requestline)
+        except http.client.HTTPException as error:
+            # gevent prints a traceback for all but ValueError.
+            raise ValueError(str(error)) from error
+        _check_head(self.headers)
+        return done
+
+
+def _check_head(headers: Any) -> None:
+    """Raise ValueError if it is not certain where the body ends (RFC 9112, section 6.3)."""
+    if headers.defects:
+        # The parser stops at a malformed line, and ignores all lines that follow.
+        raise ValueError("a line of its head is malformed")
+    encodings = headers.get_all("Transfer-Encoding", [])
+    lengths = headers.get_all("Content-Length", [])
+    if encodings and (lengths or [each.strip().lower() for each in encodings] != ["chunked"]):
+        raise ValueError("it is not transferred as chunks alone")
+    if len(set(lengths)) > 1:
+        raise ValueError("it has several lengths")
+
+
 class Server(pywsgi.WSGIServer):
     """The web server.  It does not log requests, and when it stops it ends its viewers.
 
@@ -20,7 +59,14 @@ class Server(pywsgi.WSGIServer):
     """
 
     def __init__(self, listener: Any, application: Any) -> None:
-        super().__init__(listener, application, log=None, error_log=None, spawn=MOST_CONNECTIONS)
+        super().__init__(
+            listener,
+            application,
+            log=None,
+            error_log=None,
+            spawn=MOST_CONNECTIONS,
+            handler_class=Handler,
+        )
 
 
 def listen(host: str, port: int) -> Any:

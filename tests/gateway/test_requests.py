@@ -77,6 +77,10 @@ def test_a_body_in_chunks_is_bounded_too() -> None:
     assert refusal(read_body, environ, 5).status == 413
     environ["HTTP_TRANSFER_ENCODING"] = ""
     assert read_body(environ, 9) == b""
+    # A web server that does not know an encoding may pass it on, and no body.
+    for encoding in ("gzip, chunked", "gzip", "chunked, identity"):
+        environ["HTTP_TRANSFER_ENCODING"] = encoding
+        assert refusal(read_body, environ, 9).status == 501
 
 
 def test_a_body_that_does_not_come_is_not_awaited_for_ever(

@@ -140,6 +140,48 @@ def test_a_connection_serves_one_request_after_the_other(
     assert answers.endswith(b"4")
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Transfer-Encoding: gzip, chunked"],
+        ["Transfer-Encoding: chunked", "Transfer-Encoding: identity"],
+        ["Transfer-Encoding: xchunked"],
+        ["Transfer-Encoding: chunked", "Content-Length: 5"],
+        ["Content-Length: 0", "Content-Length: 5"],
+        ["Content-Length : 5"],
+        ["no header", "Content-Length: 5"],
+        [f"X-{number}: x" for number in range(200)],
+    ],
+    ids=lambda lines: lines[0],
+)
+def test_a_head_that_leaves_open_where_its_body_ends_is_refused(
+    make_server: MakeServer,
+    make_gateway: MakeGateway,
+    serve_gateway: ServeGateway,
+    namespace: str,
+    capfd: pytest.CaptureFixture[str],
+    lines: list[str],
+) -> None:
+    begun: list[int] = []
+    made = make_server()
+
+    @made.add_function
+    def note(number: int = 0) -> None:
+        begun.append(number)
+
+    port = serve_gateway(make_gateway())
+    start = f"POST /{namespace}/note HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+    sent = "\r\n".join([start, *lines, "", "[7,8]"]).encode()
+    # What stands in the body may look like a request.
+    with connected(port, sent + head(f"/{namespace}/note", 3) + b"[9]") as connection:
+        answers = read_all(connection)
+    assert answers.startswith(b"HTTP/1.1 400 ")
+    assert answers.count(b"HTTP/1.1") == 1
+    assert begun == []
+    # It is the client's error, and none of the program.
+    assert capfd.readouterr().err == ""
+
+
 def test_of_a_body_that_nobody_wants_not_all_is_read(
     make_gateway: MakeGateway,
     serve_gateway: ServeGateway,
