@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from inspect import CO_COROUTINE
 from types import NoneType
-from typing import Any, Protocol, Self, TypeVar, Unpack
+from typing import Any, NoReturn, Protocol, Self, TypeVar, Unpack
 
 import gevent
 
@@ -132,6 +132,9 @@ class Session:
             self.publisher.unconfirmed == 0 and self.publishing.settled and self.consuming.settled
         )
 
+    def __reduce__(self) -> NoReturn:
+        raise cannot_leave(self)
+
     def channel(self, *, consume: bool = False, timeout: float = 10.0) -> RawChannel:
         """Open a raw channel, for what amphora does not do itself.  Switches greenlets.
 
@@ -227,6 +230,11 @@ def session_for(
     if url is not None or settings:
         raise ValueError("give either a session or the settings of one, not both")
     return session
+
+
+def cannot_leave(thing: object) -> TypeError:
+    """Return the error for what is copied, or pickled for another process, with its connections."""
+    return TypeError(f"{thing!r} cannot be copied or sent to another process: make another there")
 
 
 def claim(session: Session) -> None:
@@ -382,22 +390,24 @@ def _at_exit() -> None:
         gevent.sleep(0)
         gevent.sleep(0)
     for session in list(_sessions):
-        unconfirmed = session.publisher.unconfirmed
         if (
-            unconfirmed
+            session.publisher.unconfirmed
             and not session._closed
             and not session.publisher.wait_confirmed(EXIT_TIMEOUT)
         ):
             log.warning(
-                "the program ends, and the broker has not confirmed %d messages; close() would"
-                " wait for them",
-                session.publisher.unconfirmed,
+                "the program ends, and the broker has not confirmed %s; close() would wait for it",
+                "1 message"
+                if session.publisher.unconfirmed == 1
+                else f"{session.publisher.unconfirmed} messages",
             )
         if session.pending and script_ended():
             log.warning(
-                "the program ends while %d calls wait for their answers, which are lost;"
-                " result.get() waits for the answer of client.defer, and client.cast asks for none",
-                session.pending,
+                "the program ends while %s lost; result.get() waits for the answer of client.defer,"
+                " and client.cast asks for none",
+                "1 call waits for its answer, which is"
+                if session.pending == 1
+                else f"{session.pending} calls wait for their answers, which are",
             )
 
 

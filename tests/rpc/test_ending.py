@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from amphora import ManagementClient, Session
 from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeClient
 
@@ -135,4 +136,19 @@ def test_a_handler_that_holds_the_processor_is_named_while_it_does(
 def test_a_script_that_ends_while_calls_wait_is_told_so(end: str, told: bool) -> None:
     program = "client = AmqpRpcClient('shop', url=url)\nkept = [client.defer.f() for _ in range(2)]"
     said = said_at_the_end(program + end)
-    assert ("the program ends while 2 calls wait for their answers" in said) is told
+    assert ("the program ends while 2 calls wait for their answers, which are" in said) is told
+
+
+def test_a_script_that_ends_while_one_call_waits_is_told_so() -> None:
+    said = said_at_the_end("client = AmqpRpcClient('shop', url=url)\nkept = client.defer.f()")
+    assert "the program ends while 1 call waits for its answer, which is lost;" in said
+    assert "the broker has not confirmed 1 message;" in said
+
+
+def test_what_amphora_itself_asks_is_not_told_at_the_end(url: str) -> None:
+    with Session(url) as session, ManagementClient(session=session) as management:
+        asked = management.ask("nobody", "ping")
+        assert session.pending == 1
+        management._mailbox.unseen = True
+        assert session.pending == 0
+        del asked

@@ -39,6 +39,7 @@ class Mailbox:
         responses: takes what comes by the response queue.
         consumer: consumes the response queue.
         ended: set when the client or its session was closed.
+        unseen: True for a client of amphora's own, which asks what the program did not ask for.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Mailbox:
         client_id: str | None,
     ) -> None:
         self.ended = Event()
+        self.unseen = False
         self._session = session
         self._calls = calls
         self.responses = Responses(calls)
@@ -60,8 +62,8 @@ class Mailbox:
 
     @property
     def pending(self) -> int:
-        """How many calls wait for an answer."""
-        return len(self._calls)
+        """How many calls of the program wait for an answer."""
+        return 0 if self.unseen else len(self._calls)
 
     def _open(self, client_id: str | None) -> None:
         calls = self._calls

@@ -106,6 +106,7 @@ def ping(session: Session, namespace: str | None, timeout: float) -> list[str]:
     exchange = Exchange(naming.request_exchange(naming.MANAGEMENT_NAMESPACE))
     session.operate(Topology(exchange).declare, timeout)
     management = ManagementClient(session=session, timeout=timeout)
+    management._mailbox.unseen = True
     try:
         return [r.worker for r in management.ask(namespace, "ping") if r.error is None]
     finally:
