@@ -17,11 +17,11 @@ try:
         Metric,
     )
     from prometheus_client.registry import Collector
-except ImportError as error:
+except ImportError:
     raise ImportError(
         "metrics are exposed by prometheus-client, which is not installed:"
         " pip install 'amphora[metrics]'"
-    ) from error
+    ) from None
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

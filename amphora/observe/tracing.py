@@ -47,10 +47,10 @@ try:
         get_tracer,
         set_span_in_context,
     )
-except ImportError as error:
+except ImportError:
     raise ImportError(
         "traces need opentelemetry-api, which is not installed: pip install 'amphora[otel]'"
-    ) from error
+    ) from None
 
 log = Log("amphora.rpc")
 

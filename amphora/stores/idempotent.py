@@ -59,7 +59,13 @@ def idempotent(
         keep: seconds for which answers are kept.
         lease: seconds after which the key of a lost worker is free again.  A process that is halted
             for longer loses the keys of its calls.
+
+    Raises:
+        TypeError: the store is none.
+        ValueError: a duration is out of range.
     """
+    if not hasattr(store, "claim"):
+        raise TypeError(f"idempotent() takes a SqliteStore or PostgresStore, not {store!r:.100}")
     return _Once(store, check_timeout(keep), check_timeout(lease))
 
 

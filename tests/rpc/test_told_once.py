@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+import amphora
 from amphora import (
     AmphoraError,
     AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcServer,
     AuthenticationError,
     ConnectionLost,
     Result,
+    Session,
     WrongRequest,
     WrongResult,
 )
@@ -21,7 +27,7 @@ from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
-pytestmark = on_embedded
+pytestmark = [on_embedded, pytest.mark.usefixtures("broker")]
 
 
 class Foo:
@@ -131,6 +137,78 @@ def test_a_result_as_an_argument_is_told_to_be_waited_for(
     client = make_client()
     with pytest.raises(WrongRequest, match=r"type Result cannot be sent; send what its get\(\)"):
         client.call.add(client.defer.add(1, 2), 3)
+
+
+@pytest.mark.parametrize("mistake", [lambda result: result.get(5), lambda result: result.get(0.5)])
+def test_a_time_in_the_place_of_block_is_told(
+    make_server: MakeServer, make_client: MakeClient, mistake: Callable[[Any], Any]
+) -> None:
+    make_server(add)
+    result = make_client().defer.add(1, 2)
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"would wait without a limit: write get\(timeout="):
+            mistake(result)
+        assert result.get(timeout=30) == result.get(True, 30) == 3
+
+
+def test_what_is_nothing_to_wait_for_is_told() -> None:
+    with pytest.raises(TypeError, match=r"^\[1, 2\] is nothing to wait for: client\.defer makes"):
+        amphora.wait([[1, 2]])
+    with pytest.raises(TypeError, match=r"^3 is nothing to wait for"):
+        amphora.iwait([3])
+
+
+# -- decorators and attributes --------------------------------------------------------------------
+
+
+def test_a_decorator_without_the_name_that_it_takes_is_told(make_client: MakeClient) -> None:
+    with pytest.raises(TypeError, match=r'@client\.tune_function\("show"\)'):
+        make_client().tune_function(add)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r'@function_name\("send_message.sms"\)'):
+        amphora.function_name(add)  # type: ignore[arg-type]
+
+
+def test_a_store_that_is_none_is_told() -> None:
+    with pytest.raises(TypeError, match=r"takes a SqliteStore or PostgresStore, not 'shop\.db'"):
+        amphora.idempotent("shop.db")  # type: ignore[arg-type]
+
+
+def test_a_way_of_calling_that_another_client_has_is_told(
+    make_client: MakeClient, broker: Broker
+) -> None:
+    client: Any = make_client()
+    with pytest.raises(AttributeError, match=r"'gather'; an AmqpRpcFanoutClient gathers"):
+        client.gather.add(1, 2)
+    with AmqpRpcFanoutClient("n", url=broker.url) as fanout:
+        everybody: Any = fanout
+        with pytest.raises(AttributeError, match=r"'stream'; an AmqpRpcClient reads streams"):
+            everybody.stream.add(1, 2)
+
+
+def test_a_method_of_an_api_is_told_how_to_be_called(make_client: MakeClient) -> None:
+    class NumbersAPI:
+        def add(self, a: int, b: int) -> int:
+            raise NotImplementedError
+
+    numbers: Any = make_client().bind(NumbersAPI)
+    with pytest.raises(AttributeError, match=r"a method is called with call\.add\(\.\.\.\)"):
+        numbers.add(1, 2)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("kind", [AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcServer, Session])
+def test_what_has_connections_cannot_be_copied_or_sent_to_another_process(
+    broker: Broker, way: Callable[[Any], Any], kind: Any
+) -> None:
+    arguments = () if kind is Session else ("n",)
+    with (
+        kind(*arguments, url=broker.url) as made,
+        pytest.raises(TypeError, match=r"^<.*> cannot be copied or sent to another process: make"),
+    ):
+        way(made)
+
+
+# -- results --------------------------------------------------------------------------------------
 
 
 USES: list[Callable[[Any], Any]] = [

@@ -20,6 +20,7 @@ from typing import (
     Any,
     Concatenate,
     Generic,
+    NoReturn,
     ParamSpec,
     TypeVar,
     Unpack,
@@ -232,6 +233,14 @@ class Bound(Generic[A]):
 
     def __repr__(self) -> str:
         return f"<Bound {self._binding.api.title}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}; a method is called with"
+                f" call.{name}(...)"
+            )
 
     def options(self, **options: Unpack[RepeatOptions]) -> Bound[A]:
         """Return the same with options for all calls, such as a timeout.

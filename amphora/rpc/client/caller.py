@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, Unpack
 
 import gevent
 
@@ -26,7 +26,14 @@ from amphora.rpc.contract.unsendable import refused_part
 from amphora.transport.endpoint import ConnectionSettings
 from amphora.transport.link import LinkState
 from amphora.transport.outgoing import Outgoing
-from amphora.transport.session import Session, dropped, left_to_another, register, session_for
+from amphora.transport.session import (
+    Session,
+    cannot_leave,
+    dropped,
+    left_to_another,
+    register,
+    session_for,
+)
 from amphora.transport.topology import Topology
 from amphora.wire.properties import PERSISTENT, TRANSIENT, Properties, PropertiesTemplate
 
@@ -133,6 +140,9 @@ class Caller:
             raise AttributeError(
                 f"{type(self).__name__} has no attribute {name!r}{why and '; '}{why}"
             )
+
+    def __reduce__(self) -> NoReturn:
+        raise cannot_leave(self)
 
     def __enter__(self) -> Self:
         return self

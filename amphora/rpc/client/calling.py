@@ -272,7 +272,14 @@ class FunctionCaller(Caller, legacy.StartedByHand):
 
         The `{"queue": label, "routing_key": key}` of amphora 0.1 works too; as there, the queue is
         ignored.
+
+        Raises:
+            TypeError: the name is no text.
         """
+        if not isinstance(name, str):
+            raise TypeError(
+                'the decorator takes the name of the function: @client.tune_function("show")'
+            )
 
         def decorate(function: T) -> T:
             self._tuning.functions[name] = function

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
-from typing import Any, TypeVar, Unpack
+from typing import Any, ClassVar, TypeVar, Unpack
 
 import gevent
 
@@ -71,6 +71,8 @@ class AmqpRpcClient(StreamCaller):
         cast: `cast.f(x)` asks for no answer and returns None.
         stream: `stream.f(x)` returns a `Stream` of what a generator function yields.
     """
+
+    _absent: ClassVar = {"gather": "an AmqpRpcFanoutClient gathers the answers of all servers"}
 
     @legacy.also_takes(legacy.SERVICE_NAME, positions=legacy.CLIENT_POSITIONS, unused=legacy.UNUSED)
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, Unpack
+from typing import Any, ClassVar, TypeVar, Unpack
 
 from amphora.rpc.client.binding import BoundApi, FanoutBound, Ways
 from amphora.rpc.client.caller import CallerSettings, Route
@@ -45,7 +45,10 @@ class AmqpRpcFanoutClient(FunctionCaller):
         gather: `gather.f(x)` returns a `Gathered` at once.
     """
 
-    _absent = dict.fromkeys(("create_new_request_queue", "remove_request_queue"), _NO_KEYS)
+    _absent: ClassVar = {
+        **dict.fromkeys(("create_new_request_queue", "remove_request_queue"), _NO_KEYS),
+        "stream": "an AmqpRpcClient reads streams, each from one server",
+    }
 
     @legacy.also_takes(legacy.SERVICE_NAME, positions=legacy.CLIENT_POSITIONS, unused=legacy.UNUSED)
     def __init__(self, namespace: str, **settings: Unpack[CallerSettings]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, NoReturn, Self, TypeVar, Unpack, overload
 
 from amphora.net.log import Log
 from amphora.net.script import called_by_script, script_ended
@@ -34,7 +34,7 @@ from amphora.rpc.server.settings import Settings, overrides
 from amphora.rpc.server.stop_signals import check_thread
 from amphora.rpc.server.worker import Place, State, Worker
 from amphora.transport.endpoint import ConnectionSettings, check_count
-from amphora.transport.session import Session, register, session_for
+from amphora.transport.session import Session, cannot_leave, register, session_for
 
 log = Log("amphora.rpc")
 
@@ -149,6 +149,9 @@ class AmqpRpcServer(Offering):
         running = len(self._worker.underway.handlers)
         paused = ", paused" if self.paused else ""
         return f"<{kind} {self.namespace} [{running} running, {self.state}{paused}]>"
+
+    def __reduce__(self) -> NoReturn:
+        raise cannot_leave(self)
 
     def __enter__(self) -> Self:
         return self

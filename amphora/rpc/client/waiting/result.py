@@ -41,8 +41,16 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         call.result = weakref.ref(self)
 
     def get(self, block: bool = True, timeout: float | None = None) -> R_co:
-        """Wait for the result and return it, or raise the error.  Switches greenlets."""
-        if self._greenlet is None and block and timeout is None and not self.ready():
+        """Wait for the result and return it, or raise the error.  Switches greenlets.
+
+        Args:
+            block: with False, `gevent.Timeout` is raised if there is none yet.
+            timeout: seconds after which `gevent.Timeout` is raised, and the call goes on.
+
+        Raises:
+            TypeError: `block` is a number, which was meant as the timeout.
+        """
+        if self._greenlet is None and block is True and timeout is None and not self.ready():
             hub = gevent.get_hub()
             greenlet = gevent.getcurrent()
             if greenlet is not hub:
@@ -53,6 +61,10 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
                         hub.switch()
                 finally:
                     self._greenlet = None
+        elif block is not True and block is not False:
+            raise TypeError(
+                f"get({block!r:.50}) would wait without a limit: write get(timeout=)"
+            )
         value: Any = super().get(block, timeout)
         made: R_co = value if self._convert is None else self._convert(value)
         return made
@@ -171,8 +183,18 @@ def iwait(results: Iterable[Any], timeout: float | None = None) -> Iterator[Any]
     Args:
         results: deferred results, or anything else that gevent can wait for.
         timeout: seconds for all of them together; those not ready by then are not yielded.
+
+    Raises:
+        TypeError: one of them is nothing that gevent can wait for.
     """
-    return iter(gevent.iwait(list(results), timeout=timeout))
+    waited_for = list(results)
+    for each in waited_for:
+        if not hasattr(each, "rawlink"):
+            raise TypeError(
+                f"{each!r:.100} is nothing to wait for: client.defer makes results, and client.call"
+                " returns the answer itself"
+            )
+    return iter(gevent.iwait(waited_for, timeout=timeout))
 
 
 def wait(results: Iterable[Any], timeout: float | None = None) -> list[Any]:
@@ -183,5 +205,8 @@ def wait(results: Iterable[Any], timeout: float | None = None) -> list[Any]:
     Args:
         results: deferred results, or anything else that gevent can wait for.
         timeout: seconds to wait; then the ones that are ready are returned.
+
+    Raises:
+        TypeError: one of them is nothing that gevent can wait for.
     """
     return list(iwait(results, timeout))

@@ -42,7 +42,12 @@ def function_name(name: str) -> Callable[[F], F]:
     class MessagesAPI(Protocol):
         @function_name("send_message.sms")
         def send_sms(self, number: str, text: str) -> bool: ...
+
+    Raises:
+        TypeError: the name is no text.
     """
+    if not isinstance(name, str):
+        raise TypeError('the decorator takes the name: @function_name("send_message.sms")')
 
     def decorate(method: F) -> F:
         setattr(method, _NAME, name)
