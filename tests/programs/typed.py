@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, assert_type
 
 from amphora import (
+    AmphoraError,
     AmqpRpcClient,
     AmqpRpcFanoutClient,
     AmqpRpcFanoutServer,
@@ -22,6 +23,7 @@ from amphora import (
     Result,
     Session,
     Stream,
+    spawn,
     wait,
 )
 from amphora.testing import Broker, Calls, Clock, MakeClient, MakeMocks, MakeServer, RecordedCall
@@ -105,7 +107,29 @@ def once(amount: int) -> bool:
     return amount > 0
 
 
+@server.add_function(expected=(KeyError, ValueError), allow={"billing"}, timeout=None)
+def careful(name: str) -> str:
+    return name
+
+
+@server.add_function("count", resumable=True)
+def counting(most: int) -> Iterator[int]:
+    yield from range(most)
+
+
+@server.add_command("log_level")
+def set_level(level: str) -> None:
+    print(level)
+
+
 server.add_function(once, name="z", ack="erly")  # type: ignore[call-overload]
+server.add_function("once", once)  # type: ignore[call-overload]
+server.add_function("once", "twice")  # type: ignore[call-overload]
+server.add_function(5)  # type: ignore[call-overload]
+server.add_function(timeout="5")  # type: ignore[call-overload]
+assert_type(careful("x"), str)
+assert_type(counting(3), Iterator[int])
+assert_type(spawn(careful, "x").get(), str)
 assert_type(once(1), bool)
 assert_type(add(1, b=2), int)
 assert_type(div(1, 2), float)
@@ -177,6 +201,8 @@ assert_type(all_maths.gather(MathAPI.add, timeout=1.0)(1), Gathered[int])
 assert_type(all_maths.gather(MathAPI.add)(1).values(), list[int])
 for answer in all_maths.gather(MathAPI.add)(1):
     assert_type(answer.get(), int)
+    assert_type(answer.value, int)
+    assert_type(answer.error, AmphoraError | None)
 assert_type(all_maths.defer(MathAPI.add)(1), Result[int])
 all_maths.options(routing_key="Alice")  # type: ignore[call-arg]
 all_maths.gather(MathAPI.add)("1")  # type: ignore[arg-type]

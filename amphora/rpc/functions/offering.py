@@ -30,8 +30,11 @@ class Offering:
     def add_function(self, function: H, name: str | None = None, **terms: Unpack[Terms]) -> H: ...
 
     @overload
+    def add_function(self, function: str, **terms: Unpack[Terms]) -> Callable[[H], H]: ...
+
+    @overload
     def add_function(
-        self, function: str | None = None, name: str | None = None, **terms: Unpack[Terms]
+        self, function: None = None, name: str | None = None, **terms: Unpack[Terms]
     ) -> Callable[[H], H]: ...
 
     @legacy.also_takes({"func": "function"})

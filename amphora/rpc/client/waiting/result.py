@@ -62,9 +62,7 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
                 finally:
                     self._greenlet = None
         elif block is not True and block is not False:
-            raise TypeError(
-                f"get({block!r:.50}) would wait without a limit: write get(timeout=)"
-            )
+            raise TypeError(f"get({block!r:.50}) would wait without a limit: write get(timeout=)")
         value: Any = super().get(block, timeout)
         made: R_co = value if self._convert is None else self._convert(value)
         return made
