@@ -1,8 +1,8 @@
 """Whether a program has run its script to the end.
 
-A program that ends by an exception, or by `sys.exit`, has said why. One whose script ends may have
-forgotten something. At its exit the two look alike, but for the frame of the script: it stopped at
-a return, or where the exception passed.
+A program that ends by an exception, or by `sys.exit`, has said why.  One whose script ends may have
+forgotten something.  At its exit the two look alike, except for the frame of the script: it stopped
+at a return, or where the exception passed.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ class PropertiesTemplate:
             self._rest = self._pieces("headers", "correlation_id")
         else:
             # The stamp is the last header, and its value the last bytes of the table: the rest of
-            # a table is the same in all messages, for those who read it as well.
+            # a table is the same in all messages, which helps its readers too.
             stamp = encode_shortstr(self._stamp[0]) + b"l"
             try:
                 fields = encode_table(common.get("headers"))[4:] + stamp

@@ -126,8 +126,8 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
     that were turned away because there was too much to do.  "between" is the mean of the last ten
     times between two requests.  Durations of a function are those of its latest 1000 calls.  Waits
     are the time that requests spent in the queue: of how many it is known, of how many it is not,
-    and the latest 1000 that are known.  The last table is of all workers together: who has sent the
-    latest 1000 requests of each, by login, or by client if it says none.  --json prints
+    and the latest 1000 that are known.  The last table is of all workers together: the senders of
+    the latest 1000 requests of each, by login, or by client if it says none.  --json prints
     {"worker": ..., "result": {...}} with everything, durations in seconds.
     """
     replies = gather(settings, namespace, worker, timeout, "stats")

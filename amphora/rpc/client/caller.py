@@ -199,8 +199,8 @@ class Caller:
         if self._closed or left_to_another(self.session, close):
             return
         self._closed = True
-        # What interrupts a wait leaves no time for the others; but all the rest is done, because
-        # nobody can close it again.
+        # An interrupted wait leaves no time for the others.  All the rest is done, because a client
+        # cannot be closed again.
         patience = 0.0
         deadline = Deadline(timeout)
         try:

@@ -32,7 +32,7 @@ class AmqpRpcFanoutClient(FunctionCaller):
 
     Args:
         namespace: the servers' namespace.
-        settings: as for `AmqpRpcClient`, but for `queue_type`: every server has a queue of its own.
+        settings: as for `AmqpRpcClient`, except `queue_type`: every server has a queue of its own.
 
     Raises:
         TypeError: there is no such setting.

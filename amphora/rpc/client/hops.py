@@ -1,8 +1,8 @@
 """One call, with the time that each of its hops takes.
 
 The request asks its worker to say how long it had waited and how long it took.  What is left of the
-time between sending and answer was spent on the way.  No two clocks are compared, but for the wait
-in the queue, which is unknown where a worker cannot know it.
+time between sending and answer was spent on the way.  No two clocks are compared, except for the
+wait in the queue, which is unknown where a worker cannot know it.
 """
 
 from __future__ import annotations

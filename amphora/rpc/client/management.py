@@ -32,7 +32,7 @@ class ManagementClient(Caller):
 
     Args:
         timeout: seconds to wait for the answers to a command, unless it says otherwise.
-        settings: as for `AmqpRpcClient`, but for `queue_type`.
+        settings: as for `AmqpRpcClient`, except `queue_type`.
 
     Raises:
         TypeError: there is no such setting.

@@ -29,7 +29,7 @@ PAUSE = 10.0
 # And between two questions of one who waits for a worker.
 LOOK_AGAIN = 0.1
 
-# Seconds for the first worker of each namespace to answer; then twice as long, while nobody does.
+# Seconds for the first worker of each namespace to answer; then twice as long, while none does.
 FIRST_ROUND = 0.5
 SHORTEST_ROUND = 0.05
 

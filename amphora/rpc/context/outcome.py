@@ -1,4 +1,4 @@
-"""What has become of a call, for those who watch calls: traces, metrics, logs."""
+"""What has become of a call, for traces, metrics and logs."""
 
 from __future__ import annotations
 

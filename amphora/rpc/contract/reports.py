@@ -64,9 +64,9 @@ class Caller(TypedDict):
 
 
 class CallerNumbers(TypedDict):
-    """Who has sent a worker's latest requests: how many these are, in how many seconds they came.
+    """The senders of a worker's latest requests: how many there are, in how many seconds they came.
 
-    `most` are the callers who have sent most, 20 at most.
+    `most` are the callers that have sent most, 20 at most.
     """
 
     calls: int

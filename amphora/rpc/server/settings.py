@@ -56,7 +56,7 @@ class Settings:
 
 @dataclass
 class Overrides:
-    """What those who run a program say of its servers, whatever the program says.
+    """What an operator says of a program's servers, whatever the program says.
 
     Attributes:
         concurrency: how many requests each server handles at once, None for what the program says.

@@ -355,8 +355,8 @@ class Stream(Generic[R_co]):
             try:
                 arrived = call.arrival.wait(left)
             except BaseException:
-                # Who keeps the error, as a killed greenlet does, keeps this frame, and with it the
-                # stream, which would not end although nobody reads it.
+                # An error that is kept, as by a killed greenlet, keeps this frame, and with it the
+                # stream, which would not end although no greenlet reads it.
                 del self
                 raise
             if not arrived:

@@ -1,4 +1,4 @@
-"""What a function returns, for those who check types: `Any` where it is not known."""
+"""What a function returns, for type checkers: `Any` where it is not known."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ MOST_KNOWN = 1000
 # Seconds between two questions while no server is there; they grow.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
-# Seconds by which an error may be late because its text says who is there.
+# Seconds by which an error may be late because its text says whether a server is there.
 TELL_WITHIN = 0.2
 # The age of an answer that is used for such a text.
 TOLD_FOR = 0.2

@@ -26,7 +26,7 @@ from amphora.rpc.contract.types.hints import Special, buildable, content_of, is_
 
 Schema = dict[str, Any]
 
-# Where the schemas of classes are, for those who refer to them.
+# Where the schemas of classes are, for references to them.
 DEFINITIONS = "#/$defs/"
 # What kind of class a definition is of, where that is not seen otherwise: a "TypedDict" is sent
 # without the fields that it does not have, all others have all fields.

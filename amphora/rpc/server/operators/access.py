@@ -1,4 +1,4 @@
-"""One line for each request, for the log of those who run a server.
+"""One line for each request, for the log of a server.
 
 A line has the same words in the same order each time, `name=value`, so that people and programs can
 read it.  What a client has chosen (names and ids) is escaped, cut, and quoted where it is odd.

@@ -290,6 +290,6 @@ def _drop(delivery: Delivery) -> None:
 
 
 def asker() -> str:
-    """Return who has sent the command that is run here, in words for the audit log."""
+    """Return the sender of the command that runs here, in words for the audit log."""
     call = served()
-    return "nobody" if call is None else call.caller
+    return "an unknown caller" if call is None else call.caller

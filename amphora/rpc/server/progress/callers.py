@@ -1,4 +1,4 @@
-"""Who has sent the latest requests: a caller that floods is most of them."""
+"""The senders of the latest requests: a caller that floods has sent most of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_TOLD = 20
 
 
 class Callers:
-    """Who has sent the latest requests; they are counted only when asked for.
+    """The senders of the latest requests, counted only when asked for.
 
     Attributes:
         latest: of each, when it came on the monotonic clock, the login of its caller and the id of
@@ -26,7 +26,7 @@ class Callers:
         self.latest: deque[tuple[float, str | None, str | None, str]] = deque(maxlen=LATEST_KEPT)
 
     def numbers(self) -> CallerNumbers:
-        """Return who has sent how many of them, and in how many seconds they came."""
+        """Return how many of them each caller has sent, and in how many seconds they came."""
         if not self.latest:
             return {"calls": 0, "seconds": 0.0, "most": []}
         # Who says its login is that, however many clients it has.

@@ -64,7 +64,7 @@ class Statistics:
         shed: how many were turned away because there was too much to do.
         wait_times: seconds between the latest requests.
         waits: what is known of the time that requests waited in the queue.
-        callers: who has sent the latest requests.
+        callers: the senders of the latest requests.
         functions: the numbers of the calls of each function that was called, by its name.
         last_request: when the latest request arrived, on the monotonic clock.
     """

@@ -160,8 +160,8 @@ class Admission:
     def once(self, request: RequestInProgress, note: Outgoing | None) -> None:
         """Acknowledge a request whose function runs at most once, before it begins.
 
-        Switches greenlets: the acknowledgement has left the machine afterwards, as far as the
-        network takes it.
+        Switches greenlets: afterwards the acknowledgement has left the machine, if the network
+        takes it.
 
         Args:
             note: what tells the client who begins, if it wants that.

@@ -73,8 +73,8 @@ class BusyAnswers:
         self._underway = underway
         self._statistics = statistics
         self._prefetch = prefetch
-        # Those whose acknowledgement may not have arrived yet, each with the channel of that, its
-        # answer, and the answer's headers.
+        # Requests whose acknowledgement may not have arrived yet, each with its channel, answer and
+        # the answer's headers.
         self._waiting: list[tuple[RequestInProgress, Channel, Busy, Table | None]] = []
         self._greenlet: Any = None
 

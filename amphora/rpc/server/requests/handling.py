@@ -308,7 +308,7 @@ class RequestHandling:
                 call.tell_ended()
 
     def _note(self, request: RequestInProgress, function: str) -> None:
-        """Note who has sent a request that is done."""
+        """Note the sender of a request that is done."""
         properties = request.properties
         self._note_caller((request.arrived, properties.user_id, properties.reply_to, function))
 

@@ -178,7 +178,7 @@ class Outlet:
         """Wait until the client takes another item, of `size` bytes, or wants no more."""
         while True:
             self._call.to_cancel().end_if_cancelled()
-            # A handler in a shield goes on to its end, for nobody.
+            # A handler in a shield goes on to its end, although no client reads it.
             if self._call.cancelled or self._window.has_room(size):
                 return
             self._wait()
