@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from math import inf
 from time import process_time
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,7 @@ from amphora.net import clock
 from amphora.rpc.client.waiting import waking
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.serializers import JSON
-from amphora.rpc.server.requests import pool
+from amphora.rpc.server.requests import handling, pool
 from amphora.transport.burst import take_burst
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Confirms
@@ -231,7 +232,11 @@ class ServerSide:
         worker.responder._topology.ready = True
         self._underway = worker.underway
         self._wire.consume(worker.requests.take)
-        self._requests = self._request()
+        client = naming.new_id()
+        self._requests = self._request(client)
+        if not single:
+            # What the requests that cannot have waited tell in the long run.
+            worker.statistics.waits.told(client, headers.now(), headers.now())
 
     def run(self, calls: int) -> float:
         """Serve requests in bursts; return the seconds of CPU that they took in amphora."""
@@ -258,17 +263,18 @@ class ServerSide:
         """Forget what is unconfirmed."""
         self._wire.close()
 
-    def _request(self) -> Frames:
+    def _request(self, client: str) -> Frames:
         asking = PropertiesTemplate(
             Properties(
                 content_type="application/json",
                 delivery_mode=2,
-                reply_to=naming.new_id(),
+                reply_to=client,
                 headers=None if self._single else {headers.TAKES: batches.BATCH},
             ),
             stamp=None if self._single else (headers.SENT, clock.since_boot),
         )
-        properties = asking.encode(ANY_ID, "60000")
+        # All have the same time stamp, and a profiler takes its time.
+        properties = asking.encode(ANY_ID, "6000000")
         body = b'{"func":"echo","args":[1],"kwargs":{}}'
         return self._wire.deliver(naming.request_exchange(NAMESPACE), "", properties, body)
 
@@ -278,8 +284,10 @@ SIDES: dict[str, type[ClientSide] | type[ServerSide]] = {"client": ClientSide, "
 
 def main() -> None:
     """Print what one call costs."""
-    # Turns of the loop are cut after milliseconds, which a profiler makes of nothing.
+    # Turns of the loop are cut after milliseconds, which a profiler makes of nothing; and it makes
+    # of each request one that came when there had been room for it for long.
     waking.LONGEST_TURN = pool.LONGEST_TURN = 60.0
+    handling.ROOM_FOR = inf
     sys.setswitchinterval(60.0)
     arguments = [each for each in sys.argv[1:] if each != "--single"]
     side: ClientSide | ServerSide = SIDES[arguments[0]](single="--single" in sys.argv)
