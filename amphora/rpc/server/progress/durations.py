@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from amphora.rpc.contract.sketches import as_list, counts_of
 
@@ -13,27 +13,28 @@ PERCENTILES = (50, 95, 99)
 
 
 class Durations:
-    """Durations, in seconds.
+    """Durations, in seconds."""
 
-    Attributes:
-        latest: the latest of them.
-    """
-
-    __slots__ = ("_counts", "_uncounted", "latest")
+    __slots__ = ("_counts", "_latest", "_uncounted")
 
     def __init__(self) -> None:
-        self.latest: deque[float] = deque(maxlen=LATEST_KEPT)
+        self._latest: deque[float] = deque(maxlen=LATEST_KEPT)
         self._counts = counts_of(())
-        # The latest that are not in the counts: these are made when they are asked for, or when one
-        # would be lost.
-        self._uncounted = 0
+        # The latest that are in neither: they are counted when that is asked for, or when they are
+        # many.
+        self._uncounted: list[float] = []
 
     def add(self, seconds: float) -> None:
         """Note one."""
-        if self._uncounted == LATEST_KEPT:
+        self._uncounted.append(seconds)
+        if len(self._uncounted) == LATEST_KEPT:
             self._count()
-        self._uncounted += 1
-        self.latest.append(seconds)
+
+    @property
+    def latest(self) -> Sequence[float]:
+        """The latest of them."""
+        self._count()
+        return self._latest
 
     def numbers(self) -> list[int]:
         """Return the counts of all of them; see `sketches`."""
@@ -41,9 +42,9 @@ class Durations:
         return as_list(self._counts)
 
     def _count(self) -> None:
-        known = len(self.latest)
-        self._counts.update(counts_of(list(self.latest)[known - self._uncounted :]))
-        self._uncounted = 0
+        self._counts.update(counts_of(self._uncounted))
+        self._latest.extend(self._uncounted)
+        self._uncounted.clear()
 
 
 def percentiles(durations: Iterable[float]) -> tuple[float | None, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Callable
+from itertools import pairwise
 
 from amphora.net import clock
 from amphora.rpc.contract.reports import FunctionNumbers, Numbers
@@ -32,8 +34,8 @@ class FunctionStatistics:
         self.count += 1
         if expected:
             self.expected += 1
-        else:
-            self.errors += failed
+        elif failed:
+            self.errors += 1
         self.durations.add(seconds)
 
     def summary(self) -> FunctionNumbers:
@@ -62,11 +64,10 @@ class Statistics:
         expired: how many were not begun because their time was over.
         redelivered: how many came that had been delivered before.
         shed: how many were turned away because there was too much to do.
-        wait_times: seconds between the latest requests.
         waits: what is known of the time that requests waited in the queue.
         callers: the senders of the latest requests.
         functions: the numbers of the calls of each function that was called, by its name.
-        last_request: when the latest request arrived, on the monotonic clock.
+        arrived: to be called with the time when a request arrives, on the monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -78,12 +79,12 @@ class Statistics:
         self.expired = 0
         self.redelivered = 0
         self.shed = 0
-        self.wait_times: deque[float] = deque(maxlen=WAIT_TIMES_KEPT)
         self.waits = Waits()
         self.functions: defaultdict[str, FunctionStatistics] = defaultdict(FunctionStatistics)
         self.callers = Callers()
         self._started = clock.monotonic()
-        self.last_request: float | None = None
+        self._arrivals: deque[float] = deque(maxlen=WAIT_TIMES_KEPT + 1)
+        self.arrived: Callable[[float], None] = self._arrivals.append
 
     @property
     def handled(self) -> int:
@@ -95,11 +96,15 @@ class Statistics:
         """Seconds since the server was made."""
         return clock.monotonic() - self._started
 
-    def arrived(self, now: float) -> None:
-        """Note that a request arrived at `now`, on the monotonic clock."""
-        if self.last_request is not None:
-            self.wait_times.append(now - self.last_request)
-        self.last_request = now
+    @property
+    def last_request(self) -> float | None:
+        """When the latest request arrived, on the monotonic clock; None before the first."""
+        return self._arrivals[-1] if self._arrivals else None
+
+    @property
+    def wait_times(self) -> list[float]:
+        """The seconds between the latest requests."""
+        return [later - earlier for earlier, later in pairwise(self._arrivals)]
 
     def summary(self) -> Numbers:
         """Return everything as plain values; durations are seconds."""
