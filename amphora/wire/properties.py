@@ -419,7 +419,6 @@ def decode_properties(payload: bytes) -> Properties:
     """
     # Without its constructor, which has nothing to do here.
     properties: Properties = _new(Properties)
-    values = properties.__dict__
     size = len(payload)
     layout = _layouts.get(size)
     try:
@@ -430,14 +429,15 @@ def decode_properties(payload: bytes) -> Properties:
             if known is not None:
                 # All lengths are the same, so each of these is what it was.
                 common, stamp = known
-                values.update(common)
+                properties.__dict__ = values = common.copy()
                 # A copy, because the caller may change it.
                 values["headers"] = table = common["headers"].copy()
                 table[stamp] = sent
-                values["correlation_id"] = one.decode()
+                values["message_id"] = request_id = other.decode()
+                values["correlation_id"] = request_id if one == other else one.decode()
                 values["expiration"] = expires.decode()
-                values["message_id"] = other.decode()
                 return properties
+        values = properties.__dict__
         position = 2
         flags = payload[0] << 8 | payload[1]
         for name, kind in _read_plans.get(flags) or _read_plan(flags):
