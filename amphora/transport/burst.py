@@ -102,7 +102,7 @@ def take_burst(
                 start += header_size + _TO_BODY.size
                 end = start + size
                 body = data[start:end]
-                method = BASIC_DELIVER
+                confirms = False
             else:
                 head = None
                 kind, number, size, method = _METHOD.unpack_from(data, position)
@@ -110,6 +110,7 @@ def take_burst(
                 if kind != FRAME_METHOD or channel is None or size > room:
                     return position
                 end = position + 7 + size
+                confirms = method == BASIC_ACK
                 if method == BASIC_DELIVER:
                     # Behind the consumer tag: the delivery tag and a bit, the exchange and the key.
                     at = position + 12 + data[position + 11]
@@ -157,7 +158,7 @@ def take_burst(
                         start = end + _TO_BODY.size
                         end = start + size
                         body = data[start:end]
-                elif method == BASIC_ACK:
+                elif confirms:
                     tag, bits = _TAG_AND_BITS.unpack_from(data, position + 11)
                     if size != _ACK_SIZE:
                         return position
@@ -165,17 +166,17 @@ def take_burst(
                     return position
             if data[end] != FRAME_END:
                 return position
-            if method == BASIC_DELIVER:
+            if not confirms:
                 properties = decode_properties(encoded)
         except (struct.error, IndexError, ValueError, MessageError):
             # Not all of it is there, or it cannot be read.
             return position
         # Not where errors are caught: consumers are called.
-        if method == BASIC_DELIVER:
+        if confirms:
+            taken = channel.take_confirm(tag, bits & 1 == 1)
+        else:
             delivery = Delivery(channel, exchange, key, tag, bits & 1 == 1, properties, body)
             taken = channel.take_delivery(consumer_tag, delivery)
-        else:
-            taken = channel.take_confirm(tag, bits & 1 == 1)
         if not taken:
             return position
         position = end + 1

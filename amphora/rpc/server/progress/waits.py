@@ -93,10 +93,12 @@ class Waits:
             del self._offsets[client]
             self.unknown += 1
             return None
-        wait = max(wait, 0.0)
+        if wait < 0.0:
+            wait = 0.0
         self.known += 1
         self.waits.add(wait)
-        offset.microseconds = min(ahead, offset.microseconds)
+        if ahead < offset.microseconds:
+            offset.microseconds = ahead
         return wait
 
     def waited(self, client: str, sent: int, now: int) -> float | None:

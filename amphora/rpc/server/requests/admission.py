@@ -69,6 +69,7 @@ class Admission:
         self._namespace = namespace
         self._worker_id = worker_id
         self._executor = executor
+        self._functions = executor.functions
         self._answers = answers
         self._busy = busy
         self._statistics = statistics
@@ -91,13 +92,13 @@ class Admission:
         ) and self._is_useless(request, call):
             self._answers.respond(request, UNWANTED)
             return
+        waits = not placed and self._functions.limited
         if self._busy.sheds and not inline:
-            begins = placed or not self._executor.functions.limited
-            busy = self._busy.shed(request, begins=begins)
+            busy = self._busy.shed(request, begins=not waits)
             if busy is not None:
                 self.not_begun(request, call, type(busy).__name__, busy)
                 return
-        if not placed and self._executor.functions.limited:
+        if waits:
             self._begin_in_place(request, call, inline)
             return
         self._run(request, call, inline)
@@ -130,7 +131,7 @@ class Admission:
         try:
             self.begin(request, call, inline, placed=True)
         finally:
-            places.leave(self._executor.functions.threads.left_running())
+            places.leave(self._functions.threads.left_running())
 
     def _is_useless(self, request: RequestInProgress, call: CallContext) -> bool:
         """Return whether a request is not to be begun any more."""

@@ -140,13 +140,13 @@ class HandlerPool:
     def _work(self, until: float) -> None:
         """Handle requests one after the other, as long as the greenlet is as good as new."""
         greenlet: Any = gevent.getcurrent()
-        waiting = self._underway.waiting
+        handle, waiting = self._handle, self._underway.waiting
         self._underway.handlers.add(greenlet)
         references, attributes = getrefcount(greenlet), len(greenlet.__dict__)
         try:
             while True:
                 greenlet.gr_context = self._context.copy()
-                self._handle(waiting.popleft())
+                handle(waiting.popleft())
                 if (
                     not waiting
                     or self._fresh is not greenlet
