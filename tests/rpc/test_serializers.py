@@ -271,6 +271,59 @@ def test_what_one_serializer_cannot_send_another_may(
     assert make_client(serializer="json").call.echo(2**100) == 2**100
 
 
+class Markup(str):
+    """As that of Flask, which is a text that may stand in a page as it is."""
+
+    def __str__(self) -> str:
+        return "another text"
+
+
+class Meters(float):
+    pass
+
+
+class Count(int):
+    def __int__(self) -> int:
+        return 7
+
+
+class Key(bytes):
+    pass
+
+
+class Buffer(bytearray):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Markup("a < b"), "a < b"),
+        (Meters(1.5), 1.5),
+        (Count(3), 3),
+        (Count(2**100), 2**100),
+        ([{Markup("a"): Meters(1.0)}], [{"a": 1.0}]),
+    ],
+)
+def test_a_value_of_a_class_derived_from_a_plain_one_is_sent_as_that(
+    value: Any, plain: Any
+) -> None:
+    sent = JSON.decode_response(JSON.encode(Response(value))).result
+    assert (sent, type(sent)) == (plain, type(plain))
+
+
+@pytest.mark.parametrize("value", [Markup("a"), Meters(1.5), Count(3), Key(b"a"), Buffer(b"a")])
+def test_message_pack_sends_such_values_too(value: Any) -> None:
+    sent = MSGPACK.decode_response(MSGPACK.encode(Response([value, {"key": value}]))).result
+    assert sent == [value, {"key": value}]
+    assert type(sent[0]) in (str, float, int, bytes)
+
+
+def test_such_a_number_that_json_has_not_is_told() -> None:
+    with pytest.raises(ValueError, match="JSON has no number nan"):
+        JSON.encode(Response(Meters("nan")))
+
+
 class Numbers:
     """As an array of numpy: a list of numbers, and a single one."""
 

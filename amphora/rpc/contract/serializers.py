@@ -34,6 +34,15 @@ AS_TEXT: tuple[type, ...] = (
     ipaddress.IPv6Interface,
 )
 
+# What makes a plain value of one whose class is derived from these.
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: bytes.__bytes__,
+    bytearray: bytearray,
+}
+
 _TEXTS = (str, bytes)
 _CONTAINERS = (tuple, list, dict, set, frozenset)
 # Above so many bytes it is worth while to see first whether a body is but a text.
@@ -156,6 +165,10 @@ def _send_as(value: Any) -> Any:
         return str(value)
     if isinstance(value, collections.deque):
         return list(value)
+    for kind, plain in _PLAIN.items():
+        # Classes of the program's own or of a library, such as the Markup of Flask.
+        if isinstance(value, kind):
+            return plain(value)
     if is_model(type(value)):
         return sent_model(value)
     for name in ("isoformat", "tolist"):
