@@ -222,6 +222,21 @@ def test_a_function_can_be_named_in_an_option(
         client.call(function_name=5)  # type: ignore[arg-type]
 
 
+@on_embedded
+@pytest.mark.parametrize(
+    "name", ["_mode", "_send", "_path", "_options", "_with", "_takes", "call", "timeout"]
+)
+def test_a_way_to_call_hides_no_function(
+    make_server: MakeServer, make_client: MakeClient, name: str
+) -> None:
+    server = make_server()
+    server.add_function(add, name)
+    server.add_function(add, f"of.{name}")
+    call = make_client().call
+    for way in (call, call(timeout=40), call.of, call(timeout=40).of):
+        assert getattr(way, name)(1, 2) == 3
+
+
 def test_attribute_paths_and_options_can_be_kept(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

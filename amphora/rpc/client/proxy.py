@@ -7,7 +7,8 @@
     client.call(function_name="a").b(x) or a part of one
 
 Ways of calling and steps of a path never change, so each may be kept and used again.  They keep the
-steps taken from them as attributes, where the next call of the same function finds them.
+steps taken from them as attributes, where the next call of the same function finds them.  Their own
+attributes and methods have two underscores: any other name may be that of a function.
 """
 
 from __future__ import annotations
@@ -69,18 +70,18 @@ class Step(Generic[R]):
     """The beginning of a function's name, None if there is none yet, and the calls' options."""
 
     def __init__(self, mode: str, send: Send[R], options: dict[str, Any], path: str | None) -> None:
-        self._mode = mode
-        self._send = send
-        self._options = options
-        self._path = path
+        self.__mode = mode
+        self.__send = send
+        self.__options = options
+        self.__path = path
 
     def __repr__(self) -> str:
-        return f"<{self._mode} {self._path or '...'}>"
+        return f"<{self.__mode} {self.__path or '...'}>"
 
     def __getattr__(self, name: str) -> Step[R]:
         _check(name)
-        path = f"{self._path}.{name}" if self._path else name
-        return _kept(self, name, Step(self._mode, self._send, self._options, path))
+        path = f"{self.__path}.{name}" if self.__path else name
+        return _kept(self, name, Step(self.__mode, self.__send, self.__options, path))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> R:
         """Call the function at the end of the path.
@@ -88,9 +89,9 @@ class Step(Generic[R]):
         Raises:
             TypeError: no function is named.
         """
-        if self._path is None:
-            raise TypeError(f"{self._mode}(...) needs a function: {self._mode}(...).name(...)")
-        return self._send(self._path, args, kwargs, self._options)
+        if self.__path is None:
+            raise TypeError(f"{self.__mode}(...) needs a function: {self.__mode}(...).name(...)")
+        return self.__send(self.__path, args, kwargs, self.__options)
 
 
 class Way(Generic[R]):
@@ -102,20 +103,20 @@ class Way(Generic[R]):
     """
 
     # The type of its options.
-    _takes: type[Any]
+    __takes__: type[Any]
 
     def __init__(self, mode: str, send: Send[R]) -> None:
-        self._mode = mode
-        self._send = send
+        self.__mode = mode
+        self.__send = send
 
     def __repr__(self) -> str:
-        return f"<{self._mode} ...>"
+        return f"<{self.__mode} ...>"
 
     def __getattr__(self, name: str) -> Step[R]:
         _check(name)
-        return _kept(self, name, Step(self._mode, self._send, {}, name))
+        return _kept(self, name, Step(self.__mode, self.__send, {}, name))
 
-    def _with(self, args: tuple[Any, ...], options: dict[str, Any]) -> Step[R]:
+    def __with__(self, args: tuple[Any, ...], options: dict[str, Any]) -> Step[R]:
         """Return the beginning of a path whose calls have these options.
 
         Raises:
@@ -123,73 +124,73 @@ class Way(Generic[R]):
         """
         if args:
             raise TypeError(
-                f"{self._mode}(...) takes options by name; to call a function write"
-                f" {self._mode}.name(...)"
+                f"{self.__mode}(...) takes options by name; to call a function write"
+                f" {self.__mode}.name(...)"
             )
         allowed = options_of(self)
         unknown = options.keys() - allowed
         if unknown:
-            raise unknown_options(self._mode, unknown, allowed)
+            raise unknown_options(self.__mode, unknown, allowed)
         name = options.get("function_name")
         if not (name is None or isinstance(name, str)):
             raise TypeError(f"function_name must be text, not {name!r:.100}")
-        return Step(self._mode, self._send, options, name)
+        return Step(self.__mode, self.__send, options, name)
 
 
 class CallWay(Way[R]):
     """A way of calling whose calls may have a routing key."""
 
-    _takes = CallOptions
+    __takes__ = CallOptions
 
     def __call__(self, /, *args: Never, **options: Unpack[CallOptions]) -> Step[R]:
         """Take options."""
-        return self._with(args, dict(options))
+        return self.__with__(args, dict(options))
 
 
 class RepeatWay(Way[R]):
     """A way of calling whose calls may have a routing key, and may be made again."""
 
-    _takes = RepeatOptions
+    __takes__ = RepeatOptions
 
     def __call__(self, /, *args: Never, **options: Unpack[RepeatOptions]) -> Step[R]:
         """Take options."""
-        return self._with(args, dict(options))
+        return self.__with__(args, dict(options))
 
 
 class StreamWay(Way[R]):
     """A way of calling for items that come one after the other."""
 
-    _takes = StreamOptions
+    __takes__ = StreamOptions
 
     def __call__(self, /, *args: Never, **options: Unpack[StreamOptions]) -> Step[R]:
         """Take options."""
-        return self._with(args, dict(options))
+        return self.__with__(args, dict(options))
 
 
 class SpreadWay(Way[R]):
     """A way of calling where every server gets each call."""
 
-    _takes = SpreadOptions
+    __takes__ = SpreadOptions
 
     def __call__(self, /, *args: Never, **options: Unpack[SpreadOptions]) -> Step[R]:
         """Take options."""
-        return self._with(args, dict(options))
+        return self.__with__(args, dict(options))
 
 
 class GatherWay(Way[R]):
     """A way of calling that takes the answers of all servers."""
 
-    _takes = GatherOptions
+    __takes__ = GatherOptions
 
     def __call__(self, /, *args: Never, **options: Unpack[GatherOptions]) -> Step[R]:
         """Take options."""
-        return self._with(args, dict(options))
+        return self.__with__(args, dict(options))
 
 
 def options_of(way: Way[Any]) -> frozenset[str]:
     """Return the names of the options of a way of calling."""
     # Not an attribute, which a function of that name could not be called beside.
-    names: frozenset[str] = way._takes.__optional_keys__
+    names: frozenset[str] = way.__takes__.__optional_keys__
     return names
 
 
