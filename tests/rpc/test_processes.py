@@ -103,3 +103,43 @@ except AmphoraError as error:
         timeout=60,
     )
     assert done.stdout == "NoResult\n", done.stderr
+
+
+@pytest.mark.parametrize("key", [None, "bob"])
+def test_a_child_that_a_function_forks_goes_on_until_it_ends(
+    run_program: RunProgram, make_client: MakeClient, key: str | None
+) -> None:
+    program = run_program("forking_handlers", ready="serving")
+    client = make_client()
+    client.create_new_request_queue("bob")
+    call = client.call(routing_key=key)
+    assert call.works_in_a_child() == 3
+    assert call.works_in_a_process() == 0
+    assert call.exits_in_a_child() == 4
+    assert client.call.pid() == program.pid
+
+
+@pytest.mark.parametrize("key", [None, "bob"])
+def test_a_child_that_comes_out_of_a_function_answers_nobody(
+    run_program: RunProgram, make_client: MakeClient, key: str | None
+) -> None:
+    program = run_program("forking_handlers", ready="serving")
+    client = make_client()
+    client.create_new_request_queue("bob")
+    result = client.defer(routing_key=key).returns_in_a_child()
+    program.wait_for("was forked in returns_in_a_child has come out of it")
+    client.call.open_gate()
+    assert result.get() == "the parent's"
+    assert client.unexpected_responses == 0
+
+
+def test_a_child_that_goes_on_in_a_generator_sends_no_items(
+    run_program: RunProgram, make_client: MakeClient
+) -> None:
+    program = run_program("forking_handlers", ready="serving")
+    client = make_client()
+    stream = client.stream.yields_in_a_child()
+    assert next(stream) == "of both"
+    program.wait_for("was forked in yields_in_a_child has come out of it")
+    client.call.open_gate()
+    assert list(stream) == ["the parent's"]

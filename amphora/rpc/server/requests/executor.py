@@ -123,6 +123,8 @@ class Executor:
         self._statistics = statistics
         self._tracebacks = tracebacks
         self._max_size = max_size
+        # True in a forked child, where no handler is run for a caller.
+        self.forgotten = False
         # Whether functions that do not say so may be ended by a cancellation.
         self.cancellable = False
         # The first is the outermost.
@@ -287,7 +289,8 @@ class Executor:
             # SystemExit, Timeout and the like too: a handler cannot end the server.
             if isinstance(error, Cancel) and call.interrupted:
                 return None, None
-            if inline and not isinstance(error, Exception):
+            if (inline or self.forgotten) and not isinstance(error, Exception):
+                # In a forked child, sys.exit() ends the child.
                 raise
             if isinstance(error, TimedOut) and call.timed_out:
                 return Response(exception=error_body(error)), Failure(function, "is late", error)

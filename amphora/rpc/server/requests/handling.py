@@ -129,6 +129,8 @@ class RequestHandling:
         )
         self._leaving: set[gevent.Greenlet[..., None]] = set()
         self._given_up = False
+        # Whether this is a forked child, and the requests are the parent's.
+        self._forgotten = False
 
     def abort(self) -> None:
         """Kill the handlers that still run; their requests go back to the queue.
@@ -137,12 +139,16 @@ class RequestHandling:
         """
         for request in self._in_progress.acknowledged():
             self._answers.give_back(request)
-        self.forget()
-
-    def forget(self) -> None:
-        """Kill the handlers that still run."""
         self._given_up = True
         self._pool.abort()
+
+    def forget(self) -> None:
+        """Let go of all requests in a forked child: they are the parent's, which goes on with them.
+
+        A handler that has made the fork goes on here as well, as a program of its own.
+        """
+        self._given_up = self._forgotten = self._executor.forgotten = True
+        self._pool.abort(spared=gevent.getcurrent())
 
     def close(self) -> None:
         """End the greenlets that are left."""
@@ -283,6 +289,8 @@ class RequestHandling:
 
         Never switches greenlets.
         """
+        if self._forgotten:
+            return
         # At once, or requests that are still in the queue would overtake it.
         self._answers.give_back(request)
         for delivery in rest:
@@ -349,9 +357,17 @@ class RequestHandling:
             return
         except BaseException:
             # Killed: unanswered, it goes back.
-            if not inline:
+            if not inline and not self._forgotten:
                 self._answers.give_back(request)
             raise
+        if self._forgotten:
+            log.error(
+                "%s: a child process that was forked in %s has come out of it, and is left over;"
+                " such a child must end with os._exit()",
+                self._worker_id,
+                call.function,
+            )
+            return
         if request.answered:
             pass
         elif answer is None and (inline or not self._given_up):
@@ -386,7 +402,8 @@ class RequestHandling:
         executor = self._executor
         once = partial(self.admission.once, request, note) if executor.functions.early else None
         answer = executor.execute(request.delivery, call, once, inline, outlet)
-        if answer is not None and not request.answered and (inline or not self._given_up):
+        wanted = not self._given_up or (inline and not self._forgotten)
+        if answer is not None and not request.answered and wanted:
             self._answers.respond(request, answer, outlet)
         return answer
 

@@ -111,16 +111,20 @@ class HandlerPool:
         """Whether a request waits that may begin."""
         return bool(self._underway.waiting) and not (self._counts and self._running >= self._limit)
 
-    def abort(self) -> None:
+    def abort(self, spared: object = None) -> None:
         """Kill the handlers that run, without waiting for their end.
 
         Those that have not begun never do; their requests go back with their channel.
+
+        Args:
+            spared: a greenlet that is not killed.
         """
         underway = self._underway
         handlers, underway.handlers = underway.handlers, set()
         underway.waiting.clear()
         for greenlet in handlers:
-            greenlet.kill(block=False)
+            if greenlet is not spared:
+                greenlet.kill(block=False)
         underway.changed()
 
     def _begin(self) -> None:

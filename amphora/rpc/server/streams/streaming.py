@@ -352,6 +352,8 @@ class Outlets:
 
     def send_soon(self, outlet: Outlet) -> None:
         """Send what an outlet has at the end of this turn.  Never switches greenlets."""
+        if outlet.key not in self._open:
+            return  # it was left to the parent of a forked child
         self._unsent[outlet] = None
         if self._callback is None or not self._callback.pending:
             self._callback = gevent.get_hub().loop.run_callback(self.send_now)
