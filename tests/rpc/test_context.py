@@ -319,6 +319,30 @@ def test_a_server_starts_and_stops_with_its_hooks(
     assert done[2:] == ["stop second", "stop first"]
 
 
+def test_a_server_is_closed_whatever_its_hooks_raise(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    done: list[str] = []
+    server = make_server(add, serve=False)
+    server.on_stop(lambda: done.append("first"))
+
+    @server.on_stop
+    def hasty() -> None:
+        done.append("hasty")
+        with gevent.Timeout(0.01):
+            gevent.sleep(10)
+
+    server.serve()
+    assert make_client().call.add(1, 2) == 3
+    with pytest.raises(gevent.Timeout):
+        server.stop()
+    assert done == ["hasty", "first"]
+    assert server.session.state == "closed"
+    # It is over.
+    server.stop()
+    assert done == ["hasty", "first"]
+
+
 def test_a_server_whose_start_fails_does_not_serve(make_server: MakeServer) -> None:
     server = make_server(add, serve=False)
 

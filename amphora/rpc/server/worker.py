@@ -6,6 +6,7 @@ A forked child is another worker than its parent, which keeps its requests in pr
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial
 
@@ -266,7 +267,7 @@ class Worker:
             self._stop(timeout)
         except BaseException:
             # Interrupted: otherwise the next stop would wait for this one for ever.
-            self.stop_begun = False
+            self.stop_begun = self.state is State.STOPPED
             raise
         finally:
             self._stopping = None
@@ -278,9 +279,15 @@ class Worker:
         self.requests.abort()
         self.underway.wait_responses(CONFIRM_TIMEOUT)
         self.state = State.STOPPED
-        if self._served:
-            for hook in reversed(self._settings.on_stop):
-                tell(hook)
+        with ExitStack() as ending:
+            # Whatever one of them raises, the others are called, and all is closed.
+            ending.callback(self._end)
+            if self._served:
+                for hook in self._settings.on_stop:
+                    ending.callback(tell, hook)
+
+    def _end(self) -> None:
+        """Close what is left when nothing goes on any more."""
         self._close()
         self._settings.threads.close()
         if self._settings.owns_session:
