@@ -278,6 +278,24 @@ def test_middleware_of_a_server_may_refuse_and_answer(
     assert caught.value.executed is True
 
 
+@pytest.mark.parametrize(("before", "executed"), [(True, False), (False, True)])
+def test_an_exception_of_middleware_says_whether_the_function_has_run(
+    make_server: MakeServer, make_client: MakeClient, before: bool, executed: bool
+) -> None:
+    server = make_server(add, serve=False)
+
+    @server.middleware
+    def broken(_: amphora.CallContext, proceed: Any) -> Any:
+        if not before:
+            proceed()
+        raise LookupError("no tenant")
+
+    server.serve()
+    with pytest.raises(RemoteException, match="LookupError: no tenant") as caught:
+        make_client().call.add(1, 2)
+    assert caught.value.executed is executed
+
+
 def test_middleware_of_a_client_sees_every_call(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

@@ -64,7 +64,7 @@ class ErrorBody(msgspec.Struct):
     args: list[Any] = []
     traceback: str = ""
     text: str | UnsetType = UNSET
-    # For an amphora error, if it differs from the default of its class.
+    # If it differs from the default of the class that the caller gets.
     executed: bool | UnsetType | None = UNSET
     # Its class, if older peers do not know it; `type` is then the nearest that they know.
     kind: str | UnsetType = UNSET
@@ -197,14 +197,16 @@ def _text(value: Any) -> str:
 def exception_of(body: ErrorBody) -> AmphoraError:
     """Return the exception that the caller of a failed request gets."""
     cls = _KINDS.get(body.kind or "") or _CLASSES.get(body.type)
+    error: AmphoraError
     if cls is not None:
         error = cls(*body.args)
-        if body.executed is not UNSET:
-            error.executed = body.executed
         if isinstance(error, Busy):
             error.retry_after = _seconds(body.retry_after)
-        return error
-    return RemoteException(printable(body.type), body.args, body.traceback, body.text or "")
+    else:
+        error = RemoteException(printable(body.type), body.args, body.traceback, body.text or "")
+    if body.executed is not UNSET:
+        error.executed = body.executed
+    return error
 
 
 def _seconds(value: float | UnsetType | None) -> float | None:

@@ -299,6 +299,9 @@ class Executor:
                 return Response(exception=error_body(error)), None
             expected = call.begun and self._functions.expects(function, error)
             body, legible = self._describe(error, inline, traced=not expected)
+            if not call.begun:
+                # Middleware raised it.
+                body.executed = False
             if isinstance(error, GreenletExit):
                 return Response(exception=body), None
             what = f"raised {type(error).__name__}"
