@@ -45,6 +45,11 @@ def classes(*fields: tuple[Any, ...], name: str = "User") -> Any:
     return dataclass(type(name, (), {"__annotations__": {each[0]: each[1] for each in fields}}))
 
 
+def sizes(*values: str) -> Any:
+    """Return an enumeration that is called Size."""
+    return Enum("Size", {each.upper(): each for each in values})
+
+
 @dataclass
 class Tree:
     leaves: list[Tree] = field(default_factory=list)
@@ -234,6 +239,19 @@ def test_types_that_fit(sent: Any, taken: Any) -> None:
 def test_types_that_do_not_fit_are_named(sent: Any, taken: Any, what: str) -> None:
     assert found(taking(sent), taking(taken)) == [f"f: argument a{what}"]
     assert found(returning(taken), returning(sent)) == [f"f: the result{what}"]
+
+
+def test_a_class_that_has_changed_is_told_by_what_is_in_it() -> None:
+    more, fewer = sizes("s", "l"), sizes("s")
+    other = classes(("s", int), name="Size")
+    what = "argument a is one of 's', 'l', and not one of 's'"
+    assert found(taking(more), taking(fewer)) == [f"f: {what}"]
+    lists = taking(list[more]), taking(list[fewer])  # type: ignore[valid-type]
+    assert found(*lists) == [f"f: {what.replace(' a ', ' a[] ')}"]
+    assert found(taking(more | None), taking(fewer | None)) == [f"f: {what} or null"]
+    assert found(taking(more), taking(other)) == [
+        "f: argument a is one of 's', 'l', and not object"
+    ]
 
 
 # -- functions ----------------------------------------------------------------------------------

@@ -239,27 +239,34 @@ class _Fit:
             return next(filter(None, misfits), "")
         if len(value.get("enum", ())) > 1:
             fit = (not self.misfit({"enum": [each]}, taken) for each in value["enum"])
-            return "" if all(fit) else _differ(named, other)
+            return "" if all(fit) else self._differ(named, other)
         if "anyOf" in taken:
             found = [self.misfit(value, each) for each in taken["anyOf"]]
             if not all(found):
                 return ""
             # Inside of the only one that is alike, there is more to say.
             inside = [misfit for misfit in found if not misfit.startswith(" is ")]
-            return inside[0] if len(inside) == 1 else _differ(named, other)
+            return inside[0] if len(inside) == 1 else self._differ(named, other)
         if "enum" in value:
             fitting = all(_is_one(each, taken) for each in value["enum"])
-            return "" if fitting else _differ(named, other)
+            return "" if fitting else self._differ(named, other)
         if value.get("type") == "null" and None in taken.get("enum", ()):
             return ""
         if "enum" in taken or not self._alike(value, taken):
-            return _differ(named, other)
+            return self._differ(named, other)
         kind = value.get("type")
         if kind == "array" and (inside_of := self._arrays(value, taken)) is not None:
             return inside_of
         if kind == "object" and (inside_of := self._objects(value, taken)) is not None:
             return inside_of
-        return _differ(named, other) if kind in ("array", "object") else ""
+        return self._differ(named, other) if kind in ("array", "object") else ""
+
+    def _differ(self, value: Schema, taken: Schema) -> str:
+        if _names(value) & _names(taken):
+            # One class that has changed: its name does not tell how.
+            value = _without_names(value, self._ours)
+            taken = _without_names(taken, self._theirs)
+        return f" is {brief(value)}, and not {brief(taken)}"
 
     @staticmethod
     def _alike(value: Schema, taken: Schema) -> bool:
@@ -318,8 +325,16 @@ class _Fit:
         return ""
 
 
-def _differ(value: Schema, taken: Schema) -> str:
-    return f" is {brief(value)}, and not {brief(taken)}"
+def _names(schema: Schema) -> set[str]:
+    """Return the names of the classes that a schema refers to."""
+    return {str(each["$ref"]) for each in (schema, *schema.get("anyOf", ())) if "$ref" in each}
+
+
+def _without_names(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    """Return a schema with the classes that it refers to."""
+    if "anyOf" in schema:
+        return {"anyOf": [resolved(each, definitions) for each in schema["anyOf"]]}
+    return resolved(schema, definitions)
 
 
 def _inside(path: str, misfit: str) -> str:
