@@ -9,7 +9,7 @@ import gevent
 from gevent.event import Event
 
 from amphora.cli.failures import Exit, Failure, settings_errors
-from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
+from amphora.cli.settings import Number, Settings, examples, pass_settings, url_and_debug
 
 DEFAULT_PORT = 8080
 TOKENS = "AMPHORA_GATEWAY_TOKENS"
@@ -90,13 +90,13 @@ def _statuses(
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="SECONDS",
     help="For a call that has no X-Request-Timeout.  [default: 60]",
 )
 @click.option(
     "--wait-for-server",
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="How long to look for a worker before a call is refused.  [default: it waits in the"
     " queue]",

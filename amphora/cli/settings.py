@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,6 +123,23 @@ def json_option(command: F) -> F:
         callback=_remember,
         help="Print one JSON object per line, errors too.",
     )(command)
+
+
+class Number(click.FloatRange):
+    """A number in a range.  click's own type takes NaN, which is in every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number.
+
+        Raises:
+            BadParameter: it is not one, or not in the range.
+        """
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

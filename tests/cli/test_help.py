@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import pytest
@@ -38,6 +39,19 @@ def test_every_command_has_help_with_examples(
     assert "\n  Examples:\n" in outcome.out
     assert f"    amphora {' '.join(words)} " in outcome.out
     assert amphora_anywhere(*words, "-h") == outcome
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_no_option_with_a_range_takes_what_is_no_number(words: tuple[str, ...]) -> None:
+    command: click.Command = commands
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = commands_of(command)[word]
+    for parameter in command.params:
+        if isinstance(parameter.type, click.FloatRange):
+            convert: Any = parameter.type.convert
+            with pytest.raises(click.BadParameter, match="nan"):
+                convert("nan", parameter, None)
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)

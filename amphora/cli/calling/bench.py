@@ -20,7 +20,14 @@ from amphora.cli.calling.call import (
 )
 from amphora.cli.failures import Exit, settings_errors
 from amphora.cli.output import counted, seconds, show_json, show_table
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Number,
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    url_and_debug,
+)
 from amphora.errors import AmphoraError, RemoteException, printable
 from amphora.rpc.client.client import AmqpRpcClient
 
@@ -127,12 +134,12 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1_000_000, min_open=True),
+    type=Number(0, 1_000_000, min_open=True),
     help="How many calls a second.  [default: as many as it takes]",
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(0.1, 86_400),
+    type=Number(0.1, 86_400),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -20,7 +20,14 @@ from amphora.cli.lookup import count_workers, find_queue
 from amphora.cli.output import counted, in_progress, seconds, show, show_json, show_live, table
 from amphora.cli.page import Line, Table, fitted
 from amphora.cli.replies import nobody
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Number,
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    url_and_debug,
+)
 from amphora.errors import AmphoraError, AuthenticationError, printable
 from amphora.observe.recent import Recent
 from amphora.observe.samples import DURATIONS, Sample
@@ -186,7 +193,7 @@ def first_rows(whole: Table, most: int) -> tuple[Table, list[Line]]:
 @click.argument("namespace", shell_complete=complete_namespace)
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=Number(0.1, 3600),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

@@ -12,6 +12,7 @@ import click
 
 from amphora.cli.serving.lifeline import BEAT
 from amphora.cli.serving.wear import memory_of
+from amphora.cli.settings import Number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +25,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 grace_option = click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -106,7 +107,7 @@ def pool_options(command: F) -> F:
         click.option(
             "--stuck-timeout",
             # A healthy worker sends a beat once a second.
-            type=click.FloatRange(min=2 * BEAT),
+            type=Number(min=2 * BEAT),
             metavar="SECONDS",
             help="Replace a worker in which a function has not given way for this long."
             "  [default: only log it]",
@@ -138,7 +139,7 @@ def pool_options(command: F) -> F:
         ),
         click.option(
             "--load-timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             metavar="SECONDS",
             help="End a worker that takes longer to load the program.  [default: wait for ever]",
         ),
