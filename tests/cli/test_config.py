@@ -102,7 +102,9 @@ def test_the_broker_has_one_variable_and_may_be_named_first(
         ("[serve]\nworkers = true", "workers cannot be True"),
         ("[serve]\nreload = 'yes'", "reload cannot be 'yes'"),
         ("[serve]\nprograms = [1]", "programs cannot be [1]"),
-        ("[serve]\nworkers = 'four'", "'four' is not a valid int"),
+        ("[serve]\nworkers = 'four'", "workers in wrong.toml: 'four' is not a valid int"),
+        ("[serve]\ngrace = nan", "grace in wrong.toml: nan is not a number"),
+        ("[serve]\nmax_memory = '300'", "max-memory in wrong.toml: '300' is not a size"),
         ("workers = 4", "must have its settings in a table [serve]"),
         ("serve = 4", "must have its settings in a table [serve]"),
         ("[serve", "cannot be read: "),
@@ -115,7 +117,7 @@ def test_what_is_wrong_in_a_file_is_wrong_usage(
     file.write_text(text)
     outcome = amphora_anywhere("serve", "x", "--config", file)
     assert outcome.code == Exit.USAGE
-    assert complaint in outcome.err
+    assert complaint in outcome.err.replace(str(file), file.name)
 
 
 def test_a_file_that_is_not_there_and_a_wrong_variable_are_wrong_usage(
@@ -125,7 +127,9 @@ def test_a_file_that_is_not_there_and_a_wrong_variable_are_wrong_usage(
     assert (outcome.code, "No such file" in outcome.err) == (Exit.USAGE, True)
     monkeypatch.setenv("AMPHORA_WORKERS", "many")
     outcome = amphora_anywhere("serve", "x", "--show-config")
-    assert (outcome.code, "many" in outcome.err) == (Exit.USAGE, True)
+    assert (outcome.code, "AMPHORA_WORKERS: 'many'" in outcome.err) == (Exit.USAGE, True)
+    outcome = amphora_anywhere("serve", "x", "--show-config", "--workers", "few")
+    assert "'--workers': 'few'" in outcome.err
     monkeypatch.delenv("AMPHORA_WORKERS")
     outcome = amphora_anywhere("serve", "x", "--show-config", "--url", "http://anna:sesame@x")
     assert (outcome.code, "must begin with amqp://" in outcome.err) == (Exit.USAGE, True)

@@ -24,6 +24,29 @@ TABLE = "serve"
 ABOUT = ("config", "show_config", "help")
 
 
+class Configured(click.Command):
+    """A command with settings, which says of a wrong one where it comes from."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the settings."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            if error.param is not None:
+                error.param_hint = _place(ctx, error.param) or error.param_hint
+            raise
+
+
+def _place(context: click.Context, parameter: click.Parameter) -> str | None:
+    """Return where a setting comes from; None if it was typed."""
+    source = context.get_parameter_source(parameter.name or "")
+    told = _told(context, parameter, source)
+    if source is ParameterSource.DEFAULT_MAP:
+        name = (parameter.name or "").replace("_", "-")
+        return f"{name} in {told}"
+    return told if source is ParameterSource.ENVIRONMENT else None
+
+
 def _read(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
     if path is not None:
         try:

@@ -12,7 +12,7 @@ import click
 
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.output import counted, show_table
-from amphora.cli.serving.config import config_option, show_config_option, sources
+from amphora.cli.serving.config import Configured, config_option, show_config_option, sources
 from amphora.cli.serving.http import Http
 from amphora.cli.serving.interpreter import current_directory, python_command, shadows
 from amphora.cli.serving.notify import Notifier, without_notify
@@ -36,6 +36,7 @@ logger = logging.getLogger("amphora.serve")
 
 
 @click.command(
+    cls=Configured,
     context_settings={"auto_envvar_prefix": "AMPHORA"},
     epilog=examples(
         "amphora serve examples.math.server:server -w 4",
