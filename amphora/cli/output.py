@@ -7,6 +7,7 @@ On a terminal `styled` prints the same text in colours, with rich, if that is in
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
@@ -25,6 +26,11 @@ CELL_WIDTH = 2_000
 def has_style(stream: TextIO) -> bool:
     """Return whether `styled` can print on a stream: it is a terminal, and rich is installed."""
     return stream.isatty() and find_spec("rich") is not None
+
+
+def can_redraw(stream: TextIO) -> bool:
+    """Return whether lines on a stream can be replaced: it is a terminal, and not a dumb one."""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def show_error(sentence: str) -> None:

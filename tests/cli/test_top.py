@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import signal
@@ -15,6 +16,7 @@ from gevent.fileobject import FileObject
 
 from amphora import AmphoraError
 from amphora.cli.operating.top import History, View, first_rows, pages, render
+from amphora.cli.output import can_redraw
 from amphora.cli.page import Table, cells, plain
 from amphora.observe.samples import Sample, frame
 from amphora.rpc.contract.sketches import as_list, counts_of
@@ -268,6 +270,21 @@ def test_on_a_terminal_the_table_is_live_until_q_or_ctrl_c(
     assert text.startswith("\x1b[?1049h")
     assert "\x1b[?1049l" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_lines_are_replaced_on_a_terminal_that_is_not_dumb(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen, terminal = pty.openpty()
+    with open(screen, "rb"), open(terminal, "w", encoding="utf-8") as stream:
+        monkeypatch.setenv("TERM", "xterm")
+        assert can_redraw(stream)
+        monkeypatch.delenv("TERM")
+        assert can_redraw(stream)
+        monkeypatch.setenv("TERM", "dumb")
+        assert not can_redraw(stream)
+    monkeypatch.setenv("TERM", "xterm")
+    assert not can_redraw(io.StringIO())
 
 
 class Pressed:

@@ -17,7 +17,16 @@ from amphora.cli.advice import complete_namespace
 from amphora.cli.failures import settings_errors
 from amphora.cli.keys import Keys
 from amphora.cli.lookup import count_workers, find_queue
-from amphora.cli.output import counted, in_progress, seconds, show, show_json, show_live, table
+from amphora.cli.output import (
+    can_redraw,
+    counted,
+    in_progress,
+    seconds,
+    show,
+    show_json,
+    show_live,
+    table,
+)
 from amphora.cli.page import Line, Table, fitted
 from amphora.cli.replies import nobody
 from amphora.cli.settings import (
@@ -210,7 +219,7 @@ def top(settings: Settings, namespace: str, interval: float, once: bool) -> None
     calls of the last minute; until there is one, of all calls.  "waited" is the time in the queue
     that 95 of 100 requests have not exceeded, if known; "again" counts requests that had
     been delivered before, and "pending" calls that the worker's process has made.  When standard
-    output is not a terminal, one frame is printed.
+    output is not a terminal, or a dumb one, one frame is printed.
 
     Keys: s sorts by another column, p pauses, w and f show the next worker or function alone, a
     shows all, q ends.  Of ids that are too long for the terminal the end is shown.
@@ -232,7 +241,7 @@ def top(settings: Settings, namespace: str, interval: float, once: bool) -> None
                     gevent.sleep(interval)
                     history.look()
                     show_json(history.recent.frame())
-            if once or settings.json or not sys.stdout.isatty():
+            if once or settings.json or not can_redraw(sys.stdout):
                 gevent.sleep(interval)
                 history.look()
                 if settings.json:
