@@ -453,6 +453,26 @@ def test_a_request_that_waits_for_a_worker_says_so(
     assert "within 2 s" in error
 
 
+def test_workers_that_are_paused_are_not_said_to_be_away(
+    amphora: Amphora, make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    make_server(add).pause()
+    wait_until(lambda: broker.consumers(f"rpc_{namespace}_request") == 0)
+    outcome = amphora("call", f"{namespace}.add", 1, 2, "--timeout", 2)
+    assert outcome.code == 5
+    assert outcome.err.startswith(f"amphora: no worker of {namespace} takes requests; the request")
+
+
+def test_a_namespace_that_is_no_fanout_is_told_apart(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add)
+    outcome = amphora("call", f"{namespace}.add", 1, 2, "--fanout")
+    assert (outcome.code, outcome.out) == (7, "")
+    assert "call it without --fanout" in outcome.err
+    assert "PRECONDITION_FAILED" not in outcome.err
+
+
 def test_a_request_that_waits_is_answered_by_the_worker_that_comes(
     amphora: Amphora, make_server: MakeServer, broker: Broker, namespace: str
 ) -> None:

@@ -67,6 +67,18 @@ def test_each_item_is_a_line_of_json(
     ]
 
 
+def test_a_stream_and_a_plain_function_are_told_apart_by_the_option(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(count, add)
+    outcome = amphora("call", f"{namespace}.count", 3)
+    assert (outcome.code, outcome.out) == (7, "")
+    assert "; call it with --stream" in outcome.err
+    outcome = amphora("call", f"{namespace}.add", 1, 2, "--stream")
+    assert (outcome.code, outcome.out) == (7, "")
+    assert "; call it without --stream" in outcome.err
+
+
 def test_a_stream_that_fails_has_the_exit_code_of_its_error(
     amphora: Amphora, make_server: MakeServer, namespace: str
 ) -> None:

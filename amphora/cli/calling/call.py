@@ -17,7 +17,7 @@ from amphora.cli.lookup import count_workers, find_queue, has_exchange, unknown_
 from amphora.cli.output import safe_lines, show_json, show_line, show_note, show_table, show_value
 from amphora.cli.replies import Replies
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
-from amphora.errors import RemoteException, Unroutable, WrongRequest
+from amphora.errors import Inequivalent, RemoteException, Unroutable, WrongRequest
 from amphora.rpc.client.caller import DEFAULT_TIMEOUT
 from amphora.rpc.client.client import AmqpRpcClient
 from amphora.rpc.client.fanout import AmqpRpcFanoutClient
@@ -145,7 +145,10 @@ def look_before_call(session: Session, namespace: str, routing_key: str | None, 
     elif requests.away:
         show_note(f"the queue of {namespace} is on a node that is away; the request waits {waits}")
     elif not requests.consumers:
-        show_note(f"no worker of {namespace} is running; the request waits for one {waits}")
+        # Those that are paused are there.
+        there = count_workers(session, namespace) > 0
+        who = f"no worker of {namespace} {'takes requests' if there else 'is running'}"
+        show_note(f"{who}; the request waits for one {waits}")
 
 
 def show_traceback(error: RemoteException) -> None:
@@ -234,7 +237,13 @@ def call(
     try:
         with settings.session() as session, settings_errors():
             if fanout:
-                return call_all(settings, session, namespace, options, timeout, args, kwargs)
+                try:
+                    return call_all(settings, session, namespace, options, timeout, args, kwargs)
+                except Inequivalent as error:
+                    raise Failure(
+                        Exit.REFUSED,
+                        f"one server of {namespace} gets each request; call it without --fanout",
+                    ) from error
             waits = "as long as it takes" if cast else f"for up to {timeout:g} s"
             look_before_call(session, namespace, routing_key, waits)
             try:
@@ -252,6 +261,8 @@ def call(
                         result = {"result": client.call(**options)(*args, **kwargs)}
             except WrongRequest as error:
                 advice = about_function(session, namespace, function, str(error))
+                if "is a stream" in str(error) or "is not a stream" in str(error):
+                    advice += f"; call it {'without' if stream else 'with'} --stream"
                 raise WrongRequest(
                     f"{error}{advice} (what there is: amphora describe {namespace})"
                 ) from error
