@@ -25,7 +25,7 @@ from amphora.cli.failures import (
     settings_errors,
 )
 from amphora.cli.output import show_error, show_json
-from amphora.cli.settings import Settings, url_and_debug
+from amphora.cli.settings import Group, Settings, url_and_debug
 from amphora.cli.standard_files import open_standard_files
 from amphora.transport.words import utf8_word
 
@@ -77,7 +77,7 @@ HOMES = {name: home for members in (*SECTIONS.values(), HIDDEN) for name, home i
 OF_FILES = ("new", "serve", "worker")
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group that shows its commands in sections, and imports each when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

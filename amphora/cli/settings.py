@@ -16,10 +16,30 @@ from amphora.cli.failures import settings_errors
 from amphora.errors import ConnectionLost
 from amphora.observe.logs import set_up
 from amphora.transport.link import Link
+from amphora.transport.options import did_you_mean
 from amphora.transport.session import Session
 from amphora.transport.words import utf8_word
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Group(click.Group):
+    """A group of commands that names the one nearest to a misspelt one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        name = args[0]
+        if self.get_command(ctx, name) is None:
+            near = did_you_mean([name], self.list_commands(ctx))
+            if near:
+                ctx.fail(f"No such command {name!r}{near}")
+        return super().resolve_command(ctx, args)
 
 
 @dataclass

@@ -69,6 +69,13 @@ def test_dead_requests_are_listed_shown_retried_and_dropped(
     assert len(done) == 1
 
 
+def test_a_namespace_that_there_never_was_is_told(amphora: Amphora, namespace: str) -> None:
+    for words in (["list", namespace], ["show", namespace, "1"]):
+        outcome = amphora("dead", *words)
+        assert (outcome.code, outcome.out) == (6, "")
+        assert f"there is no namespace '{namespace}' on this broker" in outcome.err
+
+
 def test_a_body_that_nobody_can_read_is_shown_as_text(
     amphora: Amphora, broker: Broker, namespace: str
 ) -> None:

@@ -97,7 +97,28 @@ def test_without_a_command_the_help_is_shown(amphora_anywhere: Amphora) -> None:
 def test_a_misspelled_command_is_wrong_usage(amphora_anywhere: Amphora) -> None:
     outcome = amphora_anywhere("pnig", "math")
     assert (outcome.code, outcome.out) == (2, "")
-    assert "No such command 'pnig'" in outcome.err
+    assert "No such command 'pnig'; did you mean 'ping'?\n" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["cal", "math.add"], "No such command 'cal'; did you mean 'call'?\n"),
+        (["queue", "lst"], "No such command 'lst'; did you mean 'list'?\n"),
+        (["dead", "shwo"], "No such command 'shwo'; did you mean 'show'?\n"),
+        (["nothing-near"], "No such command 'nothing-near'.\n"),
+        (
+            ["call", "math.add", "1", "--timout", "3"],
+            "--timout; did you mean '--timeout'?  (an",
+        ),
+    ],
+)
+def test_what_is_misspelled_on_the_command_line_is_told_with_the_nearest(
+    amphora_anywhere: Amphora, words: list[str], told: str
+) -> None:
+    outcome = amphora_anywhere(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert told in outcome.err
 
 
 def test_python_m_amphora_is_the_same_command() -> None:

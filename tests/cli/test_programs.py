@@ -104,7 +104,7 @@ def test_a_worker_of_arpcs_is_a_server(here: Path) -> None:
         ("", "nowhere", r"there is no module 'nowhere', neither in /.* nor on"),
         ("", "no.where", r"there is no module 'no', neither"),
         ("", "prog.sub", r"there is no module 'prog.sub', neither"),
-        ("", "prog:server", r"the module prog \(.*prog.py\) has no 'server'$"),
+        ("", "prog:server", r"the module prog \(.*prog.py\) has no 'server'; a server is made in"),
         (SERVER, "prog:srv", r"has no 'srv'; its servers are called server$"),
         ("server = 42", "prog", r"prog is not a server and returns none; it is 42"),
         ("def server(): return 42", "prog", r"prog is not a server and returns none; it is 42"),

@@ -24,6 +24,7 @@ from amphora.rpc.client.fanout import AmqpRpcFanoutClient
 from amphora.rpc.client.streams.stream import Stream
 from amphora.rpc.client.waiting.gather import Gathered
 from amphora.rpc.contract import naming
+from amphora.transport.options import did_you_mean
 from amphora.transport.session import Session
 
 _KEYWORD = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -45,8 +46,11 @@ class CallCommand(click.Command):
         for argument in arguments[: len(arguments) - literal]:
             if argument.startswith("-") and argument != "-" and not _NUMBER.match(argument):
                 name = argument.partition("=")[0]
+                near = did_you_mean([name], {each for one in self.params for each in one.opts})
                 raise click.NoSuchOption(
-                    name, f"No such option: {name}  (an argument? Write -- in front of it)", ctx=ctx
+                    name,
+                    f"No such option: {name}{near}  (an argument? Write -- in front of it)",
+                    ctx=ctx,
                 )
         return rest
 

@@ -12,9 +12,17 @@ import click
 from amphora.cli.advice import complete_namespace
 from amphora.cli.calling.call import json_line
 from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.lookup import count_workers, find_queue, unknown_namespace
 from amphora.cli.operating.one_worker import ask_one
 from amphora.cli.output import counted, safe_lines, seconds, show_json, show_note, show_table
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Group,
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    url_and_debug,
+)
 from amphora.errors import printable
 from amphora.rpc.client.dead import dead_requests
 from amphora.rpc.contract import dead as contract
@@ -27,7 +35,7 @@ TIMEOUT = 30.0
 WIDTH = 20_000
 
 
-@click.group()
+@click.group(cls=Group)
 @url_and_debug
 def dead() -> None:
     """List, show, retry and drop requests that were given up.
@@ -107,9 +115,18 @@ def show(settings: Settings, namespace: str, request_id: str) -> None:
 
 
 def look(settings: Settings, namespace: str) -> list[tuple[Properties, bytes]]:
-    """Return the requests of a namespace that were given up.  Switches greenlets."""
+    """Return the requests of a namespace that were given up.  Switches greenlets.
+
+    Raises:
+        Failure: there is no such namespace.
+    """
     with settings_errors(), settings.session() as session:
-        return dead_requests(session, naming.check_namespace(namespace))
+        found = dead_requests(session, naming.check_namespace(namespace))
+        if found or find_queue(session, naming.request_queue(namespace)) is not None:
+            return found
+        if not count_workers(session, namespace):
+            raise unknown_namespace(namespace)
+        return found
 
 
 def choosing(command: Callable[..., Any]) -> Callable[..., Any]:

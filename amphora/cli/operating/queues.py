@@ -11,7 +11,14 @@ from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import TIMEOUT, count_workers, find_queue, unknown_namespace
 from amphora.cli.operating.one_worker import ask_one
 from amphora.cli.output import counted, show_json, show_note, show_table
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Group,
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    url_and_debug,
+)
 from amphora.errors import ChannelClosed, ConnectionLost
 from amphora.rpc.client.client import AmqpRpcClient
 from amphora.rpc.contract import naming
@@ -22,7 +29,7 @@ from amphora.wire.codes import ReplyCode
 NOT_FOR_QUORUM = "not supported by quorum queues"
 
 
-@click.group()
+@click.group(cls=Group)
 @url_and_debug
 def queue() -> None:
     """List, create, remove and empty request queues."""

@@ -141,7 +141,9 @@ def _hidden(name: str) -> str:
 def _nothing_there(module: ModuleType, attribute: str) -> str:
     where = getattr(module, "__file__", None) or "a part of Python"
     servers = [name for name, value in vars(module).items() if _as_server(value) is not None]
-    hint = f"; its servers are called {', '.join(servers)}" if servers else ""
+    hint = "; a server is made in its first lines: server = AmqpRpcServer(...)"
+    if servers:
+        hint = f"; its servers are called {', '.join(servers)}"
     if not where.startswith(os.path.join(os.getcwd(), "")):
         hint += _hidden(module.__name__)
     return f"the module {module.__name__} ({where}) has no {attribute!r}{hint}"
