@@ -83,7 +83,8 @@ def servers(broker: AnyBroker) -> Iterator[MakeServer]:
         def make(namespace: str, *functions: Callable[..., Any], **settings: Any) -> Any:
             def add(server: AmqpRpcServer) -> AmqpRpcServer:
                 for function in functions:
-                    server.add_function(function)
+                    # A text would be taken for the name of a function to be decorated.
+                    server.functions.add(function)
                 return server
 
             return made.enter_context(_serving(broker, namespace, add, settings))

@@ -87,7 +87,7 @@ def test_calls_that_fail_are_told_and_make_the_exit_code(
     make_server(add)
     outcome = amphora("bench", f"{namespace}.add", "1", "--rate", "20", "--duration", "0.2")
     assert outcome.code == 1
-    assert "4 errors: WrongRequest" in outcome.out
+    assert "4 errors: WrongRequest: add: missing a required argument: 'b'; it takes" in outcome.out
 
 
 @pytest.mark.parametrize("words", [["--rate", "0"], ["--concurrency", "0"], ["--duration", "0"]])

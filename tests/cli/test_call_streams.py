@@ -90,7 +90,10 @@ def test_a_stream_that_fails_has_the_exit_code_of_its_error(
     *items, last = amphora("call", "--stream", "--json", f"{namespace}.breaks").json_lines
     assert items == [{"item": 1}]
     assert last["error"]["remote_type"] == "KeyError"
-    assert amphora("call", "--stream", f"{namespace}.add", 1, 2).code == 7
+    outcome = amphora("call", "--stream", f"{namespace}.add", 1, 2)
+    assert (outcome.code, "; call it without --stream (what" in outcome.err) == (7, True)
+    outcome = amphora("call", f"{namespace}.breaks")
+    assert (outcome.code, "; call it with --stream (what" in outcome.err) == (7, True)
     assert amphora("call", "--stream", f"{namespace}.nothing").code == 7
     assert amphora("call", f"{namespace}.breaks").code == 7
     outcome = amphora("call", "--stream", f"{namespace}.tick", "--timeout", 2)

@@ -57,6 +57,11 @@ def test_each_test_has_a_broker_of_its_own(amphora_broker, again):
     assert len(amphora_broker.node.vhosts["/"].topology.queues) == 1
 
 
+def test_a_function_is_no_name(amphora_server):
+    with pytest.raises(TypeError, match="only something that can be called"):
+        amphora_server("n", "add")
+
+
 def test_code_that_makes_its_own_clients_finds_the_broker(amphora_server):
     amphora_server("math", add)
     with AmqpRpcClient("math") as client:

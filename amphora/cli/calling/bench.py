@@ -18,7 +18,7 @@ from amphora.cli.calling.call import (
     parse_arguments,
     split_target,
 )
-from amphora.cli.failures import Exit, settings_errors
+from amphora.cli.failures import Exit, sentence_of, settings_errors
 from amphora.cli.output import counted, seconds, show_json, show_table
 from amphora.cli.settings import (
     Number,
@@ -35,6 +35,8 @@ PERCENTILES = (50, 95, 99)
 DEFAULT_CALLERS = 10
 # With a rate there are as many callers as needed, up to this number.
 MOST_CALLERS = 1000
+# An error is shown with so many characters.
+MOST_SAID = 300
 
 
 @dataclass
@@ -44,10 +46,12 @@ class Outcome:
     Attributes:
         durations: the durations of successful calls, in seconds.
         errors: the number of failed calls, by the name of the error.
+        said: what the first of these errors says, by its name.
     """
 
     durations: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
+    said: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     def summary(self) -> dict[str, Any]:
@@ -98,7 +102,9 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
                 call()
             except AmphoraError as error:
                 remote = error.error_type if isinstance(error, RemoteException) else ""
-                outcome.errors[remote or type(error).__name__] += 1
+                name = remote or type(error).__name__
+                outcome.errors[name] += 1
+                outcome.said.setdefault(name, sentence_of(error))
                 # Callers whose calls fail at once would keep all others from running.
                 gevent.sleep(0)
             else:
@@ -191,7 +197,8 @@ def bench(
         look_before_call(session, namespace, routing_key, f"for up to {timeout:g} s")
         with AmqpRpcClient(namespace, session=session, timeout=timeout) as client:
             call = client.call(**options)
-            outcome = load(lambda: call(*args, **kwargs), callers, duration, rate).summary()
+            made = load(lambda: call(*args, **kwargs), callers, duration, rate)
+    outcome = made.summary()
     if settings.json:
         show_json(outcome)
         return Exit.FAILED if outcome["errors"] else Exit.DONE
@@ -203,5 +210,6 @@ def bench(
     names = (*(f"p{percent}" for percent in PERCENTILES), "longest")
     show_table([f">{name}" for name in names], [[seconds(outcome[name]) for name in names]])
     for name, count in sorted(outcome["errors"].items()):
-        click.echo(f"{counted(count, 'error')}: {printable(name, 100)}")
+        said = printable(made.said[name], MOST_SAID)
+        click.echo(f"{counted(count, 'error')}: {printable(name, 100)}: {said}")
     return Exit.FAILED if failed else Exit.DONE
