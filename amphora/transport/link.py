@@ -27,7 +27,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
 from amphora.net import clock
 from amphora.net.address import IN_MEMORY
-from amphora.net.backoff import LONGEST_PAUSE, Backoff
+from amphora.net.backoff import LONGEST_PAUSE, SUCCESS_AFTER, Backoff
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.transport.connecting import Host, NoHost, connect_to_one
@@ -105,7 +105,7 @@ class Link:
         self._reported: AmphoraError | None = None
         self._watchers: list[Callable[[Link], None]] = []
         self.connects = 0
-        self.lost_at = self.restored_at = 0.0
+        self.lost_at = self.restored_at = self._connected_at = 0.0
         self._restorables: dict[Restorable, Backoff] = {}
         # What to set up on the present connection, and when; and what is being set up.
         self._due: dict[Restorable, float] = {}
@@ -369,7 +369,8 @@ class Link:
         connection.on_blocked = self._changed
         connection.on_room = self._changed
         self.connection = connection
-        self.error = self._reported = None
+        self.error = None
+        self._connected_at = clock.monotonic()
         self._due = dict.fromkeys(self._restorables, clock.monotonic())
         # Also when there is nothing to set up: a caller may wait for the connection alone.
         self._changed()
@@ -479,7 +480,10 @@ class Link:
         self._changed()
 
     def _drop(self, error: AmphoraError) -> None:
-        # One line for each change: a broker that stays away is reported once.
+        # One line for each change: a broker that stays away is reported once, and so is one that
+        # takes each connection and ends it at once.
+        if self.connection is not None and clock.monotonic() > self._connected_at + SUCCESS_AFTER:
+            self._reported = None
         if self._reported is None or str(self._reported) != str(error):
             log.warning("%s: %s; connecting again", self.name, error, error=_unforeseen(error))
         if self.error is None:

@@ -10,8 +10,9 @@ from gevent.event import Event
 
 from amphora import Session, testing
 from amphora.errors import ChannelClosed, ConnectionLost
+from amphora.transport import link
 from amphora.transport.connection import Connection
-from amphora.transport.link import Restorable, shown_duration
+from amphora.transport.link import Link, Restorable, shown_duration
 from tests.support.peer import Conversation, ScriptedPeer
 from tests.support.waiting import wait_until
 
@@ -159,3 +160,25 @@ def test_who_waits_for_a_link_in_vain_goes_on_at_the_timeout_and_watches_no_more
 def test_how_long_a_broker_was_away_is_told_as_exactly_as_is_of_interest() -> None:
     told = [shown_duration(seconds) for seconds in (0.04, 9.94, 12.3, 119.0, 125.0, 7500.0)]
     assert told == ["0.0 s", "9.9 s", "12 s", "119 s", "2 min", "2 h 5 min"]
+
+
+def test_a_broker_that_ends_each_connection_at_once_is_reported_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(link, "SUCCESS_AFTER", 1000.0)
+    consuming = session.consuming
+
+    def end(link: Link) -> None:
+        if link.connection is not None:
+            link.leave("it has too many channels")
+
+    consuming.watch(end)
+    consuming.start()
+    wait_until(lambda: consuming.connects >= 5)
+    consuming.unwatch(end)
+    wait_until(lambda: consuming.connection is not None and consuming.connection.error is None)
+    assert caplog.text.count("it has too many channels; connecting again") == 1
+    # When a connection has lasted, its end is news.
+    monkeypatch.setattr(link, "SUCCESS_AFTER", -1.0)
+    consuming.leave("it has too many channels")
+    wait_until(lambda: caplog.text.count("it has too many channels; connecting again") == 2)
