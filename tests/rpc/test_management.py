@@ -355,3 +355,22 @@ def test_a_management_client_has_no_request_queues(
     with pytest.raises(AttributeError, match="calls no functions"):
         management.tune_function  # type: ignore[attr-defined]  # noqa: B018
     assert not broker.queue_exists("rpc_mgt_queue_oops")
+
+
+def test_an_answer_to_one_who_has_asked_and_left_is_no_warning(
+    make_server: MakeServer, namespace: str, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    server = make_server(add, serve=False)
+    server.add_command(gate.hold, "hold")
+    server.serve()
+    wait_until(lambda: server.ready)
+    with ManagementClient(url=url) as asking:
+        asked = gevent.spawn(list, asking.ask(namespace, "hold"))
+        wait_until(lambda: gate.entered)
+        asked.kill()
+    gate.open()
+    responder = server._worker.management._responder
+    wait_until(lambda: responder.lost == 1)
+    server.stop()
+    assert "response" not in caplog.text

@@ -402,7 +402,12 @@ class Responder:
                 self.lost += 1
                 # If the queue's node is away, it is unknown whether the client is still there.
                 what = "the client of a response is gone" if gone else "a response cannot be sent"
-                log.throttled(f"%s: {what}: %s", self._worker_id, outgoing.error)
+                asked = self._namespace == naming.MANAGEMENT_NAMESPACE
+                if asked and isinstance(outgoing.error, Unroutable):
+                    # Those that ask workers have little patience, and lose nothing.
+                    log.debug("%s: %s: %s", self._worker_id, what, outgoing.error)
+                else:
+                    log.throttled(f"%s: {what}: %s", self._worker_id, outgoing.error)
             request.ack()
         self._underway.response_done()
 
