@@ -19,6 +19,7 @@ from types import NoneType
 from typing import Any, NoReturn, Protocol, Self, TypeVar, Unpack
 
 import gevent
+from gevent import monkey
 
 from amphora.errors import ConnectionLost
 from amphora.net.deadline import Deadline
@@ -40,6 +41,8 @@ T = TypeVar("T")
 EXIT_TIMEOUT = 1.0
 
 log = Log("amphora.transport")
+
+_get_thread = monkey.get_original("_thread", "get_ident")
 
 # Returns the loop of asyncio that runs in this thread, None if there is none.  A program without
 # asyncio has something that costs no more.
@@ -286,6 +289,21 @@ def left_to_another(session: Session, end: Callable[[], object]) -> bool:
         gevent.spawn(end)
         return True
     return False
+
+
+def left_to_its_thread(session: Session, function: Callable[[], object]) -> bool:
+    """Have a function called in the session's thread, if this is another one; return whether it is.
+
+    What a program drops may be collected in any thread: a cycle, in the one that makes an object at
+    that moment.  A callback that is left to another thread's event loop there may never run.  Never
+    switches greenlets.
+    """
+    hub = session._hub
+    # Without a hub of its own for a thread that has none.
+    if hub is None or hub.thread_ident == _get_thread():
+        return False
+    _run_soon(session, function)
+    return True
 
 
 def in_coroutine() -> bool:

@@ -36,6 +36,9 @@ class Room:
     def discard(self, pending: Pending) -> None:
         pass
 
+    def in_its_thread(self, function: Callable[[], object]) -> None:
+        function()
+
     def count(self) -> int:
         self.asked_when_sent.append(self.outgoing.done)
         return self.there

@@ -6,7 +6,7 @@ Without a broker: the servers answer when the test says so.
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import gevent
@@ -35,6 +35,9 @@ class Waiting:
     def cancel(self, pending: Pending) -> bool:
         self.discard(pending)
         return True
+
+    def in_its_thread(self, function: Callable[[], object]) -> None:
+        function()
 
 
 class Servers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from gevent.event import Event
 import amphora
 from amphora import AmqpRpcClient, AmqpRpcServer, ManagementClient
 from amphora.errors import (
+    Cancelled,
     Denied,
     NoResult,
     RemoteException,
@@ -36,7 +38,7 @@ from amphora.rpc.server.requests.attempts import Attempts
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient, RawServer
-from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, RunProgram, add
 from tests.support.waiting import wait_until
 
 
@@ -185,6 +187,69 @@ def test_a_stream_that_is_let_go_ends_at_its_server(
     made = source.yielded
     gevent.sleep(0.1)
     assert source.yielded == made
+
+
+def test_what_is_collected_in_another_thread_ends_and_harms_nothing(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    gate = Gate()
+    make_server(source.count, gate.hold)
+    client = make_client()
+
+    def drop_in_cycles() -> None:
+        stream = client.stream.count(10**9)
+        next(stream)
+        for dropped in (stream, client.defer.hold(1)):
+            cycle: list[Any] = [dropped]
+            cycle.append(cycle)
+
+    gc.disable()
+    try:
+        drop_in_cycles()
+        wait_until(lambda: gate.entered)
+        thread = threading.Thread(target=gc.collect)
+        thread.start()
+        wait_until(lambda: not thread.is_alive())
+    finally:
+        gc.enable()
+    wait_until(lambda: source.ended)
+    wait_until(lambda: client.pending == 0)
+    # The server is still told how far streams may go.
+    assert list(client.stream(credit=1).count(100)) == list(range(100))
+    gate.open()
+
+
+def test_a_call_and_a_stream_are_ended_from_another_thread(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    ended: list[str] = []
+
+    def wait() -> None:
+        try:
+            Event().wait()
+        except amphora.Cancel:
+            ended.append("cancelled")
+            raise
+
+    make_server(source.count, wait, cancellable=True)
+    client = make_client(timeout=600)
+    stream, result = client.stream.count(10**9), client.defer.wait()
+    next(stream)
+    said: list[bool] = []
+
+    def end() -> None:
+        stream.close()
+        said.append(result.cancel())
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with pytest.raises(Cancelled):
+        result.get(timeout=40)
+    wait_until(lambda: source.ended)
+    wait_until(lambda: ended)
+    assert said == [True]
+    assert list(stream) == []
+    assert client.pending == 0
 
 
 def test_a_stream_ends_with_its_reader_that_is_killed_while_it_waits(

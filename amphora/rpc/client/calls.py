@@ -11,6 +11,8 @@ If a result is dropped, so is the entry; see `result`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import gevent
@@ -43,7 +45,7 @@ from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.client.workers.unserved import Unserved
 from amphora.transport.endpoint import check_count
 from amphora.transport.outgoing import Outgoing
-from amphora.transport.session import Session, claim
+from amphora.transport.session import Session, claim, left_to_its_thread
 from amphora.wire.properties import Properties
 
 log = Log("amphora.rpc")
@@ -257,10 +259,17 @@ class Calls:
         """
         if self.pending.get(pending.outgoing.message_id) is not pending:
             return False
+        if left_to_its_thread(self._session, partial(self.cancel, pending)):
+            return True
         executed = pending.outgoing.executed
         self.abandon(pending)
         pending.fail(Cancelled(f"{self.name_of(pending)} was cancelled", executed=executed))
         return True
+
+    def in_its_thread(self, function: Callable[[], object]) -> None:
+        """Call a function: now if this is the thread of the session, otherwise soon in that."""
+        if not left_to_its_thread(self._session, function):
+            function()
 
     def cancel_all(self) -> None:
         """Cancel every call.  Never switches greenlets."""

@@ -234,6 +234,14 @@ class PendingStream(Pending):
 
     # -- what the caller takes --------------------------------------------------------------------
 
+    def leave(self) -> None:
+        """End it, because the caller wants no more.  Any thread may call this."""
+        self._waiting.in_its_thread(self._leave)
+
+    def _leave(self) -> None:
+        self.tell_dropped()
+        self.cancel()
+
     def next(self) -> tuple[bool, Any]:
         """Return True and the next item, or False and None where none has come."""
         if not self._items:
@@ -318,8 +326,7 @@ class Stream(Generic[R_co]):
         """End it; the server is told.  Closing twice is fine.  Never switches greenlets."""
         if not self._closed:
             self._closed = True
-            self._call.tell_dropped()
-            self._call.cancel()
+            self._call.leave()
 
     def cancel(self) -> None:
         """End it, as `close` does."""

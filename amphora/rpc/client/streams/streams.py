@@ -241,7 +241,8 @@ class Streams:
         return True
 
     def _grant_all(self) -> None:
-        for pending in self._open:
+        # As a list: a stream that is collected meanwhile is closed.
+        for pending in list(self._open):
             if pending.run_id:
                 self._due[pending] = None
         self._grant_due()

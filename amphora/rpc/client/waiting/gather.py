@@ -152,8 +152,11 @@ class PendingGather(Pending):
     def dropped(self) -> None:
         """Note that the answers are unwanted."""
         if not self.ended:
-            self._waiting.discard(self)
-            self.tell_dropped()
+            self._waiting.in_its_thread(self._let_go)
+
+    def _let_go(self) -> None:
+        self._waiting.discard(self)
+        self.tell_dropped()
 
 
 class Gathered(Generic[R_co]):

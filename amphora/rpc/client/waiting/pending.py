@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from amphora.errors import AmphoraError
@@ -19,7 +20,10 @@ class Waiting(Protocol):
         """Drop a request whose answer is unwanted."""
 
     def cancel(self, pending: Pending) -> bool:
-        """End a request, and tell its servers; return whether it was pending."""
+        """End a request, and tell its servers; return whether it was pending.  From any thread."""
+
+    def in_its_thread(self, function: Callable[[], object]) -> None:
+        """Call a function: now if this is the thread of the session, otherwise soon in that."""
 
     def wake(self, sleeper: Sleeper) -> None:
         """Wake the greenlet that waits for a result, soon."""

@@ -131,8 +131,11 @@ class PendingCall(Pending):
         if result.linkcount() > 0:
             self.result = lambda: result
         else:
-            self._waiting.discard(self)
-            self.tell_dropped()
+            self._waiting.in_its_thread(self._let_go)
+
+    def _let_go(self) -> None:
+        self._waiting.discard(self)
+        self.tell_dropped()
 
     def answered(self, worker: str, value: Any, error: AmphoraError | None) -> bool:
         """Take the answer."""

@@ -114,13 +114,14 @@ class Liveness:
     def _ask_on(self) -> None:
         """Ask for each worker when it is due, until there is none."""
         while self._workers:
-            worker = min(self._workers.values(), key=lambda each: each.due)
+            # As lists, here and below: a call that is collected meanwhile ends.
+            worker = min(list(self._workers.values()), key=lambda each: each.due)
             pause = worker.due - clock.monotonic()
             if pause > 0:
                 self._changed.clear()
                 self._changed.wait(pause)
                 continue
-            interval = min(call.interval for call in worker.calls)
+            interval = min(call.interval for call in list(worker.calls))
             worker.due = clock.monotonic() + interval
             missing = self._is_missing(worker.queue)
             if self._workers.get(worker.worker_id) is not worker:
@@ -144,7 +145,7 @@ class Liveness:
 
     def _gone(self, worker: _Worker) -> None:
         del self._workers[worker.worker_id]
-        for call in worker.calls:
+        for call in list(worker.calls):
             call.workers.discard(worker.worker_id)
         for call in list(worker.calls):
             if not call.workers:
