@@ -48,7 +48,7 @@ def offered(session: Session, namespace: str | None) -> dict[str, dict[str, str]
 
 
 def about_function(session: Session, namespace: str, function: str, told: str) -> str:
-    """Return the end of a sentence about a refused request: the signature, if there is one.
+    """Return the end of a sentence about a refused request: what the workers offer of that name.
 
     Switches greenlets.
 
@@ -58,7 +58,11 @@ def about_function(session: Session, namespace: str, function: str, told: str) -
     if "; it takes " in told:
         return ""
     signatures = offered(session, namespace).get(namespace, {})
-    return f"; it is {signatures[function]}" if function in signatures else ""
+    if function not in signatures:
+        return ""
+    if "has no function" in told:
+        return "; another of its workers has it"
+    return f"; it is {signatures[function]}"
 
 
 def about_namespace(session: Session, namespace: str) -> str:

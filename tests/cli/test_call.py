@@ -324,6 +324,20 @@ def test_a_refused_request_says_what_would_be_taken(
 
 @pytest.mark.usefixtures("_patience")
 @on_embedded
+def test_two_services_of_one_namespace_are_told_apart(
+    amphora: Amphora, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(divide)
+    make_server(add)
+    # Each of them gets one of the two.
+    outcomes = [amphora("call", f"{namespace}.divide", "6", "3") for _ in range(2)]
+    assert sorted(outcome.code for outcome in outcomes) == [0, 7]
+    said = "".join(outcome.err for outcome in outcomes)
+    assert "has no function 'divide'; it has add; another of its workers has it (what" in said
+
+
+@pytest.mark.usefixtures("_patience")
+@on_embedded
 @pytest.mark.parametrize("options", [[], ["--routing-key", "Bob"]])
 def test_a_misspelled_namespace_is_compared_with_those_that_are_there(
     amphora: Amphora, make_server: MakeServer, namespace: str, options: list[str]
