@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
 import gevent
 import hypothesis.strategies as st
@@ -11,7 +12,15 @@ from hypothesis import given
 
 from amphora.rpc.server.answers.batching import Batching
 
-Answer = tuple[str, int]
+
+class Answer(NamedTuple):
+    kind: str
+    number: int
+    body: bytes
+
+
+def answer(kind: str, number: int, size: int = 1) -> Answer:
+    return Answer(kind, number, b"x" * size)
 
 
 def next_turn() -> None:
@@ -25,7 +34,7 @@ def batching(sent: list[list[Answer]], most: int = 3, most_bytes: int = 100) -> 
 
 def add(to: Batching[Answer], kind: str, *numbers: int, size: int = 1) -> None:
     for number in numbers:
-        to.add(kind, (kind, number), size)
+        to.add(kind, answer(kind, number, size))
 
 
 def test_what_came_in_one_turn_is_handed_on_at_its_end() -> None:
@@ -34,10 +43,10 @@ def test_what_came_in_one_turn_is_handed_on_at_its_end() -> None:
     add(answers, "a", 1, 2)
     assert sent == []
     next_turn()
-    assert sent == [[("a", 1), ("a", 2)]]
+    assert sent == [[answer("a", 1), answer("a", 2)]]
     add(answers, "a", 3)
     next_turn()
-    assert sent[1:] == [[("a", 3)]]
+    assert sent[1:] == [[answer("a", 3)]]
 
 
 def test_what_does_not_belong_together_is_handed_on_apart() -> None:
@@ -47,7 +56,7 @@ def test_what_does_not_belong_together_is_handed_on_apart() -> None:
         for kind in ("a", "b"):
             add(answers, kind, number)
     next_turn()
-    assert sent == [[("a", 1), ("a", 2)], [("b", 1), ("b", 2)]]
+    assert sent == [[answer("a", 1), answer("a", 2)], [answer("b", 1), answer("b", 2)]]
 
 
 @given(
@@ -58,27 +67,25 @@ def test_what_does_not_belong_together_is_handed_on_apart() -> None:
 def test_each_is_handed_on_once_in_order_and_no_list_is_too_large(
     added: list[tuple[str, int]], most: int, most_bytes: int
 ) -> None:
-    sent: list[list[tuple[str, int, int]]] = []
-    answers: Batching[tuple[str, int, int]] = Batching(
-        sent.append, most=most, most_bytes=most_bytes
-    )
+    sent: list[list[Answer]] = []
+    answers = batching(sent, most, most_bytes)
     for number, (kind, size) in enumerate(added):
-        answers.add(kind, (kind, number, size), size)
+        add(answers, kind, number, size=size)
     next_turn()
     for batch in sent:
-        assert len({kind for kind, _, _ in batch}) == 1
+        assert len({each.kind for each in batch}) == 1
         assert 1 <= len(batch) <= most
-        assert len(batch) == 1 or sum(size for _, _, size in batch) <= most_bytes
+        assert len(batch) == 1 or sum(len(each.body) for each in batch) <= most_bytes
     for kind in "ab":
-        handed_on = [answer[1] for batch in sent for answer in batch if answer[0] == kind]
+        handed_on = [each.number for batch in sent for each in batch if each.kind == kind]
         assert handed_on == [n for n, (wanted, _) in enumerate(added) if wanted == kind]
     # And no list ends before it has to.
-    for kind, batches in groupby(sent, lambda batch: batch[0][0]):
+    for kind, batches in groupby(sent, lambda batch: batch[0].kind):
         assert full(list(batches), most, most_bytes), kind
 
 
-def full(batches: list[list[tuple[str, int, int]]], most: int, most_bytes: int) -> bool:
-    sizes = [[size for _, _, size in batch] for batch in batches]
+def full(batches: list[list[Answer]], most: int, most_bytes: int) -> bool:
+    sizes = [[len(each.body) for each in batch] for batch in batches]
     return all(
         len(one) == most or sum(one) + following[0] > most_bytes
         for one, following in pairwise(sizes)
@@ -92,7 +99,11 @@ def test_one_that_is_too_large_for_any_list_goes_alone() -> None:
     add(answers, "a", 2, 3, size=5)
     add(answers, "a", 4, size=11)
     next_turn()
-    assert sent == [[("a", 1)], [("a", 2), ("a", 3)], [("a", 4)]]
+    assert sent == [
+        [answer("a", 1, 11)],
+        [answer("a", 2, 5), answer("a", 3, 5)],
+        [answer("a", 4, 11)],
+    ]
 
 
 @pytest.fixture
@@ -119,7 +130,11 @@ def test_what_was_interrupted_is_handed_on_again(interruptions: list[object]) ->
     answers: Batching[Answer] = Batching(send, most=2, most_bytes=100)
     add(answers, "a", 1, 2, 3)
     next_turn()
-    assert sent == [[("a", 1), ("a", 2)], [("a", 1), ("a", 2)], [("a", 3)]]
+    assert sent == [
+        [answer("a", 1), answer("a", 2)],
+        [answer("a", 1), answer("a", 2)],
+        [answer("a", 3)],
+    ]
     assert interruptions == [KeyboardInterrupt]
 
 
@@ -132,4 +147,4 @@ def test_what_is_forgotten_is_not_handed_on() -> None:
     assert sent == []
     add(answers, "a", 2)
     next_turn()
-    assert sent == [[("a", 2)]]
+    assert sent == [[answer("a", 2)]]

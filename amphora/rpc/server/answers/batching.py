@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import gevent
 
-A = TypeVar("A")
+
+class Encoded(Protocol):
+    """An answer, as far as its size goes."""
+
+    @property
+    def body(self) -> bytes:
+        """Its body."""
+
+
+A = TypeVar("A", bound=Encoded)
 
 
 class Batching(Generic[A]):
@@ -25,13 +34,13 @@ class Batching(Generic[A]):
         self._send = send
         self._most = most
         self._most_bytes = most_bytes
-        # By kind, which is the same in all of a list: the answers, each with its size.
-        self._ready: dict[Hashable, list[tuple[A, int]]] = {}
+        # By kind, which is the same in all of a list.
+        self._ready: dict[Hashable, list[A]] = {}
         self._callback: Any = None
 
-    def add(self, kind: Hashable, answer: A, size: int) -> None:
+    def add(self, kind: Hashable, answer: A) -> None:
         """Add an answer, to be handed on at the end of this turn.  Never switches greenlets."""
-        self._ready.setdefault(kind, []).append((answer, size))
+        self._ready.setdefault(kind, []).append(answer)
         scheduled = self._callback
         if scheduled is None or not scheduled.pending:
             self._callback = gevent.get_hub().loop.run_callback(self._flush)
@@ -45,7 +54,7 @@ class Batching(Generic[A]):
             while self._ready:
                 kind, ready = next(iter(self._ready.items()))
                 count = self._fitting(ready)
-                self._send([answer for answer, _ in ready[:count]])
+                self._send(ready[:count])
                 # Only now: after an interruption they are sent again rather than lost.
                 del ready[:count]
                 if not ready:
@@ -54,11 +63,14 @@ class Batching(Generic[A]):
             self._callback = gevent.get_hub().loop.run_callback(self._flush)
             raise
 
-    def _fitting(self, ready: list[tuple[A, int]]) -> int:
+    def _fitting(self, ready: list[A]) -> int:
         """Return how many answers, from the first on, fit into one list."""
+        sizes = [len(answer.body) for answer in ready[: self._most]]
+        if sum(sizes) <= self._most_bytes:
+            return len(sizes)
         total = 0
-        for count, (_, size) in enumerate(ready[: self._most]):
+        for count, size in enumerate(sizes):
             total += size
             if total > self._most_bytes and count:
                 return count
-        return min(len(ready), self._most)
+        return len(sizes)

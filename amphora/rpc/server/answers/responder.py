@@ -182,7 +182,7 @@ class Responder:
         if not alone and _may_travel_with_others(properties, content_type, body):
             # As `durable`, but inlined for speed.
             durable = properties.delivery_mode != TRANSIENT
-            self._batching.add((reply_to, content_type, durable), response, len(body))
+            self._batching.add((reply_to, content_type, durable), response)
         else:
             self._send(response)
 
