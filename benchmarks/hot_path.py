@@ -117,8 +117,13 @@ class Wire:
         Args:
             ids: what stands in them for each `ANY_ID`.
         """
-        self._delivered += 1
-        return frames.form % (self._delivered.to_bytes(8), *ids)
+        return frames.form % (*self.tags(1), *ids)
+
+    def tags(self, count: int) -> list[bytes]:
+        """Return the delivery tags of the next deliveries, as bytes."""
+        first = self._delivered + 1
+        self._delivered += count
+        return [tag.to_bytes(8) for tag in range(first, first + count)]
 
     def confirm(self, count: int) -> bytes:
         """Return the frame that confirms `count` more messages."""
@@ -233,7 +238,7 @@ class ServerSide:
         self._underway = worker.underway
         self._wire.consume(worker.requests.take)
         client = naming.new_id()
-        self._requests = self._request(client)
+        self._form = self._burst(self._request(client))
         if not single:
             # What the requests that cannot have waited tell in the long run.
             worker.statistics.waits.told(client, headers.now(), headers.now())
@@ -242,8 +247,7 @@ class ServerSide:
         """Serve requests in bursts; return the seconds of CPU that they took in amphora."""
         took = 0.0
         for _ in range(calls // BURST):
-            ids = [naming.new_id().encode() for _ in range(BURST)]
-            data = b"".join([self._wire.next(self._requests, each, each) for each in ids])
+            data = self._form % tuple(self._wire.tags(BURST))
             began = process_time()
             self._wire.read(data)
             while self._underway.unconfirmed < BURST or not self._all_sent():
@@ -262,6 +266,12 @@ class ServerSide:
     def close(self) -> None:
         """Forget what is unconfirmed."""
         self._wire.close()
+
+    def _burst(self, request: Frames) -> bytes:
+        """Return the frames of a burst of requests as a form, to be filled in with their tags."""
+        ids = [naming.new_id().encode() for _ in range(BURST)]
+        filled = b"".join([request.form % (b"<tag>", each, each) for each in ids])
+        return filled.replace(b"%", b"%%").replace(b"<tag>", b"%b")
 
     def _request(self, client: str) -> Frames:
         asking = PropertiesTemplate(
