@@ -80,7 +80,9 @@ class Function:
         check_function(name, handler)
         self._parameters = Parameters(name, handler)
         self.signature = self._parameters.signature
-        self._quick_range = self._parameters.quick_range()
+        # How many positional arguments certainly fit; no number does if more is to be checked.
+        fitting = self._parameters.quick_range() or range(1, 1)
+        self._fewest, self._most = fitting.start, fitting.stop - 1
 
     def __repr__(self) -> str:
         return f"<Function {self.name}>"
@@ -93,7 +95,7 @@ class Function:
             Unfinished: it returned work that is not done, such as a coroutine.
         """
         try:
-            if self._quick_range is not None and not kwargs and len(args) in self._quick_range:
+            if self._fewest <= len(args) <= self._most and not kwargs:
                 result = self._run(*args)
             else:
                 args, kwargs = self._parameters.fit(args, kwargs)

@@ -25,8 +25,8 @@ LONGEST = 3600.0
 # since its answer may have been read late.
 ASK_AGAIN = 5.0
 ASK_ANYWAY = 600.0
-# Two clocks drift apart by less than this share of the time.
-DRIFT = 500e-6
+# Two clocks drift apart by less than one second in so many.
+DRIFT = 2000
 
 _SECOND = 1_000_000
 
@@ -87,7 +87,7 @@ class Waits:
             self.unknown += 1
             return None
         age = now - offset.learnt
-        wait = (ahead - offset.microseconds - int(abs(age) * DRIFT)) / _SECOND
+        wait = (ahead - offset.microseconds - abs(age) // DRIFT) / _SECOND
         if age > LONGEST * _SECOND or (limit is not None and wait > limit):
             # The broker would have dropped it: one of the clocks was set.
             del self._offsets[client]
@@ -110,7 +110,7 @@ class Waits:
         offset = self._offsets.get(client)
         if offset is None:
             return None
-        drift = int(abs(now - offset.learnt) * DRIFT)
+        drift = abs(now - offset.learnt) // DRIFT
         return max(now - sent - offset.microseconds - drift, 0) / _SECOND
 
     def told(self, client: str, sent: int, now: int) -> None:
