@@ -86,9 +86,8 @@ class _Response(msgspec.Struct, eq=False):
     # True when its request was acknowledged or given back.
     ended: bool = False
 
-    @property
     def request_id(self) -> str:
-        """The id of its request."""
+        """Return the id of its request."""
         properties = self.request.properties
         return properties.correlation_id or properties.message_id or ""
 
@@ -240,7 +239,7 @@ class Responder:
             first.request.properties.reply_to or "",
             self._template(first.content_type, first.durable, batches.BATCH),
             naming.new_id(),
-            batches.join(serializer, [(each.request_id, each.body) for each in responses]),
+            batches.join(serializer, [(each.request_id(), each.body) for each in responses]),
             needs=(self._topology,),
             on_done=lambda outgoing: self._batch_done(outgoing, responses),
             mandatory=first.durable,
@@ -294,7 +293,7 @@ class Responder:
             "" if direct else self._exchange,
             reply_to,
             template,
-            response.request_id,
+            response.request_id(),
             response.body,
             needs=() if direct else (self._topology,),
             on_done=lambda outgoing: self._done(outgoing, response),
