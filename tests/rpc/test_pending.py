@@ -6,6 +6,7 @@ Without a broker: the servers answer when the test says so.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -20,6 +21,7 @@ from amphora.rpc.client.waiting.waking import Waker
 from amphora.rpc.client.workers.roll_call import OneWorker
 from amphora.transport.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
+from tests.support.waiting import wait_until
 
 
 class Waiting:
@@ -100,6 +102,33 @@ def test_a_result_raises_what_went_wrong(call: PendingCall) -> None:
         result.get()
     assert caught.value is error
     assert repr(result) == "<Result of f [failed: NoResult]>"
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_another_thread_may_wait_for_a_result(call: PendingCall, busy: bool) -> None:
+    result = Result(call)
+    got: list[Any] = []
+    begun = threading.Event()
+
+    def wait_there() -> None:
+        # A thread whose event loop has something else to wait for, or nothing.
+        other = gevent.spawn(gevent.sleep, 300) if busy else None
+        begun.set()
+        try:
+            with gevent.Timeout(40):
+                got.append(result.get())
+        except BaseException as error:  # noqa: BLE001 (looked at below)
+            got.append(error)
+        if other is not None:
+            other.kill()
+
+    thread = threading.Thread(target=wait_there)
+    thread.start()
+    wait_until(begun.is_set)
+    gevent.sleep(0.1)
+    call.answered("worker", "the answer", None)
+    wait_until(lambda: not thread.is_alive(), timeout=60)
+    assert got == ["the answer"]
 
 
 def test_only_the_first_answer_counts(call: PendingCall) -> None:

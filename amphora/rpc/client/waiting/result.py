@@ -16,6 +16,8 @@ from amphora.rpc.client.workers.liveness import Watched
 
 # What a program has missed that uses a result as if it were the answer.
 _TO_GET = "its get() waits for the answer and returns it"
+# Seconds, more than any call has.
+FOR_EVER = 2_000_000.0
 
 
 class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
@@ -29,11 +31,13 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
     dropped too, unless a callback waits for it (`rawlink`); the request is still served.
     """
 
-    __slots__ = ("_call", "_convert", "_greenlet")
+    __slots__ = ("_call", "_convert", "_greenlet", "_home")
 
     def __init__(self, call: PendingCall) -> None:
         super().__init__()
         self._call = call
+        # The event loop of its thread.
+        self._home = gevent.get_hub()
         # The first that waits in `get` without a timeout of its own; see `Waker`.
         self._greenlet: Any = None
         # What makes the result from the value that comes, where it is asked for; see `binding`.
@@ -53,7 +57,11 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         if self._greenlet is None and block is True and timeout is None and not self.ready():
             hub = gevent.get_hub()
             greenlet = gevent.getcurrent()
-            if greenlet is not hub:
+            if hub is not self._home:
+                # gevent's own way wakes other threads, too.  Without a timer, their event loops
+                # may have nothing to wait for.
+                timeout = FOR_EVER
+            elif greenlet is not hub:
                 self._greenlet = greenlet
                 try:
                     # Something else may have switched here by mistake.
