@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import pickle
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import gevent
@@ -454,6 +456,18 @@ def test_a_generator_passes_on_the_items_and_the_result_of_a_stream(
         with pytest.raises(StopIteration) as end:
             next(stream)
         assert end.value.value == ["the end", 3]
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_cannot_be_copied_or_sent_and_goes_on(
+    make_server: MakeServer, make_client: MakeClient, source: Source, way: Callable[[Any], Any]
+) -> None:
+    make_server(source.count)
+    stream = make_client().stream.count(3)
+    # The end of a copy would be the end of the stream.
+    with pytest.raises(TypeError, match=r"^<Stream .*> cannot be copied or sent"):
+        way(stream)
+    assert list(stream) == [0, 1, 2]
 
 
 def test_calls_and_streams_are_told_apart(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, Self
+from typing import Any, Generic, NoReturn, Protocol, Self
 
 from gevent.event import Event
 
@@ -24,6 +24,7 @@ from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.streams import BESIDE_BYTES
 from amphora.transport.outgoing import Outgoing
+from amphora.transport.session import cannot_leave
 
 # The server is told when so many bytes were taken, which may be far fewer items than the credit.
 TELL_BYTES = BESIDE_BYTES // 4
@@ -317,6 +318,9 @@ class Stream(Generic[R_co]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise cannot_leave(self)
 
     def __del__(self) -> None:
         if not self.__dict__.get("_closed", True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, NoReturn, Protocol
 
 from gevent.event import Event
 
@@ -15,6 +15,7 @@ from amphora.rpc.client.waiting.pending import Pending, Waiting
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.attendance import Attendance
 from amphora.transport.outgoing import Outgoing
+from amphora.transport.session import cannot_leave
 
 # Seconds between two roll calls while answers are missing; they grow.
 FIRST_PAUSE = 0.02
@@ -179,6 +180,9 @@ class Gathered(Generic[R_co]):
         request = self._request
         state = "ended" if request.ended else "gathering"
         return f"<Gathered {request.function_name} [{len(request.heard)} heard, {state}]>"
+
+    def __reduce__(self) -> NoReturn:
+        raise cannot_leave(self)
 
     def __del__(self) -> None:
         self._request.dropped()
