@@ -88,6 +88,15 @@ def test_a_pool_is_alive_while_a_loop_runs_and_ready_while_one_serves(
     assert health.answer("/readyz").status == 503
 
 
+def test_a_pool_without_a_loaded_worker_is_alive_and_says_so() -> None:
+    loading = worker(loaded=False, serving=False, silent=None)
+    for workers in ([], [loading], [worker(loaded=False, serving=False, silent=DEAD_AFTER * 2)]):
+        answer = Health(workers, 2).answer("/livez")
+        assert answer.status == 200
+        assert b"no worker has loaded the program" in answer.body
+    assert b"event loops run" in Health([loading, worker()], 2).answer("/livez").body
+
+
 def test_everything_that_is_known_of_a_worker_is_told() -> None:
     told = json.loads(Health([worker()], 2).answer("/workers").body)
     (one,) = told.pop("workers")

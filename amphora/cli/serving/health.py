@@ -57,11 +57,16 @@ class Health:
         """Whether an event loop of the workers has run lately, or there is none yet.
 
         A worker that waits for its broker, or is being loaded, is alive.  A restart would help
-        neither.
+        neither.  Nor would it help workers that die as they load: the supervisor starts others.
         """
-        beats = [each.heard.beaten for each in self._workers if each.loaded or each.ready]
-        latest = max((beat for beat in beats if beat is not None), default=None)
+        latest = self._latest
         return latest is None or monotonic() - latest < DEAD_AFTER
+
+    @property
+    def _latest(self) -> float | None:
+        """When an event loop ran last; None if no worker has loaded its program."""
+        beats = [each.heard.beaten for each in self._workers if each.loaded or each.ready]
+        return max((beat for beat in beats if beat is not None), default=None)
 
     @property
     def serving(self) -> int:
@@ -79,6 +84,8 @@ class Health:
 
     def livez(self) -> Answer:
         """Answer whether the pool is alive."""
+        if self._latest is None:
+            return said(True, "no worker has loaded the program; the supervisor goes on trying")
         dead = f"no worker's event loop has run for {DEAD_AFTER:g} s"
         return said(self.live, "the workers' event loops run" if self.live else dead)
 
