@@ -1,4 +1,4 @@
-"""Checking options by name, with a hint for a misspelled one."""
+"""Unknown options, and the name nearest to a misspelt one."""
 
 from __future__ import annotations
 
