@@ -75,7 +75,7 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(map(re.escape, OTHERS))})(\..*)?"),
     ("py:.*", rf"({'|'.join(BUILTINS)})"),
     # Signatures name types that are not for import, and type variables.
-    ("py:class", r"amphora\.(broker|errors|rpc|stores|transport|wire)\..*"),
+    ("py:class", r"amphora\.(broker|errors|rpc|stores|transport|web|wire)\..*"),
     ("py:class", r"amphora\.testing\.HasSession"),
     ("py:class", r"P|P\.args|P\.kwargs|R"),
     ("py:obj", r"amphora\.rpc\..*\.(A|R_co)"),
