@@ -433,9 +433,10 @@ def decode_properties(payload: bytes) -> Properties:
                 # A copy, because the caller may change it.
                 values["headers"] = table = common["headers"].copy()
                 table[stamp] = sent
-                values["message_id"] = request_id = other.decode()
-                values["correlation_id"] = request_id if one == other else one.decode()
+                # In the order of the wire: the first that cannot be read is the one to be told.
+                values["correlation_id"] = request_id = one.decode()
                 values["expiration"] = expires.decode()
+                values["message_id"] = request_id if other == one else other.decode()
                 return properties
         values = properties.__dict__
         position = 2
