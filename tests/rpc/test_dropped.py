@@ -11,10 +11,17 @@ from typing import Any
 import gevent
 import pytest
 
-from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcServer, ManagementClient, Session
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    AmqpRpcServer,
+    ManagementClient,
+    Session,
+)
 from amphora.arpc import mq
 from tests.support.brokers import Broker
-from tests.support.rpc import Gate, MakeServer, MakeSession, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.waiting import wait_until
 
 
@@ -201,3 +208,37 @@ def test_a_client_may_be_dropped_by_another_thread(
     wait_until(lambda: broker.connections_from_here() == 2)
     go_on.set()
     pool.spawn(thread.join, 20).get()
+
+
+def test_what_a_killed_greenlet_has_waited_for_is_dropped_although_the_greenlet_is_kept(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    client = make_client()
+    waiting = [
+        gevent.spawn(lambda: client.defer.hold().get()),
+        gevent.spawn(lambda: client.defer.hold().get(timeout=40)),
+    ]
+    wait_until(lambda: len(gate.entered) == 2)
+    gevent.killall(waiting)
+    gc.collect()
+    assert client.pending == 0
+    gate.open()
+
+
+def test_a_gather_that_a_killed_greenlet_has_read_is_dropped_although_the_greenlet_is_kept(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    make_server(gate.hold, kind=AmqpRpcFanoutServer)
+    client = make_client(AmqpRpcFanoutClient)
+    waiting = [
+        gevent.spawn(lambda: client.gather.hold().values()),
+        gevent.spawn(lambda: [reply.value for reply in client.gather.hold()]),
+    ]
+    wait_until(lambda: len(gate.entered) == 2)
+    gevent.killall(waiting)
+    gc.collect()
+    assert client.pending == 0
+    gate.open()

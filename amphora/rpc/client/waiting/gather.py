@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Any, Generic, NoReturn, Protocol
@@ -216,6 +217,16 @@ class Gathered(Generic[R_co]):
         Raises:
             AmphoraError: the request did not reach the broker.
         """
+        try:
+            yield from self._replies()
+        except BaseException as error:
+            # An error that is kept, as by a killed greenlet, keeps all frames that it has passed,
+            # and with them the gather, which would not be dropped.
+            traceback.clear_frames(error.__traceback__)
+            del self
+            raise
+
+    def _replies(self) -> Iterator[Reply[R_co]]:
         request = self._request
         pause = FIRST_PAUSE
         next_roll_call = clock.monotonic() + pause
@@ -284,4 +295,10 @@ class Gathered(Generic[R_co]):
             RemoteException: a handler raised; the first such error.
             AmphoraError: the request did not reach the broker.
         """
-        return [reply.get() for reply in list(self)]
+        try:
+            replies = list(self)
+        except BaseException:
+            # As in `__iter__`.
+            del self
+            raise
+        return [reply.get() for reply in replies]

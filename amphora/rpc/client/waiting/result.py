@@ -54,24 +54,32 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         Raises:
             TypeError: `block` is a number, which was meant as the timeout.
         """
-        if self._greenlet is None and block is True and timeout is None and not self.ready():
-            hub = gevent.get_hub()
-            greenlet = gevent.getcurrent()
-            if hub is not self._home:
-                # gevent's own way wakes other threads, too.  Without a timer, their event loops
-                # may have nothing to wait for.
-                timeout = FOR_EVER
-            elif greenlet is not hub:
-                self._greenlet = greenlet
-                try:
-                    # Something else may have switched here by mistake.
-                    while not self.ready():
-                        hub.switch()
-                finally:
-                    self._greenlet = None
-        elif block is not True and block is not False:
-            raise TypeError(f"get({block!r:.50}) would wait without a limit: write get(timeout=)")
-        value: Any = super().get(block, timeout)
+        try:
+            if self._greenlet is None and block is True and timeout is None and not self.ready():
+                hub = gevent.get_hub()
+                greenlet = gevent.getcurrent()
+                if hub is not self._home:
+                    # gevent's own way wakes other threads, too.  Without a timer, their event loops
+                    # may have nothing to wait for.
+                    timeout = FOR_EVER
+                elif greenlet is not hub:
+                    self._greenlet = greenlet
+                    try:
+                        # Something else may have switched here by mistake.
+                        while not self.ready():
+                            hub.switch()
+                    finally:
+                        self._greenlet = None
+            elif block is not True and block is not False:
+                raise TypeError(
+                    f"get({block!r:.50}) would wait without a limit: write get(timeout=)"
+                )
+            value: Any = super().get(block, timeout)
+        except BaseException:
+            # An error that is kept, as by a killed greenlet, keeps this frame, and with it a result
+            # that nothing else holds.
+            del self
+            raise
         made: R_co = value if self._convert is None else self._convert(value)
         return made
 
