@@ -306,6 +306,26 @@ def left_to_its_thread(session: Session, function: Callable[[], object]) -> bool
     return True
 
 
+def check_can_wait() -> None:
+    """Check that the present greenlet can wait for something that comes from the broker.
+
+    Raises:
+        RuntimeError: it is the event loop, or it is needed by the connection: a signal handler that
+            has interrupted it would wait for itself, and all others for that.
+    """
+    current: Any = gevent.getcurrent()
+    if current is gevent.get_hub() or isinstance(current, Attendant):
+        raise cannot_wait()
+
+
+def cannot_wait() -> RuntimeError:
+    """Return the error for the event loop, or a greenlet of a connection, that is about to wait."""
+    return RuntimeError(
+        "a signal handler or another callback of the event loop cannot wait for an answer: let it"
+        " start a greenlet that does, with gevent.spawn()"
+    )
+
+
 def in_coroutine() -> bool:
     """Return whether a coroutine is among the callers.
 

@@ -6,7 +6,7 @@ other threads, and in what the server itself calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Thread
 from typing import Any
@@ -15,7 +15,15 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from amphora import AmqpRpcClient, AmqpRpcServer, ConnectionLost, ManagementClient, Session
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    AmqpRpcServer,
+    ConnectionLost,
+    ManagementClient,
+    Session,
+)
 from amphora.transport.link import Link
 from tests.support.brokers import ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
@@ -250,3 +258,65 @@ def test_a_server_in_a_thread_is_stopped_by_the_main_one(namespace: str, url: st
     servers[0].stop()
     wait_until(lambda: not thread.is_alive())
     assert servers[0].state == "stopped"
+
+
+def count() -> Iterator[int]:
+    yield 1
+
+
+CALLS: list[Callable[[AmqpRpcClient], object]] = [
+    lambda client: client.call.hold(),
+    lambda client: client.defer.hold().get(),
+    lambda client: client.defer.hold().get(timeout=40),
+    lambda client: client.defer(wait_publish=True).hold(),
+    lambda client: client.cast(wait_publish=True).hold(),
+    lambda client: client.call(wait_for_server=1).hold(),
+    lambda client: next(client.stream.count()),
+    lambda client: client.create_new_request_queue("bob"),
+]
+
+
+@pytest.mark.parametrize("where", [in_the_event_loop, in_what_keeps_the_connection])
+@pytest.mark.parametrize("wait", CALLS)
+def test_what_cannot_wait_is_told_so_and_holds_nothing_up(
+    make_server: MakeServer, make_client: MakeClient, where: Where, wait: Callable[..., object]
+) -> None:
+    gate = Gate()
+    make_server(add, gate.hold, count)
+    client = make_client()
+    assert client.call.add(1, 2) == 3
+    told: list[BaseException] = []
+
+    def try_to() -> None:
+        try:
+            wait(client)
+        except RuntimeError as error:
+            told.append(error)
+
+    where(client.session, try_to)
+    assert len(told) == 1
+    assert "let it start a greenlet that does" in str(told[0])
+    gate.open()
+    assert client.call.add(3, 4) == 7
+    told.clear()
+    wait_until(lambda: not client.pending)
+
+
+@pytest.mark.parametrize("where", [in_the_event_loop, in_what_keeps_the_connection])
+def test_a_gather_that_cannot_wait_is_told_so_too(
+    make_server: MakeServer, make_client: MakeClient, where: Where
+) -> None:
+    make_server(add, kind=AmqpRpcFanoutServer)
+    client = make_client(AmqpRpcFanoutClient)
+    assert client.gather.add(1, 2).values() == [3]
+    told: list[BaseException] = []
+
+    def try_to() -> None:
+        try:
+            client.gather.add(3, 4).values()
+        except RuntimeError as error:
+            told.append(error)
+
+    where(client.session, try_to)
+    assert len(told) == 1
+    assert client.gather.add(3, 4).values() == [7]

@@ -30,6 +30,7 @@ from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.headers import KEY, TAKES, check_key
 from amphora.transport.link import LinkState
 from amphora.transport.outgoing import BULK
+from amphora.transport.session import check_can_wait
 
 # An option of calls that middleware has seen, with the `OutgoingCall`; no program can give it.
 WENT_THROUGH = " went through"
@@ -169,6 +170,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             options = self._tuning.options(name, args, kwargs, options)
         call, result = self._send(name, args, kwargs, options)
         if options.get("wait_publish"):
+            check_can_wait()
             # A call may end without a verdict: at its deadline, or with the client.
             gevent.wait((call.outgoing.event, result), count=1)
             if call.outgoing.error is not None or (result.ready() and not result.successful()):
@@ -245,6 +247,8 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         if WENT_THROUGH in options:
             options[WENT_THROUGH].id = outgoing.message_id
         wait = options.get("wait_publish", False)
+        if wait:
+            check_can_wait()
         self._calls.cast(outgoing, name, deadline, log_failure=not wait)
         if not wait:
             return

@@ -25,7 +25,7 @@ from amphora.rpc.contract.naming import QueueType
 from amphora.rpc.contract.serializers import SerializerName
 from amphora.rpc.contract.types.apis import Api
 from amphora.transport.endpoint import ConnectionSettings
-from amphora.transport.session import Session
+from amphora.transport.session import Session, check_can_wait
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 
 log = Log("amphora.rpc")
@@ -231,6 +231,7 @@ class AmqpRpcClient(StreamCaller):
             self._operations.add(greenlet)
             greenlet.link(self._operations.discard)
         else:
+            check_can_wait()
             operation()
 
     def _operate_in_background(self, operation: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ from amphora.rpc.contract import naming, streams
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.endpoint import check_count
 from amphora.transport.outgoing import Outgoing
+from amphora.transport.session import check_can_wait
 
 # Seconds between two questions whether the worker of a stream is still there, at most.
 LIVENESS = 5.0
@@ -43,6 +44,7 @@ class StreamCaller(FunctionCaller):
         ends_at = scope.ends_at if scope is not None and inherits else None
         endless = "timeout" not in options and ends_at is None
         timeout, deadline = self._time_for(name, options, scope)
+        check_can_wait()
         self._calls.streams.check(timeout)
         key = options.get("routing_key")
         if "wait_for_server" in options:

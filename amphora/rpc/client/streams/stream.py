@@ -24,7 +24,7 @@ from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.streams import BESIDE_BYTES
 from amphora.transport.outgoing import Outgoing
-from amphora.transport.session import cannot_leave
+from amphora.transport.session import cannot_leave, check_can_wait
 
 # The server is told when so many bytes were taken, which may be far fewer items than the credit.
 TELL_BYTES = BESIDE_BYTES // 4
@@ -363,6 +363,7 @@ class Stream(Generic[R_co]):
             until = self._until(idle_since if begun else None)
             call.arrival.clear()
             left = None if until is None else max(until - clock.monotonic(), 0.0)
+            check_can_wait()
             try:
                 arrived = call.arrival.wait(left)
             except BaseException:

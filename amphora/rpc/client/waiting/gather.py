@@ -16,7 +16,7 @@ from amphora.rpc.client.waiting.pending import Pending, Waiting
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.attendance import Attendance
 from amphora.transport.outgoing import Outgoing
-from amphora.transport.session import cannot_leave
+from amphora.transport.session import cannot_leave, check_can_wait
 
 # Seconds between two roll calls while answers are missing; they grow.
 FIRST_PAUSE = 0.02
@@ -216,6 +216,7 @@ class Gathered(Generic[R_co]):
 
         Raises:
             AmphoraError: the request did not reach the broker.
+            RuntimeError: a signal handler or another callback reads it, which cannot wait.
         """
         try:
             yield from self._replies()
@@ -240,6 +241,7 @@ class Gathered(Generic[R_co]):
                     yield self._typed(reply)
             if request.ended:
                 break
+            check_can_wait()
             request.arrived.clear()
             if len(request.heard) >= enough or clock.monotonic() >= next_roll_call:
                 if self._all_have_answered():

@@ -13,6 +13,8 @@ from amphora.errors import AmphoraError
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
+from amphora.transport.connection import Attendant
+from amphora.transport.session import cannot_wait
 
 # What a program has missed that uses a result as if it were the answer.
 _TO_GET = "its get() waits for the answer and returns it"
@@ -53,23 +55,27 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
 
         Raises:
             TypeError: `block` is a number, which was meant as the timeout.
+            RuntimeError: a signal handler or another callback calls it, which cannot wait.
         """
         try:
-            if self._greenlet is None and block is True and timeout is None and not self.ready():
+            if block is True and not self.ready():
                 hub = gevent.get_hub()
-                greenlet = gevent.getcurrent()
-                if hub is not self._home:
-                    # gevent's own way wakes other threads, too.  Without a timer, their event loops
-                    # may have nothing to wait for.
-                    timeout = FOR_EVER
-                elif greenlet is not hub:
-                    self._greenlet = greenlet
-                    try:
-                        # Something else may have switched here by mistake.
-                        while not self.ready():
-                            hub.switch()
-                    finally:
-                        self._greenlet = None
+                greenlet: Any = gevent.getcurrent()
+                if greenlet is hub or type(greenlet) is Attendant:
+                    raise cannot_wait()
+                if self._greenlet is None and timeout is None:
+                    if hub is not self._home:
+                        # gevent's own way wakes other threads, too.  Without a timer, their event
+                        # loops may have nothing to wait for.
+                        timeout = FOR_EVER
+                    else:
+                        self._greenlet = greenlet
+                        try:
+                            # Something else may have switched here by mistake.
+                            while not self.ready():
+                                hub.switch()
+                        finally:
+                            self._greenlet = None
             elif block is not True and block is not False:
                 raise TypeError(
                     f"get({block!r:.50}) would wait without a limit: write get(timeout=)"

@@ -22,7 +22,7 @@ from amphora.net.backoff import doubled
 from amphora.rpc.client.workers.roll_call import RollCall, look_up
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_wait
-from amphora.transport.session import Session, claim
+from amphora.transport.session import Session, check_can_wait, claim
 from amphora.transport.topology import Presence
 
 # Seconds for which an answer is used again.
@@ -90,6 +90,7 @@ class ServerPresence:
         if self._closed.is_set():
             return
         claim(self._session)
+        check_can_wait()
         try:
             self._session.consuming.wait_connected(max(deadline - clock.monotonic(), 0.0))
         except AmphoraError:
