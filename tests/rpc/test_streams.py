@@ -304,6 +304,18 @@ def test_a_program_that_ends_behind_its_stream_has_told_its_server_that_all_has_
     assert (source.ended, server.lost_responses) == (["ended"] * 2, 0)
 
 
+def test_a_program_that_ends_with_open_streams_and_calls_says_nothing_else(
+    make_server: MakeServer, run_program: RunProgram, source: Source
+) -> None:
+    gate = Gate()
+    make_server(source.count, gate.hold)
+    program = run_program("careless", "reading")
+    assert program.wait() == 0
+    assert "__del__" not in program.output
+    assert "Traceback" not in program.output
+    gate.open()
+
+
 @pytest.mark.parametrize("how", ["closed before", "left open"])
 def test_a_client_that_is_closed_at_once_has_ended_its_streams(
     make_server: MakeServer, make_client: MakeClient, source: Source, how: str

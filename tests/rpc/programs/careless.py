@@ -18,6 +18,11 @@ elif state == "pending":
 elif state == "read":
     for _ in range(2):
         assert list(client.stream.count(3)) == [0, 1, 2]
+elif state == "reading":
+    streams = [client.stream.count(1_000_000) for _ in range(20)]
+    for stream in streams:
+        next(stream)
+    results = [client.defer.hold() for _ in range(20)]
 elif state == "serving":
     server = amphora.AmqpRpcServer(namespace, url=url)
     server.add_function(max)

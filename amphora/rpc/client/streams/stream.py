@@ -18,7 +18,7 @@ from amphora.errors import (
     StreamLost,
 )
 from amphora.net import clock
-from amphora.rpc.client.waiting.pending import Pending, Waiting
+from amphora.rpc.client.waiting.pending import Pending, Waiting, program_ends
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.contract.control import Credit
@@ -322,8 +322,8 @@ class Stream(Generic[R_co]):
     def __reduce__(self) -> NoReturn:
         raise cannot_leave(self)
 
-    def __del__(self) -> None:
-        if not self.__dict__.get("_closed", True):
+    def __del__(self, program_ends: Callable[[], bool] = program_ends) -> None:
+        if not program_ends() and not self.__dict__.get("_closed", True):
             self.close()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, NoResult, Unroutable
 from amphora.net import clock
 from amphora.net.backoff import doubled
-from amphora.rpc.client.waiting.pending import Pending, Waiting
+from amphora.rpc.client.waiting.pending import Pending, Waiting, program_ends
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.attendance import Attendance
 from amphora.transport.outgoing import Outgoing
@@ -185,8 +185,9 @@ class Gathered(Generic[R_co]):
     def __reduce__(self) -> NoReturn:
         raise cannot_leave(self)
 
-    def __del__(self) -> None:
-        self._request.dropped()
+    def __del__(self, program_ends: Callable[[], bool] = program_ends) -> None:
+        if not program_ends():
+            self._request.dropped()
 
     @property
     def complete(self) -> bool:

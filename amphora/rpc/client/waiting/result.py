@@ -10,7 +10,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from amphora.errors import AmphoraError
-from amphora.rpc.client.waiting.pending import Pending
+from amphora.rpc.client.waiting.pending import Pending, program_ends
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.transport.connection import Attendant
@@ -129,8 +129,8 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         def __iter__(self) -> NoReturn:
             raise TypeError(f"a Result has no items; {_TO_GET}")
 
-    def __del__(self) -> None:
-        if not self.ready():
+    def __del__(self, program_ends: Callable[[], bool] = program_ends) -> None:
+        if not self.ready() and not program_ends():
             self._call.dropped(self)
 
 
