@@ -10,6 +10,9 @@ from typing import Any, TextIO
 
 TEXT_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
+# The errors of a value with keys that are not texts, with NaN, or that contains itself.
+_UNSENDABLE = (TypeError, ValueError, RecursionError)
+
 
 class JsonFormatter(logging.Formatter):
     """Format each record as one line of JSON.
@@ -40,10 +43,22 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
         try:
-            return json.dumps(line, default=_text)
-        except (TypeError, ValueError, RecursionError):
-            # Keys that are not texts, or a value that contains itself.
-            return json.dumps({name: _text(value) for name, value in line.items()})
+            return _encode(line)
+        except _UNSENDABLE:
+            return _encode({name: _sendable(value) for name, value in line.items()})
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, default=_text, allow_nan=False)
+
+
+def _sendable(value: Any) -> Any:
+    """Return a value, or its text if JSON cannot have it."""
+    try:
+        _encode(value)
+    except _UNSENDABLE:
+        return _text(value)
+    return value
 
 
 def _message(record: logging.LogRecord) -> str:
