@@ -306,6 +306,8 @@ def _check_functions(namespaces: tuple[str, ...], functions: Collection[str] | N
         raise ValueError("a gateway needs a namespace")
     for namespace in namespaces:
         check_namespace(namespace)
+        if namespaces.count(namespace) > 1:
+            raise ValueError(f"{namespace} is given twice")
     if functions is None:
         return
     served = set()

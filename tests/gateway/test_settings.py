@@ -15,6 +15,7 @@ from tests.gateway.conftest import ask
     [
         ((), {}, "needs a namespace"),
         (("a/b",), {}, "must be 1 to 100 letters"),
+        (("math", "users", "math"), {}, "math is given twice"),
         (("math",), {"functions": ["users.f"]}, "is not a function of math"),
         (("math",), {"functions": ["math."]}, "is not a function of math"),
         (("math", "users"), {"functions": ["math.f"]}, "no function of users is among"),
