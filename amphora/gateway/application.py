@@ -275,7 +275,7 @@ def _methods_for(path: str) -> tuple[str, ...]:
     if path == "/" or path == "/openapi.json" or path.startswith("/static/"):
         return ("GET", "HEAD")
     namespace, _, function = path[1:].partition("/")
-    if path == "/rpc" or (namespace and function and "/" not in function):
+    if path == "/rpc" or (namespace and function):
         return ("POST",)
     raise Problem(404, "There is no such address here.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import gevent
 import pytest
@@ -117,6 +118,22 @@ def test_what_does_not_fit_is_told_from_what_is_not_there(
     answer = ask(gateway, "/openapi.json", [])
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
     assert ask(gateway, f"/{namespace}/add", None, "OPTIONS").status == 204
+
+
+def test_each_address_in_the_document_is_that_of_a_function(
+    make_server: MakeServer, make_gateway: MakeGateway, namespace: str
+) -> None:
+    made = make_server()
+    for name in ("a/b", "a//b", "a%2Fb", "a?b", "a#b", "a{b}", "x y", "größe", "a\\b", ".."):
+        made.add_function(name=name)(lambda value=0, name=name: name)
+    gateway = make_gateway()
+    paths = ask(gateway, "/openapi.json").json["paths"]
+    # A web server decodes an address, and gives its bytes as text: see PEP 3333.
+    answers = [ask(gateway, unquote(path, "latin-1"), []) for path in paths]
+    assert {answer.status for answer in answers} == {200}
+    assert {f"{namespace}.{answer.json}" for answer in answers} == {
+        described["post"]["operationId"] for described in paths.values()
+    }
 
 
 def test_a_function_that_raises_says_so_and_may_have_a_status(
