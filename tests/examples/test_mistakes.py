@@ -6,6 +6,7 @@ What a program prints in the end, its comments say, as in `test_snippets.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -50,13 +51,20 @@ def test_a_script_whose_server_does_not_serve_is_told_so(
 
 @pytest.mark.slow
 def test_mistakes_of_callers_are_told_of(env: dict[str, str], server: PythonProcess) -> None:
-    names = ("misspelt_namespace", "misspelt_function", "from_asyncio", "from_threads")
+    names = (
+        "misspelt_namespace",
+        "misspelt_function",
+        "not_the_answer",
+        "from_asyncio",
+        "from_threads",
+    )
     programs = [PythonProcess(MISTAKES / f"{name}.py", env=env) for name in names]
-    with programs[0] as nobody, programs[1], programs[2], programs[3]:
-        line = nobody.wait_for("no server of mistake is running")
+    with ExitStack() as running:
+        misspelt, *_ = [running.enter_context(program) for program in programs]
+        line = misspelt.wait_for("no server of mistake is running")
         assert "mistake.add waits for one at amqp://" in line
         assert "until its deadline: start one, or correct the name or the URL" in line
-        assert [program.wait() for program in programs] == [0, 0, 0, 0]
+        assert [program.wait() for program in programs] == [0] * len(programs)
     for name, program in zip(names, programs, strict=True):
         expected = PRINT.findall((MISTAKES / f"{name}.py").read_text(encoding="utf-8"))
         assert [line for line in program.lines if line in expected] == expected, program.output
