@@ -90,6 +90,19 @@ def test_a_mistake_in_a_call_has_one_traceback(
     assert tracebacks_of(caught.value) == 1
 
 
+def test_a_result_that_is_not_what_an_api_says_has_one_traceback(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    class NumbersAPI:
+        def add(self, a: int, b: int) -> str:
+            raise NotImplementedError
+
+    make_server(add)
+    with pytest.raises(WrongResult, match=r"NumbersAPI\.add says: Expected `str`") as caught:
+        make_client().bind(NumbersAPI).call.add(1, 2)
+    assert tracebacks_of(caught.value) == 1
+
+
 def test_a_refused_login_has_one_traceback(broker: Broker) -> None:
     url = broker.url.replace("guest:guest@", "guest:wrong@")
     with (

@@ -109,13 +109,13 @@ class Serializer:
                 self._check_nulls(value)
             return body
         except _UNSENDABLE as error:
-            raise ValueError(text_of(error) or type(error).__name__) from _of_the_program(error)
+            raise ValueError(text_of(error) or type(error).__name__) from of_the_program(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001
             # Methods of users' classes are called here, and may raise anything.
             name, text = type(error).__name__, printable(text_of(error))
             raise ValueError(
                 f"{name} while it was turned into bytes{f': {text}' if text else ''}"
-            ) from _of_the_program(error)
+            ) from of_the_program(error)
 
     def decode_request(self, body: bytes) -> Request:
         """Return the request in a body.
@@ -140,7 +140,7 @@ class Serializer:
             raise ValueError(str(error)) from error
 
 
-def _of_the_program(error: BaseException) -> BaseException | None:
+def of_the_program(error: BaseException) -> BaseException | None:
     """Return an error if the program's own code raised it: then it has a traceback to read."""
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from amphora.errors import WrongResult, printable, text_of
 from amphora.rpc.contract.reports import FunctionDescription
+from amphora.rpc.contract.serializers import of_the_program
 from amphora.rpc.contract.types.compatibility import Offer
 from amphora.rpc.contract.types.descriptions import (
     describe_parameters,
@@ -139,10 +140,11 @@ class ApiFunction:
     def _converted(self, what: str, convert: Converter, value: Any) -> Any:
         try:
             return convert(value)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Users' classes are called here, and may raise anything.
             text = printable(text_of(error) or type(error).__name__, MAX_TEXT)
-            raise WrongResult(f"the {what} is not what {self._told} says: {text}") from error
+            told = f"the {what} is not what {self._told} says: {text}"
+            raise WrongResult(told) from of_the_program(error)
 
     def describe(self, schemas: Schemas) -> FunctionDescription:
         """Return the description that a server with this function would give."""
