@@ -244,7 +244,7 @@ def _named(option: str, file: str) -> Iterator[None]:
         why = error.strerror or str(error)
         raise ValueError(
             f"the {option} {printable(file)} of the broker's URL cannot be used: {why}"
-        ) from error
+        ) from None
 
 
 def check_count(name: str, value: Any, most: int | None = None) -> int:

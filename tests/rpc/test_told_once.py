@@ -103,6 +103,12 @@ def test_a_result_that_is_not_what_an_api_says_has_one_traceback(
     assert tracebacks_of(caught.value) == 1
 
 
+def test_a_file_that_is_not_there_has_one_traceback() -> None:
+    with pytest.raises(ValueError, match=r"the cafile /no/such/ca.pem of the broker's") as caught:
+        Session("amqps://127.0.0.1/?cafile=/no/such/ca.pem")
+    assert tracebacks_of(caught.value) == 1
+
+
 def test_a_refused_login_has_one_traceback(broker: Broker) -> None:
     url = broker.url.replace("guest:guest@", "guest:wrong@")
     with (
