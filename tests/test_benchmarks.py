@@ -86,7 +86,7 @@ class Steps:
 
 
 @pytest.mark.parametrize(
-    ("single", "most"), [(False, 100), (True, 120)], ids=["in batches", "answered singly"]
+    ("single", "most"), [(False, 85), (True, 110)], ids=["in batches", "answered singly"]
 )
 def test_a_call_goes_through_few_functions_in_client_and_server(
     single: bool, most: int, monkeypatch: pytest.MonkeyPatch
