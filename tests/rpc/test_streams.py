@@ -254,6 +254,28 @@ def test_a_call_and_a_stream_are_ended_from_another_thread(
     assert client.pending == 0
 
 
+def test_another_thread_cannot_read_a_stream_and_does_it_no_harm(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    make_server(source.count)
+    stream = make_client().stream(credit=2).count(100)
+    assert next(stream) == 0
+    raised: list[BaseException] = []
+
+    def read_there() -> None:
+        try:
+            next(stream)
+        except BaseException as error:  # noqa: BLE001 (looked at below)
+            raised.append(error)
+
+    thread = threading.Thread(target=read_there)
+    thread.start()
+    wait_until(lambda: not thread.is_alive())
+    assert [type(error) for error in raised] == [RuntimeError]
+    assert "is read in another thread" in str(raised[0])
+    assert list(stream) == list(range(1, 100))
+
+
 def test_a_stream_ends_with_its_reader_that_is_killed_while_it_waits(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, Protocol, Self
 
+import gevent
 from gevent.event import Event
 
 from amphora.errors import (
@@ -290,6 +291,8 @@ class Stream(Generic[R_co]):
         self, call: PendingStream, deadline: float | None, idle_timeout: float | None, name: str
     ) -> None:
         self.result: Any = None
+        # The event loop of its thread.
+        self._home = gevent.get_hub()
         self._call = call
         self._deadline = deadline
         self._idle_timeout = idle_timeout
@@ -344,7 +347,13 @@ class Stream(Generic[R_co]):
             NoResult: its time is over, or none came for `idle_timeout` seconds.
             StreamLost: its worker is gone.
             RemoteException: the function raised.
+            RuntimeError: this is another thread than that of its client.
         """
+        if gevent.get_hub() is not self._home:
+            raise RuntimeError(
+                f"{self!r} is read in another thread than that of its client: greenlets of one"
+                " thread can share it, and a thread needs a client of its own"
+            )
         call = self._call
         idle_since = clock.monotonic()
         begun = bool(call.run_id)
