@@ -12,6 +12,7 @@ import pytest
 
 from amphora import AmqpRpcClient, ManagementClient, WrongRequest
 from amphora.cli.failures import Exit
+from amphora.rpc.server.stop_signals import ONE_SIGNAL
 from tests.cli.conftest import (
     PROGRAMS,
     TEXT,
@@ -337,6 +338,25 @@ def test_closing_the_window_stops_it(serve: Serve) -> None:
 
 
 @on_rabbitmq
+def test_signals_that_come_together_are_one(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    pool = serve()
+    (pid,) = wait_for_workers(pool, 1)
+    result = make_client().defer.wait_for_file(str(release))
+    wait_until(Path(f"{release}.entered").exists)
+    # As `timeout` sends one to its program and to the group, and a runner to those who got ctrl-C.
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        os.kill(pool.pid, number)
+    pool.wait_for(": stopping; workers have 30 s to finish")
+    release.touch()
+    assert result.get() == pid
+    assert pool.wait() == Exit.DONE
+    assert "at once" not in pool.output
+
+
+@on_rabbitmq
 def test_a_second_signal_stops_at_once_and_the_requests_go_back(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:
@@ -347,6 +367,7 @@ def test_a_second_signal_stops_at_once_and_the_requests_go_back(
     wait_until(Path(f"{release}.entered").exists)
     pool.terminate()
     pool.wait_for("SIGTERM: stopping")
+    gevent.sleep(ONE_SIGNAL)
     pool.terminate()
     pool.wait_for("SIGTERM again: stopping at once")
     assert pool.wait() == Exit.GAVE_UP

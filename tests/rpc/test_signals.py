@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import gevent
 import pytest
 
+from amphora.rpc.server.stop_signals import ONE_SIGNAL
 from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import MakeClient, RunProgram
 from tests.support.waiting import wait_until
@@ -52,6 +54,23 @@ def test_a_signal_lets_running_handlers_finish_and_takes_nothing_new(
     assert new.get() == other.pid
 
 
+def test_signals_that_come_together_are_one(
+    run_program: RunProgram, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    server = run_program("server")
+    result = make_client().defer.wait_for_file(str(release))
+    server.wait_for("waiting for")
+    # As ctrl-C and then a SIGTERM of the program's parent, which got the ctrl-C, too.
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        server.signal(number)
+    server.wait_for(", stopping")
+    release.touch()
+    assert result.get() == server.pid
+    assert server.wait() == 0
+    assert "at once" not in server.output
+
+
 def test_a_second_signal_gives_running_handlers_up_to_another_server(
     run_program: RunProgram, make_client: MakeClient, tmp_path: Path
 ) -> None:
@@ -61,6 +80,7 @@ def test_a_second_signal_gives_running_handlers_up_to_another_server(
     server.wait_for("waiting for")
     server.terminate()
     server.wait_for("SIGTERM, stopping")
+    gevent.sleep(ONE_SIGNAL)
     server.terminate()
     assert server.wait() == 0
     assert "SIGTERM again, stopping at once" in server.output

@@ -26,6 +26,7 @@ No error ends the loop: a failed round is repeated.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -47,6 +48,7 @@ from amphora.cli.serving.signals import MEANINGLESS, has_terminal, name_of, read
 from amphora.cli.serving.sources import Sources
 from amphora.cli.serving.wear import SPARED_FOR, Wear
 from amphora.net.backoff import doubled
+from amphora.rpc.server.stop_signals import ONE_SIGNAL
 
 logger = logging.getLogger("amphora.serve")
 
@@ -127,6 +129,8 @@ class Supervisor:
         # Nothing to do before a source file changes.
         self._waits_for_change = False
         self._stopping = False
+        # When the first signal to stop came.
+        self._told_at = -math.inf
         self._had_terminal = has_terminal()
         self._status = Exit.DONE
 
@@ -300,8 +304,9 @@ class Supervisor:
         if self.http is not None:
             self.http.handle(descriptor for descriptor, _ in readable)
         if any(descriptor == wakeup.fileno() for descriptor, _ in readable):
+            now = monotonic()
             for number in wakeup.recv(1024):
-                self._on_signal(number)
+                self._on_signal(number, now)
 
     def _time_to_wait(self) -> float:
         now = monotonic()
@@ -336,7 +341,7 @@ class Supervisor:
                 old[0].stop(self._grace)
                 say(logging.INFO, "%s stops: %s is in its place", old[0], worker)
 
-    def _on_signal(self, number: int) -> None:
+    def _on_signal(self, number: int, now: float) -> None:
         if number == signal.SIGCHLD:
             return  # see _bury
         if number in MEANINGLESS:
@@ -345,6 +350,7 @@ class Supervisor:
             if not self._stopping:
                 self._restart("SIGHUP")
         elif not self._stopping:
+            self._told_at = now
             self._stop_all(Exit.DONE)
             say(
                 logging.INFO,
@@ -352,7 +358,7 @@ class Supervisor:
                 name_of(number),
                 self._grace,
             )
-        else:
+        elif now - self._told_at >= ONE_SIGNAL:
             self._status = Exit.GAVE_UP
             for worker in self._workers:
                 if not worker.quitting:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 
 import gevent
 
 from amphora.errors import AuthenticationError, ChannelClosed
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.server.settings import Settings
-from amphora.rpc.server.stop_signals import stop_signals
+from amphora.rpc.server.stop_signals import ONE_SIGNAL, stop_signals
 from amphora.rpc.server.worker import Worker
 from amphora.transport.link import Link
 
@@ -62,6 +64,8 @@ class Blocking:
         self._worker = worker
         self._settings = settings
         self._stop = stop
+        # When the first signal came.
+        self._told_at = -inf
         self._announces = announces
         self._was_ready = False
 
@@ -122,8 +126,9 @@ class Blocking:
     def _on_signal(self, number: int) -> None:
         worker, name = self._worker, signal.Signals(number).name
         if not worker.stop_begun:
+            self._told_at = clock.monotonic()
             gevent.spawn(self._stop)
             log.info("%s: %s, stopping", worker.worker_id, name)
-        else:
+        elif clock.monotonic() - self._told_at >= ONE_SIGNAL:
             worker.requests.abort()
             log.warning("%s: %s again, stopping at once", worker.worker_id, name)

@@ -23,6 +23,9 @@ from amphora.net.log import write_now
 
 # Seconds within which the loop must handle a signal.
 PATIENCE = 1.0
+# Seconds in which several signals are one: `timeout` sends its signal to the program and to the
+# group that the program is in, and ctrl-C reaches a program beside whoever started it, who ends it.
+ONE_SIGNAL = 0.5
 
 _start_thread = monkey.get_original("_thread", "start_new_thread")
 _sleep = monkey.get_original("time", "sleep")
