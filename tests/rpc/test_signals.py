@@ -107,6 +107,21 @@ def test_a_second_signal_ends_a_server_whose_handler_never_gives_way(
     assert result.get() == other.pid
 
 
+def test_signals_that_come_together_do_not_end_a_handler_that_never_gives_way(
+    run_program: RunProgram, make_client: MakeClient, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    server = run_program("server")
+    result = make_client().defer.hold_processor_until_file(str(release))
+    server.wait_for("holding the processor")
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        server.signal(number)
+    server.wait_for("a handler does not give way; another signal ends it")
+    release.touch()
+    assert result.get() == server.pid
+    assert server.wait() == 0
+
+
 def test_children_that_a_program_forks_while_it_serves_have_the_signals_of_the_program(
     run_program: RunProgram, make_client: MakeClient
 ) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from amphora.net import clock
 from amphora.net.log import write_now
 
 # Seconds within which the loop must handle a signal.
@@ -40,6 +41,8 @@ class _Signals:
         # How many signals the loop has handled, and whether one is still to be handled.
         self.rounds = 0
         self.waiting = False
+        # When the first signal came that is still to be handled.
+        self.told_at = 0.0
         self.mask: set[Any] = set()
 
     def take(self, numbers: Sequence[signal.Signals]) -> None:
@@ -56,7 +59,10 @@ class _Signals:
     def arrived(self, number: int, frame: FrameType | None) -> None:
         is_first, self.waiting = not self.waiting, True
         if is_first:
+            self.told_at = clock.monotonic()
             gevent.spawn(self.pass_on, number)
+        elif clock.monotonic() - self.told_at < ONE_SIGNAL:
+            return
         try:
             _start_thread(self.check, (number, self.rounds, is_first))
         except RuntimeError:
