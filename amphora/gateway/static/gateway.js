@@ -1,8 +1,10 @@
 // A form for each function, made from the OpenAPI document.
 
 import { h } from "./dom.js";
+import { argument, pretty } from "./json.js";
 
 const MOST_LINES = 500;
+const AGAIN = 3000; // milliseconds
 const KEY = "amphora-gateway-token";
 
 const element = (id) => document.getElementById(id);
@@ -19,16 +21,22 @@ function complain(text) {
 
 async function load() {
   const answer = await fetch("openapi.json", { headers: headers() });
-  element("token-form").hidden = answer.status !== 401 && !sessionStorage.getItem(KEY);
+  const token = sessionStorage.getItem(KEY);
+  element("token-form").hidden = answer.status !== 401 && !token;
+  if (answer.status === 401) {
+    complain(token ? "This token is not known here." : "A token is needed.");
+    return true;
+  }
   if (!answer.ok) {
-    complain(answer.status === 401 ? "A token is needed." : (await answer.json()).detail);
-    return;
+    complain(await problemIn(answer));
+    return false;
   }
   const spec = await answer.json();
-  complain(Object.keys(spec.paths).length ? "" : "No worker has described its functions.");
+  const found = Object.entries(spec.paths);
+  complain(found.length ? "" : "No worker has described its functions.");
   element("title").textContent = spec.info.title;
   const services = new Map();
-  for (const [path, { post }] of Object.entries(spec.paths)) {
+  for (const [path, { post }] of found) {
     const tag = post.tags[0];
     if (!services.has(tag)) services.set(tag, []);
     services.get(tag).push(formOf(path, post, spec));
@@ -36,6 +44,32 @@ async function load() {
   element("functions").replaceChildren(
     ...[...services].map(([name, forms]) => h("section", {}, h("h2", {}, name), ...forms)),
   );
+  return found.length > 0;
+}
+
+// Load what there is, and try again until there is something.
+async function begin() {
+  let done = false;
+  try {
+    done = await load();
+  } catch (error) {
+    complain(`The gateway cannot be reached: ${error.message}`);
+  }
+  if (!done) setTimeout(begin, AGAIN);
+}
+
+// What is wrong, in a sentence.  A proxy may have answered in the place of the gateway.
+async function problemIn(answer) {
+  try {
+    return sentence(await answer.json());
+  } catch {
+    return `${answer.status} ${answer.statusText}`;
+  }
+}
+
+function sentence(problem) {
+  const ran = { true: "it ran", false: "it did not run", null: "it may have run" };
+  return `${problem.status} ${problem.title}: ${problem.detail} (${ran[problem.executed]})`;
 }
 
 // The schema of the arguments by name, if the function takes them.
@@ -52,15 +86,6 @@ function typeOf(schema, spec) {
   return schema.format ?? [schema.type ?? "any"].flat().join(" | ");
 }
 
-// JSON, or a text where it is not JSON.
-function valueOf(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
-}
-
 function formOf(path, operation, spec) {
   const schema = named(operation);
   const inputs = new Map();
@@ -69,7 +94,7 @@ function formOf(path, operation, spec) {
     const needed = schema.required?.includes(name) ?? false;
     const shown = each.default === undefined ? "" : JSON.stringify(each.default);
     const input = h("input", { name, placeholder: shown, required: needed, autocomplete: "off" });
-    inputs.set(name, { input, needed });
+    inputs.set(name, { input, needed, schema: each });
     const kind = h("small", {}, typeOf(each, spec) + (needed ? "" : ", optional"));
     fields.push(h("label", { class: "field" }, h("span", {}, name, kind), input));
   }
@@ -79,7 +104,7 @@ function formOf(path, operation, spec) {
     "aria-label": "Arguments as JSON",
     placeholder: inputs.size ? "or all arguments as JSON" : "[] by position, {} by name",
   });
-  const timeout = h("input", { type: "number", min: "0.1", step: "any", placeholder: "60" });
+  const timeout = h("input", { type: "number", min: "0.1", step: "any", placeholder: "seconds" });
   const send = h("button", {}, "Call");
   const stop = h("button", { type: "button", class: "quiet", disabled: true }, "Cancel");
   const output = h("pre", { hidden: true, role: "status" });
@@ -92,8 +117,8 @@ function formOf(path, operation, spec) {
     send.disabled = true;
     stop.disabled = false;
     try {
-      const text = raw.value.trim() || JSON.stringify(collect(inputs));
-      await call(path, text, timeout.value, operation["x-stream"], output, leaving.signal);
+      const text = raw.value.trim() || collect(inputs, spec);
+      await call(path, text, timeout.value, output, leaving.signal);
     } finally {
       send.disabled = false;
       stop.disabled = true;
@@ -112,54 +137,67 @@ function formOf(path, operation, spec) {
   return h("details", { "data-name": operation.operationId }, head, body);
 }
 
-function collect(inputs) {
-  const values = {};
-  for (const [name, { input, needed }] of inputs) {
-    if (input.value !== "" || needed) values[name] = valueOf(input.value);
+// The arguments by name, as JSON.
+function collect(inputs, spec) {
+  const members = [];
+  for (const [name, { input, needed, schema }] of inputs) {
+    if (input.value === "" && !needed) continue;
+    members.push(`${JSON.stringify(name)}: ${argument(input.value, schema, spec)}`);
   }
-  return values;
+  return `{${members.join(", ")}}`;
 }
 
-async function call(path, body, timeout, isStream, output, signal) {
-  const show = (text, bad = false) => {
-    output.hidden = false;
-    output.textContent = text;
-    output.classList.toggle("bad", bad);
+async function call(path, body, timeout, output, signal) {
+  const lines = [];
+  const show = () => (output.textContent = lines.join("\n"));
+  const fail = (text) => {
+    // What has come of a stream stays.
+    lines.push(text);
+    output.classList.add("bad");
+    show();
   };
-  show("…");
-  const more = { "Content-Type": "application/json" };
+  output.hidden = false;
+  output.classList.remove("bad");
+  output.textContent = "…";
+  const more = { "Content-Type": "application/json", Accept: "application/json, text/event-stream" };
   if (timeout) more["X-Request-Timeout"] = timeout;
-  if (isStream) more.Accept = "application/x-ndjson";
   try {
     const options = { method: "POST", headers: headers(more), body, signal };
     const answer = await fetch(path.slice(1), options);
     if (!answer.ok) {
-      const problem = await answer.json();
-      const ran = { true: "it ran", false: "it did not run", null: "it may have run" };
-      show(`${problem.status} ${problem.title}: ${problem.detail} (${ran[problem.executed]})`, true);
-    } else if (isStream) {
-      await follow(answer.body, show);
+      fail(await problemIn(answer));
+    } else if (answer.headers.get("Content-Type") === "text/event-stream") {
+      for await (const arrived of events(answer.body)) {
+        for (const { name, data } of arrived) {
+          if (name === "error") fail(sentence(JSON.parse(data)));
+          else if (name !== "end") lines.push(data);
+          else if (data !== "null") lines.push(`returned ${data}`);
+        }
+        lines.splice(0, lines.length - MOST_LINES);
+        show();
+      }
     } else {
-      show(JSON.stringify(await answer.json(), null, 2));
+      lines.push(pretty(await answer.text()));
+      show();
     }
   } catch (error) {
-    show(signal.aborted ? "cancelled" : `The gateway cannot be reached, or closed the connection: ${error.message}`, true);
+    fail(signal.aborted ? "cancelled" : `The gateway cannot be reached, or closed the connection: ${error.message}`);
   }
 }
 
-async function follow(body, show) {
+// The server-sent events of a body, as they arrive together.  Each has one line of data, or none.
+async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  const lines = [];
   let rest = "";
-  show("");
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    const parts = (rest + value).split("\n");
+    const parts = (rest + value).split("\n\n");
     rest = parts.pop();
-    lines.push(...parts);
-    lines.splice(0, lines.length - MOST_LINES);
-    show(lines.join("\n"));
+    const arrived = parts.map((part) => new Map(part.split("\n").map((line) => line.split(/: ([^]*)/))));
+    yield arrived
+      .filter((fields) => fields.has("data"))
+      .map((fields) => ({ name: fields.get("event") ?? "", data: fields.get("data") }));
   }
 }
 
@@ -167,7 +205,7 @@ element("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem(KEY, element("token").value);
   element("token").value = "";
-  load();
+  begin();
 });
 element("filter").addEventListener("input", ({ target }) => {
   const wanted = target.value.toLowerCase();
@@ -175,4 +213,4 @@ element("filter").addEventListener("input", ({ target }) => {
     each.hidden = !each.dataset.name.toLowerCase().includes(wanted);
   }
 });
-load().catch((error) => complain(`The gateway cannot be reached: ${error.message}`));
+begin();
