@@ -286,7 +286,7 @@ class Collector:
                 **watched.shown,
                 "active": watched.active,
                 "active_count": watched.active_count,
-                "dead": watched.dead,
+                "dead": [_readable(each) for each in watched.dead],
                 "dead_count": watched.dead_count,
                 "dead_refused": watched.dead_refused,
             },
@@ -299,6 +299,16 @@ class Collector:
             "functions": _points({} if watched is None else watched.functions),
             "workers": _points({} if watched is None else watched.workers),
         }
+
+
+def _readable(request: dead.DeadContents) -> Json:
+    """Return a request whose contents are JSON for people: JavaScript would round their numbers."""
+    contents = {
+        name: msgspec.json.format(msgspec.json.encode(value, enc_hook=str)).decode()
+        for name, value in request.items()
+        if name in ("headers", "args", "kwargs")
+    }
+    return {**request, **contents}
 
 
 def _stats_of(reply: Reply) -> Json | None:

@@ -532,9 +532,10 @@ function details(cell, row) {
     ["Routing key", row.routing_key || format.NONE],
     ["Content type", row.content_type ?? format.NONE],
   ];
-  if (Object.keys(row.headers).length) lines.push(["Headers", JSON.stringify(row.headers, null, 2)]);
-  if (row.args) lines.push(["Arguments", JSON.stringify(row.args, null, 2)]);
-  if (row.kwargs && Object.keys(row.kwargs).length) lines.push(["By name", JSON.stringify(row.kwargs, null, 2)]);
+  // These are JSON already: JavaScript would round their numbers.
+  if (row.headers !== "{}") lines.push(["Headers", row.headers]);
+  if (row.args) lines.push(["Arguments", row.args]);
+  if (row.kwargs && row.kwargs !== "{}") lines.push(["By name", row.kwargs]);
   if (row.text !== undefined) lines.push(["Body", row.text]);
   cell.replaceChildren(h("dl", {}, ...lines.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, h("pre", {}, value))])));
 }
