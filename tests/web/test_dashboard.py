@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from amphora.web.access import Access
+from amphora.web.access import Access, Environ
+from amphora.web.app import Application, StartResponse
+from amphora.web.collecting import Collector
+from amphora.web.serving import Server, listen
 from tests.support.brokers import Broker
 from tests.support.browser import Browser, Tab
 from tests.support.dead import bury
+from tests.support.rabbitmq import free_ports
 from tests.support.rpc import Gate, MakeClient, MakeServer, RunProgram, add
 from tests.support.waiting import wait_until
 from tests.web.conftest import MakeDashboard
@@ -38,6 +44,17 @@ def state_of(tab: Tab, worker: str) -> str | None:
     """
     found: str | None = tab.run(script, worker)
     return found
+
+
+@contextmanager
+def serving(port: int, application: Callable[..., Iterable[bytes]]) -> Iterator[None]:
+    """Serve an application at a port, for a while."""
+    server = Server(listen("127.0.0.1", port), application)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(0)
 
 
 def test_rows_appear_and_numbers_move_under_load(
@@ -171,6 +188,60 @@ def test_the_picture_can_be_held_and_be_dark(
         assert tab.text("#live-text") == "paused"
         tab.click("#pause")
         tab.wait_for_text("#live-text", "live", PATIENCE)
+
+
+def test_a_service_that_is_entered_during_a_pause_is_shown_and_stands_still(
+    make_dashboard: MakeDashboard, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add)
+    dashboard = make_dashboard()
+    with Browser() as browser:
+        tab = browser.open(f"http://127.0.0.1:{dashboard.port}/#/{namespace}")
+        tab.wait_for_text(".said", "1 worker", PATIENCE)
+        tab.type("body", " ")
+        tab.wait_for_text("#live-text", "paused", PATIENCE)
+        tab.run("location.hash = '#/'")
+        tab.wait_for_text("#main tbody", namespace, PATIENCE)
+        tab.run(f"location.hash = '#/{namespace}'")
+        tab.wait_for_text(".said", "1 worker", PATIENCE)
+        rounds = dashboard.collector.rounds
+        make_server(add)
+        wait_until(lambda: dashboard.collector.rounds > rounds + 3)
+        assert tab.text(".said") == "1 worker"
+        # A place that somebody has written by hand.
+        tab.type("body", " ")
+        tab.run("location.hash = '#/100%/workers'")
+        tab.wait_for_text("h1", "100%", PATIENCE)
+        tab.wait_for_text(".said", "No worker of this service has answered.", PATIENCE)
+
+
+def test_a_page_whose_server_refuses_it_says_why_and_comes_back(
+    collector: Collector, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add)
+    (port,) = free_ports(1)
+    dashboard = Application(collector, Access("127.0.0.1", port), (), "the.test:1")
+
+    def refuse(_: Environ, start: StartResponse) -> Iterable[bytes]:
+        start("401 Unauthorized", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"Open the other address.\n"]
+
+    def fail(_: Environ, start: StartResponse) -> Iterable[bytes]:
+        start("502 Bad Gateway", [("Content-Type", "text/html")])
+        return [b"<h1>a proxy</h1>"]
+
+    with Browser() as browser:
+        with serving(port, dashboard):
+            tab = browser.open(f"http://127.0.0.1:{port}/#/{namespace}")
+            tab.wait_for_text(".said", "1 worker", PATIENCE)
+        with serving(port, refuse):
+            tab.wait_for_text("#trouble", "Open the other address.", PATIENCE)
+            assert tab.text("#live-text") == "connecting again"
+        with serving(port, fail):
+            tab.wait_for_text("#trouble", "the server answers 502", PATIENCE)
+        with serving(port, dashboard):
+            tab.wait_for_text("#live-text", "live", PATIENCE)
+            assert not tab.text("#trouble")
 
 
 def test_no_width_is_too_narrow_and_the_policy_is_kept(

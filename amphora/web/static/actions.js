@@ -57,6 +57,8 @@ async function act(action) {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-Amphora": "1" },
     body: JSON.stringify(action),
+  }).catch((error) => {
+    throw new Error(`The dashboard's server cannot be reached: ${error.message}`);
   });
   if (!response.ok) throw new Error((await response.text()).trim());
   const answer = await response.json();

@@ -14,6 +14,7 @@ const pauseButton = document.getElementById("pause");
 
 const KEPT = 300;
 const LATE = 9000; // milliseconds without news
+const AGAIN = 3000; // milliseconds until the news are asked for again
 
 let about = { allow: [], broker: "" };
 let state = null;
@@ -21,6 +22,7 @@ let history = emptyHistory();
 let view = null;
 let source = null;
 let paused = false;
+let drawn = false;
 let heard = 0;
 const links = new Map();
 
@@ -32,7 +34,15 @@ function emptyHistory() {
 
 function place() {
   const [, namespace = "", tab = ""] = location.hash.split("/");
-  return { namespace: decodeURIComponent(namespace), tab };
+  return { namespace: decoded(namespace), tab };
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // somebody has written it by hand
+  }
 }
 
 function go() {
@@ -49,6 +59,7 @@ function enter(namespace) {
   const choose = (name) => window.history.replaceState(null, "", `#/${encodeURIComponent(namespace)}/${name}`);
   view = namespace ? new Service(namespace, about, { tab, choose }) : new Services();
   view.namespace = namespace;
+  drawn = false;
   main.replaceChildren(view.element);
   document.title = namespace ? `${namespace} · amphora` : "amphora";
   for (const [name, link] of links) setAttribute(link.element, "aria-current", name === namespace ? "page" : null);
@@ -58,15 +69,49 @@ function enter(namespace) {
 // -- the news from the server ----------------------------------------------------------------------
 
 function connect(namespace) {
-  source?.close();
   state = null;
   enter(namespace);
-  source = new EventSource(`/api/events?namespace=${encodeURIComponent(namespace)}`);
-  source.onmessage = (message) => {
+  listen(namespace);
+}
+
+function listen(namespace) {
+  source?.close();
+  const address = `/api/events?namespace=${encodeURIComponent(namespace)}`;
+  const mine = new EventSource(address);
+  source = mine;
+  mine.onmessage = (message) => {
     heard = Date.now();
     take(JSON.parse(message.data), namespace);
   };
-  source.onerror = () => said("lost", "connecting again");
+  mine.onerror = async () => {
+    said("lost", "connecting again");
+    // The browser connects again by itself, but not after an answer that is no stream of events.
+    if (mine.readyState !== EventSource.CLOSED) return;
+    const why = await refusal(address);
+    if (source !== mine) return;
+    if (why) complain(why);
+    setTimeout(() => source === mine && listen(namespace), AGAIN);
+  };
+}
+
+// Why there is no news, "" if there would be.
+async function refusal(address) {
+  const leaving = new AbortController();
+  try {
+    const answer = await fetch(address, { signal: leaving.signal });
+    if (answer.ok) return "";
+    const plain = answer.headers.get("Content-Type")?.startsWith("text/plain");
+    return (plain && (await answer.text()).trim()) || `the server answers ${answer.status}`;
+  } catch {
+    return "the server cannot be reached";
+  } finally {
+    leaving.abort();
+  }
+}
+
+function complain(why) {
+  trouble.hidden = !why;
+  setText(trouble, why ? `This view is out of date: ${why}` : "");
 }
 
 function take(event, namespace) {
@@ -81,29 +126,37 @@ function take(event, namespace) {
   } else if (event.kind === "state") {
     if (!event.trouble) remember(event);
     state = event;
-    if (!paused) draw();
+    // A view that was entered during a pause stands still, too, but is not empty.
+    if (!paused || !drawn) draw();
   }
 }
 
 function remember(event) {
-  const add = (kind, name, values) => {
-    const points = history[kind].get(name) ?? [];
-    if (points.length && points.at(-1)[0] >= event.at) return;
-    points.push([event.at, values]);
-    while (points[0][0] < event.at - KEPT) points.shift();
-    history[kind].set(name, points);
+  // What is there no more is forgotten, or a page that stays open would grow.
+  const add = (kind, rows, name, values) => {
+    const charts = history[kind];
+    const there = new Set(rows.map((row) => row[name]));
+    for (const each of charts.keys()) if (!there.has(each)) charts.delete(each);
+    for (const row of rows) {
+      const points = charts.get(row[name]) ?? [];
+      if (points.length && points.at(-1)[0] >= event.at) continue;
+      points.push([event.at, values(row)]);
+      while (points[0][0] < event.at - KEPT) points.shift();
+      charts.set(row[name], points);
+    }
   };
-  for (const each of event.namespaces) add("namespaces", each.namespace, each);
-  for (const each of event.selected?.functions ?? []) add("functions", each.function, { calls: each.calls_per_second });
-  for (const each of event.selected?.workers ?? []) add("workers", each.worker, { calls: each.calls_per_second });
+  const calls = (row) => ({ calls: row.calls_per_second });
+  add("namespaces", event.namespaces, "namespace", (row) => row);
+  add("functions", event.selected?.functions ?? [], "function", calls);
+  add("workers", event.selected?.workers ?? [], "worker", calls);
 }
 
 // -- drawing --------------------------------------------------------------------------------------
 
 function draw() {
   if (!state) return;
-  trouble.hidden = !state.trouble;
-  setText(trouble, state.trouble ? `This view is out of date: ${state.trouble}` : "");
+  drawn = true;
+  complain(state.trouble);
   said(state.trouble ? "lost" : "live", state.trouble ? "no news" : `live · ${format.time(state.at)}`);
   drawServices();
   view.show(state, history);
