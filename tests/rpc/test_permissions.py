@@ -17,8 +17,9 @@ from amphora import (
     NoResult,
     Session,
     StreamLost,
-    WrongRequest,
 )
+from amphora.cli.failures import Exit, exit_code_of
+from amphora.gateway.problems import problem_of
 from tests.support.rabbitmq import RabbitNode
 from tests.support.rpc import Gate, add
 from tests.support.waiting import wait_until
@@ -196,9 +197,14 @@ def test_who_may_not_tell_servers_anything_has_no_streams(
         server.serve()
         wait_until(lambda: server.ready)
         with AmqpRpcClient(namespace, url=permit(ALL, everything, ALL), timeout=20) as client:
-            with pytest.raises(WrongRequest, match="permission to write") as caught:
+            with pytest.raises(AccessRefused, match=r"cannot read streams.*to write") as caught:
                 client.stream.count()
-            assert caught.value.executed is False
+            assert (caught.value.executed, caught.value.permission) == (False, "write")
+            assert exit_code_of(caught.value) == Exit.NOT_ALLOWED
+            # Strangers are not told what the broker says.
+            problem = problem_of(caught.value, {})
+            assert (problem.status, problem.executed) == (500, False)
+            assert "user" not in str(problem)
             url = permit(ALL, ALL, ALL)
         with AmqpRpcClient(namespace, url=url, timeout=20) as client:
             stream = client.stream.count()
@@ -210,7 +216,7 @@ def test_who_may_not_tell_servers_anything_has_no_streams(
             with pytest.raises(StreamLost, match="permission to write") as lost:
                 list(stream)
             assert lost.value.received == stream.received > 0
-            with pytest.raises(WrongRequest, match="permission to write"):
+            with pytest.raises(AccessRefused, match="permission to write"):
                 client.stream.count()
         # Nobody can tell the server.
         server.stop(timeout=0)

@@ -79,7 +79,8 @@ class Streams:
         Where no server is there, the request waits in the queue, as any other.
 
         Raises:
-            WrongRequest: they are older, or may not be told how far a stream may go.
+            WrongRequest: they are older.
+            AccessRefused: this client may not tell them how far a stream may go.
         """
         if self._known:
             return
@@ -90,10 +91,12 @@ class Streams:
                 return
             self._session.operate(self._try_control, deadline.left() or 0.0)
         except AccessRefused as error:
-            raise WrongRequest(
+            refused = error.during(
                 f"this client cannot read streams of {self._namespace}, because it may not tell"
-                f" their servers how far to go: {error}"
-            ) from None
+                " their servers how far to go"
+            )
+            refused.executed = False
+            raise refused from None
         except ChannelClosed as error:
             if error.code != ReplyCode.NOT_FOUND:
                 return  # it may not be asked for
