@@ -6,16 +6,14 @@ sent together, as "all up to n" where no other delivery up to n is outstanding.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 
 class Acks:
     """The deliveries of one channel that are not settled, and the acks to send."""
 
     def __init__(self) -> None:
-        # In the order of delivery, which is that of the tags.  Not a plain dict: removing from its
-        # front leaves gaps, which every search for the first entry would have to skip.
-        self._outstanding: OrderedDict[int, None] = OrderedDict()
+        self._outstanding: set[int] = set()
+        # None before it is outstanding.
+        self._lowest = 1
         self._to_ack: list[int] = []
 
     def __len__(self) -> int:
@@ -23,13 +21,13 @@ class Acks:
 
     def delivered(self, delivery_tag: int) -> None:
         """Add a delivery that has to be settled."""
-        self._outstanding[delivery_tag] = None
+        self._outstanding.add(delivery_tag)
 
     def settle(self, delivery_tag: int) -> bool:
         """Remove a delivery that is settled without an ack; False if it was settled already."""
         if delivery_tag not in self._outstanding:
             return False
-        del self._outstanding[delivery_tag]
+        self._outstanding.remove(delivery_tag)
         return True
 
     def ack(self, delivery_tag: int) -> bool:
@@ -37,7 +35,7 @@ class Acks:
         # As `settle`, but inlined for speed.
         if delivery_tag not in self._outstanding:
             return False
-        del self._outstanding[delivery_tag]
+        self._outstanding.remove(delivery_tag)
         self._to_ack.append(delivery_tag)
         return True
 
@@ -46,6 +44,18 @@ class Acks:
         to_ack, self._to_ack = self._to_ack, []
         if not self._outstanding:
             return max(to_ack, default=0), []
-        first = next(iter(self._outstanding))
+        first = self._first()
         up_to = max((tag for tag in to_ack if tag < first), default=0)
         return up_to, [tag for tag in to_ack if tag > first]
+
+    def _first(self) -> int:
+        """Return the lowest tag that is outstanding; there is one."""
+        outstanding = self._outstanding
+        # Tags are given one after the other, so it is rarely far away.  If it is, as behind a
+        # delivery that was outstanding for long, it is found in as many steps.
+        for tag in range(self._lowest, self._lowest + len(outstanding)):
+            if tag in outstanding:
+                self._lowest = tag
+                return tag
+        self._lowest = min(outstanding)
+        return self._lowest

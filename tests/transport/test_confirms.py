@@ -201,6 +201,25 @@ def test_the_broker_is_told_of_every_ack_once_and_of_no_delivery_that_is_open(
         assert len(acks) == delivered - len(acked) - len(refused)
 
 
+def test_an_ack_is_told_singly_behind_an_open_delivery_however_far_away_that_is() -> None:
+    acks = Acks()
+    # A broker counts in steps of one.  One that does not is no reason to count for ever.
+    tags = [1, 2, 3, 10, 2**62, 2**63]
+    for tag in tags:
+        acks.delivered(tag)
+    for tag, told in [
+        (2, (0, [2])),
+        (1, (1, [])),
+        (2**63, (0, [2**63])),
+        (3, (3, [])),
+        (10, (10, [])),
+        (2**62, (2**62, [])),
+    ]:
+        assert acks.ack(tag)
+        assert acks.take() == told
+    assert len(acks) == 0
+
+
 # Over a connection.
 
 
