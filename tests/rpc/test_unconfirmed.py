@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from amphora import AmqpRpcClient, AmqpRpcServer, testing
+from amphora import AmqpRpcClient, AmqpRpcServer, CallContext, testing
 from tests.support.rpc import add
 from tests.support.waiting import wait_until
 
@@ -40,3 +42,33 @@ def test_where_there_are_several_nodes_an_unconfirmed_response_is_sent_again(
             wait_until(lambda: not server._worker.underway.unconfirmed)
             assert server.session.publisher.unconfirmed <= 1
         assert server.processed == 2
+
+
+class Thing:
+    """An argument whose end can be seen."""
+
+
+def test_the_arguments_of_a_request_are_not_kept_until_the_broker_confirms_its_answer(
+    broker: testing.Broker, namespace: str
+) -> None:
+    things: list[weakref.ref[Thing]] = []
+
+    def give(call: CallContext, proceed: Callable[[], Any]) -> Any:
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        call.args.append(thing)
+        return proceed()
+
+    with (
+        AmqpRpcServer(namespace, url=broker.url) as server,
+        AmqpRpcClient(namespace, url=broker.url, timeout=20) as client,
+    ):
+        server.add_function(lambda thing: type(thing).__name__, name="look")
+        server.middleware(give)
+        server.serve()
+        # The request's own, and that of the response.
+        broker.eat_confirms(2)
+        assert client.call.look() == "Thing"
+        assert server._worker.underway.unconfirmed == 1
+        wait_until(lambda: things[0]() is None)
+        assert server._worker.underway.unconfirmed == 1

@@ -72,6 +72,8 @@ class Answers:
             question = self._busy.question(request) if self._busy.sheds else None
             if request.timed:
                 question = {**(question or {}), **_times(request)}
+            # Its arguments are not kept until the broker has confirmed the answer.
+            request.call = None
             self._responder.respond(request, answer.body, answer.content_type, None, question)
             return
         # The last items before the end, if they can be sent.
