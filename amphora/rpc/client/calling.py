@@ -112,7 +112,8 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             options = self._tuning.options(name, args, kwargs, options)
         if "retries" in options:
             return self._call_again(name, args, kwargs, options)
-        return self._wait(*self._send(name, args, kwargs, options, waits=True))
+        call, result = self._send(name, args, kwargs, options, waits=True)
+        return _wait(self, call, result)
 
     def _call_again(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
@@ -125,7 +126,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         while True:
             try:
                 sent = self._send(name, args, kwargs, options, times, body, waits=True)
-                return self._wait(*sent)
+                return _wait(self, *sent)
             except AmphoraError as error:
                 told = retries.failed(error)
                 pause = retries.pause(error)
@@ -146,20 +147,6 @@ class FunctionCaller(Caller, legacy.StartedByHand):
 
     def _is_closed(self) -> bool:
         return self.state is LinkState.CLOSED
-
-    def _wait(self, call: PendingCall, result: Result) -> Any:
-        """Wait for a call, and return its result or raise its error."""
-        if result.ready():
-            # It failed without waiting.  A loop that calls again at once would otherwise keep the
-            # greenlets that could help from running.
-            gevent.sleep(0)
-        try:
-            return result.get()
-        except BaseException:
-            # The caller was killed, or has a timeout of its own: the answer is unwanted.
-            if not result.ready():
-                self._calls.abandon(call)
-            raise
 
     def _defer(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
@@ -196,6 +183,8 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             waits: the caller waits for the answer.
         """
         scope = here.get()
+        # Where there is a `__getattr__`, each attribute takes long to look up.
+        calls = self._calls
         template = self._mailbox.template
         key = headers = interval = None
         if options:
@@ -205,22 +194,22 @@ class FunctionCaller(Caller, legacy.StartedByHand):
                 template = template.with_headers({KEY: check_key(options["key"])})
         timeout, deadline = times or self._time_for(name, options, scope)
         if "wait_for_server" in options:
-            self._calls.presence.wait(name, key, options["wait_for_server"], deadline)
+            calls.presence.wait(name, key, options["wait_for_server"], deadline)
         if interval is None:
             outgoing = self._outgoing(name, args, kwargs, key, template, deadline, headers, body)
-            call = PendingCall(self._calls, name, timeout, outgoing)
+            call = PendingCall(calls, name, timeout, outgoing)
         else:
             template = template.with_headers({TAKES: f"{BATCH},{STARTED}"})
             outgoing = self._outgoing(name, args, kwargs, key, template, deadline, headers, body)
-            watched = WatchedCall(self._calls, name, timeout, outgoing)
-            self._calls.watch(watched, check_timeout(interval))
+            watched = WatchedCall(calls, name, timeout, outgoing)
+            calls.watch(watched, check_timeout(interval))
             call = watched
         if waits and len(outgoing.body) >= BULK:
             # The caller sends nothing that could overtake it.
             outgoing.bulk = True
         result = Result(call)
         note(options, call)
-        self._calls.publish(call, deadline)
+        calls.publish(call, deadline)
         if scope is not None and scope.call is not None and scope.call.cancellation is not None:
             scope.call.cancellation.adopt(result)
         return call, result
@@ -299,3 +288,19 @@ def note(options: dict[str, Any], pending: Pending) -> None:
         call.id = pending.outgoing.message_id
         if call.mode != "call":
             pending.seen_as = call
+
+
+# No method: where there is a `__getattr__`, each attribute takes long to look up.
+def _wait(client: FunctionCaller, call: PendingCall, result: Result) -> Any:
+    """Wait for a call, and return its result or raise its error."""
+    if result.ready():
+        # It failed without waiting.  A loop that calls again at once would otherwise keep the
+        # greenlets that could help from running.
+        gevent.sleep(0)
+    try:
+        return result.get()
+    except BaseException:
+        # The caller was killed, or has a timeout of its own: the answer is unwanted.
+        if not result.ready():
+            client._calls.abandon(call)
+        raise

@@ -71,17 +71,18 @@ class Step(Generic[R]):
 
     def __init__(self, mode: str, send: Send[R], options: dict[str, Any], path: str | None) -> None:
         self.__mode = mode
-        self.__send = send
-        self.__options = options
-        self.__path = path
+        # All that a call needs is one attribute: with a `__getattr__` each takes long to look up.
+        self.__parts = send, path, options
 
     def __repr__(self) -> str:
-        return f"<{self.__mode} {self.__path or '...'}>"
+        _, path, _ = self.__parts
+        return f"<{self.__mode} {path or '...'}>"
 
     def __getattr__(self, name: str) -> Step[R]:
         _check(name)
-        path = f"{self.__path}.{name}" if self.__path else name
-        return _kept(self, name, Step(self.__mode, self.__send, self.__options, path))
+        send, before, options = self.__parts
+        path = f"{before}.{name}" if before else name
+        return _kept(self, name, Step(self.__mode, send, options, path))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> R:
         """Call the function at the end of the path.
@@ -89,9 +90,10 @@ class Step(Generic[R]):
         Raises:
             TypeError: no function is named.
         """
-        if self.__path is None:
+        send, path, options = self.__parts
+        if path is None:
             raise TypeError(f"{self.__mode}(...) needs a function: {self.__mode}(...).name(...)")
-        return self.__send(self.__path, args, kwargs, self.__options)
+        return send(path, args, kwargs, options)
 
 
 class Way(Generic[R]):
