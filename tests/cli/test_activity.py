@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from amphora.rpc.server.operators.operating import Operating
 from tests.cli.conftest import Amphora
+from tests.support.brokers import ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -38,6 +40,25 @@ def test_active_shows_what_runs_and_cancel_ends_it(
     outcome = amphora("cancel", namespace, request_id)
     assert outcome.code == 6
     assert f"no worker of {namespace} runs the request {request_id}" in outcome.err
+
+
+def test_a_request_whose_answer_cannot_leave_is_not_active(
+    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedBroker
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold)
+    result = make_client().defer.hold()
+    wait_until(lambda: gate.entered)
+    worker = server._worker
+    operating = Operating(worker, server._settings, worker.requests)
+    assert [each["function"] for each in operating.active()["requests"]] == ["hold"]
+    managed_broker.alarm(True)
+    gate.open()
+    wait_until(lambda: worker.statistics.processed == 1)
+    assert operating.active()["requests"] == []
+    assert worker.underway.unconfirmed == 1
+    managed_broker.alarm(False)
+    result.get()
 
 
 def test_cancel_says_what_goes_on(
