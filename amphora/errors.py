@@ -293,7 +293,8 @@ class AccessRefused(ChannelClosed):
 class Unroutable(AmphoraError):
     """No queue takes a request, so it was not run.
 
-    There is no queue for its routing key, or the queue is on a RabbitMQ 3 node that is away.
+    There is no queue for its routing key, or the queue is on a RabbitMQ 3 node that is away.  The
+    queue that all servers share is set up again if it was deleted or unbound.
     """
 
     executed = False

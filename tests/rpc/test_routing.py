@@ -69,6 +69,34 @@ def test_without_a_routing_key_any_server_gets_the_request(
     assert client.call.show_message("x", "y") == ["x", "y"]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_an_ordinary_queue_that_an_operator_unbinds_is_bound_again_for_the_next_call(
+    server: AmqpRpcServer, broker: Broker, make_client: MakeClient, durable: bool
+) -> None:
+    client = make_client(durable=durable)
+    assert client.call.show_message("x", "y") == ["x", "y"]
+    queue = f"rpc_{client.namespace}_request"
+    with broker.channel() as channel:
+        channel.queue_unbind(queue, queue, "")
+    with pytest.raises(Unroutable, match="unbound; it is set up again") as caught:
+        client.call.show_message("x", "y")
+    assert caught.value.executed is False
+    assert client.call.show_message("x", "y") == ["x", "y"]
+
+
+def test_an_ordinary_queue_that_is_deleted_without_servers_keeps_the_next_request(
+    broker: Broker, client: AmqpRpcClient, make_server: MakeServer
+) -> None:
+    client.cast(wait_publish=True).show_message("x", "y")
+    with broker.channel() as channel:
+        channel.queue_delete(f"rpc_{client.namespace}_request")
+    with pytest.raises(Unroutable):
+        client.cast(wait_publish=True).show_message("x", "y")
+    waiting = client.defer.show_message("x", "y")
+    make_server(show_message)
+    assert waiting.get() == ["x", "y"]
+
+
 def test_several_queues_with_one_key_all_get_the_request(
     server: AmqpRpcServer, client: AmqpRpcClient
 ) -> None:

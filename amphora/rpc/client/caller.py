@@ -119,6 +119,7 @@ class Caller:
         self._closed = False
         self._route = route
         self.session.publishing.add(route.topology)
+        self._calls.reasons.restore = partial(self.session.publishing.restore_soon, route.topology)
         user = _login(identify, self.session)
         self._template = partial(_template, self.serializer.content_type, durable, user)
         self._casts = self._template(None)

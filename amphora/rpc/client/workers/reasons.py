@@ -19,9 +19,15 @@ from amphora.transport.topology import Presence
 
 
 class Reasons:
-    """Explains the errors of one client's requests."""
+    """Explains the errors of one client's requests.
+
+    Attributes:
+        restore: called if the queue that all servers share was deleted or unbound; has it set up
+            again.
+    """
 
     def __init__(self, session: Session, namespace: str) -> None:
+        self.restore: Callable[[], None] = lambda: None
         self._session = session
         self._namespace = namespace
         self._lookout = Lookout(session)
@@ -66,8 +72,14 @@ class Reasons:
             text = (
                 f"{self._namespace} cannot be reached: its request queue is on a node that is away"
             )
-        else:
+        elif outgoing.spread:
             text = f"{self._namespace} has no request queue: no server is there"
+        else:
+            # This client has declared and bound it, whether a server is there or not.
+            self.restore()
+            text = (
+                f"the request queue of {self._namespace} was deleted or unbound; it is set up again"
+            )
         explained = Unroutable(text)
         explained.executed = error.executed
         return explained
