@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.settings import Number, Settings, examples, pass_settings, url_and_debug
+from amphora.observe.logs import set_up
 
 DEFAULT_PORT = 8080
 TOKENS = "AMPHORA_GATEWAY_TOKENS"
@@ -151,6 +152,8 @@ def gateway(
             " meant"
         )
     with settings_errors(), settings.session() as session:
+        # From now on for whoever runs it; what ends the command is said by itself.
+        set_up("info")
         # A token protects better than a name.  Without one, foreign pages must not get in under
         # a name of their own.
         guarded = bool(tokens) or not is_loopback(host)

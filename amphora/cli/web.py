@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
+from amphora.observe.logs import set_up
 from amphora.web.actions import ACTIONS
 
 DEFAULT_PORT = 8765
@@ -70,6 +71,8 @@ def web(settings: Settings, port: int, host: str, names: tuple[str, ...], allow:
     from amphora.web.serving import Server, address, listen
 
     with settings_errors(), settings.session() as session:
+        # From now on for whoever runs it; what ends the command is said by itself.
+        set_up("info")
         try:
             listener = listen(host, port)
         except OSError as error:

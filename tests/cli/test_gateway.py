@@ -12,7 +12,9 @@ import pytest
 
 from amphora.cli.root import run
 from tests.cli.conftest import Amphora
+from tests.support.brokers import ManagedBroker
 from tests.support.http import ask
+from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -39,6 +41,20 @@ def test_it_prints_its_address_and_serves_until_it_is_told_to_end(
     assert ask(port, "/openapi.json").json["info"]["title"] == namespace
     os.kill(os.getpid(), signal.SIGTERM)
     assert running.get(timeout=20) == 0
+
+
+def test_whoever_runs_it_is_told_that_it_loses_the_broker(
+    broker: ManagedBroker, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add)
+    words = ["-m", "amphora", "gateway", namespace, "--url", broker.url, "--port", "0"]
+    with PythonProcess(*words, ready="http://") as running:
+        (line,) = running.printed
+        port = int(line.rstrip("/").rpartition(":")[2])
+        assert ask(port, f"/{namespace}/add", [1, 2]).json == 3
+        broker.close_all_connections()
+        wait_until(lambda: any("connecting again" in each for each in running.told))
+        wait_until(lambda: any("connected again" in each for each in running.told))
 
 
 def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:

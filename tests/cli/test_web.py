@@ -11,7 +11,9 @@ import pytest
 
 from amphora.cli.root import run
 from tests.cli.conftest import Amphora
+from tests.support.brokers import ManagedBroker
 from tests.support.http import ask
+from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -37,6 +39,21 @@ def test_it_prints_its_address_and_serves_until_it_is_told_to_end(
     assert b"amphora" in ask(port, "/").body
     os.kill(os.getpid(), signal.SIGTERM)
     assert running.get(timeout=20) == 0
+
+
+def test_whoever_runs_it_is_told_that_it_loses_the_broker(
+    broker: ManagedBroker,
+) -> None:
+    words = ["-m", "amphora", "web", "--url", broker.url, "--port", "0"]
+    with PythonProcess(*words, ready="http://") as running:
+
+        def told() -> bool:
+            # It may not be connected yet.
+            broker.close_all_connections()
+            return any("connecting again" in each for each in running.told)
+
+        wait_until(told)
+        wait_until(lambda: any("connected again" in each for each in running.told))
 
 
 def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:
