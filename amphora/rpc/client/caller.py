@@ -115,11 +115,10 @@ class Caller:
         self._owns_session = session is None
         self.session = session_for(session, url, connection, type(self))
         self._durable = durable
-        self._calls = Calls(namespace, self.session, max_pending, when_full)
+        self._calls = Calls(namespace, self.session, route.topology, max_pending, when_full)
         self._closed = False
         self._route = route
         self.session.publishing.add(route.topology)
-        self._calls.reasons.restore = partial(self.session.publishing.restore_soon, route.topology)
         user = _login(identify, self.session)
         self._template = partial(_template, self.serializer.content_type, durable, user)
         self._casts = self._template(None)

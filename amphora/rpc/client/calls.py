@@ -44,6 +44,7 @@ from amphora.rpc.client.workers.reasons import Reasons
 from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.client.workers.unserved import Unserved
 from amphora.transport.endpoint import check_count
+from amphora.transport.link import Restorable
 from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session, claim, left_to_its_thread
 from amphora.wire.properties import Properties
@@ -58,6 +59,7 @@ class Calls:
     """The pending calls of a client.
 
     Args:
+        requests: what must be set up for requests to leave, on the connection that publishes.
         limit: how many calls and unconfirmed casts there may be at once.
         when_full: what another call does then: "wait" for its turn until its deadline, or "fail"
             at once with Overloaded.
@@ -75,7 +77,14 @@ class Calls:
         wake: wakes the greenlet that waits for a result, soon.
     """
 
-    def __init__(self, namespace: str, session: Session, limit: int, when_full: WhenFull) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        session: Session,
+        requests: Restorable,
+        limit: int,
+        when_full: WhenFull,
+    ) -> None:
         if when_full not in get_args(WhenFull):
             raise ValueError(f"when_full must be one of {get_args(WhenFull)}, not {when_full!r}")
         limit = check_count("max_pending", limit)
@@ -89,7 +98,7 @@ class Calls:
         self.pending: dict[str, Pending] = {}
         self._timeouts = Timeouts(self._expire)
         self.wake = Waker().wake
-        self.reasons = Reasons(session, namespace)
+        self.reasons = Reasons(session, namespace, requests)
         self.control = Control(session, namespace)
         self.presence = ServerPresence(session, namespace)
         self.unserved = Unserved(session, namespace, self._oldest_call, self.presence)

@@ -12,6 +12,7 @@ import gevent
 from amphora.errors import AmphoraError, Unroutable, printable
 from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.contract import naming
+from amphora.transport.link import Restorable
 from amphora.transport.lookout import Lookout
 from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import Session
@@ -21,15 +22,15 @@ from amphora.transport.topology import Presence
 class Reasons:
     """Explains the errors of one client's requests.
 
-    Attributes:
-        restore: called if the queue that all servers share was deleted or unbound; has it set up
-            again.
+    Args:
+        requests: what must be set up for requests to leave: it is set up again if the queue that
+            all servers share was deleted or unbound.
     """
 
-    def __init__(self, session: Session, namespace: str) -> None:
-        self.restore: Callable[[], None] = lambda: None
+    def __init__(self, session: Session, namespace: str, requests: Restorable) -> None:
         self._session = session
         self._namespace = namespace
+        self._requests = requests
         self._lookout = Lookout(session)
         self._asking: set[gevent.Greenlet[..., None]] = set()
 
@@ -76,7 +77,7 @@ class Reasons:
             text = f"{self._namespace} has no request queue: no server is there"
         else:
             # This client has declared and bound it, whether a server is there or not.
-            self.restore()
+            self._session.publishing.restore_soon(self._requests)
             text = (
                 f"the request queue of {self._namespace} was deleted or unbound; it is set up again"
             )
