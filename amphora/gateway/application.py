@@ -158,7 +158,7 @@ class Gateway:
         name = "index.html" if path == "/" else path.removeprefix("/static/")
         if path in ("/", f"/static/{name}") and method in ("GET", "HEAD"):
             return self._file(name, method, start)
-        allowed = _methods_for(path)
+        allowed = self._methods_for(path)
         if method == "OPTIONS":
             return self._options(allowed, start, headers)
         if not (has_own_origin(environ) or self._is_allowed_origin(environ)):
@@ -171,6 +171,23 @@ class Gateway:
         if path == "/rpc":
             return self._serve_rpc(environ, start, headers)
         return self._serve_function(environ, start, headers, path)
+
+    def _methods_for(self, path: str) -> tuple[str, ...]:
+        """Return the methods of a path.
+
+        Raises:
+            Problem: there is no such path.
+        """
+        if path == "/" or path == "/openapi.json":
+            return ("GET", "HEAD")
+        if path.startswith("/static/"):
+            # A service of that name shares it with the page's files, which are never posted to.
+            served = "static" in self._directory.namespaces
+            return ("GET", "HEAD", "POST") if served else ("GET", "HEAD")
+        namespace, _, function = path[1:].partition("/")
+        if path == "/rpc" or (namespace and function):
+            return ("POST",)
+        raise Problem(404, "There is no such address here.")
 
     def _serve_function(
         self, environ: Environ, start: StartResponse, headers: list[tuple[str, str]], path: str
@@ -264,20 +281,6 @@ class Gateway:
             ]
         start("204 No Content", [*headers, *_allow(allowed)])
         return []
-
-
-def _methods_for(path: str) -> tuple[str, ...]:
-    """Return the methods of a path.
-
-    Raises:
-        Problem: there is no such path.
-    """
-    if path == "/" or path == "/openapi.json" or path.startswith("/static/"):
-        return ("GET", "HEAD")
-    namespace, _, function = path[1:].partition("/")
-    if path == "/rpc" or (namespace and function):
-        return ("POST",)
-    raise Problem(404, "There is no such address here.")
 
 
 def _allow(methods: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 import amphora
+from amphora import AmqpRpcServer
 from amphora.gateway import Gateway, application, calls, directory, streams
 from tests.gateway.conftest import Answer, MakeGateway, ask
 from tests.support.rpc import Gate, MakeServer, MakeSession, add
@@ -384,3 +385,22 @@ def test_an_error_of_no_call_is_an_answer_too(
     details = problem(ask(gateway, "/openapi.json"))
     assert (details["status"], details["executed"]) == (500, None)
     assert "10.1.2.3" not in str(details)
+
+
+@pytest.mark.parametrize("name", ["static", "rpc", "openapi.json"])
+def test_a_service_may_have_the_name_of_a_path_of_the_gateway(
+    url: str, make_gateway: MakeGateway, name: str
+) -> None:
+    with AmqpRpcServer(name, url=url) as server:
+        server.add_function(add)
+        server.serve()
+        gateway = make_gateway(name, tokens=["secret"])
+        known = {"AUTHORIZATION": "Bearer secret"}
+        assert ask(gateway, f"/{name}/add", [1, 2], **known).json == 3
+        assert ask(gateway, f"/{name}/add", [1, 2]).status == 401
+        answer = ask(gateway, "/openapi.json", **known)
+        assert list(answer.json["paths"]) == [f"/{name}/add"]
+        asked = {"jsonrpc": "2.0", "id": 1, "method": f"{name}.add", "params": [1, 2]}
+        assert ask(gateway, "/rpc", asked, **known).json["result"] == 3
+        assert ask(gateway, "/static/gateway.js").status == 200
+        assert ask(gateway, "/static/add").status == 404
