@@ -429,6 +429,23 @@ def test_a_receiver_in_the_background_tells_whoever_waits_that_its_time_ran_out(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("kind", [SystemExit, gevent.Timeout, gevent.GreenletExit])
+def test_whatever_a_handler_raises_is_an_answer_of_a_receiver_in_the_background(
+    make_server: MakeServer, client: AmqpRpcClient, kind: type[BaseException]
+) -> None:
+    def fail() -> None:
+        raise kind(1)
+
+    server = make_server(echo, fail, serve=False)
+    create(client)
+    receiving = server.receive_from_queue("Alice", block=False)
+    with pytest.raises(RemoteException) as caught:
+        client.call(routing_key="Alice").fail()
+    assert caught.value.error_type == kind.__name__
+    assert client.call(routing_key="Alice").echo(2) == 2
+    assert receiving.stop() == 2
+
+
 def test_a_stopped_receiver_lets_its_handler_finish(
     make_server: MakeServer, client: AmqpRpcClient
 ) -> None:

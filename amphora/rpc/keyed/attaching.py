@@ -55,9 +55,9 @@ LOST_PAUSE = 0.05
 CLOSE_TIMEOUT = 1.0
 
 
-# Handles one request to its end.  If it is interrupted, it calls the function, then gives back the
-# request, and after that the deliveries that the function returned.
-Handle = Callable[[Delivery, Callable[[], list[Delivery]]], None]
+# Handles one request to its end, in the background or not.  If it is interrupted, it calls the
+# function, then gives back the request, and after that the deliveries that the function returned.
+Handle = Callable[[Delivery, bool, Callable[[], list[Delivery]]], None]
 
 
 class RequestQueues:
@@ -120,12 +120,21 @@ class RequestQueues:
         self._attach_soon(receiver)
         return receiver
 
-    def run(self, receiver: Receiver, timeout: float | None, until_closed: bool) -> int:
+    def run(
+        self,
+        receiver: Receiver,
+        timeout: float | None,
+        until_closed: bool,
+        *,
+        background: bool = False,
+    ) -> int:
         """Handle a receiver's requests up to its limits; return how many there were.
 
         Args:
             timeout: seconds; None for no limit.
             until_closed: wait until the broker has ended the consumer.
+            background: this greenlet is none of the program's, which nothing that a handler raises
+                may end.
 
         Raises:
             gevent.Timeout: the time ran out with fewer than `max_calls`.
@@ -140,7 +149,7 @@ class RequestQueues:
                 delivery = receiver.next(deadline)
                 if delivery is None:
                     break
-                self._handle(delivery, partial(self._abort, receiver))
+                self._handle(delivery, background, partial(self._abort, receiver))
                 receiver.handled += 1
             stopped = receiver.stopped
         finally:

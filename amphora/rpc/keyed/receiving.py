@@ -33,7 +33,7 @@ class Receiving:
 
     def _run(self) -> None:
         try:
-            self._queues.run(self._receiver, self._timeout, self._until_closed)
+            self._queues.run(self._receiver, self._timeout, self._until_closed, background=True)
         except (AmphoraError, gevent.Timeout) as error:
             # Kept for `wait`, so that gevent does not print it.
             self._error = error

@@ -139,6 +139,7 @@ class Executor:
         once: Callable[[], None] | None = None,
         inline: bool = False,
         outlet: Outlet | None = None,
+        raises: bool = False,
     ) -> Answer | None:
         """Run the handler of a request and return the answer, None if the request is ignored.
 
@@ -148,9 +149,10 @@ class Executor:
             call: what the handler may know of it.
             once: called before a function begins that runs at most once; raises ServerLost if it
                 must not begin.
-            inline: this is the program's own greenlet: a BaseException that is no Exception is
-                meant for the program, and is raised.
+            inline: the greenlet goes on afterwards, with other things than requests.
             outlet: where the items of a stream go.
+            raises: this is the program's own greenlet: a BaseException that is no Exception is
+                meant for the program, and is raised.
         """
         statistics = self._statistics
         began = clock.monotonic()
@@ -163,13 +165,12 @@ class Executor:
             unread = error
         token = here.set(call)
         try:
-            response, failure = self.call(call, once, inline, outlet, unread)
+            response, failure = self.call(call, once, raises, outlet, unread)
         except BaseException as error:
             call.ended(ABORTED, error, clock.monotonic() - began)
             raise
         finally:
             if inline:
-                # The program's own greenlet goes on.
                 here.reset(token)
         if call.cancellation is not None and call.interrupted and not call.timed_out:
             statistics.cancelled += 1
@@ -250,7 +251,7 @@ class Executor:
         self,
         call: CallContext,
         once: Callable[[], None] | None,
-        inline: bool,
+        raises: bool,
         outlet: Outlet | None = None,
         unread: WrongRequest | None = None,
     ) -> tuple[Response | None, Failure | None]:
@@ -289,7 +290,7 @@ class Executor:
             # SystemExit, Timeout and the like too: a handler cannot end the server.
             if isinstance(error, Cancel) and call.interrupted:
                 return None, None
-            if (inline or self.forgotten) and not isinstance(error, Exception):
+            if (raises or self.forgotten) and not isinstance(error, Exception):
                 # In a forked child, sys.exit() ends the child.
                 raise
             if isinstance(error, TimedOut) and call.timed_out:
@@ -298,7 +299,7 @@ class Executor:
                 # Of amphora itself, or of middleware.
                 return Response(exception=error_body(error)), None
             expected = call.begun and self._functions.expects(function, error)
-            body, legible = self._describe(error, inline, traced=not expected)
+            body, legible = self._describe(error, raises, traced=not expected)
             if not call.begun:
                 # Middleware raised it.
                 body.executed = False
@@ -381,7 +382,7 @@ class Executor:
         shown = error if failure.legible else None
         tell(_warn, "%s: %s %s", (self._owner, name, failure.what), shown)
 
-    def _describe(self, error: BaseException, inline: bool, traced: bool) -> tuple[ErrorBody, bool]:
+    def _describe(self, error: BaseException, raises: bool, traced: bool) -> tuple[ErrorBody, bool]:
         """Return a handler's exception as it is sent, and whether its class gave a text."""
         patience = gevent.Timeout(DESCRIBE_TIMEOUT)
         try:
@@ -391,7 +392,7 @@ class Executor:
         except (GreenletExit, KeyboardInterrupt):
             raise
         except BaseException as trouble:
-            if inline and trouble is not patience and not isinstance(trouble, Exception):
+            if raises and trouble is not patience and not isinstance(trouble, Exception):
                 raise
             return bare_body(error), False
 

@@ -128,6 +128,8 @@ class RequestHandling:
             self._run,
         )
         self._leaving: set[gevent.Greenlet[..., None]] = set()
+        # The requests that receivers in the background handle.
+        self._background: set[RequestInProgress] = set()
         self._given_up = False
         # Whether this is a forked child, and the requests are the parent's.
         self._forgotten = False
@@ -261,10 +263,13 @@ class RequestHandling:
         if properties.message_type == streams.STREAM or (asks and takes(table, STARTED)):
             request.call.run_id = naming.new_id()
 
-    def handle_inline(self, delivery: Delivery, abort: Callable[[], list[Delivery]]) -> None:
-        """Handle a request to its end, in a greenlet of the program's.
+    def handle_inline(
+        self, delivery: Delivery, background: bool, abort: Callable[[], list[Delivery]]
+    ) -> None:
+        """Handle a request to its end, in a receiver's greenlet.
 
         Args:
+            background: the greenlet is none of the program's: what a handler raises is an answer.
             abort: called if that greenlet is killed; returns the requests that were delivered
                 after this one, to be given back after it.
         """
@@ -274,6 +279,8 @@ class RequestHandling:
         # It may have waited here as well, for its receiver.
         self._arrived(request, inf)
         self._underway.own[request] = gevent.getcurrent()
+        if background:
+            self._background.add(request)
         try:
             self._process(request, inline=True)
         except BaseException:
@@ -281,6 +288,7 @@ class RequestHandling:
             self._leave(request, abort())
             raise
         finally:
+            self._background.discard(request)
             del self._underway.own[request]
             self._underway.changed()
 
@@ -401,7 +409,8 @@ class RequestHandling:
         """
         executor = self._executor
         once = partial(self.admission.once, request, note) if executor.functions.early else None
-        answer = executor.execute(request.delivery, call, once, inline, outlet)
+        raises = inline and request not in self._background
+        answer = executor.execute(request.delivery, call, once, inline, outlet, raises)
         wanted = not self._given_up or (inline and not self._forgotten)
         if answer is not None and not request.answered and wanted:
             self._answers.respond(request, answer, outlet)
