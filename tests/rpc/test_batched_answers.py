@@ -187,6 +187,23 @@ def test_a_batch_ends_the_calls_that_it_names_and_no_others(
         assert calls[2].get(timeout=20) == "c"
 
 
+def test_a_stream_does_not_end_quietly_by_an_answer_in_a_batch(
+    make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    with RawServer(broker, namespace) as server:
+        server.channel.exchange_declare(f"rpc_{namespace}_control")
+        stream = make_client().stream.f()
+        request = server.receive().properties
+        server.channel.publish(
+            f"rpc_{namespace}_response",
+            request.reply_to or "",
+            Properties(content_type=JSON_TYPE, message_type="batch", message_id="batch"),
+            json.dumps([{"id": request.message_id, "result": []}]).encode(),
+        )
+        with pytest.raises(WrongResult, match="ran as a plain call"):
+            next(stream)
+
+
 @pytest.mark.parametrize("body", [b"", b"[", b"7", b'[{"id": 5}]', b"\xff" * 100])
 def test_rubbish_that_calls_itself_a_batch_harms_nobody(
     make_client: MakeClient, broker: Broker, namespace: str, body: bytes

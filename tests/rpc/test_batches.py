@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from amphora.rpc.contract import batches
@@ -48,6 +49,23 @@ def test_an_answer_that_cannot_be_read_is_bad_alone() -> None:
     assert isinstance(bad, ValueError)
 
 
+NAMELESS: list[Any] = [None, 7, {}, {"result": 1}, {"id": 5, "result": 1}, [{"id": "x"}]]
+
+
+@both
+@pytest.mark.parametrize("nameless", NAMELESS)
+def test_an_answer_that_names_no_request_hides_no_other(
+    serializer: Serializer, nameless: Any
+) -> None:
+    encode = msgspec.json.encode if serializer is JSON else msgspec.msgpack.encode
+    body = encode([nameless, {"id": "a", "result": 1}, nameless, {"id": "b", "result": 2}])
+    read: list[tuple[str, Any]] = []
+    with pytest.raises(batches.Unreadable, match="tells no id") as caught:
+        read.extend(batches.split(serializer, body))
+    assert read == [("a", Response(1)), ("b", Response(2))]
+    assert caught.value.request_ids == []
+
+
 ID = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
 
@@ -60,6 +78,13 @@ def test_a_batch_that_cannot_be_read_tells_whose_answers_are_in_it(
     body = batch_of(serializer, (ID, Response("a")), (OTHER, Response("abcdef")))
     with pytest.raises(batches.Unreadable) as caught:
         list(batches.split(serializer, body[:-cut]))
+    assert caught.value.request_ids == [ID, OTHER]
+
+
+def test_a_batch_in_other_spacing_that_cannot_be_read_tells_whose_answers_are_in_it() -> None:
+    body = f'[ {{ "id" : "{ID}", "result": 1 }}, {{"id": "{OTHER}", "resu'.encode()
+    with pytest.raises(batches.Unreadable) as caught:
+        list(batches.split(JSON, body))
     assert caught.value.request_ids == [ID, OTHER]
 
 

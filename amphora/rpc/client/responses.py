@@ -21,6 +21,7 @@ from amphora.rpc.contract.bodies import IGNORED, STARTED, ErrorBody, Response, e
 from amphora.rpc.contract.serializers import serializer_of
 from amphora.rpc.contract.streams import ITEM
 from amphora.transport.delivery import Delivery
+from amphora.wire.properties import Properties
 
 log = Log("amphora.rpc")
 
@@ -53,7 +54,7 @@ class Responses:
         properties = delivery.properties
         worker = properties.app_id or ""
         if properties.message_type == batches.BATCH:
-            self._take_batch(delivery, worker)
+            self._take_batch(delivery)
             return
         # A server of amphora 0.1 sends the id as message_id alone.
         pending = self._pending.get(properties.correlation_id or properties.message_id or "")
@@ -106,27 +107,32 @@ class Responses:
                 self._namespace,
             )
 
-    def _take_batch(self, delivery: Delivery, worker: str) -> None:
+    def _take_batch(self, delivery: Delivery) -> None:
+        properties = delivery.properties
         try:
-            for request_id, response in batches.split(
-                serializer_of(delivery.properties), delivery.body
-            ):
-                self._take_answer(request_id, response, worker)
+            for request_id, response in batches.split(serializer_of(properties), delivery.body):
+                self._take_answer(request_id, response, properties)
         except ValueError as error:
             log.throttled("a batch of answers of %s cannot be read: %s", self._namespace, error)
             named = error.request_ids if isinstance(error, batches.Unreadable) else ()
             for request_id in named:
-                self._take_answer(request_id, error, worker)
+                self._take_answer(request_id, error, properties)
 
-    def _take_answer(self, request_id: str, response: Response | ValueError, worker: str) -> None:
+    def _take_answer(
+        self, request_id: str, response: Response | ValueError, properties: Properties
+    ) -> None:
         pending = self._pending.get(request_id)
         if pending is None:
             self.unexpected += 1
             return
         value, error = self._outcome(response, pending)
-        ended = pending.answered(worker, value, error)
-        if pending.watched is not None:
-            self._look_at_silence(pending.watched)
+        if isinstance(pending, PendingStream):
+            # The end of a stream travels alone: only a stranger puts it here.
+            ended = self._calls.streams.ends(pending, properties, value, error)
+        else:
+            ended = pending.answered(properties.app_id or "", value, error)
+            if pending.watched is not None:
+                self._look_at_silence(pending.watched)
         if ended:
             self._calls.discard(pending)
 

@@ -80,7 +80,7 @@ _FORMATS = {
         _json_array,
         msgspec.json.Decoder(list[msgspec.Raw]).decode,
         msgspec.json.Decoder(_Head).decode,
-        re.compile(rb'\{"id":"([^"\\]{1,255})"'),
+        re.compile(rb'\{\s*"id"\s*:\s*"([^"\\]{1,255})"'),
     ),
     MSGPACK: _Format(
         b"\x81",
@@ -130,19 +130,26 @@ def split(serializer: Serializer, body: bytes) -> Iterator[tuple[str, Response |
     """Yield the id of each request in a batch with its answer, or with the error of reading it.
 
     Raises:
-        Unreadable: it is no batch.
+        Unreadable: it is no batch; or, after all others, answers in it tell no id.
     """
     form = _FORMATS.get(serializer)
     if form is None:
         raise Unreadable(f"no batch is sent as {serializer.content_type}", [])
     try:
         answers = form.decode(body)
-        heads = [form.decode_head(answer) for answer in answers]
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         names = [name.decode(errors="replace") for name in form.name.findall(body)]
         raise Unreadable(str(error), names) from error
-    for head, answer in zip(heads, answers, strict=True):
+    nameless: Exception | None = None
+    for answer in answers:
         try:
-            yield head.id, serializer.decode_response(answer)
+            request_id = form.decode_head(answer).id
+        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+            nameless = error
+            continue
+        try:
+            yield request_id, serializer.decode_response(answer)
         except ValueError as error:
-            yield head.id, error
+            yield request_id, error
+    if nameless is not None:
+        raise Unreadable(f"an answer in it tells no id: {nameless}", []) from nameless
