@@ -208,8 +208,18 @@ def test_what_cannot_be_a_label_is_refused(server: AmqpRpcServer, client: AmqpRp
 def test_what_cannot_be_an_expiry_is_refused(client: AmqpRpcClient) -> None:
     wrong: list[Any] = [0, -1, float("nan"), float("inf"), "60", True, 1e9]
     for x_expires in wrong:
-        with pytest.raises(ValueError, match="timeout"):
+        with pytest.raises(ValueError, match="x_expires must be more than 0"):
             client.create_new_request_queue("Alice", x_expires=x_expires)
+
+
+@pytest.mark.parametrize("days", [30, 60, 3650])
+def test_a_queue_may_outlive_weeks_without_a_receiver(
+    client: AmqpRpcClient, broker: Broker, days: int
+) -> None:
+    client.create_new_request_queue("Alice", x_expires=days * 86400)
+    client.cast(routing_key="Alice", wait_publish=True).show_message("x", "y")
+    assert broker.ready_messages(f"rpc_{client.namespace}_queue_Alice") == 1
+    client.remove_request_queue("Alice")
 
 
 def test_a_very_short_expiry_is_taken(client: AmqpRpcClient, broker: Broker) -> None:

@@ -20,7 +20,7 @@ from amphora.rpc.client.streaming import StreamCaller
 from amphora.rpc.client.streams.stream import Stream
 from amphora.rpc.client.waiting.result import Result
 from amphora.rpc.contract import legacy, naming
-from amphora.rpc.contract.checks import check_timeout
+from amphora.rpc.contract.checks import check_expiry
 from amphora.rpc.contract.naming import QueueType
 from amphora.rpc.contract.serializers import SerializerName
 from amphora.rpc.contract.types.apis import Api
@@ -181,11 +181,11 @@ class AmqpRpcClient(StreamCaller):
             label: the label of the queue, such as a user's name.
             routing_key: the key of the calls; the label if None.
             x_expires: seconds without a receiver after which the broker deletes the queue and the
-                requests in it; None keeps it until it is removed.
+                requests in it, at most ten years; None keeps it until it is removed.
             nowait: return at once; a failure is logged.
 
         Raises:
-            ValueError: the label or the key cannot be a name.
+            ValueError: the label or the key cannot be a name, or `x_expires` is no such number.
             ChannelClosed: the broker refuses, as when the queue exists with another x_expires.
             ConnectionLost: the broker cannot be reached within the client's timeout.
         """
@@ -193,7 +193,7 @@ class AmqpRpcClient(StreamCaller):
         key = naming.routing_key_for(label if routing_key is None else routing_key)
         arguments = dict(self._queue_arguments)
         if x_expires is not None:
-            arguments["x-expires"] = ceil(check_timeout(x_expires) * 1000)
+            arguments["x-expires"] = ceil(check_expiry(x_expires) * 1000)
         topology = Topology(
             Exchange(self._route.exchange),
             Queue(queue, arguments=arguments),

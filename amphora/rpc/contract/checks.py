@@ -6,6 +6,8 @@ from typing import Any
 
 # The longest timeout of a call, in seconds.
 LONGEST_TIMEOUT = 1_000_000.0
+# Ten years: more, RabbitMQ refuses.
+LONGEST_EXPIRY = 315_360_000.0
 # The longest version of a service, in characters.
 LONGEST_VERSION = 100
 
@@ -27,6 +29,24 @@ def check_timeout(timeout: Any) -> float:
             f" not {timeout!r}"
         )
     return float(timeout)
+
+
+def check_expiry(seconds: Any) -> float:
+    """Return after how many seconds without use a queue is deleted.
+
+    Raises:
+        ValueError: it is no number of seconds, or out of range.
+    """
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not 0 < seconds <= LONGEST_EXPIRY
+    ):
+        raise ValueError(
+            f"x_expires must be more than 0 and at most {LONGEST_EXPIRY:,.0f} seconds,"
+            f" not {seconds!r}"
+        )
+    return float(seconds)
 
 
 def seconds_of(expiration: str | None) -> float | None:
