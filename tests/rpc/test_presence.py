@@ -336,6 +336,18 @@ def test_no_result_of_a_key_tells_of_its_queue(
     receiving.stop()
 
 
+def test_no_result_says_that_a_request_may_have_gone_with_the_queue_of_its_key(
+    make_client: MakeClient, make_server: MakeServer
+) -> None:
+    make_server()
+    client = make_client()
+    client.create_new_request_queue("Alice", x_expires=EXPIRES)
+    result = client.defer(timeout=3, routing_key="Alice", wait_publish=True).add(1, 2)
+    client.remove_request_queue("Alice")
+    with pytest.raises(NoResult, match=r"in the queue or running, or was removed with its queue"):
+        result.get()
+
+
 @pytest.mark.hurried
 def test_a_broker_that_does_not_answer_delays_no_error(
     make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedBroker

@@ -157,7 +157,9 @@ class ServerPresence:
     def where(self, routing_key: str, there: bool | None) -> str:
         """Return as text where a request is that the broker has taken, by what `tell` told."""
         if there is None:
-            return "the request is in the queue or running"
+            where = "the request is in the queue or running"
+            # The queue of a key is removed, or expires, with all that waits in it.
+            return f"{where}, or was removed with its queue" if routing_key else where
         if not there:
             return f"{self.nobody(routing_key)}; the request waited in its queue"
         if routing_key:
