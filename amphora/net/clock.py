@@ -22,14 +22,15 @@ since_boot: Callable[[], int] = partial(time.clock_gettime_ns, _BOOT)
 _system = monotonic, since_boot
 
 
-def be_ahead(seconds: Callable[[], float] | None) -> None:
-    """Be ahead of the system's clocks by what a function returns; None for these themselves.
+def use(now: Callable[[], float] | None) -> None:
+    """Take the time from a function, whose time must never go back; None for the system's clocks.
 
     Objects may keep the functions that they find here.
     """
     global monotonic, since_boot
-    read, read_boot = monotonic, since_boot = _system
-    if seconds is not None:
-        ahead = seconds
-        monotonic = lambda: read() + ahead()  # noqa: E731 (it has a name)
-        since_boot = lambda: read_boot() + int(ahead() * 1e9)  # noqa: E731
+    monotonic, since_boot = _system
+    if now is not None:
+        read, nanoseconds = now, int(monotonic() * 1e9)
+        apart = since_boot() - nanoseconds
+        monotonic = read
+        since_boot = lambda: int(read() * 1e9) + apart  # noqa: E731 (it has a name)

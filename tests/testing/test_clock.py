@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -109,6 +110,87 @@ def test_what_follows_from_another_wait_is_in_time(clock: Clock) -> None:
     # The clock also runs by itself, and a busy machine takes its time.
     assert [after for _, after in rang] == pytest.approx([10, 25, 30, 35, 50], abs=3)
     gevent.joinall(greenlets)
+
+
+@pytest.mark.parametrize("every", [0.1, 1.0, MINUTE])
+def test_what_repeats_happens_as_often_as_it_is_due(
+    clock: Clock, server: AmqpRpcServer, client: AmqpRpcClient, every: float
+) -> None:
+    slept: list[float] = []
+    items: list[float] = []
+
+    def ticks() -> Iterator[float]:
+        while True:
+            gevent.sleep(every)
+            yield every
+
+    def sleep() -> None:
+        for each in ticks():
+            slept.append(each)
+
+    server.add_function(ticks)
+    server.serve()
+
+    def read() -> None:
+        for item in client.stream.ticks():
+            items.append(item)
+
+    greenlets = [gevent.spawn(sleep), gevent.spawn(read)]
+    clock.advance(60 * every)
+    gevent.killall(greenlets)
+    assert (len(slept), len(items)) == (60, 60)
+
+
+def test_what_is_sent_before_begins_before_time_goes_on(
+    clock: Clock, server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    began: list[float] = []
+
+    @server.add_function
+    def begin() -> None:
+        began.append(clock.monotonic())
+
+    # Neither of them has a connection yet.
+    server.serve()
+    result = client.defer.begin()
+    sent = clock.monotonic()
+    clock.advance(MINUTE)
+    result.get(timeout=0)
+    assert began[0] - sent < 0.1
+
+
+def test_an_advance_that_is_broken_off_leaves_each_wait_what_is_left_of_it(clock: Clock) -> None:
+    waiting = gevent.spawn_later(MINUTE, str)
+    gevent.sleep(0)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(MINUTE - 1.0):
+        clock.advance(2 * MINUTE)
+    assert clock.ahead < MINUTE
+    assert not waiting.ready()
+    waiting.join(20)
+    assert waiting.ready()
+
+
+def test_two_greenlets_advance_one_clock(clock: Clock) -> None:
+    waiting = gevent.spawn_later(MINUTE, str)
+    advancing = [gevent.spawn(clock.advance, MINUTE), gevent.spawn(clock.advance, 2 * MINUTE)]
+    gevent.joinall(advancing, raise_error=True)
+    assert waiting.ready()
+    assert 2 * MINUTE <= clock.ahead < 3 * MINUTE
+    before = clock.monotonic()
+    wait_until(lambda: clock.monotonic() > before)
+
+
+def test_time_never_goes_back_at_the_next_clock(broker: Broker, clock: Clock) -> None:
+    clock.__exit__()
+    later = Clock()
+    try:
+        with clock:
+            clock.advance(MINUTE)
+        before = net_clock.monotonic()
+        with later:
+            assert net_clock.monotonic() >= before
+    finally:
+        clock.__enter__()
 
 
 def test_what_is_not_due_waits_for_what_is_left(clock: Clock) -> None:
@@ -285,5 +367,38 @@ def test_what_a_clock_refuses() -> None:
         Clock().__enter__()
     with pytest.raises(RuntimeError, match="with `with`"):
         Clock().advance(1)
-    with clock, pytest.raises(ValueError, match="0 or more seconds"):
-        clock.advance(-1)
+    for seconds in (-1, float("inf"), float("nan")):
+        with clock, pytest.raises(ValueError, match="0 or more seconds"):
+            clock.advance(seconds)
+
+
+def test_a_clock_leaves_no_more_timers_than_it_has_found() -> None:
+    # Like the limit of a test, this one outlives many clocks.
+    lasting = gevent.spawn_later(100 * MINUTE, str)
+    gevent.sleep(0)
+    for _ in range(30):
+        with Clock() as clock:
+            clock.advance(1)
+            running = len(list(clock._timers))
+    assert running < 20
+    with Clock() as clock:
+        clock.advance(100 * MINUTE)
+        assert lasting.ready()
+
+
+def test_a_process_has_one_clock_at_a_time(clock: Clock) -> None:
+    refused: list[str] = []
+
+    def enter() -> None:
+        try:
+            Clock().__enter__()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    clock.advance(MINUTE)
+    before = clock.monotonic()
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert refused == ["another thread already has a clock, and all threads have one time"]
+    assert clock.monotonic() >= before
