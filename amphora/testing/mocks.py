@@ -9,6 +9,8 @@ from unittest import mock
 
 from amphora.rpc.contract.types.apis import Api
 from amphora.rpc.contract.types.signatures import signature_of
+from amphora.rpc.functions.functions import Functions
+from amphora.rpc.functions.threads import Threads
 from amphora.rpc.functions.unfinished import is_stream
 from amphora.rpc.server.server import AmqpRpcServer
 
@@ -63,11 +65,31 @@ def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
                 standing.__signature__ = function.signature  # type: ignore[attr-defined]
                 server.add_function(standing, function.name)
         else:
-            made = mocks[each.__name__] = mock.create_autospec(each)
+            name = _offered_name(server, each)
+            made = mocks[name] = mock.create_autospec(each)
             standing = functools.update_wrapper(_standing_for(made, is_stream(each)), each)
+            # A method has its object already.
+            standing.__qualname__ = name
             standing.__signature__ = signature_of(each, follow_wrapped=True)  # type: ignore[attr-defined]
             server.add_function(standing)
     return Mocks(mocks)
+
+
+def _offered_name(server: AmqpRpcServer, real: Callable[..., Any]) -> str:
+    """Return the name under which a server would offer a function.
+
+    Raises:
+        TypeError: no server would offer it.
+    """
+    if not callable(real):
+        raise TypeError(
+            f"only functions and classes can be mocked, not {real!r:.100}; for the methods of an"
+            " object, give its class"
+        )
+    functions = Functions(server.namespace, Threads(1))
+    functions.add(real)
+    (function,) = functions
+    return function.name
 
 
 def _standing_for(made: Any, stream: bool) -> Callable[..., Any]:

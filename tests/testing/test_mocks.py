@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from datetime import date
-from typing import Protocol
+from typing import Any, Protocol
 from unittest.mock import call
 
 import pytest
@@ -119,6 +120,60 @@ def test_a_server_describes_the_real_functions(server: AmqpRpcServer) -> None:
     (described,) = Describer(server.functions, False).functions()
     assert "total(order: dict[str, int], *, day: " in described["signature"]
     assert described["doc"] == "Return what an order costs."
+
+
+class Shop:
+    def price(self, thing: str, count: int = 1) -> int:
+        return count
+
+    def things(self, count: int) -> Iterator[str]:
+        yield from ["thing"] * count
+
+
+def test_methods_of_an_object_are_mocked_as_functions_are(
+    server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    shop = Shop()
+    mocks = add_mocks(server, shop.price, shop.things)
+    server.serve()
+    mocks.price.return_value, mocks.things.return_value = 7, ["apple"]
+    assert client.call.price("pear", count=2) == 7
+    assert list(client.stream.things(1)) == ["apple"]
+    with pytest.raises(WrongRequest, match="got `str`"):
+        client.call.price("pear", count="two")
+    with pytest.raises(WrongRequest, match="missing"):
+        client.call.price()
+    mocks.price.assert_called_once_with("pear", count=2)
+    described, _ = Describer(server.functions, False).functions()
+    assert described["signature"] == "price(thing: str, count: int = 1) -> int"
+
+
+async def _later() -> None: ...
+
+
+class _Callable:
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("real", "says"),
+    [
+        (_later, "is an async def function"),
+        (Shop.price, "is a method without its object"),
+        (lambda: None, "has no name of its own"),
+        (functools.partial(total), "has no name of its own"),
+        (_Callable(), "has no name of its own"),
+        (Shop(), "give its class"),
+        ("total", "only functions and classes can be mocked, not 'total'"),
+        (None, "only functions and classes can be mocked, not None"),
+    ],
+)
+def test_what_a_server_would_not_offer_is_not_mocked(
+    server: AmqpRpcServer, real: Any, says: str
+) -> None:
+    with pytest.raises(TypeError, match=says):
+        add_mocks(server, real)
+    assert not server.functions.by_name
 
 
 def test_what_no_server_can_offer_is_refused(server: AmqpRpcServer) -> None:
