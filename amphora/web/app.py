@@ -156,7 +156,12 @@ class Application:
         )
         if not replies:
             raise NoResult(f"no worker answered within {TIMEOUT:g} s", executed=None)
-        return {reply.worker: reply.get() for reply in replies}
+        # Workers may differ, for example during a deployment: what one of them has done counts.
+        done = {reply.worker: reply.get() for reply in replies if reply.error is None}
+        refused = [reply for reply in replies if reply.error is not None]
+        if refused and not any(done.values()):
+            refused[0].get()
+        return done
 
     def _able(self, action: Action) -> str:
         """Return a worker that has a command."""

@@ -223,6 +223,28 @@ def test_what_runs_is_shown_and_can_be_cancelled_if_that_is_allowed(
         shown(following, lambda state: not state["selected"]["active"])
 
 
+def test_what_one_worker_has_cancelled_is_told_also_if_another_has_no_such_command(
+    make_dashboard: MakeDashboard, make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    gate = Gate()
+    server = make_server(management={"cancel"})
+    server.add_function(gate.hold, cancellable=True)
+    result = make_client().defer.hold()
+    wait_until(lambda: gate.entered)
+    other = make_server(gate.hold)
+    wait_until(lambda: other.ready)
+    dashboard = make_dashboard("cancel")
+    with watching(dashboard, namespace) as following:
+        state = shown(following, lambda state: (state["selected"] or {}).get("active"))
+        [request] = state["selected"]["active"]
+    answer = act(dashboard, command="cancel", namespace=namespace, argument=request["id"])
+    result.wait(20)
+    assert answer.json == {"result": {server.worker_id: [{"function": "hold", "ended": True}]}}
+    # The other one may run it.
+    answer = act(dashboard, command="cancel", namespace=namespace, argument="unknown")
+    assert "cancel is off" in answer.json["error"]
+
+
 def test_a_request_that_was_given_up_is_shown_and_tried_again(
     make_dashboard: MakeDashboard,
     broker: Broker,
