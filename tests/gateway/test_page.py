@@ -77,6 +77,10 @@ def test_functions_are_called_from_a_browser(
     with Browser() as browser:
         tab = browser.open(f"http://127.0.0.1:{port}/")
         tab.wait_for_text("#trouble", "A token is needed.", PATIENCE)
+        tab.type("#token", "wrong\n")
+        tab.wait_for_text("#trouble", "This token is not known here.", PATIENCE)
+        tab.type("#token", "\u2603\n")
+        tab.wait_for_text("#trouble", "A token has no such characters.", PATIENCE)
         tab.type("#token", "secret\n")
         tab.wait_for_text("#functions", "Order <b>something</b>", PATIENCE)
         tab.click(f"{form} summary")

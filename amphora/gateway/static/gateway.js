@@ -47,15 +47,18 @@ async function load() {
   return found.length > 0;
 }
 
-// Load what there is, and try again until there is something.
+let turn = 0;
+
+// Load what there is, and try again until there is something: then forms stay, and what is in them.
 async function begin() {
+  const mine = (turn += 1);
   let done = false;
   try {
     done = await load();
   } catch (error) {
     complain(`The gateway cannot be reached: ${error.message}`);
   }
-  if (!done) setTimeout(begin, AGAIN);
+  if (!done) setTimeout(() => mine === turn && begin(), AGAIN);
 }
 
 // What is wrong, in a sentence.  A proxy may have answered in the place of the gateway.
@@ -203,8 +206,10 @@ async function* events(body) {
 
 element("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, element("token").value);
+  const token = element("token").value.trim();
   element("token").value = "";
+  if (!/^[ -~]*$/.test(token)) return complain("A token has no such characters.");
+  sessionStorage.setItem(KEY, token);
   begin();
 });
 element("filter").addEventListener("input", ({ target }) => {
