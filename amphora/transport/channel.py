@@ -67,6 +67,7 @@ class ChannelOwner(Protocol):
     name: str
     peer: str
     error: AmphoraError | None
+    internal_error: bool
     blocked: str | None
     frame_max: int
     method_timeout: float

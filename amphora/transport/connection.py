@@ -64,6 +64,7 @@ class Connection:
     Attributes:
         name: the name on RabbitMQ's management pages, such as "amphora publish".
         error: why the connection ended; None while it is open.
+        internal_error: True if the broker has closed it because of an error of its own (541).
         blocked: the broker's reason for not reading publishes, None while it reads them.
         send: queues whole frames, which are written at the end of this turn of the event loop.
             Never switches greenlets.  After the end of the connection it drops them.
@@ -77,6 +78,7 @@ class Connection:
         self.name = name
         self.peer = stream.peer
         self.error: AmphoraError | None = None
+        self.internal_error = False
         self.blocked: str | None = None
         self.on_closed: Callable[[Connection], None] | None = None
         self.on_blocked: Callable[[Connection], None] | None = None
@@ -210,6 +212,7 @@ class Connection:
         elif isinstance(method, methods.Connection.Close):
             self.send(encode_method(0, methods.Connection.CloseOk()))
             said = f"{method.reply_code} {printable(method.reply_text)}"
+            self.internal_error = method.reply_code == ReplyCode.INTERNAL_ERROR
             self._flush_and_end(ConnectionLost(f"{self.peer} closed the connection: {said}"))
         elif isinstance(method, methods.Connection.CloseOk):
             self._close_ok.set()

@@ -46,6 +46,7 @@ from amphora.transport.confirms import Returned
 from amphora.transport.connection import Connection
 from amphora.transport.link import Link, Restorable
 from amphora.transport.outgoing import Outgoing
+from amphora.wire.properties import DIRECT_REPLY_TO
 
 # The bounds of the growing pauses in which a refused message waits to be sent again.
 SHORTEST_REST = 0.05
@@ -90,7 +91,8 @@ class Publisher(Restorable):
         self._left_over: list[Channel] = []
         # Ordered by arrival; a dict, so that a withdrawn message goes without a search.
         self._waiting: dict[Outgoing, None] = {}
-        # What was unconfirmed when the broker closed the channel, and the message now sent alone.
+        # What may be the reason why the broker closed the channel, or the connection; and the
+        # message now sent alone.
         self._suspects: dict[Outgoing, None] = {}
         self._alone: Outgoing | None = None
         # Refused messages, each with the time to send it again; and replaced channels that still
@@ -280,9 +282,19 @@ class Publisher(Restorable):
 
     def lost(self) -> None:
         """Queue unconfirmed messages again, for the next connection."""
+        channel, alone = self._channel, self._alone
         self._left_over.clear()
-        self._take_back(*self._confirming())
+        again = self._take_back(*self._confirming())
         self._retiring.clear()
+        # RabbitMQ 3 closes the connection for a direct reply to an address that it cannot read: a
+        # stranger made it up, or the node has another name now.  So these are sent one by one, and
+        # what is alone when it happens again is given up.
+        ended = None if channel is None else channel.connection
+        if alone is not None and _is_direct(alone) and ended is not None and ended.internal_error:
+            self._blame(alone, ended.error)
+        self._suspects.update(
+            dict.fromkeys(each for each in again if _is_direct(each) and not each.done)
+        )
 
     def _take_back(self, *channels: Channel) -> list[Outgoing]:
         """Put the unconfirmed messages of channels before the waiting ones; return them.
@@ -434,6 +446,11 @@ class Publisher(Restorable):
                 self._waiting.pop(outgoing, None)
                 self._suspects.pop(outgoing, None)
                 outgoing.fail(error.again(executed=outgoing.executed))
+
+
+def _is_direct(outgoing: Outgoing) -> bool:
+    """Return whether a message is a direct reply, which goes to no queue."""
+    return not outgoing.exchange and outgoing.routing_key.startswith(DIRECT_REPLY_TO)
 
 
 def _unconfirmed_on(channel: Channel) -> list[Outgoing]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -19,7 +19,7 @@ from amphora.wire.content import encode_content
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.raw import RawClient
-from tests.support.rpc import MakeClient, MakeServer, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
 
@@ -254,6 +254,38 @@ def test_an_answer_goes_to_no_queue_of_somebody_elses_choice(
         wait_until(lambda: server.lost_responses == 2)
         assert channel.queue_delete(victim) == 0
     assert_unharmed(server, client, broker)
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+def test_made_up_addresses_of_direct_replies_are_given_up_and_harm_nobody(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str, size: int
+) -> None:
+    """RabbitMQ 3 closes the connection of whoever answers there."""
+    gate = Gate()
+
+    def ticks() -> Iterator[int]:
+        while True:
+            gevent.sleep(0.01)
+            yield 1
+
+    server, client = make_server(add, gate.hold, ticks), make_client()
+    results = [client.defer.hold() for _ in range(10)]
+    with RawClient(broker, namespace) as raw:
+        for address in ("xx.yy", "g2QAAm9r.k"):
+            made_up = f"amq.rabbitmq.reply-to.{address}"
+            raw.request("add", "x" * size, "", reply_to=made_up)
+            takes = {"x-amphora-takes": "started"}
+            raw.request("add", "x" * size, "", reply_to=made_up, headers=takes)
+            raw.request("ticks", reply_to=made_up, message_type="stream")
+        wait_until(lambda: len(gate.entered) == len(results))
+        gate.open()
+        assert all(result.get() is None for result in results)
+        # A stream that nobody gets ends when a client would be silent for too long; on RabbitMQ 3,
+        # at once.
+        wait_until(lambda: server.running == server.streams)
+    assert [client.call.add(n, n) for n in range(20)] == [2 * n for n in range(20)]
+    server.stop(timeout=1)
+    assert broker.ready_messages(request_queue(namespace)) == 0
 
 
 def test_requests_that_share_one_id_are_all_answered(

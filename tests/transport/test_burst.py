@@ -42,6 +42,7 @@ class Owner:
 
     name = peer = "nowhere"
     error: AmphoraError | None = None
+    internal_error = False
     blocked: str | None = None
     congested = bulk_congested = False
     frame_max = FRAME_MAX

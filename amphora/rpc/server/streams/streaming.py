@@ -154,6 +154,9 @@ class Outlet:
         self.opened = True
         self._began = self._outlets.statistics.last_request
         note.event.wait(START_TIMEOUT)
+        if note.error is not None:
+            # It cannot reach its client, so no item can.
+            self.request.cancel()
         self.request.ack_now()
         # Not to be left half done by a client that has gone away.
         with self._call.to_cancel().shielded():
