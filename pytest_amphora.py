@@ -11,7 +11,7 @@ nothing is imported here before a test asks for it; that is also why it is not i
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -208,21 +208,21 @@ def _clients(broker: Broker) -> Iterator[MakeClient]:
         yield make
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_call(item: pytest.Item) -> None:
-    """Fail a test that has passed for what the handlers of its servers have raised."""
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test for what the handlers of its servers raise, once and not the next one."""
     __tracebackhide__ = True
+    try:
+        result = yield
+    except BaseException:
+        used = _used()
+        if used is not None:
+            used.forget_errors_of_handlers()
+        raise
     used = _used()
     if used is not None:
         used.fail_for_handlers()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Fail a test once, and the next one not at all."""
-    used = _used()
-    if used is not None and call.when == "call" and call.excinfo is not None:
-        used.forget_errors_of_handlers()
+    return result
 
 
 def _used() -> ModuleType | None:

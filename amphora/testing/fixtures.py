@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -210,15 +210,33 @@ watched: list[Errors] = []
 
 
 def fail_for_handlers() -> None:
-    """Raise the exception of a handler again, in a test that has passed so far."""
+    """Raise the first exception of a handler again, in a test that has passed so far."""
     __tracebackhide__ = True
-    for broker in {errors.broker for errors in watched}:
-        drain(broker)
-    for errors in watched:
-        errors.reraise()
+    _drain_watched()
+    try:
+        for errors in watched:
+            errors.reraise()
+    finally:
+        _clear_watched()
 
 
 def forget_errors_of_handlers() -> None:
-    """Drop the exceptions of handlers in a test that has failed; its log shows them."""
+    """Drop the exceptions of handlers in a test that has failed; its log shows them.
+
+    Handlers that have yet to run raise theirs first: neither the end of this test nor the next test
+    shall fail for them.
+    """
+    # Where warnings are errors: the test has failed already.
+    with suppress(pytest.PytestWarning):
+        _drain_watched()
+    _clear_watched()
+
+
+def _drain_watched() -> None:
+    for broker in {errors.broker for errors in watched}:
+        drain(broker)
+
+
+def _clear_watched() -> None:
     for errors in watched:
         errors.clear()

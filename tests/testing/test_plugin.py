@@ -89,6 +89,23 @@ def test_that_fails_by_itself(amphora_broker, amphora_server, amphora_client):
     amphora_client("math").call(timeout=10).nothing()
 
 
+def test_whose_handlers_all_fail(service, amphora_server, module_amphora_client, amphora_client):
+    for namespace in ("math", "physics"):
+        amphora_server(namespace, broken, raise_errors=True)
+        for _ in range(2):
+            amphora_client(namespace).cast.broken()
+    module_amphora_client("shared").cast.broken()
+
+
+def test_that_fails_before_the_handler_does(
+    service, amphora_server, module_amphora_client, amphora_client
+):
+    amphora_server("math", broken, raise_errors=True)
+    amphora_client("math").cast.broken()
+    module_amphora_client("shared").cast.broken()
+    assert not "the test itself"
+
+
 served = []
 
 
@@ -303,6 +320,17 @@ def test_a_test_that_fails_by_itself_fails_once(run: PythonProcess) -> None:
     assert outcomes(run, "test_that_fails_by_itself")[0] == "FAILED"
     assert "WrongRequest" in rest
     assert "KeyError: 'who takes me?'" in rest  # in the log
+
+
+def test_a_handler_that_raises_behind_a_failure_fails_no_test_again(run: PythonProcess) -> None:
+    name = "test_that_fails_before_the_handler_does"
+    assert outcomes(run, name) == ["FAILED", "FAILED"], run.output  # the second in the summary
+    (told,) = [line for line in run.lines if line.startswith("FAILED") and name in line]
+    assert "the test itself" in told
+
+
+def test_many_handlers_that_raise_fail_a_test_once(run: PythonProcess) -> None:
+    assert outcomes(run, "test_whose_handlers_all_fail") == ["FAILED", "FAILED"], run.output
 
 
 def test_what_was_not_served_is_told(run: PythonProcess) -> None:
