@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 
@@ -19,7 +20,10 @@ from amphora import (
     StreamLost,
 )
 from amphora.cli.failures import Exit, exit_code_of
+from amphora.gateway import Gateway
 from amphora.gateway.problems import problem_of
+from tests.gateway.conftest import ask
+from tests.support.processes import ROOT
 from tests.support.rabbitmq import RabbitNode
 from tests.support.rpc import Gate, add
 from tests.support.waiting import wait_until
@@ -220,3 +224,29 @@ def test_who_may_not_tell_servers_anything_has_no_streams(
                 client.stream.count()
         # Nobody can tell the server.
         server.stop(timeout=0)
+
+
+def test_the_documented_permissions_of_a_gateway_are_enough(
+    rabbit_node: RabbitNode, permit: Permit, namespace: str
+) -> None:
+    def count(most: int) -> Iterator[int]:
+        yield from range(most)
+
+    text = (ROOT / "docs" / "how-to" / "secure.rst").read_text()
+    found = re.search(r"set_permissions gateway '(.*)' '(.*)' '(.*)'", text)
+    assert found is not None
+    configure, write, read = (each.replace("math", namespace) for each in found.groups())
+    with AmqpRpcServer(namespace, url=rabbit_node.url) as server:
+        server.add_function(add)
+        server.add_function(count)
+        server.serve()
+        wait_until(lambda: server.ready)
+        url = permit(configure, write, read)
+        with Gateway(namespace, url=url, timeout=20) as gateway:
+            assert list(ask(gateway, "/openapi.json").json["paths"]) == [
+                f"/{namespace}/add",
+                f"/{namespace}/count",
+            ]
+            assert ask(gateway, f"/{namespace}/add", [1, 2]).json == 3
+            assert ask(gateway, f"/{namespace}/count", [3]).body == b"0\n1\n2\n"
+            assert ask(gateway, f"/{namespace}/nothing", []).status == 404
