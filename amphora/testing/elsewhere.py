@@ -1,7 +1,7 @@
 """A broker elsewhere in place of the one in memory: the same tests on RabbitMQ.
 
-Tests cannot look into it and do not harm it.  Waiting messages in the queues of the namespaces that
-tests use are deleted, because RabbitMQ would keep them from one test to the next.
+Tests cannot look into it and do not harm it.  The request queues of the namespaces that tests use
+are deleted, because RabbitMQ would keep what waits there from one test to the next.
 """
 
 from __future__ import annotations
@@ -52,6 +52,14 @@ class BrokerElsewhere:
             raise AttributeError(name)
         pytest.skip(f"{name} is for the broker in memory, and this is one elsewhere")
 
+    def start(self) -> None:
+        """Connect, so that a broker that is not there is the one error of a test.
+
+        Raises:
+            AmphoraError: it cannot be connected to, or refuses the login.
+        """
+        self._session.channel().close()
+
     def heal(self) -> None:
         """Do nothing: this broker is never harmed."""
 
@@ -63,9 +71,11 @@ class BrokerElsewhere:
 
     def close(self) -> None:
         """Delete what waits for the namespaces that were used."""
-        for namespace in self._used:
-            self._forget(namespace)
-        self._session.close()
+        try:
+            for namespace in self._used:
+                self._forget(namespace)
+        finally:
+            self._session.close()
 
     def wait_until_served(self, timeout: float = 5.0, *, streams: bool = True) -> None:
         """Wait until everything that this process's clients and servers know of is served.

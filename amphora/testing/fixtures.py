@@ -50,8 +50,7 @@ def a_broker(url: str | None) -> Iterator[Broker]:
     with pytest.MonkeyPatch.context() as environment:
         broker = Broker() if url is None else BrokerElsewhere(url)
         with closing(broker):
-            if isinstance(broker, Broker):
-                broker.start()
+            broker.start()
             environment.setenv("AMQP_URL", broker.url)
             # Using an ability of the broker in memory skips the test.
             yield cast("Broker", broker)

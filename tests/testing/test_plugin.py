@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from amphora import testing
 from tests.support.brokers import Broker
 from tests.support.processes import ROOT, PythonProcess
 
@@ -424,6 +425,23 @@ def test_the_same_tests_run_on_a_broker_elsewhere(broker_url: str, tmp_path: Pat
         assert process.wait() == 0, process.output
     for namespace in ("prices", "mails"):
         Broker(broker_url).forget(namespace)
+
+
+def test_a_broker_elsewhere_that_is_not_there_is_one_error_of_each_test(tmp_path: Path) -> None:
+    (tmp_path / "test_add.py").write_text(
+        "def test_add(amphora_server, amphora_client):\n    amphora_server('math', max)\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    with testing.Broker() as gone:
+        url = gone.url
+    with PythonProcess(
+        *("-m", "pytest", "-v", *PLUGIN, f"--amphora-url={url}", tmp_path),
+        env={"PYTEST_ADDOPTS": "", "COLUMNS": "200"},
+    ) as process:
+        process.wait(timeout=50)
+        (told,) = [line for line in process.lines if line.startswith("ERROR ")]
+        assert "ConnectionLost: no connection to" in told
+        assert "1 error in" in process.output
 
 
 def test_the_plugin_costs_those_who_do_not_use_it_nothing(tmp_path: Path) -> None:
