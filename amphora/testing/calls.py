@@ -28,7 +28,8 @@ class RecordedCall:
             call, because the request does not tell.
         headers: the headers of the request.
         key: the key that names the requested work, None if there is none.
-        result: the result of a `call` or of the function, if it returned one; None until then.
+        result: the result of a `call` or of the function, if it returned one; None until then,
+            and for a stream.
         outcome: the outcome of the call; None while it is open.
     """
 
@@ -167,7 +168,8 @@ def _served(call: CallContext, proceed: Callable[[], Any]) -> Any:
         calls.served.append(record)
     call.when_done(record._ended)
     result = proceed()
-    record.result = _kept(result)
+    if not isinstance(result, Iterator):  # the items of a stream, which are not the recorder's
+        record.result = _kept(result)
     return result
 
 

@@ -75,6 +75,20 @@ def test_calls_of_every_kind_are_recorded(broker: Broker, client: AmqpRpcClient)
     assert len(calls) == 4
 
 
+def test_a_recorder_keeps_no_items_of_a_stream(broker: Broker) -> None:
+    with (
+        AmqpRpcServer("items", url=broker.url) as server,
+        AmqpRpcClient("items", url=broker.url) as client,
+        Calls() as calls,
+    ):
+        server.add_function(lambda: (yield 1), "one")
+        server.serve()
+        assert list(client.stream.one()) == [1]
+        broker.wait_until_served()
+        assert [call.result for call in (*calls.made, *calls.served)] == [None, None]
+        server.stop(timeout=0)
+
+
 def test_what_failed_says_why(client: AmqpRpcClient) -> None:
     with Calls() as calls, pytest.raises(RemoteException):
         client.call.fail()
