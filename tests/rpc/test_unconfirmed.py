@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +49,15 @@ class Thing:
     """An argument whose end can be seen."""
 
 
+@pytest.fixture
+def _nothing_is_collected() -> Iterator[None]:
+    """A cycle of references is kept."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_nothing_is_collected")
 def test_the_arguments_of_a_request_are_not_kept_until_the_broker_confirms_its_answer(
     broker: testing.Broker, namespace: str
 ) -> None:

@@ -12,10 +12,12 @@ Middleware = Callable[[C, Callable[[], Any]], Any]
 
 def through(middleware: Sequence[Middleware[C]], call: C, last: Callable[[], Any]) -> Any:
     """Call `last` through all middleware, of which the first is outermost; return the result."""
+    return _step(middleware, call, last, 0)
 
-    def step(index: int) -> Any:
-        if index == len(middleware):
-            return last()
-        return middleware[index](call, lambda: step(index + 1))
 
-    return step(0)
+# No function inside the other: one that refers to itself stays, with the call, until Python's
+# garbage collector finds it.
+def _step(middleware: Sequence[Middleware[C]], call: C, last: Callable[[], Any], index: int) -> Any:
+    if index == len(middleware):
+        return last()
+    return middleware[index](call, lambda: _step(middleware, call, last, index + 1))
