@@ -347,8 +347,7 @@ def test_signals_that_come_together_are_one(
     result = make_client().defer.wait_for_file(str(release))
     wait_until(Path(f"{release}.entered").exists)
     # As `timeout` sends one to its program and to the group, and a runner to those who got ctrl-C.
-    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
-        os.kill(pool.pid, number)
+    pool.signal_together(signal.SIGINT, signal.SIGTERM)
     pool.wait_for(": stopping; workers have 30 s to finish")
     release.touch()
     assert result.get() == pid

@@ -62,8 +62,7 @@ def test_signals_that_come_together_are_one(
     result = make_client().defer.wait_for_file(str(release))
     server.wait_for("waiting for")
     # As ctrl-C and then a SIGTERM of the program's parent, which got the ctrl-C, too.
-    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
-        server.signal(number)
+    server.signal_together(signal.SIGINT, signal.SIGTERM)
     server.wait_for(", stopping")
     release.touch()
     assert result.get() == server.pid
@@ -114,8 +113,7 @@ def test_signals_that_come_together_do_not_end_a_handler_that_never_gives_way(
     server = run_program("server")
     result = make_client().defer.hold_processor_until_file(str(release))
     server.wait_for("holding the processor")
-    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
-        server.signal(number)
+    server.signal_together(signal.SIGINT, signal.SIGTERM)
     server.wait_for("a handler does not give way; another signal ends it")
     release.touch()
     assert result.get() == server.pid

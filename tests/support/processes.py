@@ -159,6 +159,11 @@ class PythonProcess:
                 f"{self!r} did not print {text!r} within {timeout:g} s:\n{self.output}"
             ) from None
 
+    def signal_together(self, *numbers: signal.Signals) -> None:
+        """Send it signals that all are there when it sees the first."""
+        for number in (signal.SIGSTOP, *numbers, signal.SIGCONT):
+            self.signal(number)
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
