@@ -18,17 +18,7 @@ def check_timeout(timeout: Any) -> float:
     Raises:
         ValueError: it is no number of seconds, or out of range.
     """
-    if (
-        isinstance(timeout, bool)
-        or not isinstance(timeout, int | float)
-        # Nor is it NaN, which is not more than 0.
-        or not 0 < timeout <= LONGEST_TIMEOUT
-    ):
-        raise ValueError(
-            f"a timeout must be more than 0 and at most {LONGEST_TIMEOUT:,.0f} seconds,"
-            f" not {timeout!r}"
-        )
-    return float(timeout)
+    return _seconds_up_to(LONGEST_TIMEOUT, "a timeout", timeout)
 
 
 def check_expiry(seconds: Any) -> float:
@@ -37,16 +27,20 @@ def check_expiry(seconds: Any) -> float:
     Raises:
         ValueError: it is no number of seconds, or out of range.
     """
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not 0 < seconds <= LONGEST_EXPIRY
-    ):
+    return _seconds_up_to(LONGEST_EXPIRY, "x_expires", seconds)
+
+
+def _seconds_up_to(longest: float, name: str, seconds: Any) -> float:
+    # NaN is not more than 0.
+    if not (_is_number(seconds) and 0 < seconds <= longest):
         raise ValueError(
-            f"x_expires must be more than 0 and at most {LONGEST_EXPIRY:,.0f} seconds,"
-            f" not {seconds!r}"
+            f"{name} must be more than 0 and at most {longest:,.0f} seconds, not {seconds!r}"
         )
     return float(seconds)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def seconds_of(expiration: str | None) -> float | None:
@@ -62,11 +56,7 @@ def check_wait(seconds: Any) -> float:
     Raises:
         ValueError: it is no number of seconds, or out of range.
     """
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not 0 <= seconds <= LONGEST_TIMEOUT
-    ):
+    if not (_is_number(seconds) and 0 <= seconds <= LONGEST_TIMEOUT):
         raise ValueError(
             f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:,.0f} seconds, not {seconds!r}"
         )
