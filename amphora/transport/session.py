@@ -284,8 +284,7 @@ def left_to_another(session: Session, end: Callable[[], object]) -> bool:
     if session._hub is not None and session._hub is not hub:
         _run_soon(session, end)
         return True
-    current: Any = gevent.getcurrent()
-    if current is hub or isinstance(current, Attendant):
+    if _is_waited_for():
         gevent.spawn(end)
         return True
     return False
@@ -313,9 +312,14 @@ def check_can_wait() -> None:
         RuntimeError: it is the event loop, or it is needed by the connection: a signal handler that
             has interrupted it would wait for itself, and all others for that.
     """
-    current: Any = gevent.getcurrent()
-    if current is gevent.get_hub() or isinstance(current, Attendant):
+    if _is_waited_for():
         raise cannot_wait()
+
+
+def _is_waited_for() -> bool:
+    """Return whether this is the event loop, or a greenlet that a connection cannot do without."""
+    current: Any = gevent.getcurrent()
+    return current is gevent.get_hub() or isinstance(current, Attendant)
 
 
 def cannot_wait() -> RuntimeError:

@@ -61,6 +61,7 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
             if block is True and not self.ready():
                 hub = gevent.get_hub()
                 greenlet: Any = gevent.getcurrent()
+                # As `check_can_wait`, but inlined for speed.
                 if greenlet is hub or type(greenlet) is Attendant:
                     raise cannot_wait()
                 if self._greenlet is None and timeout is None:
