@@ -8,6 +8,7 @@ import gevent
 import pytest
 
 from amphora.errors import NoResult
+from amphora.rpc.client.waiting import gather as gathers
 from amphora.rpc.client.waiting.gather import Gathered, PendingGather
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.transport.outgoing import Outgoing
@@ -28,6 +29,8 @@ class Room:
         self.request = PendingGather(self, "f", TIMEOUT, self.outgoing, self)  # type: ignore[arg-type]
         self.gathered = Gathered(self.request)
         self.asked_when_sent: list[bool] = []
+        # Done in the middle of a count.
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def send(self) -> None:
         """Have the broker confirm the request."""
@@ -41,7 +44,9 @@ class Room:
 
     def count(self) -> int:
         self.asked_when_sent.append(self.outgoing.done)
-        return self.there
+        there = self.there
+        self.meanwhile()
+        return there
 
     def gone(self, workers: Collection[str]) -> frozenset[str]:
         return frozenset(self.left.intersection(workers))
@@ -76,6 +81,39 @@ def test_it_does_not_end_before_its_request_was_sent(
     room.request.answered("first", 1, None)
     assert gathering.get(timeout=TIMEOUT) == ["first"]
     assert all(room.asked_when_sent)
+
+
+@pytest.fixture
+def without_a_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody counted after a pause."""
+    for pause in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(gathers, pause, 100 * TIMEOUT)
+
+
+@pytest.mark.usefixtures("without_a_second_look")
+def test_the_last_answer_ends_it_although_the_request_is_not_confirmed(
+    gather: Callable[[Room], gevent.Greenlet],
+) -> None:
+    room = Room(there=2)
+    gathering = gather(room)
+    for worker in ("first", "second"):
+        gevent.idle()
+        room.request.answered(worker, 1, None)
+    assert gathering.get(timeout=TIMEOUT) == ["first", "second"]
+    assert room.gathered.complete
+    assert not any(room.asked_when_sent)
+
+
+@pytest.mark.usefixtures("without_a_second_look")
+def test_answers_that_come_while_the_servers_are_counted_end_it(
+    gather: Callable[[Room], gevent.Greenlet],
+) -> None:
+    room = Room(there=3)
+    room.meanwhile = lambda: [room.request.answered(each, 1, None) for each in ("2nd", "3rd")]
+    room.request.answered("1st", 1, None)
+    assert gather(room).get(timeout=TIMEOUT) == ["1st", "2nd", "3rd"]
+    assert room.gathered.complete
+    assert len(room.asked_when_sent) == 2
 
 
 def test_it_ends_when_all_have_answered_or_ignored(

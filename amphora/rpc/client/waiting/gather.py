@@ -244,14 +244,17 @@ class Gathered(Generic[R_co]):
                 break
             check_can_wait()
             request.arrived.clear()
-            if len(request.heard) >= enough or clock.monotonic() >= next_roll_call:
+            heard = len(request.heard)
+            if heard >= enough or clock.monotonic() >= next_roll_call:
                 if self._all_have_answered():
                     # A count of 0 does not mean that there is no server, because a queue took the
                     # request.
                     request.end(complete=bool(self.expected) and self.missing == 0)
                     continue
-                # With this many answers, the next count is made at once.
-                enough = len(request.heard) + max(self._attendance.silent, self.missing or 0, 1)
+                # With this many answers, the next count is made at once: also if they have come
+                # during this one.
+                missing = self._attendance.missing(heard) or 0
+                enough = heard + max(self._attendance.silent, missing, 1)
                 pause = doubled(pause, FIRST_PAUSE, LONGEST_PAUSE)
                 next_roll_call = clock.monotonic() + pause
             request.arrived.wait(max(next_roll_call - clock.monotonic(), 0.0))
@@ -274,8 +277,9 @@ class Gathered(Generic[R_co]):
 
     def _all_have_answered(self) -> bool:
         """Count the servers; return whether it is certain that no other will answer."""
-        if not self._request.outgoing.done:
-            # Not counted before the request is sent: no server can have it yet.
+        if not self._request.heard and not self._request.outgoing.done:
+            # Not counted before the broker has the request: no server can have it yet.  The first
+            # answer says so as well as the confirm, which often comes after it.
             return False
         # Taken before the count, which includes all of these unless they are gone.
         heard = frozenset(self._request.heard)
