@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from amphora.errors import ChannelClosed
 from amphora.rpc.contract import naming
 from amphora.transport.cheap_queue import CheapQueue
 from amphora.transport.connection import Connection
 from amphora.wire.codec import methods
+from amphora.wire.codes import ReplyCode
 
 TIMEOUT = 1.0
 
@@ -25,9 +27,14 @@ class RollCallQueue(CheapQueue):
 
     def away(self, connection: Connection) -> None:
         """Delete it, unless another worker has made it again meanwhile."""
-        with connection.errand() as channel:
-            channel.call(
-                methods.Queue.Delete(queue=self.name, if_unused=True),
-                methods.Queue.DeleteOk,
-                timeout=TIMEOUT,
-            )
+        try:
+            with connection.errand() as channel:
+                channel.call(
+                    methods.Queue.Delete(queue=self.name, if_unused=True),
+                    methods.Queue.DeleteOk,
+                    timeout=TIMEOUT,
+                )
+        except ChannelClosed as error:
+            # Another worker consumes it: its node is not away, but slow to answer.
+            if error.code != ReplyCode.PRECONDITION_FAILED:
+                raise
