@@ -36,7 +36,7 @@ def test_an_unknown_contender_is_told_with_those_that_there_are(names: str) -> N
     )
     assert done.returncode == 2
     unknown = names.rpartition(",")[2]
-    known = "there are bare, bare-batched, amphora, "
+    known = "there are bare, bare-batched, bare-json, amphora, "
     assert f"there is no contender {unknown!r}; {known}" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -15,6 +15,7 @@ from typing import Any
 CONTENDERS = {
     "bare": ("bare loop", "bare"),
     "bare-batched": ("bare loop, answers in batches", "bare_batched"),
+    "bare-json": ("bare loop, with JSON", "bare_json"),
     "amphora": ("amphora", "durable"),
     "amphora-transient": ("amphora, durable=False", "transient"),
     "aio-pika": ("aio-pika RPC", "aiopika"),

@@ -2,9 +2,10 @@
 
 Client and server are one loop each, over two connections as amphora's: one publishes, one
 consumes.  Requests and responses are persistent, published `mandatory` and confirmed; the server
-acknowledges a request when its response is confirmed, the client each response.  Frames are packed
-ahead of time, and only ids, tags and what else must differ are written into a copy.  There are no
-timeouts, no reconnects, no names of functions; the body is whatever it is.
+acknowledges a request when its response is confirmed, the client each response.  A request has an
+`expiration`, which costs the broker time, and without which nobody's request would ever end.
+Frames are packed ahead of time, and only ids, tags and what else must differ are written into a
+copy.  There are no timeouts, no reconnects, no names of functions; the body is whatever it is.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ PREFETCH = 1000
 RECEIVE_SIZE = 64 * 1024
 # Ids have a fixed width, so that they can be written over.
 ID_SIZE = 32
-ID = struct.Struct(f"{ID_SIZE}s")
+# Milliseconds, of which a request has this many whatever its caller does.
+EXPIRATION = "600000"
 DELIVER = b"\x00\x3c\x00\x3c"
 ACK = b"\x00\x3c\x00\x50"
 SEQUENCE = struct.Struct(">QB")
@@ -136,7 +138,7 @@ def serve(url: str, ready: Callable[[], None]) -> None:
     """Offer an echo."""
     pair = serving(url, REQUESTS, RESPONSES)
     ready()
-    _serve(pair)
+    answer(pair, RESPONSES)
 
 
 def serving(url: str, requests: str, responses: str) -> Pair:
@@ -150,7 +152,13 @@ def serving(url: str, requests: str, responses: str) -> Pair:
     return pair
 
 
-def _serve(pair: Pair) -> None:
+def answer(pair: Pair, exchange: str, read: Callable[[bytes], object] | None = None) -> None:
+    """Answer requests with what they ask.
+
+    Args:
+        exchange: takes the answers.
+        read: given the body of each request.
+    """
     publishing, consuming = pair.publishing, pair.consuming
     publish, consume = publishing.socket.fileno(), consuming.socket.fileno()
     templates: dict[tuple[str, int], tuple[bytes, bytes]] = {}
@@ -172,7 +180,9 @@ def _serve(pair: Pair) -> None:
                     if not missing:
                         whole = b"".join(body)
                         body.clear()
-                        out.append(_response(header, whole, templates))
+                        if read is not None:
+                            read(whole)
+                        out.append(_response(exchange, header, whole, templates))
             if out:
                 publishing.socket.sendall(b"".join(out))
         if publish in readable:
@@ -193,23 +203,28 @@ def _serve(pair: Pair) -> None:
                 consuming.socket.sendall(encode_ack(1, all_up_to, True))
 
 
-# Where a request's header has the reply_to and the id: they have fixed widths.
+# Where a request's header has the id and the reply_to: they have fixed widths, and behind the last
+# is the expiration with its length.
 HEADER_START = 14 + 1 + len("application/json") + 1
 REQUEST_ID = slice(HEADER_START + 1, HEADER_START + 1 + ID_SIZE)
+_BEHIND = 1 + len(EXPIRATION)
+REPLY_TO = slice(-ID_SIZE - _BEHIND, -_BEHIND)
 
 
 def _response(
-    header: bytes, body: bytes, templates: dict[tuple[str, int], tuple[bytes, bytes]]
+    exchange: str,
+    header: bytes,
+    body: bytes,
+    templates: dict[tuple[str, int], tuple[bytes, bytes]],
 ) -> bytes:
-    reply_to = header[-ID_SIZE:].decode()
+    reply_to = header[REPLY_TO].decode()
     template = templates.get((reply_to, len(body)))
     if template is None:
-        properties = decode_properties(header[12:])
-        assert properties.reply_to == reply_to
-        answer = Properties(
+        assert decode_properties(header[12:]).reply_to == reply_to
+        properties = Properties(
             content_type="application/json", delivery_mode=2, correlation_id="x" * ID_SIZE
         )
-        template = templates[reply_to, len(body)] = _packed(RESPONSES, reply_to, answer, body)
+        template = templates[reply_to, len(body)] = _packed(exchange, reply_to, properties, body)
     front, behind = template
     return front + header[REQUEST_ID] + behind
 
@@ -218,6 +233,8 @@ class Client:
     """Call the echo: as many calls under way at once as there are callers."""
 
     requests, responses = REQUESTS, RESPONSES
+    # Given the body of each answer; it is what was asked.
+    read: Callable[[bytes], object] | None = None
 
     def __init__(self, url: str) -> None:
         self.pair = Pair(url)
@@ -225,20 +242,25 @@ class Client:
         self.pair.declare(self.responses, self._name)
         self.pair.consume(self._name)
 
-    def packed(self, body: str) -> tuple[bytes, bytes]:
+    def encoded(self, body: str) -> bytes:
+        """Return the body of a request."""
+        return f'{{"func":"echo","args":["{body}"],"kwargs":{{}}}}'.encode()
+
+    def packed(self, data: bytes) -> tuple[bytes, bytes]:
         """Return the frames of a request, in front of and behind the id in its header."""
         properties = Properties(
             content_type="application/json",
             delivery_mode=2,
             correlation_id="x" * ID_SIZE,
             reply_to=self._name,
+            expiration=EXPIRATION,
         )
-        data = f'{{"func":"echo","args":["{body}"],"kwargs":{{}}}}'.encode()
         return _packed(self.requests, self.requests, properties, data)
 
     def callers(self, count: int, seconds: float, body: str) -> list[float]:
         """Return the latencies of `count` callers' calls."""
-        front, behind = self.packed(body)
+        data, read = self.encoded(body), self.read
+        front, behind = self.packed(data)
         pair = self.pair
         publishing, consuming = pair.publishing, pair.consuming
         publish, consume = publishing.socket.fileno(), consuming.socket.fileno()
@@ -266,6 +288,8 @@ class Client:
                         if missing:
                             continue
                         done = tag
+                        if read is not None:
+                            read(data)
                         latencies.append(now - began[caller])
                         if going_on:
                             began[caller] = now

@@ -18,7 +18,14 @@ from amphora.wire.content import encode_content_after
 from amphora.wire.framing import FRAME_METHOD, encode_frame
 from amphora.wire.properties import Properties, encode_properties
 from benchmarks.contenders import bare
-from benchmarks.contenders.bare import ACK, FRAME_MAX, ID_SIZE, REQUEST_ID, SEQUENCE
+from benchmarks.contenders.bare import (
+    ACK,
+    FRAME_MAX,
+    ID_SIZE,
+    REPLY_TO,
+    REQUEST_ID,
+    SEQUENCE,
+)
 
 REQUESTS = "benchmark_batched_request"
 RESPONSES = "benchmark_batched_response"
@@ -91,7 +98,7 @@ def _serve(pair: bare.Pair) -> None:
                     if missing:
                         continue
                     done = tag
-                    client = header[-ID_SIZE:]
+                    client = header[REPLY_TO]
                     batch = batches.setdefault(client, Batch())
                     batch.add(header[REQUEST_ID], b"".join(body))
                     body.clear()
@@ -131,7 +138,7 @@ class Client(bare.Client):
 
     def callers(self, count: int, seconds: float, body: str) -> list[float]:
         """Return the latencies of `count` callers' calls."""
-        front, behind = self.packed(body)
+        front, behind = self.packed(self.encoded(body))
         pair = self.pair
         publishing, consuming = pair.publishing, pair.consuming
         publish, consume = publishing.socket.fileno(), consuming.socket.fileno()
