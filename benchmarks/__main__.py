@@ -13,9 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gevent
+
 from benchmarks.contenders import CONTENDERS, check
+from benchmarks.own import LARGE, SMALL
 from benchmarks.report import Own, plot, table, targets
-from benchmarks.runner import SCENARIOS, Pair, Process, run
+from benchmarks.runner import SCENARIOS, Pair, Process, Scenario, pairs, run
 from tests.support.rabbitmq import RabbitNode
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -23,11 +26,12 @@ TABLE = DOCS / "results" / "performance-results.inc"
 PLOT = DOCS / "images" / "performance.png"
 # What each of amphora's own measurements counts: in full, and quick.
 OWN = {
-    "deferred": (10_000, 2000),
+    "deferred": (100_000, 2000),
     "fanout": (200, 20),
     "keys": (1000, 50),
     "beside": (40, 10),
     "pending": (10_000, 5000),
+    "workers": (1000, 50),
     "receivers": (1000, 100),
 }
 
@@ -76,6 +80,24 @@ def run_own(url: str, quick: bool, rounds: int) -> Own:
     return found
 
 
+def run_beside_bare(url: str, seconds: float, rounds: int) -> list[dict[str, float]]:
+    """Measure small calls of the bare loop beside large ones of other processes.
+
+    They share nothing but the broker and the machine.
+    """
+    small, large = Scenario("small", SMALL, 16), Scenario("large", 2, LARGE, 2.0)
+    found = []
+    with pairs(["bare", "bare-batched"], f"{url}?heartbeat=0") as contenders:
+        for _ in range(rounds):
+            alone = contenders["bare"].measure(small, seconds)
+            beside = gevent.spawn(contenders["bare-batched"].measure, large, seconds)
+            gevent.sleep(seconds / 4)
+            there = contenders["bare"].measure(small, seconds)
+            beside.get()
+            found.append({"p99 alone": alone["p99"], "p99 beside large ones": there["p99"]})
+    return found
+
+
 def run_embedded(seconds: float, rounds: int) -> list[dict[str, float]]:
     """Measure 200 callers over the broker of `amphora broker`."""
     command = [sys.executable, "-m", "amphora", "broker", "--port", "0"]
@@ -101,6 +123,7 @@ def main() -> None:
     with RabbitNode() as node:
         measured = run(options.only, list(SCENARIOS), rounds, seconds, node.url)
         own = run_own(node.url, options.quick, 1 if options.quick else 3)
+        own["beside_bare"] = run_beside_bare(node.url, seconds, rounds)
         rabbitmq = node.version
     own["embedded"] = run_embedded(seconds, rounds)
     for target in targets(measured, own):

@@ -17,9 +17,18 @@ from time import perf_counter, process_time
 import gevent
 from gevent.pool import Pool
 
-from amphora import AmqpRpcClient, AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, Session
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    AmqpRpcServer,
+    ManagementClient,
+    Session,
+)
 from benchmarks.contenders.durable import NAMESPACE
 from benchmarks.process import percentile, say
+from benchmarks.runner import Process
+from benchmarks.workers import NAMESPACE as MANY_WORKERS
 
 SERVERS = 10
 CALLERS = 200
@@ -43,9 +52,9 @@ def resident() -> float:
 def deferred(url: str, count: int) -> dict[str, float]:
     """Defer `count` calls at once and wait for all; then with fewer pending at a time."""
     found: dict[str, float] = {}
-    with AmqpRpcClient(NAMESPACE, url=url, timeout=LONG) as client:
+    with AmqpRpcClient(NAMESPACE, url=url, timeout=LONG, max_pending=count) as client:
         client.call.echo(0)
-        for pending in (100, 1000, count):
+        for pending in (1000, count):
             rounds = max(min(CALLS, 2 * count) // pending, 1)
             # Another round before the first: what is made once is not the calls'.
             for measured in (False, True):
@@ -181,8 +190,25 @@ def receivers(url: str, count: int) -> dict[str, float]:
     return found
 
 
+def workers(url: str, count: int) -> dict[str, float]:
+    """Ask `count` workers of another process whether they are there, twice."""
+    process = Process("benchmarks.workers", url, str(count))
+    try:
+        process.hear(LONG)
+        found = {}
+        with Session(url) as session, ManagementClient(session=session, timeout=LONG) as management:
+            for which in ("first", "second"):
+                began = perf_counter()
+                assert len(list(management.ask(MANY_WORKERS, "ping"))) == count
+                found[which] = perf_counter() - began
+    finally:
+        process.close()
+    return found
+
+
 MEASUREMENTS: dict[str, Callable[[str, int], dict[str, float]]] = {
-    function.__name__: function for function in (deferred, fanout, keys, beside, pending, receivers)
+    function.__name__: function
+    for function in (deferred, fanout, keys, beside, pending, receivers, workers)
 }
 
 

@@ -87,7 +87,7 @@ class Bench:
 
     def attached(self) -> int:
         """Return how many receivers are consuming."""
-        return self.server._queues.attached
+        return self.server._worker.queues.attached
 
     def wait_attached(self) -> None:
         """Wait until all receivers are consuming."""
@@ -152,7 +152,7 @@ class Bench:
         keys = self.keys("missing")
         with timed("all looked up once", self.count):
             receivers = self.receive(keys)
-            wait_until(lambda: len(self.server._queues._missing) == self.count, "", LONG)
+            wait_until(lambda: len(self.server._worker.queues._missing) == self.count, "", LONG)
         log, cpu = self.log_size(), time.process_time()
         gevent.sleep(WATCHED)
         cpu = (time.process_time() - cpu) / WATCHED

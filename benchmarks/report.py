@@ -13,7 +13,9 @@ from benchmarks.contenders import CONTENDERS, PEERS
 from benchmarks.runner import Measured
 
 BUSY = "200 callers"
+SEVERAL = "3 client processes with 67 callers each"
 ALONE = "1 caller"
+LARGE = ("20 callers, 100 KiB", "2 callers, 4 MiB")
 PACKAGES = ("gevent", "msgspec", "pamqp", "aio-pika", "nameko", "pika")
 Own = dict[str, list[dict[str, float]]]
 
@@ -35,6 +37,76 @@ class Target(NamedTuple):
         sign = "at least" if self.at_least else "at most"
         verdict = "reached" if self.held else "missed"
         return f"{self.text}: {self.reached:,.2f}, wanted {sign} {self.wanted:,g}: {verdict}"
+
+
+class Ratio(NamedTuple):
+    """A target of one contender's number by another's, in one scenario.
+
+    By those of several others, it is the one by the best of them.
+    """
+
+    text: str
+    scenario: str
+    what: str
+    ours: str
+    others: tuple[str, ...]
+    wanted: float
+    at_least: bool = True
+
+
+RATIOS = (
+    Ratio("calls/s of 200 callers, by the bare loop's", BUSY, "rate", "amphora", ("bare",), 1),
+    Ratio(
+        "calls/s of 200 callers, by those of the bare loop with answers in batches",
+        BUSY,
+        "rate",
+        "amphora",
+        ("bare-batched",),
+        0.6,
+    ),
+    Ratio(f"calls/s of {SEVERAL}, by the bare loop's", SEVERAL, "rate", "amphora", ("bare",), 0.95),
+    Ratio("calls/s of 200 callers, by the best peer's", BUSY, "rate", "amphora", PEERS, 8),
+    Ratio("p50 of one caller, by the bare loop's", ALONE, "p50", "amphora", ("bare",), 1.25, False),
+    Ratio(
+        "calls/s of 200 callers with durable=False, by the durable ones",
+        BUSY,
+        "rate",
+        "amphora-transient",
+        ("amphora",),
+        1.4,
+    ),
+    Ratio(
+        "CPU of the client for a call, by the bare loop's",
+        BUSY,
+        "client_cpu",
+        "amphora",
+        ("bare",),
+        2.5,
+        False,
+    ),
+    *(
+        Ratio(
+            f"calls/s of {scenario}, with durable=False, by the best peer's",
+            scenario,
+            "rate",
+            "amphora-transient",
+            PEERS,
+            1.1,
+        )
+        for scenario in LARGE
+    ),
+    *(
+        Ratio(
+            f"calls/s of {scenario}, by the bare loop's",
+            scenario,
+            "rate",
+            "amphora",
+            ("bare",),
+            0.85,
+        )
+        for scenario in LARGE
+    ),
+)
 
 
 def values(measured: Measured, scenario: str, name: str, what: str) -> list[float]:
@@ -70,46 +142,20 @@ def targets(measured: Measured, own: Own) -> list[Target]:
         costs = [[cost for what, cost in each.items() if "cpu" in what] for each in rounds]
         return median(each[-1] / each[0] for each in costs)
 
-    add(
-        "calls/s of 200 callers, by the bare loop's",
-        ratio(measured, BUSY, "rate", "amphora", "bare"),
-        0.75,
-    )
-    add(
-        "calls/s of 200 callers, by those of the bare loop with answers in batches",
-        ratio(measured, BUSY, "rate", "amphora", "bare-batched"),
-        0.6,
-    )
-    best = [ratio(measured, BUSY, "rate", "amphora", peer) for peer in PEERS]
-    add(
-        "calls/s of 200 callers, by the best peer's",
-        min((each for each in best if each is not None), default=None),
-        4,
-    )
-    add(
-        "p50 of one caller, by the bare loop's",
-        ratio(measured, ALONE, "p50", "amphora", "bare"),
-        1.3,
-        False,
-    )
-    add(
-        "calls/s of 200 callers with durable=False, by the durable ones",
-        ratio(measured, BUSY, "rate", "amphora-transient", "amphora"),
-        1.5,
-    )
-    add(
-        "CPU of the client for a call, by the bare loop's",
-        ratio(measured, BUSY, "client_cpu", "amphora", "bare"),
-        2,
-        False,
-    )
+    for each in RATIOS:
+        found_ratios = [
+            ratio(measured, each.scenario, each.what, each.ours, other) for other in each.others
+        ]
+        worst = min((found for found in found_ratios if found is not None), default=None)
+        add(each.text, worst, each.wanted, each.at_least)
     add("calls/s over the embedded broker", mean("embedded", "rate"), 3000)
-    add("cost of a call with most pending, by that with 100", growth("deferred"), 1.15, False)
+    add("cost of a call with most pending, by that with fewest", growth("deferred"), 1.15, False)
     add("cost of a call over many keys, by that over one", growth("keys"), 1.15, False)
     rounds = own.get("beside")
     slower = [each["p99 beside large ones"] / each["p99 alone"] for each in rounds or ()]
     text = "p99 of small calls beside two callers with 4 MiB, by that alone"
     add(text, median(slower) if slower else None, 5, False)
+    add("seconds for a ping of all workers, the second time", mean("workers", "second"), 0.5, False)
     memory = mean("pending", "bytes")
     add("KiB of memory for a pending call", memory and memory / 1024, 4, False)
     return found
@@ -168,7 +214,7 @@ def table(measured: Measured, own: Own, rabbitmq: str, rounds: int) -> str:
                 lines += _row([CONTENDERS[name][0], *row])
         lines.append("")
     if own:
-        lines += [".. list-table:: amphora alone", "   :header-rows: 1", ""]
+        lines += [".. list-table:: Single questions", "   :header-rows: 1", ""]
         lines += _row(["", "", "median"])
         for name, found in own.items():
             for what in found[0]:
@@ -187,6 +233,8 @@ OWN_TITLES = {
     "fanout": "fanout to 10 servers, gathered",
     "keys": "request queues for keys, client and server in one process",
     "beside": "small calls of 10 callers, beside 2 with 4 MiB",
+    "beside_bare": "small calls of the bare loop, beside large ones of other processes",
+    "workers": "ping of many workers, 1,000 in a full run",
     "pending": "memory of a pending call",
     "receivers": "memory of a waiting receiver, with its greenlet",
 }

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import IO, Any, NamedTuple
 
 import gevent
@@ -25,12 +26,15 @@ class Scenario(NamedTuple):
     size: int
     # As a share of the time that other scenarios get.
     share: float = 1.0
+    # How many client processes there are, each with so many callers.
+    processes: int = 1
 
 
 SCENARIOS = (
     Scenario("1 caller", 1, 16),
     Scenario("50 callers", 50, 16),
     Scenario("200 callers", 200, 16, 2.0),
+    Scenario("3 client processes with 67 callers each", 67, 16, 2.0, 3),
     Scenario("50 callers, 1 KiB", 50, 1024),
     Scenario("20 callers, 100 KiB", 20, 100 * 1024),
     Scenario("2 callers, 4 MiB", 2, 4 * 1024 * 1024),
@@ -97,34 +101,57 @@ class Process:
 
 
 class Pair:
-    """A contender's client and server."""
+    """A contender's server, and its clients."""
 
     def __init__(self, name: str, url: str) -> None:
+        self._name = name
+        self._url = url
         self.server = Process("benchmarks.process", name, "server", url)
-        self.client: Process | None = None
+        self._clients: list[Process] = []
         try:
             assert self.server.hear() == "ready"
-            self.client = Process("benchmarks.process", name, "client", url)
-            assert self.client.hear() == "ready"
+            self._start_clients(1)
         except BaseException:
             self.close()
             raise
 
+    def _start_clients(self, count: int) -> None:
+        while len(self._clients) < count:
+            client = Process("benchmarks.process", self._name, "client", self._url)
+            self._clients.append(client)
+            assert client.hear() == "ready"
+
     def measure(self, scenario: Scenario, seconds: float) -> dict[str, float]:
         """Return what one turn of a scenario measured."""
         seconds *= scenario.share
-        assert self.client is not None
+        self._start_clients(scenario.processes)
+        clients = self._clients[: scenario.processes]
         before = self.server.cpu()
-        self.client.tell(count=scenario.callers, seconds=seconds, size=scenario.size)
-        result: dict[str, float] = self.client.hear(seconds + 60)
+        for client in clients:
+            client.tell(count=scenario.callers, seconds=seconds, size=scenario.size)
+        result = together([client.hear(seconds + 60) for client in clients])
         result["server_cpu"] = (self.server.cpu() - before) / result["calls"]
         return result
 
     def close(self) -> None:
-        """End both."""
-        for process in (self.client, self.server):
-            if process is not None:
-                process.close()
+        """End all of them."""
+        for process in (*self._clients, self.server):
+            process.close()
+
+
+def together(results: list[dict[str, float]]) -> dict[str, float]:
+    """Return what clients have measured at the same time, as one result.
+
+    Latencies are those of the client in the middle and, for p99, of the slowest.
+    """
+    calls = sum(each["calls"] for each in results)
+    return {
+        "calls": calls,
+        "rate": sum(each["rate"] for each in results),
+        "p50": median(each["p50"] for each in results),
+        "p99": max(each["p99"] for each in results),
+        "client_cpu": sum(each["client_cpu"] * each["calls"] for each in results) / calls,
+    }
 
 
 @contextmanager
