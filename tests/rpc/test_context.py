@@ -373,6 +373,75 @@ def test_a_server_whose_start_fails_does_not_serve(make_server: MakeServer) -> N
     assert server.state == "idle"
 
 
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_start_that_fails_ends_what_was_started_before_it(
+    make_server: MakeServer, failing: int
+) -> None:
+    server = make_server(add, serve=False)
+    done: list[str] = []
+    fails = [OSError("no cache")]
+
+    for number in (1, 2, 3):
+
+        @server.on_start
+        def connect(number: int = number) -> None:
+            if number == failing and fails:
+                raise fails.pop()
+            done.append(f"start {number}")
+
+        server.on_stop(lambda number=number: done.append(f"stop {number}"))
+
+    with pytest.raises(OSError, match="no cache"):
+        server.serve()
+    before = range(1, failing)
+    started, ended = [f"start {n}" for n in before], [f"stop {n}" for n in reversed(before)]
+    assert done == started + ended
+    done.clear()
+    server.serve()
+    server.stop()
+    assert done == ["start 1", "start 2", "start 3", "stop 3", "stop 2", "stop 1"]
+
+
+def test_what_a_start_has_to_end_it_may_add_itself(make_server: MakeServer) -> None:
+    server = make_server(add, serve=False)
+    done: list[str] = []
+
+    @server.on_start
+    def connect() -> None:
+        server.on_stop(lambda: done.append("closed"))
+
+    @server.on_start
+    def fail() -> None:
+        raise OSError("no cache")
+
+    with pytest.raises(OSError, match="no cache"):
+        server.serve()
+    assert done == ["closed"]
+
+
+@pytest.mark.parametrize("stopped_in", [1, 2])
+def test_a_server_that_is_stopped_while_it_starts_ends_what_was_started(
+    make_server: MakeServer, stopped_in: int
+) -> None:
+    server = make_server(add, serve=False)
+    done: list[str] = []
+
+    for number in (1, 2):
+
+        @server.on_start
+        def connect(number: int = number) -> None:
+            if number == stopped_in:
+                server.stop()
+            done.append(f"start {number}")
+
+        server.on_stop(lambda number=number: done.append(f"stop {number}"))
+
+    server.serve()
+    assert server.state == "stopped"
+    numbers = range(1, stopped_in + 1)
+    assert done == [f"start {n}" for n in numbers] + [f"stop {n}" for n in reversed(numbers)]
+
+
 def test_a_strangers_headers_are_shown_as_they_are(
     make_server: MakeServer, broker: Broker, namespace: str
 ) -> None:

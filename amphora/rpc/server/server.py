@@ -289,9 +289,10 @@ class AmqpRpcServer(Offering):
         """Have a function called when the server begins to serve, and return it.
 
         `serve` calls it, before the first request: in each worker process for itself, so it is the
-        place to connect to a database.  It takes no arguments.  What it raises, `serve` raises.
+        place to connect to a database.  It takes no arguments.  What it raises, `serve` raises;
+        before that, the functions of `on_stop` that were added before it are called.
         """
-        self._settings.on_start.append(hook)
+        self._settings.hooks.append(("start", hook))
         return hook
 
     def on_stop(self, hook: K) -> K:
@@ -300,7 +301,7 @@ class AmqpRpcServer(Offering):
         It takes no arguments.  The one that was added last is called first.  What it raises is
         logged.
         """
-        self._settings.on_stop.append(hook)
+        self._settings.hooks.append(("stop", hook))
         return hook
 
     # -- serving ---------------------------------------------------------------------------------

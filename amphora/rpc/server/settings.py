@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
@@ -12,6 +12,9 @@ from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.threads import Threads
 from amphora.transport.session import Session
+
+# A function of `on_start` or of `on_stop`.
+Hook = tuple[Literal["start", "stop"], Callable[[], object]]
 
 
 @dataclass
@@ -27,7 +30,7 @@ class Settings:
         commands: the management commands of the program's own, with their names.
         middleware: called around each request.
         on_done: told what has become of each request.
-        on_start, on_stop: called before the first request and after the last.
+        hooks: the functions of `on_start` and of `on_stop`, in the order in which they were added.
         on_error: called with the function's name and what it raised.
     """
 
@@ -49,8 +52,7 @@ class Settings:
     commands: list[tuple[Handler, str | None]] = field(default_factory=list)
     middleware: list[Middleware[CallContext]] = field(default_factory=list)
     on_done: list[Observer] = field(default_factory=list)
-    on_start: list[Callable[[], object]] = field(default_factory=list)
-    on_stop: list[Callable[[], object]] = field(default_factory=list)
+    hooks: list[Hook] = field(default_factory=list)
     on_error: Callable[[str, BaseException], None] | None = None
 
 

@@ -5,7 +5,7 @@ A forked child is another worker than its parent, which keeps its requests in pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial
@@ -29,7 +29,7 @@ from amphora.rpc.server.requests.control import Control
 from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.requests.handling import RequestHandling
 from amphora.rpc.server.requests.watchdog import Watchdog
-from amphora.rpc.server.settings import Settings
+from amphora.rpc.server.settings import Hook, Settings
 from amphora.rpc.server.streams.streaming import Outlets
 from amphora.transport.consumer import Consumer
 from amphora.transport.session import claim, left_to_another, watch
@@ -185,18 +185,35 @@ class Worker:
     def begin(self) -> None:
         """Call the functions of `on_start`, and take requests.
 
-        They may switch greenlets, and stop the server.
+        They may switch greenlets, and stop the server.  If it does not come to serving, what they
+        have started is ended.
         """
         if self.state is not State.IDLE or self._starting:
             return
         self._starting = True
+        hooks = self._settings.hooks
+        declared = len(hooks)
+        passed: list[Hook] = []
         try:
-            for hook in self._settings.on_start:
-                hook()
+            self._call_on_start(hooks[:declared], passed)
+            if self.state is State.IDLE:
+                self.serve()
         finally:
-            self._starting = False
-        if self.state is State.IDLE:
-            self.serve()
+            try:
+                if not self._served:
+                    # A function of `on_start` may itself have added what ends its work.
+                    self._call_on_stop([*passed, *hooks[declared:]])
+            finally:
+                self._starting = False
+
+    def _call_on_start(self, hooks: Sequence[Hook], passed: list[Hook]) -> None:
+        for when, hook in hooks:
+            if when == "start":
+                if self.state is not State.IDLE:
+                    # The server was stopped meanwhile.
+                    return
+                hook()
+            passed.append((when, hook))
 
     def serve(self) -> None:
         """Take requests.  Never switches greenlets."""
@@ -279,11 +296,18 @@ class Worker:
         self.requests.abort()
         self.underway.wait_responses(CONFIRM_TIMEOUT)
         self.state = State.STOPPED
-        with ExitStack() as ending:
-            # Whatever one of them raises, the others are called, and all is closed.
-            ending.callback(self._end)
+        try:
             if self._served:
-                for hook in self._settings.on_stop:
+                self._call_on_stop(self._settings.hooks)
+        finally:
+            self._end()
+
+    def _call_on_stop(self, hooks: Sequence[Hook]) -> None:
+        """Call those of `on_stop`, the last one first.  They may switch greenlets."""
+        with ExitStack() as ending:
+            # Whatever one of them raises, the others are called.
+            for when, hook in hooks:
+                if when == "stop":
                     ending.callback(tell, hook)
 
     def _end(self) -> None:
