@@ -52,6 +52,71 @@ def loading_worker(pool: PythonProcess) -> int:
     return int(pool.wait_for("loading it").split()[-1])
 
 
+# -- a program that cannot start, or takes its time ------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["", "server.run()", "def make(): server.serve(); return server"])
+def test_a_start_that_fails_is_the_programs_error_and_is_tried_again(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, end: str
+) -> None:
+    write(
+        tmp_path,
+        f"""{SERVER}
+@server.on_start
+def connect():
+    if not Path("database").exists():
+        raise OSError("no database")
+{end}
+""",
+    )
+    pool = serve(program="prog:make" if "make" in end else "prog", cwd=tmp_path)
+    pool.wait_for("the next worker starts in 0.25 s")
+    assert pool.output.count("OSError: no database") == 2
+    assert pool.output.count("has ended with status 1") == 2
+    assert "in connect" in pool.output
+    assert "internal error" not in pool.output
+    (tmp_path / "database").touch()
+    assert [make_client().call.pid()] == wait_for_workers(pool, 1)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+def test_a_start_that_fails_stops_the_other_servers_of_its_worker(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write(tmp_path, f"{SERVER}\nserver.on_stop(lambda: print('disconnected', flush=True))")
+    (tmp_path / "other.py").write_text(f"{SERVER}\nserver.on_start(lambda: 1 // 0)")
+    pool = serve("other", program="prog", cwd=tmp_path)
+    pool.wait_for("disconnected")
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+def test_a_signal_while_a_program_starts_ends_what_it_has_started(
+    serve: Serve, tmp_path: Path
+) -> None:
+    text = f"""{SERVER}
+@server.on_start
+def connect():
+    print("connecting", flush=True)
+    while server.state != "stopped":
+        gevent.sleep(0.01)
+
+@server.on_stop
+def disconnect():
+    print("disconnected", flush=True)
+"""
+    write(tmp_path, text)
+    (tmp_path / "other.py").write_text(text)
+    pool = serve("other", program="prog", cwd=tmp_path)
+    pool.wait_for("connecting")
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+    assert pool.output.count("connecting") == pool.output.count("disconnected") == 1
+    assert "Traceback" not in pool.output
+    assert "has ended with status" not in pool.output
+
+
 # -- a program that does not come to its end ------------------------------------------------------
 
 

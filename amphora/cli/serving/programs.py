@@ -10,21 +10,32 @@ import traceback
 from types import ModuleType, TracebackType
 from typing import Any
 
+import gevent
+
+import amphora
 from amphora.arpc.mq import JSONServer
 from amphora.cli.serving.guard import Left
 from amphora.rpc.server.blocking import never_blocking
-from amphora.rpc.server.server import AmqpRpcServer
+from amphora.rpc.server.server import AmqpRpcServer, start_failed
 from amphora.rpc.server.worker import State
 
 DEFAULT_NAME = "server"
 # Advice for code that only a script should run.
 AS_A_SCRIPT = "What the program does as a script belongs below if __name__ == '__main__'"
 
+_AMPHORA = os.path.join(os.path.dirname(amphora.__file__), "")
 _TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::([^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
 
 
 class CannotLoad(Exception):
     """The program has no server to run; the text says why, with any traceback of the program."""
+
+
+class CannotStart(CannotLoad):
+    """A function of `on_start` has raised.
+
+    What it lacks may come, such as a database, so another worker may be luckier.
+    """
 
 
 def parse_target(target: str) -> tuple[str, str]:
@@ -92,7 +103,7 @@ def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
         except SystemExit as error:
             raise CannotLoad(f"{target}() {_exits(error)}") from error
         except BaseException as error:
-            raise CannotLoad(f"{target}() raised\n{_own_traceback(error)}") from error
+            raise _failed(f"{target}() raised", error) from error
         server = _as_server(found)
     if server is None:
         raise CannotLoad(f"{target} is not a server and returns none; it is {found!r:.200}")
@@ -121,8 +132,27 @@ def _import(name: str) -> ModuleType:
         raise CannotLoad(f"{name} cannot be imported: it {_exits(error)}") from error
     except BaseException as error:
         # This includes more than Exception, such as gevent's Timeout.
-        raise CannotLoad(f"{name} cannot be imported\n{_own_traceback(error)}") from error
+        raise _failed(f"{name} cannot be imported", error) from error
     return module
+
+
+def start(server: AmqpRpcServer) -> None:
+    """Have a program's server take requests.
+
+    Raises:
+        CannotStart: a function of `on_start` has raised.
+        CannotLoad: the program has stopped it.
+    """
+    try:
+        server.serve()
+    except (Exception, gevent.Timeout) as error:
+        raise _failed(f"{server.namespace} cannot start", error) from error
+
+
+def _failed(what: str, error: BaseException) -> CannotLoad:
+    # The program may serve while it is being loaded.
+    kind = CannotStart if start_failed() else CannotLoad
+    return kind(f"{what}\n{_own_traceback(error)}")
 
 
 def _exits(error: SystemExit) -> str:
@@ -158,4 +188,4 @@ def _own_traceback(error: BaseException) -> str:
 
 
 def _is_machinery(filename: str) -> bool:
-    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")
+    return filename.startswith((_AMPHORA, importlib.__file__, "<frozen importlib"))

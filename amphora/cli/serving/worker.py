@@ -16,7 +16,7 @@ import msgspec
 from amphora.cli.failures import Exit
 from amphora.cli.serving.guard import Guard, Left
 from amphora.cli.serving.options import WorkerOptions, programs_argument, worker_options
-from amphora.cli.serving.programs import CannotLoad, load_server
+from amphora.cli.serving.programs import CannotLoad, CannotStart, load_server, start
 from amphora.cli.settings import url_and_debug
 from amphora.errors import AmphoraError
 from amphora.observe.health import about
@@ -24,6 +24,7 @@ from amphora.observe.logs import set_up
 from amphora.observe.metrics import of_process
 from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.rpc.server.settings import overrides
+from amphora.rpc.server.worker import State
 
 logger = logging.getLogger("amphora.serve")
 
@@ -56,7 +57,11 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
         # A program that waits at its end may fail because its server has stopped.
         if not guard.stopping:
             show(error, given)
-            return Exit.USAGE
+            if not isinstance(error, CannotStart):
+                return Exit.USAGE
+            # Others may serve already.
+            guard.stop()
+            return Exit.FAILED
         guard.stop()
     finally:
         guard.end()
@@ -80,13 +85,16 @@ def run(servers: Sequence[AmqpRpcServer], guard: Guard) -> None:
 
     Raises:
         AmphoraError: one of them cannot serve.
+        CannotLoad: one of them cannot be started.
     """
     telling = gevent.spawn(tell, guard, servers)
     serving: list[gevent.Greenlet[..., AmphoraError | None]] = []
     try:
-        if not guard.stopping:
-            for server in servers:
-                server.serve()
+        for server in servers:
+            if guard.stopping:
+                break
+            start(server)
+        else:
             serving = [gevent.spawn(serve_to_its_end, server) for server in servers]
             gevent.wait(serving, count=1)
         guard.stop()
@@ -100,6 +108,9 @@ def run(servers: Sequence[AmqpRpcServer], guard: Guard) -> None:
 
 def serve_to_its_end(server: AmqpRpcServer) -> AmphoraError | None:
     """Serve until a server is stopped; return why it cannot serve, if it cannot."""
+    if server.state in (State.STOPPING, State.STOPPED):
+        # A function of `on_start` has stopped it, or took its time.
+        return None
     try:
         server.serve(nowait=False, handle_signals=False)
     except AmphoraError as error:

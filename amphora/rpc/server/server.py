@@ -444,6 +444,11 @@ def servers_made() -> list[AmqpRpcServer]:
     return [server for server in made.everything() if isinstance(server, AmqpRpcServer)]
 
 
+def start_failed() -> bool:
+    """Return whether a function of `on_start` of one of them has raised."""
+    return any(server._worker.start_failed for server in servers_made())
+
+
 def _at_exit() -> None:
     """Tell the author of a script that has ended before its servers could begin."""
     if not script_ended():

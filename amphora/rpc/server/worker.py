@@ -68,6 +68,7 @@ class Worker:
         ended: set when it was stopped, or cannot go on.
         stop_begun: True while it is being stopped.
         paused: True while it takes no requests, because it was paused.
+        start_failed: True if a function of `on_start` has raised.
     """
 
     def __init__(self, server: Managed, settings: Settings, intake: type[Intake]) -> None:
@@ -80,6 +81,7 @@ class Worker:
         self.ended = Event()
         self.stop_begun = False
         self.paused = False
+        self.start_failed = False
         self.executor = Executor(
             self.worker_id,
             settings.functions,
@@ -194,8 +196,10 @@ class Worker:
         hooks = self._settings.hooks
         declared = len(hooks)
         passed: list[Hook] = []
+        self.start_failed = True
         try:
             self._call_on_start(hooks[:declared], passed)
+            self.start_failed = False
             if self.state is State.IDLE:
                 self.serve()
         finally:
