@@ -81,7 +81,12 @@ def openapi(offers: Mapping[str, Offer], title: str) -> dict[str, Any]:
 
 def path_of(namespace: str, function: str) -> str:
     """Return the path of a function."""
-    return f"/{quote(namespace, safe='')}/{quote(function, safe='')}"
+    return f"/{_segment(namespace)}/{_segment(function)}"
+
+
+def _segment(name: str) -> str:
+    # HTTP clients take these two for steps in the path, see RFC 3986, 5.2.4.
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
 
 
 def _operation(

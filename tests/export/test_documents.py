@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote, urljoin
 
 import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from amphora.export.openapi import openapi
+from amphora.export.openapi import openapi, path_of
 from amphora.export.openrpc import openrpc
 from amphora.rpc.contract.types.compatibility import Offer
 from tests.export import service
@@ -202,6 +203,15 @@ def test_answers_are_results_lines_of_items_and_problems() -> None:
         "text/event-stream",
     ]
     assert "/shop/na%C3%AFve" in paths
+
+
+@pytest.mark.parametrize("name", [".", "..", "...", "a/..", "../a", "a/./b", "a/../b"])
+def test_no_name_makes_an_address_that_clients_shorten(name: str) -> None:
+    path = path_of("shop", name)
+    assert urljoin("http://shop.example/", path) == f"http://shop.example{path}"
+    assert unquote(path) == f"/shop/{name}"
+    other_way_round = path_of("..", name)
+    assert urljoin("http://shop.example/", other_way_round).endswith(other_way_round)
 
 
 def test_what_is_deprecated_says_so_in_both() -> None:
