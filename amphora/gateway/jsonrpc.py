@@ -95,7 +95,8 @@ class JsonRpc:
             )
         except IsStream:
             why = "It is a stream: POST its arguments to its own address."
-            error = _error(id_, SERVER_ERROR, why)
+            details = Problem(406, why, "WrongRequest").details()
+            error = _error(id_, SERVER_ERROR, why, details)
         else:
             error = {"jsonrpc": "2.0", "result": result, "id": id_}
         return None if is_notification else error

@@ -144,3 +144,6 @@ def test_what_there_is_can_be_discovered(
     ]
     refused = rpc(gateway, request(f"{namespace}.count", params=(2,)))
     assert "is a stream" in refused["error"]["message"]
+    assert refused["error"]["code"] == -32000
+    data = refused["error"]["data"]
+    assert (data["title"], data["status"], data["executed"]) == ("WrongRequest", 406, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -89,6 +90,12 @@ def test_each_error_has_its_status(
     assert "Traceback" not in problem.body().decode()
     # Its type leads to what the docs say of it.
     assert f"_`{name}`" in DOC.read_text()
+
+
+def test_the_documented_problem_is_one() -> None:
+    body = re.search(r"\.\. code-block:: json\n\n((?:   .*\n)+)", DOC.read_text())
+    assert body is not None
+    assert json.loads(body[1]) == problem_of(errors.Busy(), {}).details()
 
 
 def test_an_error_of_a_program_has_that_of_its_class() -> None:
