@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
 
-from amphora import AmqpRpcClient, AmqpRpcServer, ConnectionLost, NoResult, Unroutable
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcServer,
+    CallContext,
+    ConnectionLost,
+    NoResult,
+    Unroutable,
+    WrongRequest,
+)
 from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.slowness import without_slowness
@@ -133,6 +142,49 @@ def test_a_failing_cast_is_logged_by_the_server_only(
     assert client.call.add(1, 2) == 3
     assert client.unexpected_responses == 0
     assert "add raised TypeError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "why"),
+    [
+        ("unknown", (), "has no function 'unknown'"),
+        ("typed", ("one",), "typed: argument 'number': Expected `int`, got `str`"),
+        ("items", (), "items is a stream"),
+        ("guarded", (), "not today"),
+    ],
+)
+def test_a_cast_that_is_refused_is_logged_by_the_server(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+    function: str,
+    args: tuple[str, ...],
+    why: str,
+) -> None:
+    def typed(number: int) -> None: ...
+
+    def items() -> Iterator[int]:
+        yield 1
+
+    def guarded() -> None: ...
+
+    server = make_server(typed, items, guarded)
+    server.middleware(refuse_what_is_guarded)
+    client = make_client()
+
+    def is_logged() -> bool:
+        # There is one such line a second, and an earlier test may have had it.
+        client.cast(function_name=function)(*args)
+        return any("a cast was refused" in line and why in line for line in caplog.messages)
+
+    wait_until(is_logged)
+    assert server.processed == 0
+
+
+def refuse_what_is_guarded(call: CallContext, proceed: Callable[[], Any]) -> Any:
+    if call.function == "guarded":
+        raise WrongRequest("not today")
+    return proceed()
 
 
 def test_thousands_of_greenlets_use_one_client(

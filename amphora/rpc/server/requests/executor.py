@@ -23,6 +23,7 @@ from amphora.errors import (
     TimedOut,
     WrongRequest,
     WrongResult,
+    printable,
 )
 from amphora.net import clock
 from amphora.net.log import Log, tell
@@ -55,12 +56,15 @@ from amphora.transport.delivery import Delivery
 from amphora.wire.properties import Properties
 
 logger = logging.getLogger("amphora.rpc")
+log = Log("amphora.rpc")
 audit = Log("amphora.audit")
 
 # The modules between a request and its handler.
 _OURS = ("amphora.rpc.", "amphora.arpc.")
 # What a denied client is told that has not named its login.
 NAMELESS = "; make the client with identify=True if its login is allowed"
+# The longest text of an error in the log.
+LONGEST_WHY = 500
 # Seconds for the class of a user's exception to return its text.
 DESCRIBE_TIMEOUT = 1.0
 
@@ -181,7 +185,7 @@ class Executor:
             call.ended(IGNORED, None, clock.monotonic() - began)
             return None
         seconds = clock.monotonic() - began
-        answer = self._answer(call.function, response, failure, delivery.properties)
+        answer = self._answer(call, response, failure, delivery.properties)
         expected = answer.failure is not None and answer.failure.expected
         if expected:
             statistics.expected += 1
@@ -198,7 +202,7 @@ class Executor:
 
     def _answer(
         self,
-        function: str,
+        call: CallContext,
         response: Response,
         failure: Failure | None,
         properties: Properties,
@@ -207,9 +211,14 @@ class Executor:
 
         A result that cannot be sent is a failure, unless the request was a cast.
         """
-        exception = response.exception
+        function, exception = call.function, response.exception
         if not properties.reply_to:
-            return Answer(b"", "", failure, unsent=True, failed=isinstance(exception, ErrorBody))
+            failed = isinstance(exception, ErrorBody)
+            if isinstance(exception, ErrorBody) and failure is None and not call.begun:
+                # Nobody else is told that it has not run.
+                why = printable(exception_of(exception), LONGEST_WHY)
+                log.throttled("%s: a cast was refused: %s", self._owner, why)
+            return Answer(b"", "", failure, unsent=True, failed=failed)
         serializer = serializer_for(properties.content_type) or JSON
         if not isinstance(exception, ErrorBody):
             try:
