@@ -75,8 +75,8 @@ class _Module:
             self._imports.use("Result")
             told = f"The functions of {self._title}, each of which returns a `Result` at once."
             body += self._protocol(self._deferred, told, calls, "Result")
-        told = f"The functions of {self._title}, asked for no answer."
-        body += self._protocol(self._casts, told, self._methods, "cast")
+            told = f"The functions of {self._title}, asked for no answer."
+            body += self._protocol(self._casts, told, calls, "cast")
         if streams:
             self._imports.use("Stream")
             told = f"The functions of {self._title} that are called for their items."
@@ -177,13 +177,13 @@ class _Module:
     # -- the client -------------------------------------------------------------------------------
 
     def _client_lines(self, calls: bool, streams: bool) -> list[str]:
-        for name in ("AmqpRpcClient", "Bound", "cast"):
+        for name in ("AmqpRpcClient", "Bound"):
             self._imports.use(name)
-        ways = {"cast": self._casts}
-        if calls:
-            ways = {"defer": self._deferred, **ways}
+        ways = {"defer": self._deferred, "cast": self._casts} if calls else {}
         if streams:
             ways["stream"] = self._streams
+        if ways:
+            self._imports.use("cast")
         lines = [
             *("", "", f"class {self._client}:"),
             *docstring(CLIENT.format(title=self._title), "    "),

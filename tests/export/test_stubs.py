@@ -61,6 +61,8 @@ shop.call.fnd(UUID(int=1))  # type: ignore[attr-defined]
 shop.defer.find(UUID(int=1), deep="yes")  # type: ignore[arg-type]
 shop.stream.tail("3")  # type: ignore[arg-type]
 shop.stream.find(UUID(int=1))  # type: ignore[attr-defined]
+shop.defer.tail(3)  # type: ignore[attr-defined]
+shop.cast.tail(3)  # type: ignore[attr-defined]
 Line(article=1)  # type: ignore[arg-type]
 """
 

@@ -173,8 +173,9 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(
         shop.defer(Shop.find)
     with pytest.raises(TypeError, match=r"ShopAPI\.find is not a stream"):
         shop.stream(ShopAPI.find)
-    with pytest.raises(TypeError, match=r"ShopAPI\.tail is a stream, which"):
-        shop.defer(ShopAPI.tail)
+    for way in (shop.defer, shop.cast):
+        with pytest.raises(TypeError, match=r"ShopAPI\.tail is a stream, which"):
+            way(ShopAPI.tail)
     assert client.session.publishing.connects == 0
 
 

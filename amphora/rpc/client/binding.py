@@ -89,7 +89,7 @@ class BoundApi:
         if mode == "call" and function.is_stream:
             mode = "stream"
         name = f"{self.api.title}.{function.attribute}"
-        if mode not in self._ways or (function.is_stream and mode not in ("stream", "cast")):
+        if mode not in self._ways or (function.is_stream and mode != "stream"):
             raise TypeError(f"{name} is a stream, which this client cannot {mode}")
         if mode == "stream" and not function.is_stream:
             raise TypeError(f"{name} is not a stream: its hint does not say Iterator")
