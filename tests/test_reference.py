@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -188,3 +189,10 @@ def test_names_may_be_what_the_page_says() -> None:
     assert naming.is_worker_number("0123456789")
     assert naming.routing_key_for("k" * 120) == "k" * 120
     assert naming.routing_key_for("k" * 121) != "k" * 121
+
+
+@pytest.mark.parametrize("name", ["trace", "bench", "services", "top", "stubs"])
+def test_the_lines_for_programs_have_the_names_that_the_help_gives(name: str) -> None:
+    told = commands_of(commands)[name].help or ""
+    shape = told[told.index("{") : told.rindex("}")]
+    assert set(re.findall(r'"(\w+)"', shape)) == pages.names_in_json(name)

@@ -6,6 +6,7 @@ import pytest
 
 from amphora import AmqpRpcFanoutServer
 from tests.cli.conftest import Amphora
+from tests.support import pages
 from tests.support.brokers import Broker
 from tests.support.rpc import MakeServer, add
 from tests.support.waiting import wait_until
@@ -45,6 +46,7 @@ def test_services_shows_which_versions_run(
     servers = [make_server(add, version=version) for version in ("2.1.0", "2.0.9", "2.1.0")]
     line = amphora("services", "--json").json
     assert line["versions"] == ["2.0.9", "2.1.0"]
+    assert line.keys() | line["workers"][0].keys() == pages.names_in_json("services")
     assert {each["worker"]: each["version"] for each in line["workers"]} == {
         server.worker_id: version
         for server, version in zip(servers, ("2.1.0", "2.0.9", "2.1.0"), strict=True)

@@ -21,6 +21,7 @@ from amphora.cli.page import Table, cells, plain
 from amphora.observe.samples import Sample, frame
 from amphora.rpc.contract.sketches import as_list, counts_of
 from tests.cli.conftest import WITHOUT_RICH, Amphora
+from tests.support.pages import names_in_json
 from tests.support.processes import ROOT
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
@@ -181,6 +182,7 @@ def test_once_prints_one_frame(
     assert shown["functions"][0]["calls"] == 1
     assert shown["waiting"] == 0
     assert shown["calls_per_second"] == 0
+    assert shown.keys() == names_in_json("top")
 
     head, _, by_worker, worker, _, by_function, function = amphora(
         "top", namespace, "--interval", 0.1

@@ -55,3 +55,14 @@ def definitions(text: str) -> dict[str, dict[str, str]]:
         if term and field:
             found.setdefault(term, {})[field[1]] = field[2]
     return found
+
+
+def names_in_json(command: str) -> set[str]:
+    """Return the names that the page about the command line gives for a command's `--json`."""
+    (told,) = [
+        row[1]
+        for table in tables(page("reference/cli"))
+        for row in table
+        if command in literals(row[0])
+    ]
+    return set(re.findall(r'"(\w+)"', told))

@@ -225,8 +225,9 @@ def top(settings: Settings, namespace: str, interval: float, once: bool) -> None
     shows all, q ends.  Of ids that are too long for the terminal the end is shown.
 
     --json prints a frame per line: {"namespace", "waiting", "silent", "calls_per_second",
-    "queue_wait", "workers": [...], "functions": [...]}, with durations in seconds.  "waiting" is
-    null if there is no shared queue, and "silent" counts workers that are there and did not answer.
+    "errors_per_second", "queue_wait", "durations", "workers": [...], "functions": [...], "callers":
+    [...]}, with durations in seconds.  "waiting" is null if there is no shared queue, and "silent"
+    counts workers that are there and did not answer.
     """
     with settings_errors(), settings.session() as session:
         management = ManagementClient(session=session)
