@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from amphora.net.log import Log
 from amphora.rpc.contract.checks import check_timeout, check_wait
 from amphora.rpc.contract.naming import check_namespace
 from amphora.transport.session import Session
-from amphora.web.access import Environ, has_own_origin, knows_host
+from amphora.web.access import Environ, checked_names, has_own_origin, knows_host
 from amphora.web.pages import HEADERS, static_files, type_of
 
 log = Log("amphora.gateway")
@@ -42,6 +43,8 @@ SHARED = ("dom.js", "icon.svg")
 # The headers that pages of allowed origins may send and read.
 _ALLOWED_HEADERS = "Authorization, Content-Type, Traceparent, Tracestate, X-Request-Timeout"
 _EXPOSED_HEADERS = "Retry-After, WWW-Authenticate"
+_ORIGIN = re.compile(r"(https?)://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _ANSWER_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 
 
@@ -101,7 +104,7 @@ class Gateway:
         _check_functions(namespaces, functions)
         self._tokens = Tokens(tokens or ())
         self._origins = _checked_origins(cors_origins)
-        self._host_names = None if host_names is None else {name.lower() for name in host_names}
+        self._host_names = None if host_names is None else checked_names(host_names)
         self._max_body = max_body
         self._title = title
         limits = Limits(
@@ -328,14 +331,20 @@ def _check_functions(namespaces: tuple[str, ...], functions: Collection[str] | N
 
 
 def _checked_origins(origins: Collection[str]) -> frozenset[str]:
+    """Return origins as browsers write them: in lower case, and without the default port."""
+    found = set()
     for origin in origins:
-        scheme, separator, host = origin.partition("://")
-        good = scheme in ("http", "https") and separator and host and "/" not in host
-        if origin != "*" and not (good and origin.isascii() and origin.isprintable()):
+        if origin == "*":
+            found.add(origin)
+            continue
+        parts = _ORIGIN.fullmatch(origin.lower())
+        if parts is None:
             raise ValueError(
                 f"{origin!r:.100} is not an origin: write it as https://host, without a path, or *"
             )
-    return frozenset(origins)
+        scheme, host, port = parts.groups("")
+        found.add(f"{scheme}://{host}{'' if port == _DEFAULT_PORTS[scheme] else port}")
+    return frozenset(found)
 
 
 def _checked_statuses(statuses: Mapping[str, int]) -> dict[str, int]:

@@ -52,6 +52,8 @@ class Tokens:
         tokens = list(tokens)
         if not all(each and each.isascii() and each.isprintable() for each in tokens):
             raise ValueError("a token must be text of printable ASCII characters")
+        if any(each != each.strip() for each in tokens):
+            raise ValueError("a token must not begin or end with a space: HTTP drops it")
         self._digests = [_digest(each.encode()) for each in tokens]
 
     def __bool__(self) -> bool:

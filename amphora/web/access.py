@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Container, Iterable
@@ -19,6 +20,8 @@ Environ = dict[str, Any]
 
 # The header that a request needs to change something.
 HEADER = "HTTP_X_AMPHORA"
+# What can be in a Host header before the port.
+_NAME = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 def is_loopback(host: str) -> bool:
@@ -37,20 +40,33 @@ def names_of(host: str, names: Iterable[str] = ()) -> set[str]:
     Args:
         host: the address that it listens on.
         names: further names.
+
+    Raises:
+        ValueError: one of them is not a name as browsers send it.
     """
-    return {"localhost", host.lower(), socket.gethostname().lower(), *map(str.lower, names)}
+    return {"localhost", host.lower(), socket.gethostname().lower(), *checked_names(names)}
+
+
+def checked_names(names: Iterable[str]) -> set[str]:
+    """Return the names of hosts in lower case.
+
+    Raises:
+        ValueError: one of them is not a name as browsers send it.
+    """
+    names = list(names)
+    for name in names:
+        if not _NAME.fullmatch(name) and not _is_address(name):
+            raise ValueError(
+                f"{name!r:.100} is not the name of a host: write it like shop.example.org, without"
+                " a scheme or a port"
+            )
+    return {name.lower() for name in names}
 
 
 def knows_host(environ: Environ, names: Container[str]) -> bool:
     """Return whether a request is for one of some names, or for an address."""
     name = _name_of(environ.get("HTTP_HOST", ""))
-    if name in names:
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    return name in names or _is_address(name)
 
 
 def has_own_origin(environ: Environ) -> bool:
@@ -66,6 +82,9 @@ class Access:
         host: the address that it listens on.
         port: the port that it listens on.
         names: other names under which it is reached.
+
+    Raises:
+        ValueError: one of them is not a name as browsers send it.
 
     Attributes:
         token: the token that a browser needs, None if only this machine can reach the dashboard.
@@ -104,6 +123,14 @@ class Access:
     def is_own(environ: Environ) -> bool:
         """Return whether a request that changes something comes from the dashboard's own page."""
         return environ.get(HEADER) == "1" and has_own_origin(environ)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _name_of(host: str) -> str:

@@ -22,6 +22,13 @@ from tests.gateway.conftest import ask
         (("math",), {"tokens": [""]}, "printable ASCII"),
         (("math",), {"cors_origins": ["shop.example.org"]}, "is not an origin"),
         (("math",), {"cors_origins": ["https://shop.example.org/"]}, "is not an origin"),
+        (("math",), {"cors_origins": ["https://*.example.org"]}, "is not an origin"),
+        (("math",), {"cors_origins": ["https://me@example.org"]}, "is not an origin"),
+        (("math",), {"cors_origins": ["https://größe.example"]}, "is not an origin"),
+        (("math",), {"host_names": ["math.example.org:8080"]}, "is not the name of a host"),
+        (("math",), {"host_names": ["https://math.example.org"]}, "is not the name of a host"),
+        (("math",), {"host_names": [""]}, "is not the name of a host"),
+        (("math",), {"tokens": ["one "]}, "begin or end with a space"),
         (("math",), {"statuses": {"E": 200}}, "from 400 to 599"),
         (("math",), {"timeout": 0}, "a timeout must be"),
     ],
@@ -31,6 +38,32 @@ def test_settings_that_cannot_be_meant_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=why):
         Gateway(*namespaces, **settings)
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://Shop.example.org", "https://shop.example.org"),
+        ("https://shop.example.org:443", "https://shop.example.org"),
+        ("http://shop.example.org:80", "http://shop.example.org"),
+        ("http://shop.example.org:443", "http://shop.example.org:443"),
+        ("HTTP://[::1]:8080", "http://[::1]:8080"),
+        ("*", "https://anywhere.example"),
+    ],
+)
+def test_an_origin_is_known_however_it_is_written(written: str, sent: str) -> None:
+    with Gateway("math", url="amqp://127.0.0.1:1/", cors_origins=[written]) as gateway:
+        answer = ask(gateway, "/math/add", None, "OPTIONS", ORIGIN=sent)
+        assert answer.headers["Access-Control-Allow-Origin"] in (sent, "*")
+        other = ask(gateway, "/math/add", None, "OPTIONS", ORIGIN=f"{sent}.evil.example")
+        assert ("Access-Control-Allow-Origin" in other.headers) is (written == "*")
+
+
+@pytest.mark.parametrize("name", ["Math.example.org", "math_1", "10.0.0.5", "::1"])
+def test_a_host_name_may_be_any_name_or_address(name: str) -> None:
+    with Gateway("math", url="amqp://127.0.0.1:1/", host_names=[name]) as gateway:
+        host = f"[{name}]:8080" if ":" in name else f"{name}:8080"
+        assert ask(gateway, "/", None, "GET", HOST=host).status == 200
 
 
 def test_a_namespace_with_a_dot_is_told_from_its_function() -> None:

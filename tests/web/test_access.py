@@ -88,3 +88,9 @@ def test_the_address_to_open_can_be_opened() -> None:
     assert address("127.0.0.1", 8765, None) == "http://127.0.0.1:8765/"
     assert address("::1", 1, None) == "http://[::1]:1/"
     assert address("0.0.0.0", 1, "abc") == f"http://{socket.gethostname()}:1/?token=abc"
+
+
+@pytest.mark.parametrize("name", ["board.example.org:8765", "http://board", "", "größe.example"])
+def test_a_name_that_no_browser_sends_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is not the name of a host"):
+        Access("127.0.0.1", 8765, [name])
