@@ -67,7 +67,8 @@ def show_line(text: str) -> None:
 
     On a terminal, control characters are escaped.
     """
-    click.echo(safe_lines(text) if sys.stdout.isatty() else text)
+    # Without `color`, click would take the escape sequences out of what a program reads.
+    click.echo(safe_lines(text) if sys.stdout.isatty() else text, color=True)
 
 
 def as_text(value: Any) -> str:

@@ -78,6 +78,16 @@ def test_arguments_reach_the_function(
 
 
 @pytest.mark.parametrize(
+    "text", ["a\x1b[31mb\x1b[0m", "\x1b[2J", "a\rb\tc\x07", "\x1b]8;;x\x1b\\y"]
+)
+def test_a_program_that_reads_a_text_gets_it_as_it_is(
+    amphora: Amphora, make_server: MakeServer, namespace: str, text: str
+) -> None:
+    make_server().add_function(lambda: text, name="told")
+    assert amphora("call", f"{namespace}.told").out == f"{text}\n"
+
+
+@pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ([], "Missing argument 'NAMESPACE.FUNCTION'"),
