@@ -134,20 +134,19 @@ class _Once:
         token = running.set(run)
         try:
             result = proceed()
-            kept = self._keep_answer(call, run, result)
+            run.end()
+            if not self._keep_answer(call, run, result):
+                log.throttled(
+                    "%s: a call has lost its key: its process was halted for longer than its lease",
+                    call.worker_id,
+                )
+                # The request comes back for the answer of the run that now has the key.
+                raise IgnoreRequest
         except BaseException as error:
             run.abandon(error)
-            self._release(claim)
             raise
         finally:
             running.reset(token)
-        if not kept:
-            log.throttled(
-                "%s: a call has lost its key: its process was halted for longer than its lease",
-                call.worker_id,
-            )
-            # The request comes back for the answer of the run that now has the key.
-            raise IgnoreRequest
         return result
 
     def _keep_answer(self, call: CallContext, run: Run, result: Any) -> bool:
@@ -179,9 +178,3 @@ class _Once:
                     return True
             pause = doubled(pause, FIRST_PAUSE, LONGEST_PAUSE)
             gevent.sleep(pause)
-
-    def _release(self, claim: Claim) -> None:
-        try:
-            self._store.release(claim)
-        except Exception as error:  # noqa: BLE001 (any database's own)
-            log.throttled("a key stays taken until its lease is over: %s", error)

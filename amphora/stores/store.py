@@ -13,9 +13,16 @@ from contextvars import ContextVar
 from typing import Any
 
 import gevent
+from gevent import monkey
 
 from amphora.net import clock
+from amphora.net.log import Log
 from amphora.stores.claims import Answer, Claim, Earlier
+
+log = Log("amphora.rpc")
+
+# In a patched program, too: threads share the lock.
+_allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 # How many connections are kept open for the next transaction.
 MOST_IDLE = 10
@@ -99,6 +106,9 @@ class Store:
         nothing is committed.  A block that raises is rolled back, even if the handler continues.
         Elsewhere, and for calls without a key, each block is a transaction of its own.
 
+        A thread or a greenlet may go on when its call has ended without an answer, as after a
+        TimedOut.  Its work is rolled back as well.
+
         Do not use the connection after the block, and do not commit or roll back on it.
         Switches greenlets if the connection does.
 
@@ -106,7 +116,8 @@ class Store:
             A connection of the database (DBAPI 2.0).
 
         Raises:
-            RuntimeError: another greenlet of the same call is in such a block.
+            RuntimeError: another greenlet of the same call is in such a block, or the call has
+                ended without an answer.
         """
         run = running.get()
         if run is None or run.store is not self or run.ended:
@@ -272,12 +283,15 @@ class Store:
 class Run:
     """One run of a call with a key, and its transaction.
 
+    A thread or a greenlet of the call may go on when the handler has ended.  Nobody else touches
+    the transaction while it is in a block.
+
     Args:
         store: the store of the key and the answer.
         claim: the claim that was granted.
 
     Attributes:
-        ended: True when the handler has returned or raised.
+        ended: True when the handler has returned.
         with_work: True when the handler has used the transaction.
     """
 
@@ -287,21 +301,26 @@ class Run:
         self.ended = False
         self.with_work = False
         self._connection: Any = None
+        # Held by whoever is in a block, and for good once the run is over.
+        self._busy = _allocate_lock()
         self._inside: Any = None
         self._broken = False
+        # Why the run is given up.
+        self._given_up: BaseException | None = None
 
     @contextmanager
     def block(self) -> Iterator[Any]:
         """Run the block in the transaction of the run."""
         me, outer = gevent.getcurrent(), self._inside
-        if outer not in (None, me):
+        if outer is not me and not self._busy.acquire(blocking=False):
+            self._check()
             raise RuntimeError(
                 "another greenlet of this call has a transaction of the store open: all of a call"
                 " is one transaction"
             )
-        self._check()
-        self._inside = me
         try:
+            self._check()
+            self._inside = me
             if self._connection is None:
                 self._connection = self.store.begin()
                 self.with_work = True
@@ -310,14 +329,23 @@ class Run:
             connection.cursor().execute("SAVEPOINT amphora_block")
             try:
                 yield connection
+                self._check()
             except BaseException as error:
                 self._undo_block(connection, error)
                 raise
             connection.cursor().execute("RELEASE SAVEPOINT amphora_block")
         finally:
-            self._inside = outer
+            if outer is not me:
+                self._inside = None
+                self._busy.release()
+                why = self._given_up
+                if why is not None and self._busy.acquire(blocking=False):
+                    self._clear(why)
 
     def _undo_block(self, connection: Any, error: BaseException) -> None:
+        if self._connection is not connection:
+            # A block inside of this one has lost the transaction.
+            return
         try:
             connection.cursor().execute("ROLLBACK TO SAVEPOINT amphora_block")
         except Exception:  # noqa: BLE001 (any database's own)
@@ -326,6 +354,8 @@ class Run:
             self._roll_back(error)
 
     def _check(self) -> None:
+        if self._given_up is not None:
+            raise RuntimeError("the call has ended without an answer: its work is rolled back")
         if self._broken:
             raise RuntimeError("the transaction of this call was lost: its work is rolled back")
 
@@ -334,17 +364,26 @@ class Run:
         if connection is not None:
             self.store.roll_back(connection, error)
 
+    def end(self) -> None:
+        """Note that the handler has returned.
+
+        Raises:
+            RuntimeError: the transaction was lost, or is still used.
+        """
+        self._check()
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(
+                "the function has returned while another greenlet of its call has a transaction of"
+                " the store open: wait for that greenlet in the function"
+            )
+        self.ended = True
+
     def finish(self, answer: Answer, keep: float) -> bool:
         """Store the answer, together with the handler's work in the transaction.
 
         Returns:
             False if another run has taken the key meanwhile: the work is rolled back.
-
-        Raises:
-            RuntimeError: the transaction was lost.
         """
-        self._check()
-        self.ended = True
         connection, self._connection = self._connection, None
         if connection is None:
             return self.store.finish(self.claim, answer, keep)
@@ -360,9 +399,21 @@ class Run:
         return kept
 
     def abandon(self, error: BaseException) -> None:
-        """Roll back the work of the handler."""
-        self.ended = True
+        """Roll back the work of the handler, and release its key.
+
+        If a greenlet or a thread of the call is still in a block, this is done at its end.
+        """
+        self._given_up = error
+        if self.ended or self._busy.acquire(blocking=False):
+            self.ended = False
+            self._clear(error)
+
+    def _clear(self, error: BaseException) -> None:
         self._roll_back(error)
+        try:
+            self.store.release(self.claim)
+        except Exception as failure:  # noqa: BLE001 (any database's own)
+            log.throttled("a key stays taken until its lease is over: %s", failure)
 
 
 # The run in this greenlet.

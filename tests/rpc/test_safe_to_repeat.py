@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ import gevent
 import pytest
 
 import amphora
-from amphora.errors import ConnectionLost, RemoteException, WrongRequest, WrongResult
+from amphora.errors import ConnectionLost, RemoteException, TimedOut, WrongRequest, WrongResult
 from amphora.rpc.contract import naming
 from amphora.stores import SqliteStore
 from amphora.stores.store import Store
@@ -270,6 +271,70 @@ def test_functions_in_threads_use_the_transaction(
     client = make_client()
     assert client.call(key="a").order() == client.call(key="a").order() == "done"
     assert work_of(database) == ["in a thread"]
+
+
+def test_a_thread_that_goes_on_without_its_call_does_no_work(
+    make_once: MakeServer, make_client: MakeClient, store: Store, database: Database
+) -> None:
+    may_go_on = threading.Event()
+    told: list[str] = []
+
+    def write(*names: str) -> None:
+        try:
+            with store.transaction() as connection:
+                for name in names:
+                    connection.execute(f"INSERT INTO work VALUES ('{name}')")
+                    assert may_go_on.wait(20)
+        except RuntimeError as error:
+            told.append(str(error))
+
+    def order() -> None:
+        write("before", "behind")
+        write("later")
+
+    make_once().add_function(order, threadpool=True, timeout=0.2)
+    with pytest.raises(TimedOut):
+        make_client().call(key="a").order()
+    may_go_on.set()
+    wait_until(lambda: len(told) == 2)
+    assert told == ["the call has ended without an answer: its work is rolled back"] * 2
+    assert work_of(database) == []
+    assert rows_of(database) == []
+
+
+@pytest.mark.parametrize("error", [None, ValueError("out of tea")])
+def test_a_greenlet_in_a_transaction_keeps_it_to_itself_when_its_call_ends(
+    make_once: MakeServer,
+    make_client: MakeClient,
+    store: Store,
+    database: Database,
+    error: Exception | None,
+) -> None:
+    gate = Gate()
+    left: list[gevent.Greenlet[..., Any]] = []
+
+    def write() -> None:
+        with store.transaction() as connection:
+            connection.execute("INSERT INTO work VALUES ('before')")
+            gate.hold()
+            connection.execute("INSERT INTO work VALUES ('behind')")
+
+    def order() -> None:
+        left.append(amphora.spawn(write))
+        wait_until(lambda: gate.entered)
+        if error is not None:
+            raise error
+
+    make_once(order)
+    client = make_client()
+    with pytest.raises(RemoteException, match=str(error or "has returned while another greenlet")):
+        client.call(key="a").order()
+    assert rows_of(database) == [("a", False)]
+    gate.open()
+    with pytest.raises(RuntimeError, match="the call has ended without an answer"):
+        left[0].get(timeout=20)
+    assert work_of(database) == []
+    assert rows_of(database) == []
 
 
 def test_a_result_that_cannot_be_sent_is_not_kept(
