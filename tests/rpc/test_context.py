@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 from gevent.queue import Queue
 
 import amphora
@@ -16,6 +17,7 @@ from amphora.errors import Denied, Rejected, RemoteException, WrongRequest
 from tests.support.brokers import Broker
 from tests.support.raw import JSON_TYPE, RawClient
 from tests.support.rpc import MakeClient, MakeServer, add
+from tests.support.waiting import wait_until
 
 asked: ContextVar[str] = ContextVar("asked", default="nothing")
 
@@ -359,6 +361,35 @@ def test_a_server_is_closed_whatever_its_hooks_raise(
     # It is over.
     server.stop()
     assert done == ["hasty", "first"]
+
+
+def test_what_is_called_when_a_server_stops_is_called_once_and_after_what_it_ends(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    done: list[str] = []
+
+    def slow() -> None:
+        begun.set()
+        try:
+            Event().wait()
+        finally:
+            # As one that gives something back over a network.
+            gevent.sleep(0.05)
+            done.append("cleaned up")
+
+    begun = Event()
+    server = make_server(slow, serve=False)
+    server.on_done(lambda call, outcome: done.append(outcome.status))
+    server.on_stop(lambda: done.append("stop"))
+    server.serve()
+    make_client().cast.slow()
+    assert begun.wait(20)
+    warm = gevent.spawn(server.stop)
+    wait_until(lambda: server.state == "stopping")
+    # As `amphora serve` does at the end of --grace.
+    server.stop(timeout=0)
+    warm.get(timeout=20)
+    assert done == ["cleaned up", "Aborted", "stop"]
 
 
 def test_a_server_whose_start_fails_does_not_serve(make_server: MakeServer) -> None:

@@ -37,6 +37,8 @@ from amphora.transport.vantage import Vantage
 
 log = Log("amphora.rpc")
 
+# Seconds for which a stop waits for handlers that it has ended: for their `finally`.
+ABORT_TIMEOUT = 1.0
 # Seconds for which a stop waits for the confirms of the last responses.
 CONFIRM_TIMEOUT = 5.0
 
@@ -152,8 +154,8 @@ class Worker:
         self.opened = False
         self._served = False
         self._starting = False
-        # The greenlet that stops it.
-        self._stopping: object = None
+        # The greenlets that stop it.
+        self._stopping: set[object] = set()
 
     @property
     def ready(self) -> bool:
@@ -271,7 +273,7 @@ class Worker:
     def stop(self, timeout: float | None) -> None:
         """Finish what is running and close; see `AmqpRpcServer.stop`.  Switches greenlets."""
         current = gevent.getcurrent()
-        if current is self._stopping:
+        if current in self._stopping:
             # A function of `on_stop`, or a signal handler, stops what is being stopped.
             return
         if current in self.underway or current in self.management:
@@ -283,7 +285,7 @@ class Worker:
         if self.stop_begun and self.ended.wait(timeout):
             return
         self.stop_begun = True
-        self._stopping = current
+        self._stopping.add(current)
         try:
             self._stop(timeout)
         except BaseException:
@@ -291,14 +293,19 @@ class Worker:
             self.stop_begun = self.state is State.STOPPED
             raise
         finally:
-            self._stopping = None
+            self._stopping.discard(current)
 
     def _stop(self, timeout: float | None) -> None:
         deadline = Deadline(timeout)
         self.prepare_stop()
         self.underway.wait_handled(deadline.left())
         self.requests.abort()
+        self.underway.wait_aborted(ABORT_TIMEOUT)
         self.underway.wait_responses(CONFIRM_TIMEOUT)
+        if self.state is State.STOPPED:
+            # A stop that was begun with another timeout has come first, and calls the hooks.
+            self.ended.wait()
+            return
         self.state = State.STOPPED
         try:
             if self._served:

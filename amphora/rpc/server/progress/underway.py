@@ -17,6 +17,7 @@ class Underway:
     Attributes:
         waiting: the requests for the pool that have not begun.
         handlers: the greenlets of the pool that handle a request and were not aborted.
+        aborted: those that were, and have not ended.
         own: the program's own greenlets that handle a request, by request.
         unconfirmed: how many responses are not confirmed.
     """
@@ -24,6 +25,7 @@ class Underway:
     def __init__(self) -> None:
         self.waiting: deque[Any] = deque()
         self.handlers: set[Any] = set()
+        self.aborted: set[Any] = set()
         self.own: dict[object, Any] = {}
         self.unconfirmed = 0
         self._waiting = 0
@@ -35,11 +37,14 @@ class Underway:
 
     def __contains__(self, greenlet: object) -> bool:
         """True for a greenlet that handles a request."""
-        return greenlet in self.handlers or greenlet in self.own.values()
+        return (
+            greenlet in self.handlers or greenlet in self.aborted or greenlet in self.own.values()
+        )
 
     def handled(self, greenlet: object) -> None:
         """Note that a greenlet of the pool has ended."""
         self.handlers.discard(greenlet)
+        self.aborted.discard(greenlet)
         if self._waiting:
             self._changed.set()
 
@@ -56,6 +61,10 @@ class Underway:
     def wait_handled(self, timeout: float | None) -> None:
         """Wait until no request is in progress, for at most `timeout` seconds.  Switches."""
         self._wait(timeout, lambda: not len(self))
+
+    def wait_aborted(self, timeout: float | None) -> None:
+        """Wait until what was aborted has ended, for at most `timeout` seconds.  Switches."""
+        self._wait(timeout, lambda: not self.aborted)
 
     def wait_responses(self, timeout: float | None) -> None:
         """Wait until all responses are confirmed, for at most `timeout` seconds.  Switches."""

@@ -124,6 +124,7 @@ class HandlerPool:
         underway.waiting.clear()
         for greenlet in handlers:
             if greenlet is not spared:
+                underway.aborted.add(greenlet)
                 greenlet.kill(block=False)
         underway.changed()
 
