@@ -232,6 +232,42 @@ def test_what_a_cancelled_handler_has_called_is_cancelled_too(
     assert client.pending == 0
 
 
+def test_a_stream_that_a_cancelled_handler_has_made_does_not_look_complete(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    work, client = Work(), make_client()
+    taken: list[Any] = []
+    readers: list[gevent.Greenlet[..., Any]] = []
+    outcomes: list[str] = []
+
+    def numbers() -> Iterator[int]:
+        yield 1
+        work.do("numbers")
+        yield 2
+
+    def middle() -> None:
+        stream = client.stream.numbers()
+        readers.append(amphora.spawn(taken.extend, stream))
+        work.do("middle")
+
+    @client.use
+    def watch(call: amphora.OutgoingCall, proceed: Any) -> Any:
+        if call.function == "numbers":
+            call.when_done(lambda outcome: outcomes.append(outcome.status))
+        return proceed()
+
+    make_server(numbers, middle, cancellable=True)
+    result = client.defer.middle()
+    wait_until(lambda: taken and len(work.begun) == 2)
+    result.cancel()
+    with pytest.raises(Cancelled, match="numbers was cancelled"):
+        readers[0].get(timeout=20)
+    assert taken == [1]
+    wait_until(lambda: len(work.ended) == 2)
+    wait_until(lambda: outcomes == ["Cancelled"])
+    assert client.pending == 0
+
+
 def test_a_cancellable_function_ends_with_its_callers_time(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

@@ -336,8 +336,12 @@ class Stream(Generic[R_co]):
             self._call.leave()
 
     def cancel(self) -> None:
-        """End it, as `close` does."""
-        self.close()
+        """End it with Cancelled behind the items that have come.  Never switches greenlets.
+
+        As when the function that made it is cancelled: a greenlet of it may still read the stream,
+        and must not take what has come for all of it.
+        """
+        self._call.cancel()
 
     def __next__(self) -> R_co:
         """Wait for the next item and return it.  Switches greenlets.
@@ -346,6 +350,7 @@ class Stream(Generic[R_co]):
             StopIteration: there are no more.
             NoResult: its time is over, or none came for `idle_timeout` seconds.
             StreamLost: its worker is gone.
+            Cancelled: it was cancelled, or the function that made it.
             RemoteException: the function raised.
             RuntimeError: this is another thread than that of its client.
         """
