@@ -428,6 +428,36 @@ def test_the_thread_of_a_function_learns_that_it_is_cancelled(
     wait_until(lambda: seen)
 
 
+@pytest.mark.parametrize("limit", [None, 60])
+def test_the_thread_of_a_cancellable_function_learns_that_its_callers_time_is_over(
+    make_server: MakeServer, make_client: MakeClient, limit: float | None
+) -> None:
+    saw: list[float | None] = []
+    let_go = threading.Event()
+
+    def compute() -> None:
+        call = amphora.current()
+        while not call.cancelled and not let_go.is_set():
+            time.sleep(0.01)
+        saw.append(call.remaining())
+
+    terms: dict[str, Any] = {} if limit is None else {"timeout": limit}
+    server = make_server(cancellable=True, serve=False)
+    server.add_function(compute, threadpool=True, **terms)
+    server.add_function(compute, name="goes_on", threadpool=True, cancellable=False, **terms)
+    server.serve()
+    client = make_client()
+    told = client.defer(timeout=1).compute()
+    wait_until(lambda: saw == [0.0])
+    with pytest.raises(NoResult):
+        client.call(timeout=1).goes_on()
+    gevent.sleep(0.2)  # long enough for what must not happen
+    assert told.ready()
+    assert saw == [0.0]
+    let_go.set()
+    wait_until(lambda: saw == [0.0, 0.0])
+
+
 def test_a_receivers_handler_is_cancelled_and_the_receiver_goes_on(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

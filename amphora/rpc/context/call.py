@@ -142,7 +142,11 @@ class CallContext:
 
         And when the function has run for longer than its `timeout`.
         """
-        return self.cancellation is not None and self.cancellation.cancelled
+        cancellation = self.cancellation
+        if cancellation is None:
+            return False
+        ends_at = cancellation.ends_at
+        return cancellation.cancelled or (ends_at is not None and clock.monotonic() >= ends_at)
 
     @property
     def interrupted(self) -> bool:

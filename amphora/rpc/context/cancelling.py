@@ -33,6 +33,7 @@ class Cancellation:
 
     Attributes:
         cancelled: True when the caller has gone away, or its time is over, or the function's.
+        ends_at: when its caller stops waiting, for a function that is told and cannot be ended.
         timed_out: True when the function's time is over.
         interrupted: True when `Cancel` was raised in the handler.
     """
@@ -44,12 +45,14 @@ class Cancellation:
         "_loop",
         "_shields",
         "cancelled",
+        "ends_at",
         "interrupted",
         "timed_out",
     )
 
     def __init__(self) -> None:
         self.cancelled = False
+        self.ends_at: float | None = None
         self.interrupted = False
         self.timed_out = False
         # Whether a caller that has gone away ends the handler.

@@ -68,7 +68,8 @@ class Describer:
             described["stream"] = True
         if function.resumable:
             described["resumable"] = True
-        if self._cancellable if function.cancellable is None else function.cancellable:
+        cancellable = function.cancellable
+        if (self._cancellable if cancellable is None else cancellable) and not function.in_thread:
             described["cancellable"] = True
         deprecated = getattr(function.handler, "__deprecated__", None)
         if deprecated is None:

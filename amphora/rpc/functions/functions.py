@@ -44,8 +44,9 @@ class Function:
         self.allow = self.terms.get("allow")
         # What it raises as an answer, and not because of a fault.
         self.expected: Any = self.terms.get("expected", ())
-        # Whether it may be ended while it runs, None for what the server says.  A thread cannot.
-        self.cancellable = self.terms.get("cancellable") if threads is None else False
+        # Whether it may be ended while it runs, None for what the server says.  A thread cannot be
+        # ended, but told.
+        self.cancellable = self.terms.get("cancellable")
         self.in_thread = threads is not None
         # Whether it runs at most once, and its requests are acknowledged before it begins.
         self.early = self.terms.get("ack") == "early"

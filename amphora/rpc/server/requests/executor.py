@@ -361,6 +361,9 @@ class Executor:
                 outlet.cancellable, outlet.resumable = bool(cancellable), function.resumable
                 return _run(function, call, None)
             by_caller = self.cancellable if cancellable is None else cancellable
+            if by_caller and function.in_thread:
+                by_caller = False
+                call.to_cancel().ends_at = call.ends_at
             if function.timeout is not None:
                 run = partial(_run, function, call, once)
                 return in_time(function, call, run, by_caller=by_caller)
