@@ -562,6 +562,31 @@ def test_a_call_that_is_cancelled_while_middleware_waits_is_not_begun(
 # -- strangers and races --------------------------------------------------------------------------
 
 
+def test_a_call_whose_time_is_over_when_middleware_goes_on_is_not_begun(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    begun: list[str] = []
+    statuses: list[str] = []
+    server = make_server(begun.append, serve=False)
+    server.on_done(lambda call, outcome: statuses.append(outcome.status))
+
+    @server.middleware
+    def wait(call: amphora.CallContext, proceed: Any) -> Any:
+        if "waits" in call.headers:
+            wait_until(lambda: call.remaining() == 0.0)
+        return proceed()
+
+    server.serve()
+    client = make_client()
+    late = client.defer(timeout=0.5, headers={"waits": True}).append("late")
+    wait_until(lambda: statuses)
+    with pytest.raises(NoResult):
+        late.get()
+    assert statuses == ["Cancelled"]
+    client.call.append("in time")
+    assert begun == ["in time"]
+
+
 def test_a_strangers_cancel_hits_nobody_else(
     make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str
 ) -> None:

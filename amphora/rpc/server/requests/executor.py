@@ -350,6 +350,8 @@ class Executor:
                 if function.is_stream
                 else f"{name} is not a stream: call it with client.call.{function.name}(...)"
             )
+        if self.middleware and call.remaining() == 0.0:
+            call.cancel()
         if call.cancellation is not None:
             # While middleware waited.
             call.cancellation.end_if_cancelled()
