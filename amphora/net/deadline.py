@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from amphora.net import clock
 
 
@@ -16,6 +18,12 @@ class Deadline:
 
     def __init__(self, timeout: float | None) -> None:
         self.at = None if timeout is None else clock.monotonic() + timeout
+
+    @overload
+    def left(self, limit: float) -> float: ...
+
+    @overload
+    def left(self, limit: None = None) -> float | None: ...
 
     def left(self, limit: float | None = None) -> float | None:
         """Return the seconds that are left, at least 0 and at most `limit`; None for ever."""

@@ -107,6 +107,7 @@ class Channel(Operations):
         on_returned: called on a channel without confirms with the id of a message that no queue
             took, and the broker's reason; must not block.
         stale_acks: how many acks came after the end of the channel.
+        until: when whoever has borrowed it stops waiting for answers, however long each may take.
     """
 
     def __init__(self, connection: ChannelOwner, number: int, bulk: bool = False) -> None:
@@ -119,6 +120,7 @@ class Channel(Operations):
         self.on_closed: Callable[[Channel], None] | None = None
         self.on_returned: Callable[[str, Returned], None] | None = None
         self.stale_acks = 0
+        self.until = Deadline(None)
         self._turn = Semaphore(1)
         self._expected: tuple[tuple[type[Any], ...], AsyncResult[Any]] | None = None
         self._content: ContentAssembler[Method] = ContentAssembler(connection.max_message_size)
@@ -183,6 +185,7 @@ class Channel(Operations):
         data = encode_method(self.number, method)
         if timeout is None:
             timeout = self.connection.method_timeout
+        timeout = self.until.left(timeout)
         deadline = Deadline(timeout)
         answer: AsyncResult[Any] = AsyncResult()
         try:
@@ -211,7 +214,7 @@ class Channel(Operations):
         blocked = self.connection.blocked
         why = f" (the broker blocks this connection: {blocked})" if blocked else ""
         return ConnectionLost(
-            f"no answer from {self.connection.peer} to {method.name} within {timeout:g} s{why}"
+            f"no answer from {self.connection.peer} to {method.name} within {timeout:.3g} s{why}"
         )
 
     def _ended(self) -> AmphoraError:

@@ -51,7 +51,7 @@ def publish_confirmed(
     channel.publish(
         exchange, routing_key, properties, body, mandatory=mandatory, unconfirmed=verdict
     )
-    if not verdict.accepted.wait(TIMEOUT):
+    if not verdict.accepted.wait(channel.until.left(TIMEOUT)):
         reason = f": {channel.error}" if channel.error is not None else ""
         where = exchange or routing_key
         raise ConnectionLost(f"the broker did not confirm a message to {where}{reason}")

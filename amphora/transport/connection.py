@@ -25,6 +25,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, ConnectionLost, FrameError, printable
 from amphora.net import clock
+from amphora.net.deadline import Deadline
 from amphora.net.liveness import Liveness
 from amphora.net.log import Log
 from amphora.net.stream import Stream, connect
@@ -340,6 +341,7 @@ class Connection:
         try:
             yield channel
         finally:
+            channel.until = Deadline(None)
             if channel.is_spare and len(self._spare) < SPARE_CHANNELS:
                 self._spare.append(channel)
             else:

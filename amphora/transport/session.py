@@ -165,6 +165,9 @@ class Session:
         next one.  It runs on the connection that consumes, which a broker reads even when it is
         low on memory.  Switches greenlets.
 
+        Args:
+            timeout: seconds for all of it.
+
         Raises:
             ConnectionLost: it could not be done within `timeout` seconds.
             ChannelClosed: the broker refuses it.
@@ -176,6 +179,7 @@ class Session:
             connection = self.consuming.wait_connected(deadline.left())
             try:
                 with connection.errand(deadline.left(connection.method_timeout)) as channel:
+                    channel.until = deadline
                     return operation(channel)
             except ConnectionLost:
                 if deadline.passed:

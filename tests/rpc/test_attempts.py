@@ -14,6 +14,7 @@ from gevent.event import Event
 from hypothesis import given
 
 from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, PoisonRequest
+from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
 from amphora.rpc.server.requests.attempts import Attempts
 from amphora.transport.delivery import Delivery
@@ -38,6 +39,7 @@ class FakeSession:
         self.runs = 1
         self.error = None
         self.on_closed: Any = None
+        self.until = Deadline(None)
 
     def operate(self, operation: Callable[[Any], Any], timeout: float) -> Any:
         for _ in range(self.runs):

@@ -7,6 +7,7 @@ import gc
 import random
 import secrets
 import weakref
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,9 +30,12 @@ from amphora.arpc import mq
 from amphora.transport.connection import Connection
 from amphora.transport.link import Restorable
 from amphora.wire.properties import Properties
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.waiting import wait_until
+
+# Longer than anything takes here, and shorter than a test may take.
+LONG = 20.0
 
 # -- connections ----------------------------------------------------------------------------------
 
@@ -390,6 +394,23 @@ def test_an_operation_whose_connection_has_just_ended_is_done_on_the_next_one(
     first.fail(ConnectionLost("gone"))
     found = session.operate(lambda channel: channel.connection, timeout=5)
     assert found is session.consuming.connection is not first
+
+
+def test_an_operation_ends_with_its_time_however_long_each_answer_may_take(
+    make_session: MakeSession, managed_broker: ManagedBroker
+) -> None:
+    session = make_session()
+    session.consuming.endpoint = replace(session.consuming.endpoint, method_timeout=LONG)
+    # It leaves the channel that the next one borrows.
+    session.operate(lambda channel: channel.exchange_declare("amq.direct"), timeout=LONG)
+    managed_broker.freeze()
+    try:
+        with gevent.Timeout(LONG / 2), pytest.raises(ConnectionLost, match=r"within 0\.\d+ s$"):
+            session.operate(lambda channel: channel.exchange_declare("amq.direct"), timeout=0.5)
+    finally:
+        managed_broker.thaw()
+    # What was borrowed for it may take its time again.
+    session.operate(lambda channel: channel.exchange_declare("amq.direct"), timeout=LONG)
 
 
 def test_a_raw_channel_needs_a_broker(closed_port: int) -> None:
