@@ -158,7 +158,9 @@ class Session:
         self._raw.add(channel)
         return RawChannel(channel)
 
-    def operate(self, operation: Callable[[Channel], T], timeout: float) -> T:
+    def operate(
+        self, operation: Callable[[Channel], T], timeout: float, *, publishes: bool = False
+    ) -> T:
         """Run an operation on a channel of its own and return what it returns.
 
         It must be repeatable, as a declaration is: if the connection is lost, it runs again on the
@@ -167,6 +169,8 @@ class Session:
 
         Args:
             timeout: seconds for all of it.
+            publishes: it publishes, and runs on the connection that does: a broker that is low on
+                memory would read the acks on the other no more.
 
         Raises:
             ConnectionLost: it could not be done within `timeout` seconds.
@@ -175,8 +179,9 @@ class Session:
         """
         claim(self)
         deadline = Deadline(timeout)
+        link = self.publishing if publishes else self.consuming
         while True:
-            connection = self.consuming.wait_connected(deadline.left())
+            connection = link.wait_connected(deadline.left())
             try:
                 with connection.errand(deadline.left(connection.method_timeout)) as channel:
                     channel.until = deadline

@@ -41,7 +41,9 @@ class FakeSession:
         self.on_closed: Any = None
         self.until = Deadline(None)
 
-    def operate(self, operation: Callable[[Any], Any], timeout: float) -> Any:
+    def operate(
+        self, operation: Callable[[Any], Any], timeout: float, *, publishes: bool = False
+    ) -> Any:
         for _ in range(self.runs):
             gevent.sleep(0)
             result = operation(self)

@@ -795,6 +795,33 @@ def test_a_stream_goes_on_when_the_broker_closes_all_connections(
     assert came == list(range(60))
 
 
+def test_a_stream_that_is_asked_for_in_an_alarm_leaves_the_connection_that_consumes_alone(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    managed_broker: ManagedBroker,
+    source: Source,
+) -> None:
+    make_server(source.count, add)
+    client = make_client()
+    assert client.call.add(1, 2) == 3
+    managed_broker.alarm(True)
+    try:
+        wait_until(lambda: low_on_memory(client))
+        with pytest.raises(NoResult):
+            list(client.stream(timeout=1.0).count(3))
+        # Else it would read no acks either, until the alarm is over.
+        assert client.session.consuming.state == "connected"
+    finally:
+        managed_broker.alarm(False)
+    assert list(client.stream.count(3)) == [0, 1, 2]
+
+
+def low_on_memory(client: AmqpRpcClient) -> bool:
+    """Return whether the broker blocks a client that publishes."""
+    client.cast.add(1, 2)
+    return client.state == "blocked"
+
+
 def test_one_of_two_runs_reaches_the_caller_and_the_other_is_closed(
     make_client: MakeClient, broker: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

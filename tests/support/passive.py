@@ -34,7 +34,9 @@ class AskedSession:
         self.publishing = self
         self.consuming: Any = SimpleNamespace(connection=self.connection)
 
-    def operate(self, operation: Callable[[Any], Any], timeout: float) -> Any:
+    def operate(
+        self, operation: Callable[[Any], Any], timeout: float, *, publishes: bool = False
+    ) -> Any:
         self.channels += 1
         gevent.sleep(0)
         return operation(Asked(self))

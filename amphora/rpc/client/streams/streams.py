@@ -89,7 +89,7 @@ class Streams:
             # A server declares the exchange before it consumes the queue.
             if not self._session.operate(self._count_consumers, deadline.left() or 0.0):
                 return
-            self._session.operate(self._try_control, deadline.left() or 0.0)
+            self._session.operate(self._try_control, deadline.left() or 0.0, publishes=True)
         except AccessRefused as error:
             refused = error.during(
                 f"this client cannot read streams of {self._namespace}, because it may not tell"

@@ -124,7 +124,7 @@ class Attempts:
                 before = marks
                 publish_confirmed(channel, "", queue, Properties(delivery_mode=PERSISTENT), b"")
 
-        self._session.operate(mark, TIMEOUT)
+        self._session.operate(mark, TIMEOUT, publishes=True)
 
     def _remove(self, queue: str) -> None:
         try:
@@ -135,7 +135,7 @@ class Attempts:
 
     def _give_up(self, delivery: Delivery, queue: str, begun: int) -> None:
         if self._dead_letter:
-            self._session.operate(self._burial(delivery, begun), TIMEOUT)
+            self._session.operate(self._burial(delivery, begun), TIMEOUT, publishes=True)
         self._remove(queue)
         kept = f"; it is kept in {naming.dead_queue(self._namespace)}" if self._dead_letter else ""
         raise PoisonRequest(
