@@ -199,6 +199,9 @@ class Lane:
                 receiver.lane = self
                 self.receivers.add(receiver)
                 subscription.begin(lambda _: self._cancelled(receiver))
+                if channel.error is not None:
+                    # It ended behind the answer, before this greenlet had its turn.
+                    raise ConnectionLost("the channel was closed while a receiver was attached")
             except BaseException:
                 self._remove(receiver)
                 raise
