@@ -429,6 +429,30 @@ def test_a_receiver_in_the_background_tells_whoever_waits_that_its_time_ran_out(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_receiver_that_has_all_its_requests_takes_no_other_after_a_pause(
+    make_server: MakeServer, client: AmqpRpcClient, broker: Broker, namespace: str
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold, echo, serve=False)
+    create(client, "Alice")
+    create(client, "Bob")
+    receiver = server.receive_from_queue("Alice", max_calls=1, block=False)
+    [held] = send(client, "held", function="hold")
+    wait_until(lambda: gate.entered)
+    send(client, "next")
+    server.pause()
+    server.resume()
+    # It is attached after the one that was there before.
+    other = server.receive_from_queue("Bob", block=False)
+    assert client.call(routing_key="Bob").echo(1) == 1
+    gate.open()
+    assert held.get(timeout=LONG) == "held"
+    assert receiver.wait(timeout=LONG) == 1
+    assert other.stop() == 1
+    # Of a quorum queue the next request would be dropped after twenty deliveries.
+    assert left_in(broker, queue_of(namespace)) == [False]
+
+
 @pytest.mark.parametrize("kind", [SystemExit, gevent.Timeout, gevent.GreenletExit])
 def test_whatever_a_handler_raises_is_an_answer_of_a_receiver_in_the_background(
     make_server: MakeServer, client: AmqpRpcClient, kind: type[BaseException]

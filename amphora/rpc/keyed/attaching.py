@@ -325,6 +325,8 @@ class RequestQueues:
         if (
             receiver.stopped
             or receiver.paused
+            # It would give back at once whatever it got.
+            or receiver.full
             or receiver.lane is not None
             or receiver in self._attaching
         ):
