@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from gevent.event import Event
 
-from amphora import AmqpRpcClient, AmqpRpcServer, AuthenticationError, testing
+from amphora import AmqpRpcClient, AmqpRpcServer, AuthenticationError, ConnectionLost, testing
 from amphora.transport import link
 from tests.support.waiting import wait_until
 
@@ -57,6 +57,47 @@ def test_answers_wait_until_the_login_is_taken_again(
         broker.refuse_logins(False)
         assert result.get() == "done"
         assert ran == [1]
+
+
+def test_receivers_go_on_when_the_login_is_taken_again(
+    broker: testing.Broker, namespace: str
+) -> None:
+    labels = [f"user-{number}" for number in range(300)]
+    with (
+        AmqpRpcServer(namespace, url=broker.url) as server,
+        AmqpRpcClient(namespace, url=broker.url) as client,
+    ):
+        for label in labels:
+            client.create_new_request_queue(label)
+        receivers = [server.receive_from_queue(label, block=False) for label in labels]
+        queues = server._worker.queues
+        wait_until(lambda: queues.attached == len(labels))
+        broker.refuse_logins()
+        consuming = server.session.consuming
+        consuming.leave("by the test")
+        wait_until(lambda: isinstance(consuming.error, AuthenticationError))
+        failed = consuming.error
+        wait_until(lambda: consuming.error is not failed)
+        broker.refuse_logins(False)
+        # Together, and not one after the other, as those whose queues are missing.
+        wait_until(lambda: queues.attached == len(labels), timeout=20)
+        for receiver in receivers:
+            receiver.stop()
+
+
+def test_receivers_end_with_a_server_whose_login_is_refused(
+    broker: testing.Broker, namespace: str
+) -> None:
+    with AmqpRpcServer(namespace, url=broker.url) as server:
+        receiver = server.receive_from_queue("Alice", block=False)
+        consuming = server.session.consuming
+        consuming.wait_connected(20)
+        broker.refuse_logins()
+        consuming.leave("by the test")
+        wait_until(lambda: isinstance(consuming.error, AuthenticationError))
+        server.session.close()
+        with pytest.raises(ConnectionLost):
+            receiver.wait(timeout=20)
 
 
 def test_a_stream_goes_on_when_the_login_is_taken_again(

@@ -333,7 +333,7 @@ class RequestQueues:
             return
         self._attaching[receiver] = False
         try:
-            self._attach(receiver, self._link.wait_connected(None))
+            self._attach(receiver, self._connected())
         except ConnectionLost as error:
             if self._link.state is LinkState.CLOSED:
                 self._end_all(error)
@@ -341,9 +341,7 @@ class RequestQueues:
                 self._attach_soon(receiver)
                 gevent.sleep(LOST_PAUSE)
         except AuthenticationError as error:
-            if not self._link.connects:
-                self._end_all(error)
-            self._attach_later(receiver)
+            self._end_all(error)
         except AmphoraError as error:
             missing = isinstance(error, ChannelClosed) and error.code == ReplyCode.NOT_FOUND
             if not missing:
@@ -362,6 +360,25 @@ class RequestQueues:
         finally:
             if self._attaching.pop(receiver) and receiver.lane is None:
                 self._attach_soon(receiver)
+
+    def _connected(self) -> Connection:
+        """Wait for the open connection and return it.
+
+        Raises:
+            ConnectionLost: the link is closed.
+            AuthenticationError: the broker refuses the login, and has never taken it.
+        """
+        link = self._link
+        while True:
+            try:
+                return link.wait_connected(None)
+            except AuthenticationError:
+                if not link.connects:
+                    raise
+                # Here, and not each receiver for itself: they come back one by one.
+                link.wait_until(
+                    lambda: link.connection is not None or link.state is LinkState.CLOSED
+                )
 
     def _attach(self, receiver: Receiver, connection: Connection) -> None:
         if self._begun_on is not connection:
