@@ -208,12 +208,12 @@ class Session:
             self.publisher.close()
 
     def _forked(self) -> None:
-        self._hub = None
         self.publisher.forget()
         self.publishing.forget()
         self.consuming.forget()
         for user in list(self._users):
             user.forked()
+        self._hub = None
 
 
 # -- for clients and servers ----------------------------------------------------------------------
@@ -306,12 +306,17 @@ def left_to_its_thread(session: Session, function: Callable[[], object]) -> bool
     that moment.  A callback that is left to another thread's event loop there may never run.  Never
     switches greenlets.
     """
-    hub = session._hub
-    # Without a hub of its own for a thread that has none.
-    if hub is None or hub.thread_ident == _get_thread():
+    if is_of_this_thread(session):
         return False
     _run_soon(session, function)
     return True
+
+
+def is_of_this_thread(session: Session) -> bool:
+    """Return whether a session is of this thread of the operating system, or of none yet."""
+    hub = session._hub
+    # Without a hub of its own for a thread that has none.
+    return hub is None or hub.thread_ident == _get_thread()
 
 
 def check_can_wait() -> None:

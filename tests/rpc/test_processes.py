@@ -42,6 +42,17 @@ def test_after_a_fork_parent_and_child_go_on_with_connections_of_their_own(
     ]
 
 
+def test_a_fork_beside_a_thread_that_waits_for_answers_is_quiet_and_disturbs_nobody(
+    make_server: MakeServer, run_program: RunProgram
+) -> None:
+    gate = Gate()
+    server = make_server(add, gate.hold)
+    server.add_function(gate.open, name="open_gate")
+    program = run_program("forking_beside_threads")
+    assert program.wait() == 0
+    assert program.lines == ["child 3", "the thread's answers [0, 1, 2]"]
+
+
 def test_after_a_fork_the_child_does_not_serve_its_parents_requests(
     run_program: RunProgram,
 ) -> None:

@@ -46,7 +46,7 @@ from amphora.rpc.client.workers.unserved import Unserved
 from amphora.transport.endpoint import check_count
 from amphora.transport.link import Restorable
 from amphora.transport.outgoing import Outgoing
-from amphora.transport.session import Session, claim, left_to_its_thread
+from amphora.transport.session import Session, claim, is_of_this_thread, left_to_its_thread
 from amphora.wire.properties import Properties
 
 log = Log("amphora.rpc")
@@ -97,7 +97,8 @@ class Calls:
         self._session = session
         self.pending: dict[str, Pending] = {}
         self._timeouts = Timeouts(self._expire)
-        self.wake = Waker().wake
+        self._waker = Waker()
+        self.wake = self._waker.wake
         self.reasons = Reasons(session, namespace, requests)
         self.control = Control(session, namespace)
         self.presence = ServerPresence(session, namespace)
@@ -428,6 +429,8 @@ class Calls:
                     f"{self.name_of(call)} was called before a fork: its answer goes to the parent"
                 )
             )
+        if not is_of_this_thread(self._session):
+            self._waker.forget()
         self._casts = 0
         self.reasons.close()
         self.presence.forget()

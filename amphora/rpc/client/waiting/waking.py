@@ -43,6 +43,10 @@ class Waker:
         if scheduled is None or not scheduled.pending:
             self._callback = gevent.get_hub().loop.run_callback(self._wake_all)
 
+    def forget(self) -> None:
+        """Wake nobody in a forked child that has no such thread: its greenlets never run there."""
+        self._ready.clear()
+
     def _wake_all(self) -> None:
         ready = self._ready
         until = clock.monotonic() + LONGEST_TURN
