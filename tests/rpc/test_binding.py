@@ -18,6 +18,7 @@ from amphora import (
     AmqpRpcFanoutClient,
     AmqpRpcFanoutServer,
     NoResult,
+    NoServer,
     RemoteException,
     Result,
     Stream,
@@ -343,6 +344,13 @@ def test_who_waits_for_a_server_waits_for_the_comparison_too(
     server.add_function(lambda number: 2 * number, "double")
     server.serve()
     assert calling.get(timeout=20) == 4.0
+
+
+@embedded
+def test_the_comparison_takes_no_longer_than_the_call_may(make_client: MakeClient) -> None:
+    numbers = make_client().bind(NumbersAPI, check=True, timeout=1.0, wait_for_server=60.0)
+    with gevent.Timeout(20), pytest.raises(NoServer):
+        numbers.call.double(2)
 
 
 @embedded

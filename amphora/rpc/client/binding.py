@@ -41,7 +41,8 @@ from amphora.rpc.client.streams.stream import Stream
 from amphora.rpc.client.waiting.gather import Gathered
 from amphora.rpc.client.waiting.outgoing_call import Mode
 from amphora.rpc.client.waiting.result import Result
-from amphora.rpc.contract.checks import check_wait
+from amphora.rpc.context.deadlines import deadline
+from amphora.rpc.contract.checks import check_timeout, check_wait
 from amphora.rpc.contract.types.apis import Api, ApiFunction
 from amphora.transport.options import unknown_options
 
@@ -104,8 +105,16 @@ class BoundApi:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             function.check(args, kwargs)
-            if self._check is not None:
-                self._check.run(patience)
+            check = self._check
+            if check is not None and check.due:
+                limit = check_timeout(chosen.get("timeout", check.timeout))
+                # What asking takes is of the call's own time, and half of that at most.
+                with deadline(limit):
+                    check.run(patience, limit / 2)
+                    if mode != "stream" or "timeout" in chosen:
+                        return _typed(mode, function, send(*args, **kwargs))
+            elif check is not None:
+                check.run()
             return _typed(mode, function, send(*args, **kwargs))
 
         call.__name__ = call.__qualname__ = function.attribute

@@ -86,7 +86,9 @@ class AmqpRpcFanoutClient(FunctionCaller):
                 there is no such option.
         """
         described = Api(api, name)
-        checked = Check(self.session, self.namespace, described.offer) if check else None
+        checked = (
+            Check(self.session, self.namespace, described.offer, self.timeout) if check else None
+        )
         ways: Ways = {
             "call": self.call,
             "defer": self.defer,

@@ -120,37 +120,50 @@ class Check:
         session: where to ask.
         namespace: whose servers to ask.
         wanted: returns what the API says.
+        timeout: seconds for a call that does not say how many.
+
+    Attributes:
+        timeout: as given.
     """
 
-    def __init__(self, session: Session, namespace: str, wanted: Callable[[], Offer]) -> None:
+    def __init__(
+        self, session: Session, namespace: str, wanted: Callable[[], Offer], timeout: float
+    ) -> None:
+        self.timeout = timeout
         self._session = session
         self._namespace = namespace
         self._wanted = wanted
         self._again = 0.0
         self._problem: str | None = None
 
-    def run(self, patience: float = 0.0) -> None:
+    @property
+    def due(self) -> bool:
+        """True if the workers are asked the next time."""
+        return clock.monotonic() >= self._again
+
+    def run(self, patience: float = 0.0, limit: float = TIMEOUT) -> None:
         """Compare, if that was not done.  Switches greenlets then.
 
         While no worker answers, nothing is compared, and they are asked again later.
 
         Args:
             patience: seconds to wait for a worker that answers.
+            limit: seconds for all of it, whatever the patience.
 
         Raises:
             WrongRequest: a worker offers something else; each difference is named.
         """
-        if clock.monotonic() >= self._again:
-            self._problem = self._compare(patience)
+        if self.due:
+            self._problem = self._compare(patience, Deadline(limit))
         if self._problem:
             raise WrongRequest(self._problem)
 
-    def _compare(self, patience: float) -> str | None:
-        until = clock.monotonic() + patience
-        offers = self._ask()
+    def _compare(self, patience: float, deadline: Deadline) -> str | None:
+        until = clock.monotonic() + deadline.left(patience)
+        offers = self._ask(deadline)
         while not offers and clock.monotonic() < until:
             gevent.sleep(LOOK_AGAIN)
-            offers = self._ask()
+            offers = self._ask(deadline)
         # A difference may be over in a moment: an old worker and a new one run side by side.
         self._again = clock.monotonic() + PAUSE
         wanted = self._wanted()
@@ -169,9 +182,10 @@ class Check:
             self._again = float("inf")
         return None
 
-    def _ask(self) -> list[Offer]:
+    def _ask(self, deadline: Deadline) -> list[Offer]:
+        left = max(deadline.left(TIMEOUT), SHORTEST_ROUND)
         try:
-            answers = descriptions(self._session, self._namespace, TIMEOUT)
+            answers = descriptions(self._session, self._namespace, left)
             return [offer_of(answer) for answer in answers]
         except (AmphoraError, ValueError) as error:
             log.throttled("%s cannot be asked what it offers: %s", self._namespace, error)
