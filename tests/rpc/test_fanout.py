@@ -207,6 +207,29 @@ def test_requests_wait_for_a_server_that_is_disconnected(
     wait_until(lambda: [sorted(set(numbers)) for numbers in seen] == [[1, 2], [1, 2]])
 
 
+def test_a_gather_ends_at_its_timeout_though_the_broker_does_not_say_who_is_there(
+    make_client: MakeClient,
+    start: Start,
+    managed_broker: ManagedBroker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("amphora.rpc.client.workers.roll_call.TIMEOUT", 2 * LONG)
+    client = make_client(kind=AmqpRpcFanoutClient)
+    gate = Gate()
+    start(hold=gate.hold)
+    gathered = client.gather(timeout=2.0).hold("x")
+    gathering = gevent.spawn(list, gathered)
+    wait_until(lambda: gate.entered)
+    managed_broker.freeze()
+    try:
+        assert gathering.get(timeout=LONG / 2) == []
+    finally:
+        managed_broker.thaw()
+        gate.open()
+    assert gathered.timed_out
+    assert not gathered.complete
+
+
 @pytest.mark.parametrize("way", ["call", "defer", "cast", "gather"])
 def test_there_are_no_routing_keys(client: AmqpRpcFanoutClient, way: str) -> None:
     with pytest.raises(TypeError, match="has no option 'routing_key'"):

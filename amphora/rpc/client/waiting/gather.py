@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Any, Generic, NoReturn, Protocol
 
+import gevent
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoResult, Unroutable
@@ -21,6 +22,8 @@ from amphora.transport.session import cannot_leave, check_can_wait
 # Seconds between two roll calls while answers are missing; they grow.
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.5
+# Seconds for a first roll call behind the timeout, as of a program that has not looked before.
+LAST_COUNT = 0.5
 
 
 class Reply(Generic[R_co]):
@@ -246,7 +249,7 @@ class Gathered(Generic[R_co]):
             request.arrived.clear()
             heard = len(request.heard)
             if heard >= enough or clock.monotonic() >= next_roll_call:
-                if self._all_have_answered():
+                if self._all_have_answered(0.0):
                     # A count of 0 does not mean that there is no server, because a queue took the
                     # request.
                     request.end(complete=bool(self.expected) and self.missing == 0)
@@ -265,7 +268,7 @@ class Gathered(Generic[R_co]):
             request.complete = request.complete and request.servers.nobody()
         if request.heard and self._attendance.expected is None:
             # All answers had come before the first count.
-            request.complete = self._all_have_answered()
+            request.complete = self._all_have_answered(LAST_COUNT)
 
     def _typed(self, reply: Reply[Any]) -> Reply[R_co]:
         if self._convert is None or reply.error is not None:
@@ -275,8 +278,22 @@ class Gathered(Generic[R_co]):
         except AmphoraError as error:
             return Reply(reply.worker, reply.value, error)
 
-    def _all_have_answered(self) -> bool:
-        """Count the servers; return whether it is certain that no other will answer."""
+    def _all_have_answered(self, after: float) -> bool:
+        """Count the servers; return whether it is certain that no other will answer.
+
+        Args:
+            after: seconds after its time for which the request may wait for the count.
+        """
+        left = (self._request.outgoing.expires_at or 0.0) - clock.monotonic()
+        answered = counted = False
+        with gevent.Timeout(max(left, after), False):  # type: ignore[arg-type]
+            answered = self._count()
+            counted = True
+        if not counted:
+            self._attendance.unknown()
+        return answered
+
+    def _count(self) -> bool:
         if not self._request.heard and not self._request.outgoing.done:
             # Not counted before the broker has the request: no server can have it yet.  The first
             # answer says so as well as the confirm, which often comes after it.
