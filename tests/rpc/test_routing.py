@@ -84,6 +84,31 @@ def test_an_ordinary_queue_that_an_operator_unbinds_is_bound_again_for_the_next_
     assert client.call.show_message("x", "y") == ["x", "y"]
 
 
+@pytest.mark.parametrize("harm", ["the queue is unbound", "its exchange is deleted"])
+def test_answers_come_again_after_the_first_call_that_gets_none(
+    server: AmqpRpcServer, broker: Broker, client: AmqpRpcClient, harm: str
+) -> None:
+    assert client.call.show_message("x", "y") == ["x", "y"]
+    exchange = f"rpc_{client.namespace}_response"
+    with broker.channel() as channel:
+        if harm == "the queue is unbound":
+            queue = f"rpc_{client.namespace}_{client.client_id}_response"
+            channel.queue_unbind(queue, exchange, client.client_id)
+        else:
+            channel.exchange_delete(exchange)
+    with pytest.raises(NoResult) as caught:
+        client.call(timeout=0.5).show_message("x", "y")
+    assert caught.value.executed is None
+
+    def is_answered() -> bool:
+        try:
+            return bool(client.call(timeout=0.5).show_message("x", "y") == ["x", "y"])
+        except NoResult:
+            return False
+
+    wait_until(is_answered)
+
+
 def test_an_ordinary_queue_that_is_deleted_without_servers_keeps_the_next_request(
     broker: Broker, client: AmqpRpcClient, make_server: MakeServer
 ) -> None:

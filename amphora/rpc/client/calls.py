@@ -75,6 +75,8 @@ class Calls:
         presence: tells whether a server is there.
         unserved: says so soon if there is none.
         wake: wakes the greenlet that waits for a result, soon.
+        on_unanswered: called when a call ends without an answer whose request the broker has; must
+            not block.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Calls:
         self._timeouts = Timeouts(self._expire)
         self._waker = Waker()
         self.wake = self._waker.wake
+        self.on_unanswered: Callable[[], None] = lambda: None
         self.reasons = Reasons(session, namespace, requests)
         self.control = Control(session, namespace)
         self.presence = ServerPresence(session, namespace)
@@ -360,8 +363,10 @@ class Calls:
             self._fail(pending, self._too_late(pending, self.reasons.why_unsent(outgoing)))
         elif outgoing.spread:
             # One that takes the answers of many ends now, and counts them itself.
+            self.on_unanswered()
             self._fail(pending, self._too_late(pending, self.presence.where("", None)))
         else:
+            self.on_unanswered()
             self.presence.tell(outgoing.routing_key, lambda there: self._unanswered(pending, there))
         self._session.publisher.withdraw(outgoing)
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import gevent
 from gevent.event import Event
 
+from amphora.errors import AmphoraError
+from amphora.net import clock
+from amphora.net.log import Log
 from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.response_queue import ResponseQueue
 from amphora.rpc.client.responses import Responses
@@ -18,6 +22,11 @@ from amphora.transport.session import Session, watch
 from amphora.transport.vantage import Vantage
 from amphora.wire.properties import PropertiesTemplate
 
+log = Log("amphora.rpc")
+
+# Seconds between two times that the response queue is bound again, and for each of them.
+BIND_INTERVAL = 5.0
+BIND_TIMEOUT = 2.0
 # How many unacknowledged messages there may be; each may hold a hundred responses.
 PREFETCH = 250
 
@@ -58,6 +67,10 @@ class Mailbox:
         self._requests = requests
         self._asking = asking
         self._closed = False
+        # When the response queue was last bound again, and the greenlet that does so.
+        self._bound_at = -BIND_INTERVAL
+        self._binding: gevent.Greenlet[..., None] | None = None
+        calls.on_unanswered = self._unanswered
         self._open(client_id)
 
     @property
@@ -69,6 +82,7 @@ class Mailbox:
         calls = self._calls
         queue = ResponseQueue(calls.namespace, client_id, calls.responses_lost, self._use_id)
         link = self._session.consuming
+        self._queue = queue
         self.consumer = Consumer(link, queue, self.responses.take, prefetch=PREFETCH)
         link.add(self.consumer)
         self.needs = (self._requests, self.consumer)
@@ -80,6 +94,28 @@ class Mailbox:
         self.client_id = client_id
         self.template = self._asking(client_id)
 
+    def _unanswered(self) -> None:
+        """Bind the response queue again, now and then: an operator may have unbound it.
+
+        Nobody tells a client of that, or that the exchange of the answers was deleted.
+        """
+        now = clock.monotonic()
+        if not self._closed and now - self._bound_at >= BIND_INTERVAL:
+            self._bound_at = now
+            self._stop_binding()
+            self._binding = gevent.spawn(self._bind_again)
+
+    def _bind_again(self) -> None:
+        try:
+            self._session.operate(self._queue.bind, BIND_TIMEOUT)
+        except AmphoraError as error:
+            log.debug("%s is not bound again: %s", self.consumer, error)
+
+    def _stop_binding(self) -> None:
+        if self._binding is not None:
+            self._binding.kill(block=False)
+            self._binding = None
+
     def session_closed(self) -> None:
         """Called when the session was closed: fail the pending calls."""
         self._calls.fail_all("the session was closed while")
@@ -88,6 +124,7 @@ class Mailbox:
     def forked(self) -> None:
         """Called in a forked child: take another id; the pending calls are the parent's."""
         self._calls.forget_all()
+        self._binding = None
         self._session.consuming.remove(self.consumer)
         self._leave_vantages()
         if not self._closed:
@@ -96,6 +133,7 @@ class Mailbox:
     def close(self) -> None:
         """Stop looking for a cut, and open nothing in forked children.  Never switches."""
         self._closed = True
+        self._stop_binding()
         self._leave_vantages()
 
     def _leave_vantages(self) -> None:
