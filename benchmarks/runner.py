@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,23 +60,24 @@ class Process:
 
     def __init__(self, *arguments: str) -> None:
         self._shown = " ".join(arguments[:3])
+        # A file: a pipe that nobody reads would halt a process that says much.
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (open until `close`)
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._complaints,
             text=True,
         )
-        self._stdin, self._stdout, self._stderr = map(
-            _there, (self._process.stdin, self._process.stdout, self._process.stderr)
-        )
+        self._stdin, self._stdout = map(_there, (self._process.stdin, self._process.stdout))
 
     def hear(self, timeout: float = START_LIMIT) -> Any:
         """Return what it says next."""
         with gevent.Timeout(timeout, RuntimeError(f"{self._shown} says nothing")):
             line = self._stdout.readline()
         if not line:
-            complaint = self._stderr.read().strip().splitlines()[-1:]
+            self._complaints.seek(0)
+            complaint = self._complaints.read().decode().strip().splitlines()[-1:]
             raise RuntimeError(f"{self._shown} has ended: {' '.join(complaint)}")
         return json.loads(line)
 
@@ -98,6 +100,7 @@ class Process:
         """End it."""
         self._process.kill()
         self._process.wait()
+        self._complaints.close()
 
 
 class Pair:
