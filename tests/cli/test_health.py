@@ -39,6 +39,7 @@ def worker(*, loaded: bool = True, serving: bool = True, silent: float | None = 
         report=b'{"servers":[{"namespace":"math"}]}',
         place=None,
         requests=17,
+        tell_to_stop=lambda: None,
     )
     process: Any = SimpleNamespace(pid=os.getpid(), returncode=0)
     made = Worker(process, heard, 0)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from gevent import subprocess
 
+from amphora.cli.failures import Exit
 from amphora.cli.serving.lifeline import LONGEST_LINE, Heard
 from amphora.cli.serving.process import Overdue
+from tests.support.processes import ROOT
+
+LONG = 40.0
 
 
 @pytest.fixture
@@ -76,3 +84,26 @@ def test_what_lasts_is_spoken_of_less_and_less() -> None:
     assert spoken == [5, 10, 20, 40, 80]
     assert not overdue.is_due(1)
     assert overdue.is_due(5)
+
+
+def test_a_worker_whose_signal_its_program_has_not_noticed_ends_all_the_same(
+    pair: tuple[Heard, socket.socket], tmp_path: Path
+) -> None:
+    # As a signal that comes just before a call of the system, which is then not interrupted.
+    heard, theirs = pair
+    (tmp_path / "prog.py").write_text("import time\nprint('loads', flush=True)\ntime.sleep(600)\n")
+    command = [sys.executable, "-m", "amphora", "worker", "prog", "--lifeline"]
+    with subprocess.Popen(
+        [*command, str(theirs.fileno())],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        pass_fds=[theirs.fileno()],
+        stdout=subprocess.PIPE,
+    ) as worker:
+        try:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == b"loads\n"
+            heard.tell_to_stop()
+            assert worker.wait(LONG) == Exit.DONE
+        finally:
+            worker.kill()

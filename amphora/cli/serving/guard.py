@@ -8,6 +8,10 @@ then stops all servers of the program warmly.  If the program is still being loa
 raised in it when the running requests are finished; or at once, if there are none or the program
 blocks the loop.  If even that does not help, the thread ends the process.
 
+A signal that comes just before the main thread begins to block in a call of the system is not
+noticed until that returns.  So the supervisor says on the lifeline as well that the worker is to
+stop, and the thread repeats the signal.
+
 The thread also reports where the program stands when it does not get on, because the loop cannot.
 It does not log anything itself: the code that it interrupts may hold the locks for that.
 """
@@ -110,6 +114,8 @@ class Guard:
         # True in a forked child, where all this belongs to the parent.
         self._forgotten = False
         self._orphaned = False
+        # True when the supervisor has said that the worker is to stop.
+        self._told = False
         # Seconds for what is running, when the worker stops; None for no limit.
         self._timeout: float | None = None
         # When the thread must end the process, by exit status.
@@ -285,6 +291,7 @@ class Guard:
             return
         try:
             if os.read(lifeline, 64):
+                self._told = True
                 return
         except BlockingIOError:
             return
@@ -296,8 +303,12 @@ class Guard:
         signal.pthread_kill(self._thread, signal.SIGTERM)
 
     def _repeat_signal(self) -> None:
-        """Repeat the signal to stop, if the program has meanwhile begun to hold the loop."""
-        waits = self.stopping and self._loading and Exit.DONE not in self._ends
+        """Repeat the signal to stop, if the program holds the loop.
+
+        It may have begun to do so since, or the main thread may not have noticed the signal.
+        """
+        told = self.stopping or self._told
+        waits = told and self._loading and Exit.DONE not in self._ends
         if waits and monotonic() - self._beaten > HELD_AFTER:
             signal.pthread_kill(self._thread, signal.SIGTERM)
 

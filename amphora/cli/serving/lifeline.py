@@ -3,7 +3,8 @@
 The lifeline is a socket pair.  Once a second the worker's event loop reports its progress on it:
 this is its beat, which stops when the loop is held.  Each line repeats everything, so a lost line
 does no harm.  In addition, a thread reports where the program stands when it does not get on.  The
-lifeline ends when either side ends.
+supervisor says only one thing: that the worker is to stop, as a signal tells it at the same time.
+The lifeline ends when either side ends.
 
 If the supervisor answers questions (`--http`), a beat is followed by a report: the statistics of
 the worker's servers, as JSON.  The supervisor keeps the latest one unread until it is asked.
@@ -29,6 +30,8 @@ BEATS = b"beats"
 REQUESTS = b"requests="
 # Begins a line that says where the program stands, and one that is a report.
 AT = b"at "
+# What the supervisor says.
+STOP = b"stop\n"
 REPORT = b"report "
 
 BEAT = 1.0
@@ -93,7 +96,7 @@ class Voice:
 
 
 class Heard:
-    """The messages that the supervisor has received from one worker.
+    """The supervisor's end of one lifeline, and what it has received from the worker.
 
     Attributes:
         loaded: its program is loaded.
@@ -115,6 +118,13 @@ class Heard:
         self.place: str | None = None
         self.report = b""
         self._rest = bytearray()
+
+    def tell_to_stop(self) -> None:
+        """Tell the worker to stop, if it is still there.  Never waits."""
+        try:
+            self.lifeline.send(STOP)
+        except OSError:
+            pass
 
     def listen(self) -> None:
         """Read the new messages of the worker."""

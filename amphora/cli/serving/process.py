@@ -114,6 +114,7 @@ class Worker:
         if not self.stopping:
             self.deadline = monotonic() + grace
             self._signal(signal.SIGTERM)
+            self.heard.tell_to_stop()
 
     def quit(self, timeout: float) -> None:
         """Make it give up what is running, within a number of seconds."""
