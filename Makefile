@@ -59,7 +59,7 @@ faults: $(TOX) ## Run the whole catalogue of faults, for three quarters of an ho
 instructions: $(TOX) ## Count with valgrind what a call costs
 	@$(RUN) -e instructions $(if $(ARGS),-- $(ARGS))
 
-bench: $(TOX) ## Compare amphora with others, for about 15 minutes (ARGS="--quick": under two)
+bench: $(TOX) ## Compare amphora with others, for about 20 minutes (ARGS="--quick": under two)
 	@scripts/install-rabbitmq
 	@$(RUN) -e bench $(if $(ARGS),-- $(ARGS))
 
