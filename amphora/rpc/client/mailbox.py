@@ -102,7 +102,7 @@ class Mailbox:
         now = clock.monotonic()
         if not self._closed and now - self._bound_at >= BIND_INTERVAL:
             self._bound_at = now
-            self._stop_binding()
+            # The one before has ended: it takes less than the interval.
             self._binding = gevent.spawn(self._bind_again)
 
     def _bind_again(self) -> None:
@@ -110,11 +110,6 @@ class Mailbox:
             self._session.operate(self._queue.bind, BIND_TIMEOUT)
         except AmphoraError as error:
             log.debug("%s is not bound again: %s", self.consumer, error)
-
-    def _stop_binding(self) -> None:
-        if self._binding is not None:
-            self._binding.kill(block=False)
-            self._binding = None
 
     def session_closed(self) -> None:
         """Called when the session was closed: fail the pending calls."""
@@ -133,7 +128,8 @@ class Mailbox:
     def close(self) -> None:
         """Stop looking for a cut, and open nothing in forked children.  Never switches."""
         self._closed = True
-        self._stop_binding()
+        if self._binding is not None:
+            self._binding.kill(block=False)
         self._leave_vantages()
 
     def _leave_vantages(self) -> None:
