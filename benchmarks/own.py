@@ -50,7 +50,7 @@ def resident() -> float:
 
 
 def deferred(url: str, count: int) -> dict[str, float]:
-    """Defer `count` calls at once and wait for all; then with fewer pending at a time."""
+    """Defer calls and wait for all of them, with 1,000 pending at a time and with `count`."""
     found: dict[str, float] = {}
     with AmqpRpcClient(NAMESPACE, url=url, timeout=LONG, max_pending=count) as client:
         client.call.echo(0)

@@ -143,11 +143,11 @@ def targets(measured: Measured, own: Own) -> list[Target]:
         return median(each[-1] / each[0] for each in costs)
 
     for each in RATIOS:
-        found_ratios = [
+        ratios = [
             ratio(measured, each.scenario, each.what, each.ours, other) for other in each.others
         ]
-        worst = min((found for found in found_ratios if found is not None), default=None)
-        add(each.text, worst, each.wanted, each.at_least)
+        by_best = min((number for number in ratios if number is not None), default=None)
+        add(each.text, by_best, each.wanted, each.at_least)
     add("calls/s over the embedded broker", mean("embedded", "rate"), 3000)
     add("cost of a call with most pending, by that with fewest", growth("deferred"), 1.15, False)
     add("cost of a call over many keys, by that over one", growth("keys"), 1.15, False)
