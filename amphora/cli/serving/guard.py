@@ -114,7 +114,7 @@ class Guard:
         # True in a forked child, where all this belongs to the parent.
         self._forgotten = False
         self._orphaned = False
-        # True when the supervisor has said that the worker is to stop.
+        # True when the supervisor has said that the worker is to stop, or is gone.
         self._told = False
         # Seconds for what is running, when the worker stops; None for no limit.
         self._timeout: float | None = None
@@ -297,7 +297,7 @@ class Guard:
             return
         except OSError:
             pass
-        self._orphaned = True
+        self._orphaned = self._told = True
         self._ends[Exit.GAVE_UP] = monotonic() + self._grace + LEAVE_TIMEOUT
         # The main thread may be waiting for anything; a signal ends that.
         signal.pthread_kill(self._thread, signal.SIGTERM)
