@@ -1,31 +1,20 @@
-"""What all clients have: a session, a mailbox for responses, pending calls, outgoing requests.
-
-Requests begin here, and end in `calls`.
-"""
+"""What all clients have: a session, requests, pending calls, a mailbox, and an end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, Unpack
 
 import gevent
 
-from amphora.errors import ConnectionLost, NoResult, WrongRequest, printable
-from amphora.net import clock
 from amphora.net.deadline import Deadline
 from amphora.rpc.client.calls import Calls, WhenFull
-from amphora.rpc.client.mailbox import Mailbox
-from amphora.rpc.context.call import CallContext, Scope
-from amphora.rpc.contract import batches, headers, naming
-from amphora.rpc.contract.bodies import Request
+from amphora.rpc.client.requests import Requests, Route
+from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.serializers import SerializerName, serializer_named
-from amphora.rpc.contract.unsendable import refused_part
 from amphora.transport.endpoint import ConnectionSettings
 from amphora.transport.link import LinkState
-from amphora.transport.outgoing import Outgoing
 from amphora.transport.session import (
     Session,
     cannot_leave,
@@ -34,28 +23,11 @@ from amphora.transport.session import (
     register,
     session_for,
 )
-from amphora.transport.topology import Topology
-from amphora.wire.properties import PERSISTENT, TRANSIENT, Properties, PropertiesTemplate
 
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_MAX_PENDING = 50_000
 # Seconds between two looks whether a dropped client still has pending results.
 DROPPED_PAUSE = 0.2
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where the requests of a client go.
-
-    Attributes:
-        exchange: the exchange that they are published to.
-        topology: what must be declared before they leave.
-        spread: whether a request goes to any number of queues.
-    """
-
-    exchange: str
-    topology: Topology
-    spread: bool = False
 
 
 class CommonSettings(ConnectionSettings, total=False):
@@ -109,7 +81,7 @@ class Caller:
         **connection: Unpack[ConnectionSettings],
     ) -> None:
         self.namespace = namespace
-        self.timeout = check_timeout(timeout)
+        timeout = check_timeout(timeout)
         self.serializer = serializer_named(serializer)
         client_id = None if uuid is None else naming.check_client_id(uuid)
         self._owns_session = session is None
@@ -119,12 +91,17 @@ class Caller:
         self._closed = False
         self._route = route
         self.session.publishing.add(route.topology)
-        user = _login(identify, self.session)
-        self._template = partial(_template, self.serializer.content_type, durable, user)
-        self._casts = self._template(None)
-        self._mailbox = Mailbox(
-            self.session, self._calls, route.topology, self._template, client_id
+        self._requests = Requests(
+            self.session,
+            self._calls,
+            route,
+            timeout=timeout,
+            serializer=self.serializer,
+            durable=durable,
+            user=_login(identify, self.session),
+            client_id=client_id,
         )
+        self._mailbox = self._requests.mailbox
         if not durable:
             self.session.publisher.on_returned.append(self._calls.returned)
         register(self.session, self._mailbox)
@@ -168,6 +145,15 @@ class Caller:
         return LinkState.CLOSED if self._closed else self.session.state
 
     @property
+    def timeout(self) -> float:
+        """The seconds until a call fails with NoResult, unless the call says otherwise."""
+        return self._requests.timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float) -> None:
+        self._requests.timeout = check_timeout(timeout)
+
+    @property
     def client_id(self) -> str:
         """The id that the answers are addressed to."""
         return self._mailbox.client_id
@@ -199,6 +185,7 @@ class Caller:
         if self._closed or left_to_another(self.session, close):
             return
         self._closed = True
+        self._requests.closed = True
         # An interrupted wait leaves no time for the others.  All the rest is done, because a client
         # cannot be closed again.
         patience = 0.0
@@ -240,112 +227,6 @@ class Caller:
 
     def _release(self) -> None:
         """Close what a subclass has besides.  Never switches greenlets."""
-
-    # -- outgoing requests ------------------------------------------------------------------------
-
-    def _time_for(
-        self, name: str, options: dict[str, Any], scope: CallContext | Scope | None
-    ) -> tuple[float, float]:
-        """Return a call's timeout, and when it ends, on the monotonic clock.
-
-        Args:
-            scope: where the call is made.
-
-        Raises:
-            NoResult: the time for it is over: that of a call which is served here, or of a block.
-        """
-        timeout = check_timeout(options["timeout"]) if "timeout" in options else self.timeout
-        now = clock.monotonic()
-        if scope is None:
-            return timeout, now + timeout
-        end = scope.ends_at
-        if end is None or end >= now + timeout or not options.get("inherit_deadline", True):
-            return timeout, now + timeout
-        if end <= now:
-            raise NoResult(
-                f"{self.namespace}.{printable(name, 100)} was not called: the deadline that it"
-                " inherits has passed",
-                executed=False,
-            )
-        return end - now, end
-
-    def _outgoing(
-        self,
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        routing_key: str | None,
-        template: PropertiesTemplate,
-        deadline: float | None,
-        own_headers: Mapping[str, Any] | None = None,
-        body: bytes | None = None,
-    ) -> Outgoing:
-        if self._closed:
-            raise ConnectionLost(f"{self!r} is closed", executed=False)
-        if body is None:
-            try:
-                body = self.serializer.encode(Request(name, list(args), kwargs))
-            except ValueError as error:
-                why = self._refused(args, kwargs, error)
-                raise self._unsendable(name, why) from error.__cause__
-            limit = self.session.endpoint.max_message_size
-            if len(body) > limit:
-                raise self._unsendable(
-                    name, f"they have {len(body)} bytes, and a message can have {limit}"
-                )
-        needs = (self._route.topology,) if template is self._casts else self._mailbox.needs
-        if own_headers:
-            frame_max = self.session.endpoint.frame_max
-            template = template.with_headers(headers.check_headers(own_headers, frame_max))
-        route = self._route
-        return Outgoing(
-            route.exchange,
-            "" if routing_key is None else naming.routing_key_for(routing_key),
-            template,
-            naming.new_id(),
-            body,
-            needs=needs,
-            expires_at=deadline,
-            confirm=self._durable,
-            spread=route.spread,
-        )
-
-    def _unsendable(self, name: str, why: str) -> WrongRequest:
-        return WrongRequest(
-            f"the arguments of {self.namespace}.{printable(name, 100)} cannot be sent: {why}"
-        )
-
-    def _refused(self, args: tuple[Any, ...], kwargs: dict[str, Any], error: ValueError) -> str:
-        named = [(f"args[{index}]", value) for index, value in enumerate(args)]
-        return refused_part(
-            [*named, *kwargs.items()],
-            lambda value: self.serializer.encode(Request("", [value])),
-            error,
-        )
-
-
-def _template(
-    content_type: str,
-    durable: bool,
-    user: str | None,
-    reply_to: str | None,
-    message_type: str | None = None,
-) -> PropertiesTemplate:
-    """Return the properties of requests; without `reply_to` they are casts."""
-    takes_batches = reply_to is not None and message_type is None
-    return PropertiesTemplate(
-        Properties(
-            content_type=content_type,
-            delivery_mode=PERSISTENT if durable else TRANSIENT,
-            reply_to=reply_to,
-            message_type=message_type,
-            user_id=user,
-            headers={headers.TAKES: batches.BATCH} if takes_batches else None,
-        ),
-        # A cast has no answer, so nothing is known of the clock that it came from.
-        stamp=None if reply_to is None else (headers.SENT, clock.since_boot),
-        repeated=headers.AGAIN,
-    )
 
 
 def _login(identify: bool | str, session: Session) -> str | None:

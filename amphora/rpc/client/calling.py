@@ -11,10 +11,11 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoResult
 from amphora.net import clock
-from amphora.rpc.client.caller import Caller, CallerSettings, Route
+from amphora.rpc.client.caller import Caller, CallerSettings
 from amphora.rpc.client.declared import Declared
 from amphora.rpc.client.offers import ping
 from amphora.rpc.client.proxy import Send
+from amphora.rpc.client.requests import Requests, Route
 from amphora.rpc.client.retries import Retries, check_retries
 from amphora.rpc.client.tuning import Tuning
 from amphora.rpc.client.waiting.outgoing_call import Mode, OutgoingCall
@@ -112,21 +113,23 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             options = self._tuning.options(name, args, kwargs, options)
         if "retries" in options:
             return self._call_again(name, args, kwargs, options)
-        call, result = self._send(name, args, kwargs, options, waits=True)
-        return _wait(self, call, result)
+        requests = self._requests
+        call, result = _send(requests, name, args, kwargs, options, waits=True)
+        return _wait(requests, call, result)
 
     def _call_again(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Any:
         """Make a call, and make it again while it fails and that is safe."""
         retries = Retries(check_retries(options["retries"]))
-        times = _, deadline = self._time_for(name, options, here.get())
+        requests = self._requests
+        times = _, deadline = requests.time_for(name, options, here.get())
         # Encoded once: the arguments may change while the call waits.
-        body = self._outgoing(name, args, kwargs, None, self._casts, None).body
+        body = requests.make(name, args, kwargs, None, requests.casts, None).body
         while True:
             try:
-                sent = self._send(name, args, kwargs, options, times, body, waits=True)
-                return _wait(self, *sent)
+                sent = _send(requests, name, args, kwargs, options, times, body, waits=True)
+                return _wait(requests, *sent)
             except AmphoraError as error:
                 told = retries.failed(error)
                 pause = retries.pause(error)
@@ -155,7 +158,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             return self._through("defer", self._defer, name, args, kwargs, options)
         if name in self._tuning.functions:
             options = self._tuning.options(name, args, kwargs, options)
-        call, result = self._send(name, args, kwargs, options)
+        call, result = _send(self._requests, name, args, kwargs, options)
         if options.get("wait_publish"):
             check_can_wait()
             # A call may end without a verdict: at its deadline, or with the client.
@@ -164,55 +167,6 @@ class FunctionCaller(Caller, legacy.StartedByHand):
                 # The broker may have to be asked about a queue before the result is set.
                 result.get()
         return result
-
-    def _send(
-        self,
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: dict[str, Any],
-        times: tuple[float, float] | None = None,
-        body: bytes | None = None,
-        waits: bool = False,
-    ) -> tuple[PendingCall, Result]:
-        """Send a request.
-
-        Args:
-            times: the timeout of the call, and when it ends; from its options if None.
-            body: its encoded arguments, if they are.
-            waits: the caller waits for the answer.
-        """
-        scope = here.get()
-        # Where there is a `__getattr__`, each attribute takes long to look up.
-        calls = self._calls
-        template = self._mailbox.template
-        key = headers = interval = None
-        if options:
-            key, headers = options.get("routing_key"), options.get("headers")
-            interval = options.get("liveness")
-            if options.get("key") is not None:
-                template = template.with_headers({KEY: check_key(options["key"])})
-        timeout, deadline = times or self._time_for(name, options, scope)
-        if "wait_for_server" in options:
-            calls.presence.wait(name, key, options["wait_for_server"], deadline)
-        if interval is None:
-            outgoing = self._outgoing(name, args, kwargs, key, template, deadline, headers, body)
-            call = PendingCall(calls, name, timeout, outgoing)
-        else:
-            template = template.with_headers({TAKES: f"{BATCH},{STARTED}"})
-            outgoing = self._outgoing(name, args, kwargs, key, template, deadline, headers, body)
-            watched = WatchedCall(calls, name, timeout, outgoing)
-            calls.watch(watched, check_timeout(interval))
-            call = watched
-        if waits and len(outgoing.body) >= BULK:
-            # The caller sends nothing that could overtake it.
-            outgoing.bulk = True
-        result = Result(call)
-        note(options, call)
-        calls.publish(call, deadline)
-        if scope is not None and scope.call is not None and scope.call.cancellation is not None:
-            scope.call.cancellation.adopt(result)
-        return call, result
 
     def _cast(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
@@ -230,7 +184,8 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         key, headers = options.get("routing_key"), options.get("headers")
         if "wait_for_server" in options:
             self._calls.presence.wait(name, key, options["wait_for_server"], deadline)
-        outgoing = self._outgoing(name, args, kwargs, key, self._casts, expires_at, headers)
+        requests = self._requests
+        outgoing = requests.make(name, args, kwargs, key, requests.casts, expires_at, headers)
         if options.get("key") is not None:
             outgoing.template = outgoing.template.with_headers({KEY: check_key(options["key"])})
         if WENT_THROUGH in options:
@@ -290,8 +245,57 @@ def note(options: dict[str, Any], pending: Pending) -> None:
             pending.seen_as = call
 
 
-# No method: where there is a `__getattr__`, each attribute takes long to look up.
-def _wait(client: FunctionCaller, call: PendingCall, result: Result) -> Any:
+# No method of the client, which has a `__getattr__`; see `requests`.
+def _send(
+    requests: Requests,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+    times: tuple[float, float] | None = None,
+    body: bytes | None = None,
+    waits: bool = False,
+) -> tuple[PendingCall, Result]:
+    """Send a request.
+
+    Args:
+        times: the timeout of the call, and when it ends; from its options if None.
+        body: its encoded arguments, if they are.
+        waits: the caller waits for the answer.
+    """
+    scope = here.get()
+    calls = requests.calls
+    template = requests.mailbox.template
+    key = headers = interval = None
+    if options:
+        key, headers = options.get("routing_key"), options.get("headers")
+        interval = options.get("liveness")
+        if options.get("key") is not None:
+            template = template.with_headers({KEY: check_key(options["key"])})
+    timeout, deadline = times or requests.time_for(name, options, scope)
+    if "wait_for_server" in options:
+        calls.presence.wait(name, key, options["wait_for_server"], deadline)
+    if interval is None:
+        outgoing = requests.make(name, args, kwargs, key, template, deadline, headers, body)
+        call = PendingCall(calls, name, timeout, outgoing)
+    else:
+        template = template.with_headers({TAKES: f"{BATCH},{STARTED}"})
+        outgoing = requests.make(name, args, kwargs, key, template, deadline, headers, body)
+        watched = WatchedCall(calls, name, timeout, outgoing)
+        calls.watch(watched, check_timeout(interval))
+        call = watched
+    if waits and len(outgoing.body) >= BULK:
+        # The caller sends nothing that could overtake it.
+        outgoing.bulk = True
+    result = Result(call)
+    note(options, call)
+    calls.publish(call, deadline)
+    if scope is not None and scope.call is not None and scope.call.cancellation is not None:
+        scope.call.cancellation.adopt(result)
+    return call, result
+
+
+def _wait(requests: Requests, call: PendingCall, result: Result) -> Any:
     """Wait for a call, and return its result or raise its error."""
     if result.ready():
         # It failed without waiting.  A loop that calls again at once would otherwise keep the
@@ -302,5 +306,5 @@ def _wait(client: FunctionCaller, call: PendingCall, result: Result) -> Any:
     except BaseException:
         # The caller was killed, or has a timeout of its own: the answer is unwanted.
         if not result.ready():
-            client._calls.abandon(call)
+            requests.calls.abandon(call)
         raise

@@ -108,6 +108,8 @@ class Calls:
         self.unserved = Unserved(session, namespace, self._oldest_call, self.presence)
         self._liveness = Liveness(session, RollCall(session, namespace).back_at)
         self.streams = Streams(session, namespace, self.control, self._fail)
+        # Bound once, not for each call.
+        self._on_failed = self._request_failed
 
     def __len__(self) -> int:
         return len(self.pending)
@@ -139,7 +141,7 @@ class Calls:
         self._timeouts.discard(request_id, pending.ticket)
         self._liveness.ended(pending.watched)
         pending.restart(outgoing)
-        outgoing.on_failed = self._request_failed
+        outgoing.on_failed = self._on_failed
         self.pending[outgoing.message_id] = pending
         pending.ticket = self._timeouts.add(outgoing.message_id, deadline)
         try:
@@ -160,7 +162,7 @@ class Calls:
         claim(self._session)
         self._take_slot(pending.function_name, deadline)
         outgoing = pending.outgoing
-        outgoing.on_failed = self._request_failed
+        outgoing.on_failed = self._on_failed
         self.pending[outgoing.message_id] = pending
         pending.ticket = self._timeouts.add(outgoing.message_id, deadline)
         if self.unserved.due:

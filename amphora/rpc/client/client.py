@@ -12,10 +12,11 @@ from amphora.errors import AmphoraError, ConnectionLost
 from amphora.net.log import Log
 from amphora.rpc.client.announcer import Announcer
 from amphora.rpc.client.binding import Bound, BoundApi, Ways
-from amphora.rpc.client.caller import DEFAULT_MAX_PENDING, DEFAULT_TIMEOUT, Route
+from amphora.rpc.client.caller import DEFAULT_MAX_PENDING, DEFAULT_TIMEOUT
 from amphora.rpc.client.calls import WhenFull
 from amphora.rpc.client.offers import Check
 from amphora.rpc.client.proxy import CallWay, RepeatOptions, RepeatWay, StreamWay
+from amphora.rpc.client.requests import Route
 from amphora.rpc.client.streaming import StreamCaller
 from amphora.rpc.client.streams.stream import Stream
 from amphora.rpc.client.waiting.result import Result

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, Unpack
 
 from amphora.rpc.client.binding import BoundApi, FanoutBound, Ways
-from amphora.rpc.client.caller import CallerSettings, Route
+from amphora.rpc.client.caller import CallerSettings
 from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
 from amphora.rpc.client.offers import Check
 from amphora.rpc.client.proxy import GatherWay, SpreadOptions, SpreadWay
+from amphora.rpc.client.requests import Route
 from amphora.rpc.client.waiting.gather import Gathered, PendingGather
 from amphora.rpc.client.waiting.result import Result
 from amphora.rpc.client.workers.roll_call import RollCall
@@ -102,10 +103,10 @@ class AmqpRpcFanoutClient(FunctionCaller):
     ) -> Any:
         if self._middleware and WENT_THROUGH not in options:
             return self._through("gather", self._gather, name, args, kwargs, options)
-        timeout, deadline = self._time_for(name, options, here.get())
-        template = self._template(self.client_id, GATHER)
+        timeout, deadline = self._requests.time_for(name, options, here.get())
+        template = self._requests.template(self.client_id, GATHER)
         headers = options.get("headers")
-        outgoing = self._outgoing(name, args, kwargs, None, template, deadline, headers)
+        outgoing = self._requests.make(name, args, kwargs, None, template, deadline, headers)
         request = PendingGather(self._calls, name, timeout, outgoing, self._roll_call)
         gathered = Gathered(request)
         note(options, request)

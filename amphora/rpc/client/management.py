@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Unpack
 
 from amphora.net import clock
-from amphora.rpc.client.caller import Caller, CommonSettings, Route
+from amphora.rpc.client.caller import Caller, CommonSettings
+from amphora.rpc.client.requests import Route
 from amphora.rpc.client.waiting.gather import Gathered, PendingGather, Servers
 from amphora.rpc.client.workers.roll_call import OneWorker, RollCall, Unlisted
 from amphora.rpc.contract import naming
@@ -79,7 +80,7 @@ class ManagementClient(Caller):
         key = _key_of(namespace, worker)
         timeout = self.timeout if timeout is None else check_timeout(timeout)
         deadline = clock.monotonic() + timeout
-        outgoing = self._outgoing(command, args, {}, key, self._mailbox.template, deadline)
+        outgoing = self._requests.make(command, args, {}, key, self._mailbox.template, deadline)
         servers: Servers
         if worker is not None:
             servers = OneWorker()
@@ -109,7 +110,7 @@ class ManagementClient(Caller):
         """
         deadline = clock.monotonic() + self.timeout
         key = _key_of(namespace, worker)
-        outgoing = self._outgoing(command, args, {}, key, self._casts, deadline)
+        outgoing = self._requests.make(command, args, {}, key, self._requests.casts, deadline)
         outgoing.mandatory = False
         self._calls.cast(outgoing, command, deadline, log_failure=True)
 

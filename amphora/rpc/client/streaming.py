@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any, Unpack
 
 from amphora.net import clock
-from amphora.rpc.client.caller import CallerSettings, Route
+from amphora.rpc.client.caller import CallerSettings
 from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
 from amphora.rpc.client.calls import Calls
+from amphora.rpc.client.requests import Route
 from amphora.rpc.client.streams.stream import PendingStream, Stream
 from amphora.rpc.context.call import here
 from amphora.rpc.contract import naming, streams
@@ -43,7 +44,7 @@ class StreamCaller(FunctionCaller):
         inherits = scope is not None and options.get("inherit_deadline", True)
         ends_at = scope.ends_at if scope is not None and inherits else None
         endless = "timeout" not in options and ends_at is None
-        timeout, deadline = self._time_for(name, options, scope)
+        timeout, deadline = self._requests.time_for(name, options, scope)
         check_can_wait()
         self._calls.streams.check(timeout)
         key = options.get("routing_key")
@@ -71,8 +72,8 @@ class StreamCaller(FunctionCaller):
         own: dict[str, Any] = {streams.ALLOWED: credit}
         if endless:
             own[streams.ENDLESS] = True
-        template = self._template(self.client_id, streams.STREAM).with_headers(own)
-        outgoing = self._outgoing(
+        template = self._requests.template(self.client_id, streams.STREAM).with_headers(own)
+        outgoing = self._requests.make(
             name, args, kwargs, key, template, deadline, options.get("headers")
         )
         pending = PendingStream(
