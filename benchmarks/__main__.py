@@ -27,6 +27,7 @@ PLOT = DOCS / "images" / "performance.png"
 # What each of amphora's own measurements counts: in full, and quick.
 OWN = {
     "deferred": (100_000, 2000),
+    "waiting": (100_000, 2000),
     "fanout": (200, 20),
     "keys": (1000, 50),
     "beside": (40, 10),

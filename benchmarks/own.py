@@ -23,6 +23,7 @@ from amphora import (
     AmqpRpcFanoutServer,
     AmqpRpcServer,
     ManagementClient,
+    Result,
     Session,
 )
 from benchmarks.contenders.durable import NAMESPACE
@@ -66,6 +67,35 @@ def deferred(url: str, count: int) -> dict[str, float]:
             calls = rounds * pending
             found[f"client_cpu at {pending}"] = (process_time() - cpu) / calls
             found[f"rate at {pending}"] = calls / (perf_counter() - began)
+    return found
+
+
+def waiting(url: str, count: int) -> dict[str, float]:
+    """Call while 1,000 calls of the same client wait for their answers, and while `count` do."""
+    found: dict[str, float] = {}
+    with AmqpRpcClient(NAMESPACE, url=url, timeout=LONG, max_pending=count + CALLERS) as client:
+        # Nobody takes what waits in the queue of a key that has no receiver.
+        client.create_new_request_queue("nobody", x_expires=LONG)
+        results: list[Result] = []
+        later = client.defer(routing_key="nobody")
+
+        def some() -> None:
+            for _ in range(CALLS // CALLERS):
+                client.call.echo(0)
+
+        def all_of_them() -> float:
+            cpu = process_time()
+            gevent.joinall([gevent.spawn(some) for _ in range(CALLERS)], raise_error=True)
+            return (process_time() - cpu) / CALLS
+
+        for waiting in (1000, count):
+            results += [later.echo(number) for number in range(waiting - len(results))]
+            while client.session.publisher.unconfirmed:
+                gevent.sleep(0.01)
+            all_of_them()  # what is made once is not the calls'
+            found[f"client_cpu while {waiting} wait"] = all_of_them()
+        client.remove_request_queue("nobody")
+        client.close(cancel=False)
     return found
 
 
@@ -208,7 +238,7 @@ def workers(url: str, count: int) -> dict[str, float]:
 
 MEASUREMENTS: dict[str, Callable[[str, int], dict[str, float]]] = {
     function.__name__: function
-    for function in (deferred, fanout, keys, beside, pending, receivers, workers)
+    for function in (deferred, waiting, fanout, keys, beside, pending, receivers, workers)
 }
 
 

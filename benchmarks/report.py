@@ -149,7 +149,8 @@ def targets(measured: Measured, own: Own) -> list[Target]:
         by_best = min((number for number in ratios if number is not None), default=None)
         add(each.text, by_best, each.wanted, each.at_least)
     add("calls/s over the embedded broker", mean("embedded", "rate"), 3000)
-    add("cost of a call with most pending, by that with fewest", growth("deferred"), 1.15, False)
+    add("cost of a call while most wait, by that while fewest do", growth("waiting"), 1.15, False)
+    add("cost of each of most deferred at once, by that of fewest", growth("deferred"), 1.15, False)
     add("cost of a call over many keys, by that over one", growth("keys"), 1.15, False)
     rounds = own.get("beside")
     slower = [each["p99 beside large ones"] / each["p99 alone"] for each in rounds or ()]
@@ -230,6 +231,7 @@ def table(measured: Measured, own: Own, rabbitmq: str, rounds: int) -> str:
 OWN_TITLES = {
     "embedded": "200 callers over the embedded broker",
     "deferred": "deferred at once",
+    "waiting": "calls while others of the client wait",
     "fanout": "fanout to 10 servers, gathered",
     "keys": "request queues for keys, client and server in one process",
     "beside": "small calls of 10 callers, beside 2 with 4 MiB",
