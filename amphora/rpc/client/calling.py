@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, Unpack
 
@@ -11,9 +11,10 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoResult
 from amphora.net import clock
+from amphora.rpc.client.binding import BoundApi, Ways
 from amphora.rpc.client.caller import Caller, CallerSettings
 from amphora.rpc.client.declared import Declared
-from amphora.rpc.client.offers import ping
+from amphora.rpc.client.offers import Check, ping
 from amphora.rpc.client.proxy import Send
 from amphora.rpc.client.requests import Requests, Route
 from amphora.rpc.client.retries import Retries, check_retries
@@ -29,6 +30,7 @@ from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.headers import KEY, TAKES, check_key
+from amphora.rpc.contract.types.apis import Api
 from amphora.transport.link import LinkState
 from amphora.transport.outgoing import BULK
 from amphora.transport.session import check_can_wait
@@ -71,6 +73,21 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         """
         self._middleware.append(middleware)
         return middleware
+
+    def _bound(
+        self,
+        api: Callable[..., Any],
+        name: str,
+        ways: Ways,
+        options: Mapping[str, Any],
+        check: bool,
+    ) -> BoundApi:
+        """Return an API at this client; see `bind` of the subclasses."""
+        described = Api(api, name)
+        checked = (
+            Check(self.session, self.namespace, described.offer, self.timeout) if check else None
+        )
+        return BoundApi(described, ways, options, checked)
 
     def _through(
         self,

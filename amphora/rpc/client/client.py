@@ -11,10 +11,9 @@ import gevent
 from amphora.errors import AmphoraError, ConnectionLost
 from amphora.net.log import Log
 from amphora.rpc.client.announcer import Announcer
-from amphora.rpc.client.binding import Bound, BoundApi, Ways
+from amphora.rpc.client.binding import Bound, Ways
 from amphora.rpc.client.caller import DEFAULT_MAX_PENDING, DEFAULT_TIMEOUT
 from amphora.rpc.client.calls import WhenFull
-from amphora.rpc.client.offers import Check
 from amphora.rpc.client.proxy import CallWay, RepeatOptions, RepeatWay, StreamWay
 from amphora.rpc.client.requests import Route
 from amphora.rpc.client.streaming import StreamCaller
@@ -24,7 +23,6 @@ from amphora.rpc.contract import legacy, naming
 from amphora.rpc.contract.checks import check_expiry
 from amphora.rpc.contract.naming import QueueType
 from amphora.rpc.contract.serializers import SerializerName
-from amphora.rpc.contract.types.apis import Api
 from amphora.transport.endpoint import ConnectionSettings
 from amphora.transport.session import Session, check_can_wait
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
@@ -155,17 +153,13 @@ class AmqpRpcClient(StreamCaller):
             TypeError: it is not a class or has no methods; a hint of a result cannot be used; or
                 there is no such option.
         """
-        described = Api(api, name)
-        checked = (
-            Check(self.session, self.namespace, described.offer, self.timeout) if check else None
-        )
         ways: Ways = {
             "call": self.call,
             "defer": self.defer,
             "cast": self.cast,
             "stream": self.stream,
         }
-        return Bound(BoundApi(described, ways, options, checked))
+        return Bound(self._bound(api, name, ways, options, check))
 
     @legacy.also_takes({"queue": "label"})
     def create_new_request_queue(

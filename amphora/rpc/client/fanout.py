@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, Unpack
 
-from amphora.rpc.client.binding import BoundApi, FanoutBound, Ways
+from amphora.rpc.client.binding import FanoutBound, Ways
 from amphora.rpc.client.caller import CallerSettings
 from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
-from amphora.rpc.client.offers import Check
 from amphora.rpc.client.proxy import GatherWay, SpreadOptions, SpreadWay
 from amphora.rpc.client.requests import Route
 from amphora.rpc.client.waiting.gather import Gathered, PendingGather
@@ -17,7 +16,6 @@ from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.context.call import here
 from amphora.rpc.contract import legacy, naming
 from amphora.rpc.contract.bodies import GATHER
-from amphora.rpc.contract.types.apis import Api
 from amphora.transport.topology import Exchange, Topology
 
 A = TypeVar("A")
@@ -86,17 +84,13 @@ class AmqpRpcFanoutClient(FunctionCaller):
             TypeError: it is not a class or has no methods; a hint of a result cannot be used; or
                 there is no such option.
         """
-        described = Api(api, name)
-        checked = (
-            Check(self.session, self.namespace, described.offer, self.timeout) if check else None
-        )
         ways: Ways = {
             "call": self.call,
             "defer": self.defer,
             "cast": self.cast,
             "gather": self.gather,
         }
-        return FanoutBound(BoundApi(described, ways, options, checked))
+        return FanoutBound(self._bound(api, name, ways, options, check))
 
     def _gather(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
