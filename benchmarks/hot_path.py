@@ -37,6 +37,7 @@ from amphora.transport.burst import take_burst
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Confirms
 from amphora.transport.delivery import Delivery
+from amphora.transport.recipients import Recipient
 from amphora.transport.subscription import Subscription
 from amphora.wire.codec import encode_ack, encode_deliver_payload
 from amphora.wire.content import encode_content
@@ -96,8 +97,7 @@ class Wire:
     def consume(self, take: Callable[[Delivery], None]) -> None:
         """Have what the broker would deliver taken."""
         subscription = Subscription(self.consuming, "queue", take)
-        self.consuming._consumers[TAG] = subscription.deliver
-        self.consuming._takers[TAG] = take
+        self.consuming._recipients.add(TAG, Recipient(subscription.deliver, take))
 
     def sent(self) -> int:
         """Return how many messages were sent, and forget them."""

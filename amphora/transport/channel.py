@@ -1,11 +1,12 @@
 """One channel of a connection.
 
-Three things happen on a channel, and each has its own small state:
+Four things happen on a channel, and each has its own small state:
 
 * Synchronous methods.  One at a time: `_turn` is held until the *broker* has answered, even if the
   caller stops waiting.  So a late answer is never taken for the answer to the next method.
 * Publishes with confirms: `Confirms`.
-* Deliveries: `ack` collects in `Acks` the acks of one turn of the event loop.
+* Deliveries: `Recipients` knows who takes them.
+* Acks: `ack` collects in `Acks` those of one turn of the event loop.
 
 A channel ends once.  Its delivery tags and sequence numbers mean nothing on another channel, so
 acks on a closed channel are counted and dropped.
@@ -26,6 +27,7 @@ from amphora.net.memory import LARGE, keep_for_large_bodies
 from amphora.transport.acks import Acks
 from amphora.transport.confirms import Confirms, Returned, Unconfirmed
 from amphora.transport.operations import Operations
+from amphora.transport.recipients import Recipient, Recipients
 from amphora.transport.refusals import refusal
 from amphora.wire.codec import (
     Ack,
@@ -124,16 +126,7 @@ class Channel(Operations):
         self._turn = Semaphore(1)
         self._expected: tuple[tuple[type[Any], ...], AsyncResult[Any]] | None = None
         self._content: ContentAssembler[Method] = ContentAssembler(connection.max_message_size)
-        self._consumers: dict[str, Callable[[Message[Deliver]], None]] = {}
-        # Of some consumers: what takes a valid delivery.
-        self._takers: dict[str, Callable[[Any], None]] = {}
-        self._cancelled: dict[str, Callable[[str], None]] = {}
-        # The tags of consumers whose consume-ok has not come yet.
-        self._beginning: set[str] = set()
-        # The tags of consumers that are ended, and whose messages on their way are still taken.
-        self._ending: set[str] = set()
-        # The tags of consumers whose deliveries want no ack.
-        self._unacknowledged: set[str] = set()
+        self._recipients = Recipients()
         self._confirms: Confirms | None = None
         # The method frames of publishes, by exchange, routing key and mandatory: few ways are
         # taken often.
@@ -163,7 +156,7 @@ class Channel(Operations):
             self.is_open
             and self._expected is None
             and self._confirms is None
-            and not self._consumers
+            and not self._recipients
             and self.on_closed is None
         )
 
@@ -363,14 +356,7 @@ class Channel(Operations):
                 deleted (https://www.rabbitmq.com/docs/consumer-cancel).
         """
         # Before the answer: deliveries may be in the same read as consume-ok.
-        self._consumers[consumer_tag] = callback
-        self._beginning.add(consumer_tag)
-        if take is not None:
-            self._takers[consumer_tag] = take
-        if on_cancel is not None:
-            self._cancelled[consumer_tag] = on_cancel
-        if no_ack:
-            self._unacknowledged.add(consumer_tag)
+        self._recipients.add(consumer_tag, Recipient(callback, take, on_cancel, no_ack=no_ack))
         try:
             self.call(
                 methods.Basic.Consume(
@@ -394,43 +380,30 @@ class Channel(Operations):
             methods.Basic.CancelOk,
             timeout=timeout,
         )
-        self._forget_consumer(consumer_tag)
+        self._recipients.forget(consumer_tag)
 
     def cancel_soon(self, consumer_tag: str) -> None:
         """End a consumer without waiting for the broker.  Never switches greenlets.
 
         Later deliveries to it go back to the queue.
         """
-        self._forget_consumer(consumer_tag)
-        # A cancel that reaches RabbitMQ before it has sent consume-ok crashes the whole connection
-        # (541, seen with 3.10).  Then the cancel is sent when consume-ok has arrived.
-        if self.error is None and not self._closing and consumer_tag not in self._beginning:
-            method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
-            self._send(encode_method(self.number, method))
+        self._recipients.forget(consumer_tag)
+        self._send_cancel(consumer_tag)
 
     def end_soon(self, consumer_tag: str) -> None:
         """End a consumer without waiting for the broker.  Never switches greenlets.
 
         Unlike with `cancel_soon` it still gets what is on its way, until it is cancelled.
         """
-        self._ending.add(consumer_tag)
-        self._cancelled.pop(consumer_tag, None)
-        if self.error is None and not self._closing and consumer_tag not in self._beginning:
+        self._recipients.end(consumer_tag)
+        self._send_cancel(consumer_tag)
+
+    def _send_cancel(self, consumer_tag: str) -> None:
+        # A cancel that reaches RabbitMQ before it has sent consume-ok crashes the whole connection
+        # (541, seen with 3.10).  Then the cancel is sent when consume-ok has arrived.
+        if self.is_open and not self._recipients.is_beginning(consumer_tag):
             method = methods.Basic.Cancel(consumer_tag=consumer_tag, nowait=True)
             self._send(encode_method(self.number, method))
-
-    def _begun(self, consumer_tag: str) -> None:
-        self._beginning.discard(consumer_tag)
-        if consumer_tag not in self._consumers:
-            self.cancel_soon(consumer_tag)
-        elif consumer_tag in self._ending:
-            self.end_soon(consumer_tag)
-
-    def _forget_consumer(self, consumer_tag: str) -> Callable[[str], None] | None:
-        self._consumers.pop(consumer_tag, None)
-        self._takers.pop(consumer_tag, None)
-        self._ending.discard(consumer_tag)
-        return self._cancelled.pop(consumer_tag, None)
 
     def get(self, queue: str, no_ack: bool = False) -> Message[Method] | None:
         """Fetch one message; return None if the queue is empty.  Switches greenlets."""
@@ -493,10 +466,13 @@ class Channel(Operations):
         Returns:
             False if that is not possible now; nothing was changed then.
         """
-        take = self._takers.get(consumer_tag)
-        if take is None or self._closing or self._content.method is not None:
+        recipient = self._recipients.by_tag.get(consumer_tag)
+        if recipient is None or self._closing or self._content.method is not None:
             return False
-        if consumer_tag not in self._unacknowledged:
+        take = recipient.take
+        if take is None:
+            return False
+        if not recipient.no_ack:
             self._acks.delivered(delivery.tag)
         take(delivery)
         return True
@@ -542,11 +518,11 @@ class Channel(Operations):
             # The broker requeues what it had delivered.
             return
         if isinstance(method, Deliver):
-            if method.consumer_tag not in self._unacknowledged:
+            recipient = self._recipients.by_tag.get(method.consumer_tag)
+            if recipient is None or not recipient.no_ack:
                 self._acks.delivered(method.delivery_tag)
-            consumer = self._consumers.get(method.consumer_tag)
-            if consumer is not None:
-                consumer(message)
+            if recipient is not None and recipient.callback is not None:
+                recipient.callback(message)
             else:
                 # Its consumer was cancelled while the message was on its way.
                 self.nack(method.delivery_tag)
@@ -569,7 +545,7 @@ class Channel(Operations):
                 self._confirms.confirm(method.delivery_tag, method.multiple, accepted)
         elif isinstance(method, methods.Basic.Cancel):
             tag = str(method.consumer_tag)
-            on_cancel = self._forget_consumer(tag)
+            on_cancel = self._recipients.forget(tag)
             if on_cancel is not None:
                 on_cancel(tag)
         elif isinstance(method, methods.Channel.Close):
@@ -590,7 +566,9 @@ class Channel(Operations):
         else:
             self._answer(method, type(method))
             if isinstance(method, methods.Basic.ConsumeOk):
-                self._begun(str(method.consumer_tag))
+                tag = str(method.consumer_tag)
+                if self._recipients.begun(tag):
+                    self._send_cancel(tag)
 
     def _answer(self, answer: Any, kind: type[Any]) -> None:
         if self._expected is None or kind not in self._expected[0]:
@@ -630,9 +608,7 @@ class Channel(Operations):
             return
         if self.error is None:
             self.error = error
-        self._consumers.clear()
-        self._takers.clear()
-        self._cancelled.clear()
+        self._recipients.clear()
         if self._expected is not None:
             _, waiting = self._expected
             self._expected = None

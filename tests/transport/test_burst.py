@@ -16,6 +16,7 @@ from amphora.transport.burst import take_burst
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Confirms, Returned
 from amphora.transport.delivery import Delivery
+from amphora.transport.recipients import Recipient
 from amphora.transport.subscription import Subscription
 from amphora.wire.codec import (
     encode_ack,
@@ -94,12 +95,14 @@ class Reader:
         first, second = self.channels.values()
         for tag in ("at once", "without acks"):
             take = partial(self._take, tag)
-            first._consumers[tag] = Subscription(first, "queue", take).deliver
-            first._takers[tag] = take
-        first._unacknowledged.add("without acks")
-        first._consumers["raw"] = lambda message: self.events.append(
-            ("raw", message.method.delivery_tag, message.body, str(message.error))
+            deliver = Subscription(first, "queue", take).deliver
+            first._recipients.add(tag, Recipient(deliver, take, no_ack=tag == "without acks"))
+        raw = Recipient(
+            lambda message: self.events.append(
+                ("raw", message.method.delivery_tag, message.body, str(message.error))
+            )
         )
+        first._recipients.add("raw", raw)
         second._confirms = Confirms()
         for number in range(1, UNCONFIRMED + 1):
             second._confirms.expect(Published(number, self.events))
@@ -294,6 +297,7 @@ def test_what_a_consumer_raises_is_not_taken_for_a_fault_of_the_broker() -> None
     def fail(*arguments: Any) -> None:
         raise ValueError("in the consumer")
 
-    reader.channels[1]._takers["at once"] = fail
+    recipient = reader.channels[1]._recipients.by_tag["at once"]
+    recipient.take = fail
     with pytest.raises(ValueError, match="in the consumer"):
         reader.read(delivery(b"body"))
