@@ -47,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "rpc.functions": {"rpc.contract", "rpc.contract.types"},
     "rpc.context": {"rpc.contract"},
     "rpc.client.workers": {"rpc.contract"},
-    "rpc.client.waiting": {"rpc.client.workers", "rpc.context"},
+    "rpc.client.waiting": {"rpc.client.workers", "rpc.context", "rpc.contract"},
     "rpc.client.streams": {"rpc.client.waiting", "rpc.client.workers", "rpc.contract"},
     "rpc.client": {
         "rpc.client.streams",

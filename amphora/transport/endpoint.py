@@ -168,6 +168,7 @@ def endpoint(
         tls, files = False, {}
     else:
         parsed, tls, files = _parse_url(url)
+    unverified = check_flag("insecure_skip_tls_verification", insecure_skip_tls_verification)
     changes: dict[str, object] = {}
     if heartbeat is not None:
         changes["heartbeat"] = _seconds("heartbeat", heartbeat)
@@ -180,8 +181,8 @@ def endpoint(
             raise ValueError("ssl_context must be made by gevent.ssl, not by ssl")
         changes["ssl_context"] = ssl_context
     elif tls:
-        changes["ssl_context"] = _tls_context(files, insecure_skip_tls_verification)
-    elif insecure_skip_tls_verification or files:
+        changes["ssl_context"] = _tls_context(files, unverified)
+    elif unverified or files:
         raise ValueError("TLS settings need an amqps:// URL")
     return _replace(parsed, changes)
 
@@ -265,6 +266,20 @@ def check_count(name: str, value: Any, most: int | None = None) -> int:
         span = "of at least 1" if most is None else f"from 1 to {most}"
         raise ValueError(f"{name} must be a whole number {span}, not {printable(repr(value), 50)}")
     return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return a setting that is on or off.
+
+    Args:
+        name: the name of the setting.
+
+    Raises:
+        ValueError: it is neither; a text such as "false" would count as on.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {printable(repr(value), 50)}")
+    return value
 
 
 def _seconds(name: str, value: float) -> float:

@@ -59,7 +59,7 @@ def test_each_way_takes_its_own_options(kind: Any, options: set[str]) -> None:
     way = kind("way", send)
     some = ("function_name", "timeout", "wait_publish", "routing_key", "wait_for_server")
     for option in (*some, "time_out"):
-        value: Any = "f" if option == "function_name" else 5
+        value: Any = {"function_name": "f", "wait_publish": True}.get(option, 5)
         if option in options:
             assert way(**{option: value}).f()[3] == {option: value}
         else:

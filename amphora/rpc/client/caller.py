@@ -13,7 +13,7 @@ from amphora.rpc.client.requests import Requests, Route
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.serializers import SerializerName, serializer_named
-from amphora.transport.endpoint import ConnectionSettings
+from amphora.transport.endpoint import ConnectionSettings, check_flag
 from amphora.transport.link import LinkState
 from amphora.transport.session import (
     Session,
@@ -86,7 +86,7 @@ class Caller:
         client_id = None if uuid is None else naming.check_client_id(uuid)
         self._owns_session = session is None
         self.session = session_for(session, url, connection, type(self))
-        self._durable = durable
+        self._durable = check_flag("durable", durable)
         self._calls = Calls(namespace, self.session, route.topology, max_pending, when_full)
         self._closed = False
         self._route = route
@@ -231,6 +231,8 @@ class Caller:
 
 def _login(identify: bool | str, session: Session) -> str | None:
     """Return the login that requests name as their sender, None if they name none."""
+    if not isinstance(identify, bool | str):
+        raise ValueError(f"identify must be True, or a login as text, not {identify!r:.100}")
     if identify is True:
         return session.endpoint.user
     return identify or None

@@ -28,6 +28,7 @@ from amphora.rpc.context.middleware import Middleware, through
 from amphora.rpc.contract import legacy
 from amphora.rpc.contract.batches import BATCH
 from amphora.rpc.contract.bodies import STARTED
+from amphora.rpc.contract.callables import check_callback
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.headers import KEY, TAKES, check_key
 from amphora.rpc.contract.types.apis import Api
@@ -71,6 +72,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         caller gets: the result of a `call`, the `Result` of a `defer`, None for a `cast`, the
         answers of a `gather`.  The first one is the outermost.  What it raises reaches the caller.
         """
+        check_callback("use", middleware)
         self._middleware.append(middleware)
         return middleware
 
@@ -247,6 +249,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             )
 
         def decorate(function: T) -> T:
+            check_callback("tune_function", function)
             self._tuning.functions[name] = function
             return function
 

@@ -16,10 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Never, TypedDict, TypeVar, Unpack
 
+from amphora.transport.endpoint import check_flag
 from amphora.transport.options import unknown_options
 
 # How many steps are kept at most: names may come from anywhere.
 MOST_KEPT = 1000
+# The options that are True or False.
+FLAGS = frozenset({"idempotent", "inherit_deadline", "wait_publish"})
 
 R = TypeVar("R")
 # Makes the call: (function name, args, kwargs, options) -> R
@@ -123,6 +126,7 @@ class Way(Generic[R]):
 
         Raises:
             TypeError: there is no such option.
+            ValueError: one that is True or False is neither.
         """
         if args:
             raise TypeError(
@@ -133,6 +137,8 @@ class Way(Generic[R]):
         unknown = options.keys() - allowed
         if unknown:
             raise unknown_options(self.__mode, unknown, allowed)
+        for flag in FLAGS & options.keys():
+            check_flag(flag, options[flag])
         name = options.get("function_name")
         if not (name is None or isinstance(name, str)):
             raise TypeError(f"function_name must be text, not {name!r:.100}")

@@ -14,6 +14,7 @@ from amphora.net.log import tell
 from amphora.rpc.context.cancelling import Cancellation
 from amphora.rpc.context.outcome import ABORTED, Outcome, WhenDone, tell_all
 from amphora.rpc.contract import headers, streams
+from amphora.rpc.contract.callables import check_callback
 from amphora.wire.properties import Properties
 
 
@@ -186,6 +187,7 @@ class CallContext:
         behind the last item.  The one that was added last is called first.  What it raises is
         logged.
         """
+        check_callback("when_done", callback)
         if self._callbacks is None:
             self._callbacks = []
             self.observed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 # The longest timeout of a call, in seconds.
@@ -41,6 +42,22 @@ def _seconds_up_to(longest: float, name: str, seconds: Any) -> float:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_names(name: str, names: Any) -> tuple[str, ...]:
+    """Return a setting of names, of which there may be one alone.
+
+    Args:
+        name: the name of the setting.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if isinstance(names, str):
+        return (names,)
+    if not isinstance(names, Iterable):
+        raise ValueError(f"{name} takes names, such as {{'kill'}}, not {names!r:.100}")
+    return tuple(names)
 
 
 def seconds_of(expiration: str | None) -> float | None:

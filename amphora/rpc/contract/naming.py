@@ -79,7 +79,7 @@ def queue_arguments(queue_type: QueueType) -> dict[str, Any]:
     Raises:
         ValueError: there is no such type.
     """
-    arguments = _QUEUE_TYPES.get(queue_type)
+    arguments = _QUEUE_TYPES.get(queue_type) if isinstance(queue_type, str) else None
     if arguments is None:
         raise ValueError(f"queue_type must be one of {tuple(_QUEUE_TYPES)}, not {queue_type!r}")
     return arguments

@@ -278,7 +278,7 @@ def serializer_named(name: SerializerName) -> Serializer:
     Raises:
         ValueError: there is none.
     """
-    serializer = _BY_NAME.get(name)
+    serializer = _BY_NAME.get(name) if isinstance(name, str) else None
     if serializer is None:
         raise ValueError(f"no serializer is called {name!r}; there are {', '.join(_BY_NAME)}")
     return serializer

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, TypedDict, get_args
 
 from amphora.rpc.contract.checks import check_timeout
-from amphora.transport.endpoint import check_count
+from amphora.transport.endpoint import check_count, check_flag
 from amphora.transport.options import unknown_options
 
 # When the requests of a function are acknowledged.
 Ack = Literal["done", "early"]
+# The terms that are True or False.
+FLAGS = frozenset({"idempotent", "resumable", "threadpool"})
 
 
 class Terms(TypedDict, total=False):
@@ -71,18 +73,29 @@ def checked_terms(terms: Terms) -> Terms:
     timeout = terms.get("timeout")
     if timeout is not None:
         check_timeout(timeout)
+    for flag in FLAGS & terms.keys():
+        check_flag(flag, terms.get(flag))
+    cancellable = terms.get("cancellable")
+    if cancellable is not None:
+        check_flag("cancellable", cancellable)
     concurrency = terms.get("concurrency")
     if concurrency is not None:
         check_count("concurrency", concurrency, 65535)
     checked = terms.copy()
     allow: Any = terms.get("allow")
     if allow is not None:
-        if isinstance(allow, str) or not all(isinstance(login, str) for login in allow):
+        if not _are_logins(allow):
             raise TypeError(f"allow must be a set of logins, not {allow!r:.100}")
         checked["allow"] = frozenset(allow)
     if "expected" in terms:
         checked["expected"] = _exceptions(terms["expected"])
     return checked
+
+
+def _are_logins(allow: Any) -> bool:
+    # A text has letters, and nobody means those.
+    is_set = isinstance(allow, Iterable) and not isinstance(allow, str)
+    return is_set and all(isinstance(login, str) for login in allow)
 
 
 def _exceptions(expected: Any) -> tuple[type[Exception], ...]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import NoneType
 from typing import Any
+
+from amphora.rpc.contract.callables import function_below, kind_of
 
 # The types that most functions return, for a quick check.
 FINISHED = frozenset((NoneType, bool, int, float, str, bytes, list, dict, tuple, set))
@@ -35,19 +37,18 @@ def check_function(name: str, handler: Callable[..., Any]) -> None:
 
     A plain function around such a function is not refused: some decorators run it to its end.
     """
-    function = _function_below(handler)
-    if inspect.iscoroutinefunction(function):
-        what, instead = "an async def function", _AS_PLAIN_FUNCTION
-    elif inspect.isasyncgenfunction(function):
-        what, instead = "an async generator function", _AS_LIST
-    else:
+    kind = kind_of(handler)
+    if kind is None or is_stream(handler):
         return
-    raise TypeError(f"{name} is {what}, and a call of it would not run its body: {instead}")
+    instead = (
+        _AS_LIST if inspect.isasyncgenfunction(function_below(handler)) else _AS_PLAIN_FUNCTION
+    )
+    raise TypeError(f"{name} is {kind}, and a call of it would not run its body: {instead}")
 
 
 def is_stream(handler: Callable[..., Any]) -> bool:
     """Return whether a function is a generator function, which is called for its items."""
-    return inspect.isgeneratorfunction(_function_below(handler))
+    return inspect.isgeneratorfunction(function_below(handler))
 
 
 def check_result(name: str, result: Any) -> None:
@@ -95,19 +96,3 @@ def _promise(kind: type) -> str | None:
     if issubclass(kind, map | filter) or any(hasattr(kind, name) for name in _PROMISES):
         return f"an object of type {kind.__name__}"
     return None
-
-
-def _function_below(handler: Any) -> Any:
-    """Return the function that a callable runs, if that can be seen."""
-    while True:
-        if isinstance(handler, partial):
-            handler = handler.func
-        elif inspect.ismethod(handler) or isinstance(handler, staticmethod | classmethod):
-            handler = handler.__func__
-        elif inspect.isroutine(handler) or isinstance(handler, type):
-            return handler
-        else:
-            called = getattr(type(handler), "__call__", None)  # noqa: B004 (to look inside)
-            if not isinstance(called, partial) and not inspect.isfunction(called):
-                return handler
-            handler = called

@@ -18,7 +18,8 @@ from amphora.rpc.context import made
 from amphora.rpc.context.call import CallContext, Observer
 from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.contract import legacy, naming
-from amphora.rpc.contract.checks import check_timeout, check_version
+from amphora.rpc.contract.callables import check_callback
+from amphora.rpc.contract.checks import check_names, check_timeout, check_version
 from amphora.rpc.contract.naming import QueueType
 from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.functions import Functions
@@ -33,7 +34,7 @@ from amphora.rpc.server.requests.attempts import DEFAULT_MAX_ATTEMPTS
 from amphora.rpc.server.settings import Settings, overrides
 from amphora.rpc.server.stop_signals import check_thread
 from amphora.rpc.server.worker import Place, State, Worker
-from amphora.transport.endpoint import ConnectionSettings, check_count
+from amphora.transport.endpoint import ConnectionSettings, check_count, check_flag
 from amphora.transport.session import Session, cannot_leave, register, session_for
 
 log = Log("amphora.rpc")
@@ -112,7 +113,7 @@ class AmqpRpcServer(Offering):
             max_wait = check_timeout(max_wait)
             if not self._intake.shared:
                 raise TypeError(f"{type(self).__name__} gets every request, and turns none away")
-        self.tracebacks = tracebacks
+        self.tracebacks = check_flag("tracebacks", tracebacks)
         self.threads = Threads(threads)
         self.functions = Functions(namespace, self.threads)
         self.session = session_for(session, url, connection, type(self))
@@ -126,14 +127,14 @@ class AmqpRpcServer(Offering):
             threads=self.threads,
             concurrency=self.concurrency,
             tracebacks=tracebacks,
-            enabled=(management,) if isinstance(management, str) else tuple(management),
+            enabled=check_names("management", management),
             max_attempts=max_attempts,
-            dead_letter=dead_letter,
+            dead_letter=check_flag("dead_letter", dead_letter),
             queue_arguments=queue_arguments,
-            cancellable=cancellable,
+            cancellable=check_flag("cancellable", cancellable),
             max_wait=max_wait,
         )
-        if access_log or overrides.access_log:
+        if check_flag("access_log", access_log) or overrides.access_log:
             self.on_done(access.write)
         self._of_script = called_by_script()
         self._place = Place(lambda: Worker(self, self._settings, self._intake))
@@ -229,6 +230,7 @@ class AmqpRpcServer(Offering):
         For a result that cannot be sent the exception is a WrongResult.  The callback runs in the
         handler's greenlet.  What it raises is logged.
         """
+        check_callback("on_error", callback)
         self._settings.on_error = self._worker.executor.on_error = callback
 
     # -- management ------------------------------------------------------------------------------
@@ -267,6 +269,7 @@ class AmqpRpcServer(Offering):
         `function` is ""): `proceed` then raises WrongRequest.
         What it returns is the answer, and what it raises reaches the caller.
         """
+        check_callback("middleware", middleware)
         self._settings.middleware.append(middleware)
         return middleware
 
@@ -282,6 +285,7 @@ class AmqpRpcServer(Offering):
         time was over or their caller had gone away; and of a result that could not be sent.  What
         it raises is logged.  It is not told of requests that go back to the queue unread.
         """
+        check_callback("on_done", observer)
         self._settings.on_done.append(observer)
         return observer
 
@@ -292,6 +296,7 @@ class AmqpRpcServer(Offering):
         place to connect to a database.  It takes no arguments.  What it raises, `serve` raises;
         before that, the functions of `on_stop` that were added before it are called.
         """
+        check_callback("on_start", hook)
         self._settings.hooks.append(("start", hook))
         return hook
 
@@ -301,6 +306,7 @@ class AmqpRpcServer(Offering):
         It takes no arguments.  The one that was added last is called first.  What it raises is
         logged.
         """
+        check_callback("on_stop", hook)
         self._settings.hooks.append(("stop", hook))
         return hook
 

@@ -10,6 +10,7 @@ import gevent
 
 from amphora.net import clock
 from amphora.rpc.context.outcome import Outcome, WhenDone, status_of, tell_all
+from amphora.rpc.contract.callables import check_callback
 
 Mode = Literal["call", "defer", "cast", "gather", "stream"]
 
@@ -75,6 +76,7 @@ class OutgoingCall:
         program has dropped what it got.  The one that was added last is called first.  What it
         raises is logged.  If the call has ended, it is called at once.
         """
+        check_callback("when_done", callback)
         if self._outcome is None:
             self._callbacks.append(callback)
         else:

@@ -1,0 +1,143 @@
+"""Settings and callbacks that cannot be meant are told of where they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from amphora import AmqpRpcClient, AmqpRpcServer, OutgoingCall
+from amphora.rpc.context.call import CallContext
+from amphora.transport.endpoint import endpoint
+from amphora.wire.properties import Properties
+
+SERVER_FLAGS = ["tracebacks", "dead_letter", "cancellable", "access_log"]
+TERM_FLAGS = ["threadpool", "idempotent", "cancellable", "resumable"]
+OPTION_FLAGS = ["idempotent", "inherit_deadline", "wait_publish"]
+
+
+@pytest.fixture
+def server() -> Iterator[AmqpRpcServer]:
+    with AmqpRpcServer("shop") as made:
+        yield made
+
+
+@pytest.fixture
+def client() -> Iterator[AmqpRpcClient]:
+    with AmqpRpcClient("shop") as made:
+        yield made
+
+
+async def coroutine(*arguments: object) -> None:
+    """Would not run."""
+
+
+def generator(*arguments: object) -> Iterator[None]:
+    """Would not run either."""
+    yield
+
+
+class Awaited:
+    async def __call__(self, *arguments: object) -> None:
+        """Would not run either."""
+
+
+BODIES_THAT_WOULD_NOT_RUN = [coroutine, generator, Awaited(), partial(coroutine, 1)]
+
+
+def takers(server: AmqpRpcServer, client: AmqpRpcClient) -> list[Callable[[Any], object]]:
+    call = OutgoingCall("shop", "find", "call", (), {}, {}, None)
+    served = CallContext(Properties(), "shop", "worker", False, None, None, ())
+    return [
+        server.on_start,
+        server.on_stop,
+        server.on_done,
+        server.on_error,
+        server.middleware,
+        client.use,
+        client.tune_function("find"),
+        call.when_done,
+        served.when_done,
+    ]
+
+
+def test_a_callback_that_cannot_be_called_is_refused(
+    server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    for take in takers(server, client):
+        with pytest.raises(TypeError, match="takes a function, not 5"):
+            take(5)
+
+
+@pytest.mark.parametrize("callback", BODIES_THAT_WOULD_NOT_RUN, ids=lambda each: repr(each)[:20])
+def test_a_callback_whose_body_would_not_run_is_refused(
+    callback: Any, server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    for take in takers(server, client):
+        with pytest.raises(TypeError, match="would not run its body"):
+            take(callback)
+
+
+def test_any_other_callback_is_taken(server: AmqpRpcServer, client: AmqpRpcClient) -> None:
+    for take in takers(server, client):
+        take(MagicMock())
+        take(print)
+
+
+@pytest.mark.parametrize("value", ["false", 0, None, []])
+@pytest.mark.parametrize("flag", SERVER_FLAGS)
+def test_a_setting_of_a_server_is_on_or_off(flag: str, value: object) -> None:
+    settings: Any = {flag: value}
+    with pytest.raises(ValueError, match=f"{flag} must be True or False, not"):
+        AmqpRpcServer("shop", **settings)
+
+
+@pytest.mark.parametrize("flag", TERM_FLAGS)
+def test_a_term_of_a_function_is_on_or_off(flag: str, server: AmqpRpcServer) -> None:
+    terms: Any = {flag: "false"}
+    with pytest.raises(ValueError, match=f"{flag} must be True or False, not 'false'"):
+        server.add_function(print, **terms)
+
+
+@pytest.mark.parametrize("flag", OPTION_FLAGS)
+def test_an_option_of_a_call_is_on_or_off(flag: str, client: AmqpRpcClient) -> None:
+    options: Any = {flag: "false"}
+    with pytest.raises(ValueError, match=f"{flag} must be True or False, not 'false'"):
+        client.call(**options)
+
+
+def test_whether_a_client_is_durable_is_on_or_off() -> None:
+    with pytest.raises(ValueError, match="durable must be True or False, not 'no'"):
+        AmqpRpcClient("shop", durable="no")  # type: ignore[arg-type]
+
+
+def test_certificates_are_verified_unless_it_is_true_that_they_are_not() -> None:
+    with pytest.raises(ValueError, match="insecure_skip_tls_verification must be True or False"):
+        endpoint("amqps://localhost", insecure_skip_tls_verification="false")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"identify": 5}, "identify must be True, or a login as text, not 5"),
+        ({"serializer": []}, "no serializer is called"),
+        ({"queue_type": []}, "queue_type must be one of"),
+    ],
+)
+def test_a_setting_of_another_type_is_named(settings: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        AmqpRpcClient("shop", **settings)
+
+
+def test_management_takes_names() -> None:
+    with pytest.raises(ValueError, match="management takes names"):
+        AmqpRpcServer("shop", management=True)  # type: ignore[arg-type]
+
+
+def test_logins_are_a_set_of_texts(server: AmqpRpcServer) -> None:
+    terms: Any = {"allow": 5}
+    with pytest.raises(TypeError, match="allow must be a set of logins, not 5"):
+        server.add_function(print, **terms)
