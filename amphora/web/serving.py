@@ -30,12 +30,21 @@ class Handler(pywsgi.WSGIHandler):
             ValueError: it is malformed.
         """
         try:
-            done = super().read_request(raw_requestline)
+            return super().read_request(raw_requestline)
         except http.client.HTTPException as error:
             # gevent prints a traceback for all but ValueError.
             raise ValueError(str(error)) from error
-        _check_head(self.headers)
-        return done
+
+    def MessageClass(self, *args: Any) -> Any:
+        """Return the headers of a request, as gevent reads them.
+
+        Raises:
+            ValueError: it is not certain where its body ends.
+        """
+        headers = super().MessageClass(*args)
+        # Now, because gevent drops a length that stands beside an encoding.
+        _check_head(headers)
+        return headers
 
 
 def _check_head(headers: Any) -> None:
