@@ -38,23 +38,29 @@ class _Input(pywsgi.Input):
 
     Attributes:
         unread: True if there may be more of it.
+        broken: True if a read has failed: nobody knows what the next bytes are.
         handler: the handler of the request.
     """
 
-    __slots__ = ("handler", "unread")
+    __slots__ = ("broken", "handler", "unread")
 
     unread: bool
+    broken: bool
     handler: Handler
 
     def read(self, length: int | None = None) -> bytes:
         """Return a part of the body."""
         with self.handler.waiting():
+            self.broken = True
             data: bytes = super().read(length)
+            self.broken = False
             return data
 
     def _discard(self) -> None:
         self.send_100_continue_enabled = False
-        self.unread = gevent.with_timeout(IGNORING_TIMEOUT, self._ignore, timeout_value=True)
+        self.unread = self.broken or gevent.with_timeout(
+            IGNORING_TIMEOUT, self._ignore, timeout_value=True
+        )
 
     def _ignore(self) -> bool:
         """Read and drop a part of the body; return whether there is more."""
@@ -132,6 +138,7 @@ class Handler(serving.Handler):
         read: Any = self.wsgi_input
         bounded = _Input(read.rfile, read.content_length, read.socket, read.chunked_input)
         bounded.handler = self
+        bounded.broken = False
         if environ["wsgi.input"] is read:
             environ["wsgi.input"] = bounded
         self.wsgi_input = bounded

@@ -183,6 +183,19 @@ def test_a_head_that_leaves_open_where_its_body_ends_is_refused(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("chunk", ["0x5", "-5", "5 ", "0\r\nno trailer"])
+def test_after_a_broken_body_the_connection_is_closed(
+    make_gateway: MakeGateway, serve_gateway: ServeGateway, namespace: str, chunk: str
+) -> None:
+    port = serve_gateway(make_gateway())
+    start = f"POST /{namespace}/add HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+    broken = f"{start}\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}\r\n[7,8]\r\n0\r\n\r\n"
+    with connected(port, broken.encode() + head("/nowhere", 0)) as connection:
+        answers = read_all(connection)
+    assert answers.startswith(b"HTTP/1.1 400 ")
+    assert answers.count(b"HTTP/1.1") == 1
+
+
 def test_of_a_body_that_nobody_wants_not_all_is_read(
     make_gateway: MakeGateway,
     serve_gateway: ServeGateway,
