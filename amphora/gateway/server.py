@@ -151,8 +151,8 @@ class Handler(serving.Handler):
             self.close_connection = True
 
     def handle_error(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Close the connection after an error; errors of clients are not logged."""
-        if isinstance(error, OSError | BrokenStream):
+        """Close the connection after an error, silently if a stream ends with it."""
+        if isinstance(error, BrokenStream):
             self.close_connection = True
         else:
             super().handle_error(kind, error, traceback)

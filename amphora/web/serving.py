@@ -46,6 +46,13 @@ class Handler(pywsgi.WSGIHandler):
         _check_head(headers)
         return headers
 
+    def handle_error(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Close the connection after an error; one of the connection itself is not logged."""
+        if isinstance(error, OSError):
+            self.close_connection = True
+        else:
+            super().handle_error(kind, error, traceback)
+
 
 def _check_head(headers: Any) -> None:
     """Raise ValueError if it is not certain where the body ends (RFC 9112, section 6.3)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPResponse
@@ -318,6 +319,18 @@ def test_what_is_not_allowed_or_not_ours_is_refused(
     for wrong in ("", "{", "[]", '{"command": 7}', "x" * 70_000):
         assert ask(dashboard, "/api/action", "POST", wrong, X_Amphora="1").status == 400
     assert server.state == "serving"
+
+
+def test_an_action_that_breaks_off_closes_its_connection_and_is_not_told_of(
+    make_dashboard: MakeDashboard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = make_dashboard("cancel").port
+    head = f"POST /api/action HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-Amphora: 1\r\n"
+    with gevent.socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f'{head}Content-Length: 99\r\n\r\n{{"name'.encode())
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(100) == b""
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
