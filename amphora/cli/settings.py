@@ -62,7 +62,7 @@ class Settings:
             AuthenticationError: it refuses the login or the vhost.
         """
         by_default = self.url is None and not os.environ.get("AMQP_URL")
-        with settings_errors("" if self.url else "AMQP_URL: "):
+        with settings_errors():
             session = Session(None if self.url is None else utf8_word(self.url))
         with session:
             try:
