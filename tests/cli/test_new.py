@@ -123,6 +123,7 @@ def test_a_place_that_cannot_be_written_is_named(amphora_anywhere: Amphora, here
         ("math", "Python itself has something of that name", "math-service"),
         ("Queue", "Python itself has something of that name", "Queue-service"),
         ("class", "Python itself has something of that name", "class-service"),
+        ("test", "Python itself has something of that name", "test-service"),
         ("gevent", "the project imports a package of that name", "gevent-service"),
         ("tests", "the project has another folder of that name", "tests-service"),
     ],

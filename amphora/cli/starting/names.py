@@ -12,6 +12,8 @@ LONGEST = 40
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 # The project imports these, or has folders of these names.
 TAKEN = frozenset({"amphora", "click", "gevent", "greenlet", "msgspec", "mypy", "pamqp", "pytest"})
+# What Python has beside its list, for its own tests.
+PYTHONS = sys.stdlib_module_names | {"test"}
 FOLDERS = frozenset({"build", "tests", "wheels"})
 
 
@@ -28,7 +30,7 @@ def package_of(project: str) -> str:
         )
     check_namespace(project)
     package = re.sub(r"[_-]+", "_", project).lower()
-    if package in sys.stdlib_module_names or keyword.iskeyword(package):
+    if package in PYTHONS or keyword.iskeyword(package):
         whose = "Python itself has something of that name"
     elif package in TAKEN:
         whose = "the project imports a package of that name"
