@@ -144,6 +144,12 @@ class Handler(serving.Handler):
         self.wsgi_input = bounded
         return environ
 
+    def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Any:
+        """Begin an answer; while the server stops, it is the last one of its connection."""
+        if self.server.closed:
+            headers = [*headers, ("Connection", "close")]
+        return super().start_response(status, headers, exc_info)
+
     def handle_one_response(self) -> None:
         """Serve a request."""
         super().handle_one_response()

@@ -271,6 +271,26 @@ def test_clients_that_keep_it_waiting_make_room_for_others(
         web.stop(0)
 
 
+def test_a_server_that_stops_answers_once_more_on_each_connection(
+    make_server: MakeServer, make_gateway: MakeGateway, namespace: str
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    web = server.Server(listener, make_gateway())
+    web.start()
+    with connected(port, head(f"/{namespace}/hold", 5) + b'["x"]') as connection:
+        wait_until(lambda: gate.entered)
+        stopping = gevent.spawn(web.stop, 60)
+        wait_until(lambda: web.closed)
+        gate.open()
+        answer = read_all(connection)
+        assert b"\r\nConnection: close\r\n" in answer
+        assert answer.endswith(b'"x"')
+        stopping.get(timeout=20)
+
+
 def test_a_client_that_reads_nothing_is_cut_off(
     make_server: MakeServer,
     make_gateway: MakeGateway,
