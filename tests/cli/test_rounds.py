@@ -70,9 +70,25 @@ def test_a_question_that_is_not_confirmed_is_asked_again(
 
 @SOME
 def test_services_are_asked_again_as_well(confirmed: tuple[bool, ...]) -> None:
-    found, silent = offers_of_all(Workers(*confirmed), 1.0)  # type: ignore[arg-type]
-    assert found == {"math": {"loud": ANSWER.value}}
-    assert silent == {"math": 1}
+    for thorough in (False, True):
+        workers: Any = Workers(*confirmed)
+        found, silent = offers_of_all(workers, 1.0, thorough=thorough)
+        assert found == {"math": {"loud": ANSWER.value}}
+        assert silent == {"math": 1}
+
+
+def test_services_that_answer_late_are_found_beside_those_that_answer_at_once() -> None:
+    late = Reply("late", {"namespace": "shop", "functions": []}, None)
+    rounds = [[ANSWER], [ANSWER, late], [ANSWER, late]]
+
+    def ask(*words: Any, **options: Any) -> Any:
+        return rounds.pop(0)
+
+    everybody: Any = SimpleNamespace(ask=ask, count_workers=lambda namespace: 1)
+    found, silent = offers_of_all(everybody, 5.0, thorough=True)
+    assert sorted(found) == ["math", "shop"]
+    assert silent == {}
+    assert rounds == []
 
 
 def test_a_question_that_is_never_confirmed_is_an_error() -> None:

@@ -49,7 +49,7 @@ def service(
     default=DEFAULT_TIMEOUT,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for the answers.",
+    help="How long to wait for the answers, at most.",
 )
 @json_option
 @url_and_debug
@@ -65,7 +65,7 @@ def services(settings: Settings, timeout: float) -> int:
     with settings_errors(), settings.session() as session:
         seconds = check_timeout(timeout)
         with ManagementClient(session=session, identify=True) as management:
-            found, silent = offers_of_all(management, seconds)
+            found, silent = offers_of_all(management, seconds, thorough=True)
         if not found:
             raise Failure(Exit.NOBODY, "no worker of any namespace has answered")
         shown = [service(session, name, found[name], silent.get(name, 0)) for name in sorted(found)]

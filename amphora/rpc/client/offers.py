@@ -29,7 +29,7 @@ PAUSE = 10.0
 # And between two questions of one who waits for a worker.
 LOOK_AGAIN = 0.1
 
-# Seconds for the first worker of each namespace to answer; then twice as long, while none does.
+# Seconds for the workers of all namespaces to answer; then twice as long, while none does.
 FIRST_ROUND = 0.5
 SHORTEST_ROUND = 0.05
 
@@ -50,19 +50,25 @@ def descriptions(session: Session, namespace: str, timeout: float) -> list[Any]:
         management.close(CLOSING)
 
 
-def offers_of_all(management: ManagementClient, timeout: float) -> tuple[Offers, dict[str, int]]:
+def offers_of_all(
+    management: ManagementClient, timeout: float, *, thorough: bool = False
+) -> tuple[Offers, dict[str, int]]:
     """Return what the workers of all namespaces offer, and how many of each have not answered.
 
     Which namespaces there are is not known, so all workers are asked at once for a moment.  Those
     of a namespace that has answered can be counted, and are asked again while one is missing.
     Switches greenlets.
+
+    Args:
+        thorough: ask all of them again until nobody new answers; else until anybody does.
     """
     deadline = Deadline(timeout)
     found: Offers = {}
     patience = FIRST_ROUND
+    known = 0
     unconfirmed: NoResult | None = None
     confirmed = False
-    while not found and not deadline.passed:
+    while not deadline.passed:
         left = max(deadline.left() or 0.0, SHORTEST_ROUND)
         try:
             for reply in management.ask(None, "describe", timeout=min(patience, left)):
@@ -72,7 +78,11 @@ def offers_of_all(management: ManagementClient, timeout: float) -> tuple[Offers,
         except NoResult as error:
             # Its time was too short for the broker to take it.  That of another may not be.
             unconfirmed = error
-        patience *= 2
+        before, known = known, sum(map(len, found.values()))
+        if known and (known == before or not thorough):
+            break
+        if not known:
+            patience *= 2
     if unconfirmed is not None and not confirmed and not found:
         raise unconfirmed
     silent = {}
