@@ -68,7 +68,8 @@ class ManagementClient(Caller):
         Args:
             namespace: whose workers to ask; None for those of all namespaces.  How many these are
                 is not known, so the answers end at the timeout.  Older workers do not hear it.
-            command: "ping", "stats", "describe", "kill", "eval" or one that the server added.
+            command: "ping", "stats", "describe" or "active"; one that the server has switched on,
+                such as "cancel"; or one that it has added.
             args: the command's arguments.
             worker: the worker id of the only one to ask.
             timeout: seconds to wait for the answers; the client's if None.

@@ -315,6 +315,8 @@ class AmqpRpcServer(Offering):
     def serve(self, nowait: bool = True, *, handle_signals: bool = True) -> None:
         """Take requests.
 
+        Switches greenlets with `nowait=False`, and where a function of `on_start` does.
+
         Args:
             nowait: return at once and serve in the background, while the program's greenlets
                 run.  With False, block as `run` does, but print nothing.
@@ -337,9 +339,10 @@ class AmqpRpcServer(Offering):
     def run(self, *, handle_signals: bool = True) -> None:
         """Take requests until the server is stopped: the last line of a program that only serves.
 
-        SIGTERM and ctrl-C stop it warmly, and a second one at once.  When it takes requests, it
-        says so in one line, with its address, namespace, worker id and functions: in the log
-        (`amphora.rpc`, INFO), or on standard error if the program has not set up logging.
+        Switches greenlets.  SIGTERM and ctrl-C stop it warmly, and a second one at once.  When it
+        takes requests, it says so in one line, with its address, namespace, worker id and
+        functions: in the log (`amphora.rpc`, INFO), or on standard error if the program has not set
+        up logging.
 
         In a worker of `amphora serve`, which imports the program, it returns at once.
 
@@ -386,9 +389,10 @@ class AmqpRpcServer(Offering):
     ) -> Any:
         """Handle requests from the request queue of a key, one after the other.
 
-        It waits silently while there is no such queue.  The handlers run in this greenlet.  If it
-        is killed, or a `gevent.Timeout` of the caller expires, the request in progress goes back to
-        the queue, and so do the requests that were not begun.
+        It waits silently while there is no such queue.  The handlers run in this greenlet, which
+        lets others run while it waits.  If it is killed, or a `gevent.Timeout` of the caller
+        expires, the request in progress goes back to the queue, and so do the requests that were
+        not begun.
 
         Args:
             label: the label that the queue was created with.
