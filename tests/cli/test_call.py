@@ -99,6 +99,7 @@ def test_a_program_that_reads_a_text_gets_it_as_it_is(
         (["math.add", "--timout", "5"], "No such option: --timout"),
         (["math.add", "--timout=5"], "No such option: --timout"),
         (["math.add", "-x"], "No such option: -x"),
+        (["--timout", "5", "math.add"], "No such option: --timout; did you mean '--timeout'?"),
         (["math.add", "a=1", "a=2"], "The argument a is given twice"),
         (["math.add", "--timeout", "soon"], "'soon' is not a valid float"),
         (["math.add", "--fanout", "--cast"], "--fanout goes with neither"),

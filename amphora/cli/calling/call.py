@@ -42,8 +42,8 @@ class CallCommand(click.Command):
         """Parse the command line, and refuse unknown options."""
         literal = len(args) - args.index("--") - 1 if "--" in args else 0
         rest = super().parse_args(ctx, args)
-        arguments = ctx.params.get("arguments") or ()
-        for argument in arguments[: len(arguments) - literal]:
+        words = (ctx.params.get("target") or "", *(ctx.params.get("arguments") or ()))
+        for argument in words[: len(words) - literal]:
             if argument.startswith("-") and argument != "-" and not _NUMBER.match(argument):
                 name = argument.partition("=")[0]
                 near = did_you_mean([name], {each for one in self.params for each in one.opts})
