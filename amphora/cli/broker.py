@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 
 import click
 import gevent
 from gevent.event import Event
 
-from amphora.cli.failures import Exit, Failure
+from amphora.cli.failures import Exit, cannot_listen
 from amphora.cli.settings import examples
 from amphora.net.address import address
 from amphora.observe.logs import set_up
@@ -117,11 +116,7 @@ def broker(
         try:
             server.start()
         except OSError as error:
-            taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
-            hint = "--port names another port" if taken else "--host names another address"
-            raise Failure(
-                Exit.FAILED, f"cannot listen on {error.filename}: {error.strerror}; {hint}"
-            ) from error
+            raise cannot_listen(error.filename, error) from error
         with server:
             # With the address that every client on this machine can use.
             url = f"amqp://{address(LOOPBACK if host is None else host, server.port or port)}/"

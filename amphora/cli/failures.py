@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -128,6 +129,17 @@ def as_json(error: BaseException) -> dict[str, Any]:
         shape["remote_type"] = error.error_type
         shape["traceback"] = error.traceback
     return {"error": shape}
+
+
+def cannot_listen(
+    where: str, error: OSError, *, port_option: str = "--port", host_option: str = "--host"
+) -> Failure:
+    """Return the failure of a command whose address cannot be listened on."""
+    taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+    hint = f"{port_option} names another port" if taken else f"{host_option} names another address"
+    # Python's own function adds the address to the reason.
+    reason = (error.strerror or str(error)).partition(" (while ")[0]
+    return Failure(Exit.FAILED, f"cannot listen on {where}: {reason}; {hint}")
 
 
 @contextmanager

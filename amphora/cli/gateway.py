@@ -8,8 +8,9 @@ import click
 import gevent
 from gevent.event import Event
 
-from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.failures import cannot_listen, settings_errors
 from amphora.cli.settings import Number, Settings, examples, pass_settings, url_and_debug
+from amphora.net.address import host_and_port
 from amphora.observe.logs import set_up
 
 DEFAULT_PORT = 8080
@@ -174,8 +175,7 @@ def gateway(
             try:
                 listener = listen(host, port)
             except OSError as error:
-                why = f"cannot listen on {host}:{port}: {error.strerror or error}"
-                raise Failure(Exit.FAILED, why) from error
+                raise cannot_listen(host_and_port(host, port), error) from error
             server = Server(listener, application, max_connections or MAX_CONNECTIONS)
             ended = Event()
             watcher = gevent.signal_handler(signal.SIGTERM, ended.set)

@@ -8,8 +8,9 @@ import click
 import gevent
 from gevent.event import Event
 
-from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.failures import cannot_listen, settings_errors
 from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
+from amphora.net.address import host_and_port
 from amphora.observe.logs import set_up
 from amphora.web.actions import ACTIONS
 
@@ -76,8 +77,7 @@ def web(settings: Settings, port: int, host: str, names: tuple[str, ...], allow:
         try:
             listener = listen(host, port)
         except OSError as error:
-            why = f"cannot listen on {host}:{port}: {error.strerror or error}"
-            raise Failure(Exit.FAILED, why) from error
+            raise cannot_listen(host_and_port(host, port), error) from error
         collector = Collector(session)
         listening = listener.getsockname()[1]
         access = Access(host, listening, names)

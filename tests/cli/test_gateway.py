@@ -62,7 +62,9 @@ def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:
         port = taken.getsockname()[1]
         outcome = amphora("gateway", "math", "--port", port)
     assert outcome.code == 1
-    assert f"cannot listen on 127.0.0.1:{port}: " in outcome.err
+    assert outcome.err.endswith(
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; --port names another port\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,9 @@ def test_an_address_that_is_taken_or_none_is_told(
 ) -> None:
     outcome = amphora_anywhere("serve", "x", "--http", f"127.0.0.1:{closed_port}")
     assert outcome.code == Exit.FAILED
-    assert f"cannot listen on 127.0.0.1:{closed_port}: " in outcome.err
+    where = f"127.0.0.1:{closed_port}"
+    why = f"cannot listen on {where}: Address already in use; --http names another port\n"
+    assert outcome.err.endswith(why)
     for odd in ("9100", "localhost", "::1:9100", "127.0.0.1:99999", "a b:1"):
         outcome = amphora_anywhere("serve", "x", "--http", odd)
         assert outcome.code == Exit.USAGE

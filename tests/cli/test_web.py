@@ -61,7 +61,9 @@ def test_a_port_that_is_taken_is_said(amphora: Amphora) -> None:
         port = taken.getsockname()[1]
         outcome = amphora("web", "--port", port)
     assert outcome.code == 1
-    assert f"cannot listen on 127.0.0.1:{port}: " in outcome.err
+    assert outcome.err.endswith(
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; --port names another port\n"
+    )
 
 
 def test_only_what_there_is_can_be_allowed(amphora: Amphora) -> None:

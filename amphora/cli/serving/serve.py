@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.failures import Exit, Failure, cannot_listen, settings_errors
 from amphora.cli.output import counted, show_table
 from amphora.cli.serving.config import Configured, config_option, show_config_option, sources
 from amphora.cli.serving.http import Http
@@ -138,7 +138,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server(found[0][4][:2], family=found[0][0])
     except OSError as error:
         where = host_and_port(host, port)
-        raise Failure(Exit.FAILED, f"cannot listen on {where}: {error.strerror}") from error
+        raise cannot_listen(where, error, port_option="--http", host_option="--http") from error
     say(
         logging.INFO,
         "http://%s/ answers livez, readyz, workers and metrics",
