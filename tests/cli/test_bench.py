@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
+
 import gevent
 import pytest
 
 from amphora.cli.calling.bench import Outcome, load
 from amphora.errors import NoResult, RemoteException
 from tests.cli.conftest import Amphora
+from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeServer, add
+from tests.support.waiting import wait_until
 
 
 def test_each_caller_makes_its_next_call_when_it_has_the_answer() -> None:
@@ -93,3 +98,19 @@ def test_calls_that_fail_are_told_and_make_the_exit_code(
 @pytest.mark.parametrize("words", [["--rate", "0"], ["--concurrency", "0"], ["--duration", "0"]])
 def test_an_impossible_load_is_wrong_usage(amphora_anywhere: Amphora, words: list[str]) -> None:
     assert amphora_anywhere("bench", "math.add", *words).code == 2
+
+
+def test_ctrl_c_shows_what_there_is_until_then(
+    make_server: MakeServer, namespace: str, url: str
+) -> None:
+    server = make_server(add)
+    words = [f"{namespace}.add", "1", "2", "--duration", "600", "--json", "--url", url]
+    with PythonProcess("-m", "amphora", "bench", *words) as process:
+        # Of the ten callers, one has its answer.
+        wait_until(lambda: server.processed > 20)
+        process.signal(signal.SIGINT)
+        assert process.wait() == 130
+        (line,) = process.printed
+    summary = json.loads(line)
+    assert summary["calls"] > 0
+    assert summary["errors"] == {}

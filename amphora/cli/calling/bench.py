@@ -47,12 +47,15 @@ class Outcome:
         durations: the durations of successful calls, in seconds.
         errors: the number of failed calls, by the name of the error.
         said: what the first of these errors says, by its name.
+        seconds: how long all of it took.
+        interrupted: True if ctrl-C has ended it.
     """
 
     durations: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    interrupted: bool = False
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, in the shape that --json prints."""
@@ -73,7 +76,7 @@ class Outcome:
 
 
 def load(call: Callable[[], object], callers: int, duration: float, rate: float | None) -> Outcome:
-    """Make calls for a while, and return their outcomes.  Switches greenlets.
+    """Make calls for a while or until ctrl-C, and return their outcomes.  Switches greenlets.
 
     Without a rate each caller makes its next call when it has the answer.  With a rate, calls are
     due at fixed times; if a call is late because no caller was free, the delay counts.
@@ -113,6 +116,8 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
     making = [gevent.spawn(make_calls) for _ in range(callers)]
     try:
         gevent.joinall(making, raise_error=True)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
     finally:
         gevent.killall(making, block=False)
     outcome.seconds = monotonic() - began
@@ -199,10 +204,14 @@ def bench(
             call = client.call(**options)
             made = load(lambda: call(*args, **kwargs), callers, duration, rate)
     outcome = made.summary()
+    failed = sum(outcome["errors"].values())
+    code = Exit.INTERRUPTED if made.interrupted else Exit.FAILED if failed else Exit.DONE
+    if made.interrupted:
+        # Behind the ^C that the terminal shows.
+        click.echo(err=True)
     if settings.json:
         show_json(outcome)
-        return Exit.FAILED if outcome["errors"] else Exit.DONE
-    failed = sum(outcome["errors"].values())
+        return code
     click.echo(
         f"{counted(outcome['calls'], 'call')} in {outcome['seconds']:.1f} s,"
         f" {outcome['calls_per_second']:,.1f} a second, {counted(failed, 'error')}"
@@ -212,4 +221,4 @@ def bench(
     for name, count in sorted(outcome["errors"].items()):
         said = printable(made.said[name], MOST_SAID)
         click.echo(f"{counted(count, 'error')}: {printable(name, 100)}: {said}")
-    return Exit.FAILED if failed else Exit.DONE
+    return code
