@@ -249,6 +249,30 @@ def test_a_worker_that_waits_at_its_end_finishes_what_runs_without_its_superviso
     wait_until(lambda: not is_alive(pid))
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "signal.signal(signal.SIGTERM, ignore)\nserver.serve()\nwhile True: gevent.sleep(1)",
+        "server.on_start(lambda: signal.signal(signal.SIGTERM, ignore))",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
+    ],
+)
+def test_what_runs_is_finished_when_its_program_has_taken_the_signals_for_itself(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, program: str
+) -> None:
+    write(tmp_path, f"{SERVER}import signal\nignore = lambda *_: None\n{program}")
+    release = tmp_path / "release"
+    pool = serve("--grace", 60, program="prog", cwd=tmp_path)
+    wait_for_workers(pool, 1)
+    result = make_client().defer.wait_for_file(str(release))
+    wait_until(Path(f"{release}.entered").exists)
+    pool.terminate()
+    pool.wait_for("SIGTERM: stopping")
+    release.touch()
+    assert f"worker {result.get()} " in pool.output
+    assert pool.wait() == Exit.DONE
+
+
 def test_a_signal_for_everybody_does_not_end_a_worker_that_is_starting(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:

@@ -9,8 +9,9 @@ raised in it when the running requests are finished; or at once, if there are no
 blocks the loop.  If even that does not help, the thread ends the process.
 
 A signal that comes just before the main thread begins to block in a call of the system is not
-noticed until that returns.  So the supervisor says on the lifeline as well that the worker is to
-stop, and the thread repeats the signal.
+noticed until that returns.  And the program may handle the signal itself, or block it.  So the
+supervisor says on the lifeline as well that the worker is to stop.  The event loop then does
+without a signal, and while it is held the thread repeats the signal.
 
 The thread also reports where the program stands when it does not get on, because the loop cannot.
 It does not log anything itself: the code that it interrupts may hold the locks for that.
@@ -240,6 +241,9 @@ class Guard:
 
     def _beat(self) -> None:
         self._beaten = monotonic()
+        if self._told and not self.stopping:
+            # The signal has not come to this handler: the program has one of its own.
+            self._on_signal(signal.SIGTERM, None)
         if self._loading and self._beaten - self._began > WAITS_AFTER:
             self._ready = self._ready or any(server.ready for server in servers_made())
         words = [BEATS]
