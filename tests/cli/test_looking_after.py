@@ -86,6 +86,54 @@ def test_all_workers_that_are_asked_to_end_are_replaced_at_once(
     assert "the next worker starts in" not in pool.output
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "end",
+    [
+        "threading.Thread(target=time.sleep, args=[600]).start()",
+        "atexit.register(time.sleep, 600)",
+    ],
+)
+def test_a_worker_that_is_asked_to_end_is_replaced_though_its_program_leaves_something_behind(
+    serve: Serve, tmp_path: Path, end: str
+) -> None:
+    text = f"import atexit, threading, time\n{TEXT.format(version='one')}{end}\n"
+    (tmp_path / "leaving.py").write_text(text)
+    pool = serve("--grace", 0.2, program="leaving", cwd=tmp_path)
+    (pid,) = wait_for_workers(pool, 1)
+    os.kill(pid, signal.SIGTERM)
+    pool.wait_for(f"worker {pid} is done, but its program goes on")
+    pool.wait_for(f"worker {pid} has ended")
+    wait_for_workers(pool, 1, pid)
+
+
+@pytest.mark.slow
+def test_a_program_that_cannot_be_loaded_ends_the_pool_though_it_leaves_something_behind(
+    serve: Serve, tmp_path: Path
+) -> None:
+    text = "import threading, time\nthreading.Thread(target=time.sleep, args=[600]).start()\n1 / 0"
+    (tmp_path / "leaving.py").write_text(text)
+    pool = serve("--grace", 0.2, program="leaving", cwd=tmp_path)
+    pool.wait_for("ZeroDivisionError")
+    assert pool.wait() == Exit.USAGE
+    assert pool.output.count(" starts") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["wait_for_file", "hold_processor_once"])
+def test_a_worker_that_is_asked_to_end_is_replaced_though_a_function_does_not_return(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, function: str
+) -> None:
+    never = tmp_path / "never"
+    pool = serve("--grace", 0.2)
+    (pid,) = wait_for_workers(pool, 1)
+    make_client().cast(function_name=function)(str(never))
+    wait_until(Path(f"{never}.entered").exists)
+    os.kill(pid, signal.SIGTERM)
+    pool.wait_for(f"worker {pid} has ended")
+    wait_for_workers(pool, 1, pid)
+
+
 @pytest.mark.time_limit(120)
 def test_a_program_that_ends_itself_again_and_again_is_given_pauses(
     serve: Serve, tmp_path: Path

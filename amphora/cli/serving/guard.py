@@ -6,7 +6,9 @@ the program may already serve meanwhile.  So signals have real Python handlers, 
 if no greenlet gives way, and a thread of the operating system reads the lifeline.  The event loop
 then stops all servers of the program warmly.  If the program is still being loaded, `Left` is
 raised in it when the running requests are finished; or at once, if there are none or the program
-blocks the loop.  If even that does not help, the thread ends the process.
+blocks the loop.  If even that does not help, the thread ends the process.  It does so as well if
+the program has left something behind that keeps the process from ending: a thread, a child, or a
+function of `atexit`.
 
 A signal that comes just before the main thread begins to block in a call of the system is not
 noticed until that returns.  And the program may handle the signal itself, or block it.  So the
@@ -45,7 +47,7 @@ from amphora.cli.serving.lifeline import (
 )
 from amphora.cli.serving.places import place_of_holding, place_of_loading
 from amphora.cli.serving.signals import HELD_BACK, MEANINGLESS
-from amphora.net.log import Log
+from amphora.net.log import Log, write_now
 from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.rpc.server.worker import State
 
@@ -58,11 +60,17 @@ LOOK = 0.5
 HELD_AFTER = 2.0
 # A program that serves but is not loaded after so many seconds waits at its end.
 WAITS_AFTER = 3.0
-# Seconds for a program that is being loaded to end after it was told to.
+# Seconds for a program that is being loaded to end after it was told to; and beyond the grace, for
+# a worker that stops.
 LEAVE_TIMEOUT = 10.0
 
+# Seconds by which a supervisor that stops the worker comes first with giving up what is running.
+SUPERVISOR_FIRST = 1.0
 # Seconds for the supervisor to read the last report of a worker.
 LAST_WORDS = 1.0
+
+HANGS = "does not come to its end, and is ended"
+GOES_ON = "is done, but its program goes on in a thread, a child or atexit; its process is ended"
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Meant for the supervisor, but sent to every process when a whole service is signalled.
@@ -86,7 +94,7 @@ class Guard:
 
     Args:
         lifeline: the descriptor of a socket to the supervisor; None if there is none.
-        grace: seconds to finish what is running when the supervisor is gone.
+        grace: seconds to finish what is running when the worker stops.
         report: returns the report that follows each beat, None for no reports; must not switch
             greenlets.
 
@@ -112,13 +120,14 @@ class Guard:
         # False if the loading was interrupted.
         self._loaded = False
         self._ready = False
+        self._ended = False
         # True in a forked child, where all this belongs to the parent.
         self._forgotten = False
         self._orphaned = False
         # True when the supervisor has said that the worker is to stop, or is gone.
         self._told = False
-        # Seconds for what is running, when the worker stops; None for no limit.
-        self._timeout: float | None = None
+        # Seconds for what is running, when the worker stops.
+        self._timeout = grace + SUPERVISOR_FIRST
         # When the thread must end the process, by exit status.
         self._ends: dict[Exit, float] = {}
         self._mask: set[int] | set[signal.Signals] = set()
@@ -166,10 +175,17 @@ class Guard:
     def stop(self) -> None:
         """Stop all servers warmly, and return when they have stopped.  Switches greenlets."""
         self.stopping = True
+        self._limit(Exit.GAVE_UP)
         self._stop_servers()
 
-    def end(self) -> None:
-        """End the guard: the worker has ended, and the thread ensures that its process ends."""
+    def end(self, status: Exit) -> None:
+        """End the guard: the worker has ended, and the thread ensures that its process ends.
+
+        Args:
+            status: the exit status of the process.
+        """
+        self._ended = True
+        self._limit(status)
         # The last report; without it, the latest requests would not be counted.
         self._beat()
         if self._voice is not None:
@@ -177,6 +193,11 @@ class Guard:
         self._timer.close()
         if self._orphaned:
             logger.warning("the worker has ended: its supervisor is gone")
+
+    def _limit(self, status: Exit) -> None:
+        """Have the thread end the process with a status, if it has not ended in time."""
+        end = self._ends.pop(Exit.GAVE_UP, monotonic() + self._grace + LEAVE_TIMEOUT)
+        self._ends[status] = end
 
     # -- signals --------------------------------------------------------------------------------
 
@@ -187,10 +208,9 @@ class Guard:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Begin to stop.  Called between any two instructions of any running greenlet."""
         self.stopping = True
+        self._limit(Exit.GAVE_UP)
         if number == signal.SIGQUIT:
             self._timeout = 0.0
-        elif self._orphaned and self._timeout is None:
-            self._timeout = self._grace
         if self._loading and (not any(map(running, servers_made())) or self._is_held_by_loading()):
             self._leave()
         else:
@@ -281,6 +301,7 @@ class Guard:
                 said = place
             for status, end in list(self._ends.items()):
                 if monotonic() >= end:
+                    write_now(f"worker {os.getpid()} {GOES_ON if self._ended else HANGS}")
                     os._exit(status)
 
     def _read(self) -> None:
@@ -302,7 +323,7 @@ class Guard:
         except OSError:
             pass
         self._orphaned = self._told = True
-        self._ends[Exit.GAVE_UP] = monotonic() + self._grace + LEAVE_TIMEOUT
+        self._limit(Exit.GAVE_UP)
         # The main thread may be waiting for anything; a signal ends that.
         signal.pthread_kill(self._thread, signal.SIGTERM)
 

@@ -13,7 +13,7 @@ import click
 import gevent
 import msgspec
 
-from amphora.cli.failures import Exit
+from amphora.cli.failures import Exit, exit_code_of
 from amphora.cli.serving.guard import Guard, Left
 from amphora.cli.serving.options import WorkerOptions, programs_argument, worker_options
 from amphora.cli.serving.programs import CannotLoad, CannotStart, load_server, start
@@ -40,6 +40,24 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
     given = WorkerOptions(**options)
     guard = Guard(lifeline, given.grace, report if reports else None)
     overrides.access_log, overrides.concurrency = given.access_log, given.concurrency
+    status = Exit.BUG
+    try:
+        status = load_and_run(given, guard, reports)
+    except AmphoraError as error:
+        status = exit_code_of(error)
+        raise
+    finally:
+        guard.end(status)
+    return status
+
+
+def load_and_run(given: WorkerOptions, guard: Guard, reports: bool) -> Exit:
+    """Load the programs, and serve until the worker is to end; return its exit status.
+
+    Raises:
+        AmphoraError: a server cannot serve.
+    """
+    status = Exit.DONE
     try:
         guard.begin()
         servers = [load_server(program) for program in given.programs]
@@ -51,7 +69,6 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
         run(servers, guard)
     except Left:
         guard.left()
-        guard.stop()
     except CannotLoad as error:
         guard.left()
         # A program that waits at its end may fail because its server has stopped.
@@ -60,12 +77,9 @@ def worker(lifeline: int | None, reports: bool, **options: Any) -> int:
             if not isinstance(error, CannotStart):
                 return Exit.USAGE
             # Others may serve already.
-            guard.stop()
-            return Exit.FAILED
-        guard.stop()
-    finally:
-        guard.end()
-    return Exit.DONE
+            status = Exit.FAILED
+    guard.stop()
+    return status
 
 
 def show(error: CannotLoad, options: WorkerOptions) -> None:
