@@ -273,6 +273,22 @@ def test_what_runs_is_finished_when_its_program_has_taken_the_signals_for_itself
     assert pool.wait() == Exit.DONE
 
 
+@pytest.mark.parametrize("end", ["1 / 0", "sys.exit('no database')"])
+def test_what_runs_is_finished_when_its_program_fails_at_its_end(
+    serve: Serve, make_client: MakeClient, tmp_path: Path, end: str
+) -> None:
+    release = tmp_path / "release"
+    entered = f"{release}.entered"
+    waiting = f"while not os.path.exists({entered!r}): gevent.sleep(0.01)"
+    write(tmp_path, f"{SERVES}{waiting}\n{end}")
+    pool = serve(program="prog", cwd=tmp_path)
+    result = make_client().defer.wait_for_file(str(release))
+    pool.wait_for("prog cannot be imported")
+    release.touch()
+    assert f"worker {result.get()} " in pool.output
+    assert pool.wait() == Exit.USAGE
+
+
 def test_a_signal_for_everybody_does_not_end_a_worker_that_is_starting(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:

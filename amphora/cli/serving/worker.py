@@ -74,10 +74,8 @@ def load_and_run(given: WorkerOptions, guard: Guard, reports: bool) -> Exit:
         # A program that waits at its end may fail because its server has stopped.
         if not guard.stopping:
             show(error, given)
-            if not isinstance(error, CannotStart):
-                return Exit.USAGE
-            # Others may serve already.
-            status = Exit.FAILED
+            status = Exit.FAILED if isinstance(error, CannotStart) else Exit.USAGE
+    # Servers may have begun to serve while the program was loaded.
     guard.stop()
     return status
 
