@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import select
 import sys
 import traceback
 import weakref
@@ -22,11 +23,14 @@ from types import FrameType
 from typing import Any
 
 import gevent
+from gevent import monkey
 
 # Of each throttled kind of line, one in so many seconds.
 INTERVAL = 1.0
 # Lines that may wait for a handler that blocks; what comes then is lost, and counted.
 MOST_WAITING = 1000
+
+_poll = monkey.get_original("select", "poll")
 
 
 class Log:
@@ -186,12 +190,26 @@ def say(text: str) -> None:
 
 
 def write_now(text: str) -> None:
-    """Write a line to standard error from a thread, past all that the program may hold."""
+    """Write a line to standard error from a thread, past all that the program may hold.
+
+    It is left out if nobody reads: who writes it may have to end the process next.
+    """
     try:
-        os.write(2, f"amphora: {text}\n".encode())
+        if has_room(2):
+            os.write(2, f"amphora: {text}\n".encode())
     except OSError:
         # Standard error is closed.
         pass
+
+
+def has_room(descriptor: int, patience: float = 0.0) -> bool:
+    """Return whether a pipe, a terminal or a file takes a line without waiting for its reader.
+
+    Blocks the whole thread for at most `patience` seconds.
+    """
+    poll = _poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(patience * 1000))
 
 
 def tell(callback: Callable[..., object], *args: object) -> None:

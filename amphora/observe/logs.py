@@ -8,6 +8,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from amphora.net.log import has_room
+
+# Seconds to wait for the reader of the log.
+PATIENCE = 1.0
+
 TEXT_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
 
 # The errors of a value with keys that are not texts, with NaN, or that contains itself.
@@ -84,7 +89,39 @@ def _text(value: object) -> str:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The handler of `set_up`, distinct from any other."""
+    """The handler of `set_up`.
+
+    It leaves lines out that nobody reads, such as those to a pipe that is full: a process that
+    waits for its log can do nothing else, and does not even end.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._left_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        # A reader that is only slow gets its time once.
+        if not self._has_room(0.0 if self._left_out else PATIENCE):
+            self._left_out += 1
+            return
+        left_out, self._left_out = self._left_out, 0
+        if left_out:
+            super().emit(_said_left_out(record, left_out))
+        super().emit(record)
+
+    def _has_room(self, patience: float) -> bool:
+        try:
+            return has_room(self.stream.fileno(), patience)
+        except (OSError, ValueError, AttributeError):
+            # It is no file, or closed, which `emit` handles.
+            return True
+
+
+def _said_left_out(record: logging.LogRecord, number: int) -> logging.LogRecord:
+    """Return a record that says how many were left out before another one."""
+    text, level = "%d lines were not logged: nobody read them", logging.WARNING
+    return logging.LogRecord(record.name, level, "", 0, text, (number,), None)
 
 
 def set_up(level: str, style: str = "text") -> None:

@@ -362,3 +362,22 @@ def test_a_log_that_cannot_be_written_ends_nobody(
     client.call.pid()
     pool.terminate()
     assert pool.wait(50) == Exit.DONE
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(serve: Serve, make_client: MakeClient) -> None:
+    code = (
+        "import os, sys\n"
+        "unread, full = os.pipe()\n"
+        "os.set_inheritable(unread, True)\n"
+        "os.set_blocking(full, False)\n"
+        "try:\n"
+        "    while True: os.write(full, bytes(4096))\n"
+        "except BlockingIOError:\n"
+        "    os.set_blocking(full, True)\n"
+        "os.dup2(full, 2)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    pool = serve("--access-log", before=["-c", code])
+    assert make_client(timeout=30.0).call.add(1, 2) == 3
+    pool.terminate()
+    assert pool.wait() == Exit.DONE

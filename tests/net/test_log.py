@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -290,3 +291,23 @@ def test_what_is_meant_for_the_greenlet_is_not_swallowed() -> None:
 
     with pytest.raises(gevent.GreenletExit):
         tell(fail)
+
+
+def test_what_a_thread_writes_past_the_log_waits_for_no_reader() -> None:
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    try:
+        while True:
+            os.write(full, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(full, True)
+    program = "from amphora.net.log import write_now; write_now('at the end')"
+    try:
+        with subprocess.Popen([sys.executable, "-c", program], stderr=full) as process:
+            try:
+                assert process.wait(40) == 0
+            finally:
+                process.kill()
+    finally:
+        os.close(unread)
+        os.close(full)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -137,3 +138,22 @@ def test_a_programs_own_setup_stays() -> None:
         root.addHandler(own)
         set_up("info", "json")
         assert root.handlers == [own]
+
+
+def test_lines_that_nobody_reads_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amphora.observe.logs.PATIENCE", 0.0)
+    unread, full = os.pipe()
+    with open(unread, encoding="utf-8") as reader, open(full, "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with no_handlers() as root:
+            set_up("info", "json")
+            for _ in range(1000):
+                root.info("x" * 1000)
+            os.set_blocking(unread, False)
+            read = len(list(reader))
+            root.info("read again")
+        os.set_blocking(unread, True)
+        left_out, last = (json.loads(reader.readline())["message"] for _ in range(2))
+    assert 0 < read < 1000
+    assert left_out == f"{1000 - read} lines were not logged: nobody read them"
+    assert last == "read again"
