@@ -56,6 +56,20 @@ def test_a_signal_for_the_whole_service_cuts_nothing_off(
     assert "was killed" not in pool.output
 
 
+def test_a_signal_that_comes_when_all_is_done_does_not_change_the_exit_code(serve: Serve) -> None:
+    code = (
+        "import atexit, os, signal, sys\n"
+        "from amphora.cli import main\n"
+        "late = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]\n"
+        "atexit.register(lambda: [os.kill(os.getpid(), number) for number in late])\n"
+        "main(sys.argv[3:])"
+    )
+    pool = serve(before=["-c", code])
+    wait_for_workers(pool, 1)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
 def test_a_signal_without_a_name_is_survived(serve: Serve) -> None:
     pool = serve()
     (pid,) = wait_for_workers(pool, 1)

@@ -45,7 +45,11 @@ def held_back() -> Iterator[None]:
 
 @contextmanager
 def readable_signals() -> Iterator[socket.socket]:
-    """Yield a socket from which the numbers of the signals that arrive can be read."""
+    """Yield a socket from which the numbers of the signals that arrive can be read.
+
+    Afterwards they are ignored: the process has nothing left to do but to end, and a signal that
+    comes late must not change its exit code.
+    """
     wakeup, inlet = socket.socketpair()
     wakeup.setblocking(False)
     inlet.setblocking(False)
@@ -55,12 +59,13 @@ def readable_signals() -> Iterator[socket.socket]:
         numbers.append(signal.SIGHUP)
     with wakeup, inlet:
         before = signal.set_wakeup_fd(inlet.fileno(), warn_on_full_buffer=False)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
         # They may be blocked: a process inherits that from its parent.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         try:
             yield wakeup
         finally:
+            for number in numbers:
+                signal.signal(number, signal.SIG_IGN)
             signal.set_wakeup_fd(before)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
