@@ -461,6 +461,8 @@ class Link:
         except AmphoraError as error:
             if connection.error is not None:
                 return  # the keeper knows
+            if restorable not in self._restorables:
+                return  # it was closed meanwhile
             trouble = error
             if str(error) != str(restorable.trouble):
                 log.error("%s: %s cannot be set up: %s", self.name, restorable, error)

@@ -112,6 +112,22 @@ def test_a_part_whose_setting_up_was_interrupted_is_set_up_again(session: Sessio
     assert restorable.begun == 2
 
 
+def test_a_part_that_is_closed_while_it_is_set_up_is_no_error(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Closed(Recorded):
+        def restore(self, connection: Connection) -> None:
+            session.consuming.remove(self)
+            super().restore(connection)
+
+    session.consuming.add(Closed(ConnectionLost("the channel was closed on this side")))
+    other = Recorded(ConnectionLost("no answer within 5 s"))
+    session.consuming.add(other)
+    session.consuming.start()
+    wait_until(lambda: other.ready and "no answer within 5 s" in caplog.text)
+    assert "closed on this side" not in caplog.text
+
+
 def test_what_is_being_set_up_ends_with_the_connection(session: Session) -> None:
     never = Event()
     restorable = Recorded(never)
