@@ -43,6 +43,19 @@ class Mixed(Enum):
     TEXT = "text"
 
 
+class Planet(Enum):
+    """As in Python's manual, with tuples."""
+
+    EARTH = (5.976e24, 6378.14)
+    MARS = (6.421e23, 3397.2)
+
+
+class Era(Enum):
+    LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+    NOW = b"now"
+    NEVER = None
+
+
 class Plain:
     pass
 
@@ -235,6 +248,14 @@ def converted(hint: Any, value: Any) -> Any:
         (Number | int, 1, 1),
         (Mixed, "text", Mixed.TEXT),
         (Mixed | None, 1, Mixed.NUMBER),
+        # Values that arrive as others, from JSON and from MessagePack.
+        (Planet, [6.421e23, 3397.2], Planet.MARS),
+        (Planet | None, [6.421e23, 3397.2], Planet.MARS),
+        (Era, "1970-01-01T00:00:00Z", Era.LONG_AGO),
+        (Era, datetime(1970, 1, 1, tzinfo=UTC), Era.LONG_AGO),
+        (Era, "bm93", Era.NOW),
+        (Era, b"now", Era.NOW),
+        (Era, None, Era.NEVER),
         # Hints that say nothing, or another name of a type.
         (object, 5, 5),
         (T, 5, 5),
@@ -289,6 +310,7 @@ def test_what_fits_a_hint_becomes_what_it_says(hint: Any, value: Any, became: An
         (Cat | Dog, 5, "Expected"),
         (list[Dog | Cow], [{"moo": "rubbish"}], r"at `\$\[0\]`"),
         (Mixed, "other", "not a valid Mixed"),
+        (Planet, [1.0, 2.0], "not a valid Planet"),
         (str | date, 5, "Expected"),
         (Plain | None, 5, "Expected `null`"),
         (typing.Hashable, [], "Expected `Hashable`"),

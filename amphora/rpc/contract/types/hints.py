@@ -16,6 +16,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Container, Iterable, Reversible
+from contextlib import suppress
 from dataclasses import InitVar
 from datetime import UTC, datetime
 from enum import EnumMeta
@@ -147,7 +148,7 @@ def _rewrite(hint: Any) -> Any:
         return _special(hint, _model(hint))
     if isinstance(hint, EnumMeta) and len(hint) and not _is_known(hint):
         # An enum whose values are neither all texts nor all whole numbers.
-        return _special(hint, hint)
+        return _special(hint, _members(hint))
     return _rewrite_parts(hint, get_origin(hint), get_args(hint))
 
 
@@ -349,6 +350,28 @@ class _Choice:
 def _keys(hint: Any) -> frozenset[str]:
     """Return the keys of a dict that a type knows."""
     return frozenset(field.encode_name for field in getattr(type_info(hint), "fields", ()))
+
+
+def _members(cls: EnumMeta) -> Converter:
+    """Return a converter to the members of an enum, whose values may arrive as other ones.
+
+    A tuple arrives as a list, a date as text.
+    """
+    arriving: list[tuple[Any, Any]] = []
+    members: Iterable[Any] = cls
+    for member in members:
+        for form in (msgspec.json, msgspec.msgpack):
+            # One that cannot be sent does not arrive.
+            with suppress(Exception):
+                arriving.append((form.decode(form.encode(member.value)), member))
+
+    def convert(value: Any) -> Any:
+        for arrived, member in arriving:
+            if arrived == value:
+                return member
+        return cls(value)
+
+    return convert
 
 
 def _text(hint: Any, value: Any) -> Any:
