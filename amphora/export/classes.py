@@ -57,7 +57,7 @@ def _enum(name: str, schema: Schema, types: Types) -> list[str]:
 
 def _are_fields(schema: Schema, types: Types) -> bool:
     names = schema["x-field-names"]
-    return len(names) == len(schema.get("prefixItems", ())) and all(
+    return len(names) == len(schema.get("prefixItems", ())) > 0 and all(
         types.may_be_called(name) and not name.startswith("_") for name in names
     )
 

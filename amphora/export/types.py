@@ -7,7 +7,7 @@ from typing import Any
 
 from amphora.export.source import TAKEN, TYPE_NAMES, Imports, free_name, is_name, literal
 from amphora.rpc.contract.types.compatibility import resolved
-from amphora.rpc.contract.types.schemas import DEFINITIONS, INTEGER_KEYS, Schema
+from amphora.rpc.contract.types.schemas import DEFINITIONS, INTEGER_KEYS, KEY, Schema
 
 # The types of texts with a format.
 FORMATS = {
@@ -126,8 +126,8 @@ class Types:
         return self.imports.use(name)
 
     def _array(self, schema: Schema) -> str:
-        if "prefixItems" in schema and schema.get("items") is False:
-            items = [self.of(each) for each in schema["prefixItems"]]
+        if schema.get("items") is False:
+            items = [self.of(each) for each in schema.get("prefixItems", ())]
             return f"tuple[{', '.join(items) or '()'}]"
         items_schema = schema.get("items")
         item = self.of(items_schema if isinstance(items_schema, dict) else {})
@@ -138,7 +138,7 @@ class Types:
     def _object(self, schema: Schema) -> str:
         values = schema.get("additionalProperties")
         names = schema.get("propertyNames") or {"type": "string"}
-        keys = "int" if names == INTEGER_KEYS else self.of(names)
+        keys = "int" if names == INTEGER_KEYS else self.of(names.get(KEY, names))
         if keys == "Any":
             keys = "str"
         return f"dict[{keys}, {self.of(values if isinstance(values, dict) else {})}]"

@@ -43,6 +43,7 @@ def types() -> Types:
         ({"type": "array", "items": {"$ref": "#/$defs/User"}, "uniqueItems": True}, "list[User]"),
         ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, "set[str]"),
         ({"type": "array", "prefixItems": [], "items": False}, "tuple[()]"),
+        ({"type": "array", "items": False, "maxItems": 0}, "tuple[()]"),
         ({"type": "object"}, "dict[str, Any]"),
         ({"type": "object", "propertyNames": {"pattern": "^a"}}, "dict[str, Any]"),
         (
@@ -52,6 +53,13 @@ def types() -> Types:
                 "additionalProperties": {"type": "integer"},
             },
             "dict[Colour, int]",
+        ),
+        (
+            {
+                "type": "object",
+                "propertyNames": {"enum": ["1"], "x-key": {"$ref": "#/$defs/Colour"}},
+            },
+            "dict[Colour, Any]",
         ),
     ],
 )

@@ -36,6 +36,20 @@ class Mixed(enum.Enum):
     TEXT = "text"
 
 
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Nothing(NamedTuple):
+    pass
+
+
 @dataclass
 class Line:
     article: str
@@ -135,6 +149,16 @@ def schema_of(hint: Any) -> dict[str, Any]:
         (collections.OrderedDict[str, int], [{"a": 1}], [{"a": "b"}]),
         (Colour, ["red"], ["RED", "green"]),
         (Mixed, [1, "text"], ["ONE", 2]),
+        # Members that are combined.
+        (Access, [1, 3, 0], ["READ", 1.5]),
+        # Keys are texts.
+        (dict[float, int], [{"1.5": 1}, {"-2": 1, "inf": 2}], [{"a": 1}]),
+        (dict[Level, int], [{"1": 1}], [{"3": 1}, {"LOW": 1}]),
+        (dict[Literal[1, 2], int], [{"1": 1}], [{"3": 1}]),
+        (dict[Access, int], [{"3": 1}], [{"READ": 1}]),
+        (dict[int | UUID, int], [{"1": 1}], [{"1": "a"}]),
+        (tuple[()], [[]], [[1], 1]),
+        (Nothing, [[]], [1]),
         (Line, [{"article": "a"}, {"article": "a", "number": 2}], [{}, {"article": 1}]),
         (Point, [[1], [1, 2]], [[], [1, 2, 3], ["a"]]),
         (Options, [{"depth": 1}], [{}, {"depth": 1, "width": "a"}]),

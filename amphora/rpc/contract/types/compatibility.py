@@ -15,7 +15,7 @@ import msgspec
 
 from amphora.errors import printable
 from amphora.rpc.contract.reports import Description, FunctionDescription, ParameterDescription
-from amphora.rpc.contract.types.schemas import DEFINITIONS, PYTHON, Schema
+from amphora.rpc.contract.types.schemas import DEFINITIONS, KEY, PYTHON, Schema
 
 # Schemas within schemas are compared so deep; a longer chain counts as fitting.
 DEEPEST = 50
@@ -280,7 +280,7 @@ class _Fit:
 
     def _arrays(self, value: Schema, taken: Schema) -> str | None:
         """Return what does not fit in an array; None if it is of another kind."""
-        ours, theirs = value.get("prefixItems"), taken.get("prefixItems")
+        ours, theirs = _places(value), _places(taken)
         if ours is None and theirs is None:
             return _inside("[]", self.misfit(value.get("items") or {}, taken.get("items") or {}))
         if ours is None:
@@ -305,7 +305,7 @@ class _Fit:
                 _inside(f".{_name(name)}", self.misfit(schema, wide))
                 for name, schema in (ours or {}).items()
             ]
-            keys = self.misfit(value.get("propertyNames", {}), taken.get("propertyNames", {}))
+            keys = self.misfit(_keys(value), _keys(taken))
             return next(filter(None, [*misfits, _inside("[]", self.misfit(each, wide)), keys]), "")
         if ours is None:
             return None
@@ -323,6 +323,19 @@ class _Fit:
             if misfit:
                 return misfit
         return ""
+
+
+def _places(schema: Schema) -> list[Schema] | None:
+    """Return the schemas of the items of a tuple, None for an array of any length."""
+    places: list[Schema] | None = schema.get("prefixItems")
+    return [] if places is None and schema.get("items") is False else places
+
+
+def _keys(schema: Schema) -> Schema:
+    """Return the schema of the keys of a dict."""
+    names: Schema = schema.get("propertyNames", {})
+    keys: Schema = names.get(KEY, names)
+    return keys
 
 
 def _names(schema: Schema) -> set[str]:

@@ -14,7 +14,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable
-from enum import EnumMeta
+from enum import EnumMeta, Flag
 from typing import Any, ClassVar, Union, get_args, get_origin
 
 import msgspec
@@ -68,6 +68,9 @@ _TEXTS: dict[Any, Schema] = {
 
 # Keys of dicts are texts in JSON: what is a number otherwise says so.
 INTEGER_KEYS: Schema = {"pattern": "^-?[0-9]+$"}
+_NUMBER_KEYS: Schema = {"pattern": "^-?([0-9]|nan|inf)"}
+# What such a text stands for.
+KEY = "x-key"
 
 
 class Schemas:
@@ -117,6 +120,9 @@ class Schemas:
     def _enum_class(self, cls: EnumMeta) -> Schema:
         def define() -> Schema:
             members: Iterable[Any] = cls
+            if issubclass(cls, Flag):
+                # They are combined into numbers that none of them has.
+                return {"type": "integer"}
             found = {member.name: sent(member.value) for member in members}
             return {"enum": list(found.values()), "x-enum-varnames": list(found)}
 
@@ -141,7 +147,7 @@ class Schemas:
         count = len(info.item_types)
         return {
             "type": "array",
-            "prefixItems": [self._schema(item) for item in info.item_types],
+            **_places([self._schema(item) for item in info.item_types]),
             "items": False,
             "minItems": count,
             "maxItems": count,
@@ -149,7 +155,31 @@ class Schemas:
 
     def _dict(self, info: kinds.DictType) -> Schema:
         keys, values = self._schema(info.key_type), self._schema(info.value_type)
-        return _mapping(keys, values) | _limits(info, "Properties")
+        return self._mapping(keys, values) | _limits(info, "Properties")
+
+    def _mapping(self, keys: Schema, values: Schema) -> Schema:
+        schema: Schema = {"type": "object"}
+        names = self._names_of(keys)
+        if names and names != {"type": "string"}:
+            schema["propertyNames"] = names
+        if values:
+            schema["additionalProperties"] = values
+        return schema
+
+    def _names_of(self, keys: Schema) -> Schema:
+        """Return the schema of the texts that keys are in JSON."""
+        if keys.get("type") == "integer":
+            return INTEGER_KEYS
+        if keys.get("type") == "number":
+            return {**_NUMBER_KEYS, KEY: keys}
+        values = self.definitions.get(str(keys.get("$ref")).removeprefix(DEFINITIONS)) or keys
+        if any(isinstance(value, int | float) for value in values.get("enum", ())):
+            return {"enum": [_name_in_json(value) for value in values["enum"]], KEY: keys}
+        if values.get("type") == "integer":
+            # Flags.
+            return {**INTEGER_KEYS, KEY: keys}
+        members = [self._names_of(each) for each in keys.get("anyOf", ())]
+        return {"anyOf": members, KEY: keys} if members != keys.get("anyOf", []) else keys
 
     def _fields(self, info: Any) -> Schema:
         """Return the reference to a class with fields."""
@@ -188,7 +218,7 @@ class Schemas:
                 least += 1
             return {
                 "type": "array",
-                "prefixItems": items,
+                **_places(items),
                 "minItems": least,
                 "maxItems": len(items),
                 "x-field-names": [field.encode_name for field in info.fields],
@@ -239,7 +269,7 @@ class Schemas:
         if is_collection(origin):
             return self._of(content_of(origin, args))
         keys, values = args
-        return _mapping(self._of(keys), self._of(values))
+        return self._mapping(self._of(keys), self._of(values))
 
     def _members(self, hints: Iterable[Any]) -> Iterable[Schema]:
         for hint in hints:
@@ -333,15 +363,15 @@ def sent(value: Any) -> Any:
     return plain
 
 
-def _mapping(keys: Schema, values: Schema) -> Schema:
-    schema: Schema = {"type": "object"}
-    if keys.get("type") == "integer":
-        schema["propertyNames"] = INTEGER_KEYS
-    elif keys and keys != {"type": "string"}:
-        schema["propertyNames"] = keys
-    if values:
-        schema["additionalProperties"] = values
-    return schema
+def _places(items: list[Schema]) -> Schema:
+    """Return what says which items an array has; there must not be an empty list of them."""
+    return {"prefixItems": items} if items else {}
+
+
+def _name_in_json(value: Any) -> Any:
+    """Return a value as the key of an object in JSON."""
+    (name,) = msgspec.to_builtins({value: None}, str_keys=True)
+    return name
 
 
 def _limits(info: Any, lengths: str) -> Schema:
