@@ -111,6 +111,21 @@ def test_an_item_that_does_not_fit_is_a_wrong_result() -> None:
         Api(UsersAPI).functions["everybody"].item(3)
 
 
+def test_a_stream_may_have_none_as_items_and_as_its_result() -> None:
+    class ClockAPI(Protocol):
+        def count(self) -> Generator[int, None, None]: ...
+
+        def ticks(self) -> Iterator[None]: ...
+
+    functions = Api(ClockAPI).functions
+    assert functions["count"].item(3) == 3
+    assert functions["count"].result(None) is None
+    assert functions["ticks"].item(None) is None
+    for told in (functions["count"].result, functions["ticks"].item):
+        with pytest.raises(WrongResult, match="Expected `null`"):
+            told(3)
+
+
 def test_arguments_are_checked_as_python_does() -> None:
     function = Api(UsersAPI).functions["find"]
     function.check(("Alice",), {"exact": True})

@@ -74,7 +74,9 @@ def _converter(plain: Any) -> Converter:
 def _is_a_type(hint: Any) -> bool:
     """Return whether an annotation is a type, not a remark of the program's own."""
     return (
-        isinstance(hint, type)
+        # As within `Generator[int, None, None]`: Python makes NoneType of it elsewhere.
+        hint is None
+        or isinstance(hint, type)
         or get_origin(hint) is not None
         or type(hint).__module__.partition(".")[0] in _HOMES_OF_TYPES
     )
