@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -30,6 +31,24 @@ class Odd(enum.Enum):
     value_ = 1
     name_ = "text"
     mro_ = None
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Planet(enum.Enum):
+    EARTH = (5.976e24, 6378.14)
+
+
+class Nothing(NamedTuple):
+    pass
 
 
 @dataclass
@@ -163,10 +182,26 @@ def self(self: int, cls: int = 0) -> None:
     pass
 
 
+def rare(
+    pattern: re.Pattern[str],
+    url: pydantic.AnyUrl,
+    access: Access,
+    weights: dict[float, dict[Level, int]],
+    nothing: tuple[()],
+    planet: Planet,
+    keys: dict[Access, Nothing],
+) -> dict[int | UUID, Access]:
+    return {}
+
+
+def ticks() -> Iterator[None]:
+    yield None
+
+
 def offer() -> Offer:
     """Return what the service offers."""
     functions = Functions("shop", Threads(1))
-    for function in (tail, count, places, untyped, animals, values, model, self):
+    for function in (tail, count, places, untyped, animals, values, model, self, rare, ticks):
         functions.add(function)
     functions.add(find, expected=(NotFound, LookupError))
     for name in ("date", "class", "dt", "Line", "send_message.sms", "send_message_sms", "_private"):

@@ -147,6 +147,12 @@ def test_what_a_service_sends_becomes_the_classes_of_the_stub(module: Any) -> No
     assert functions["animals"].result({"ok": True}) == module.Result_(True)
 
 
+def test_flags_may_be_combined_and_keys_may_be_numbers(module: Any) -> None:
+    rare = Api(module.ShopAPI).functions["rare"]
+    key = str(IDENTITY)
+    assert rare.result({"1": 3, key: 0}) == {1: 3, IDENTITY: 0}
+
+
 def test_what_a_stub_sends_is_what_its_service_takes(module: Any) -> None:
     assert msgspec.to_builtins(module.Line("paper", made=NOON)) == {
         "article": "paper",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -174,6 +175,8 @@ def test_parameters_that_do_not_take_it_are_named(
         (Colour, Colours),
         (Colour, str),
         (date, str),
+        # A constraint.
+        (str, re.Pattern),
         (list[int], list[float]),
         (list[int], list),
         (tuple[int, int], list[int]),

@@ -15,7 +15,7 @@ import msgspec
 
 from amphora.errors import printable
 from amphora.rpc.contract.reports import Description, FunctionDescription, ParameterDescription
-from amphora.rpc.contract.types.schemas import DEFINITIONS, KEY, PYTHON, Schema
+from amphora.rpc.contract.types.schemas import DEFINITIONS, FORMATS, KEY, PYTHON, Schema
 
 # Schemas within schemas are compared so deep; a longer chain counts as fitting.
 DEEPEST = 50
@@ -366,7 +366,8 @@ def _types(schema: Schema) -> set[str]:
 
 def _text_of(schema: Schema) -> str:
     """Return what a text stands for, "" for any text."""
-    return str(schema.get("format") or schema.get("contentEncoding") or "")
+    name = schema.get("format")
+    return str(name if name in FORMATS else schema.get("contentEncoding") or "")
 
 
 def _is_one(value: Any, schema: Schema) -> bool:

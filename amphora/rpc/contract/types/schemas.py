@@ -59,6 +59,10 @@ _PLAIN: dict[type[kinds.Type], Schema] = {
     kinds.DecimalType: {"type": "string", "format": "decimal"},
 }
 
+# The formats of texts that are of another type in Python.  All others, such as "regex" or the
+# "email" of pydantic, are constraints of a text.
+FORMATS = frozenset(("date-time", "date", "time", "duration", "uuid", "decimal", "ipv4", "ipv6"))
+
 _TEXTS: dict[Any, Schema] = {
     ipaddress.IPv4Address: {"type": "string", "format": "ipv4"},
     ipaddress.IPv6Address: {"type": "string", "format": "ipv6"},
