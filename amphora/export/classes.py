@@ -12,25 +12,30 @@ from amphora.rpc.contract.types.schemas import PYTHON, Schema
 _NOT_IN_ENUMS = ("mro", "name", "value")
 
 
+def is_class(schema: Schema, types: Types) -> bool:
+    """Return whether a definition becomes a class; others stand where they are referred to."""
+    if "x-enum-varnames" in schema and _are_members(schema):
+        return True
+    if "x-field-names" in schema and _are_fields(schema, types):
+        return True
+    return bool(schema.get("type") == "object" and schema.get("properties"))
+
+
 def class_lines(name: str, schema: Schema, types: Types) -> list[str]:
-    """Return the lines of one definition.
+    """Return the lines of one definition that is a class.
 
     Args:
         name: its name in the module.
         schema: its schema.
         types: the types of all definitions.
     """
-    if "x-enum-varnames" in schema and _are_members(schema):
+    if "x-enum-varnames" in schema:
         return _enum(name, schema, types)
-    if "x-field-names" in schema and _are_fields(schema, types):
+    if "x-field-names" in schema:
         return _named_tuple(name, schema, types)
-    if schema.get("type") == "object" and schema.get("properties"):
-        if schema.get(PYTHON) == "TypedDict":
-            return _typed_dict(name, schema, types)
-        return _dataclass(name, schema, types)
-    # It is a text, because it may name later classes.
-    types.imports.use("TypeAlias")
-    return [f"{name}: TypeAlias = {literal(types.of(schema))}"]
+    if schema.get(PYTHON) == "TypedDict":
+        return _typed_dict(name, schema, types)
+    return _dataclass(name, schema, types)
 
 
 def _are_members(schema: Schema) -> bool:

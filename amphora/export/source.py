@@ -29,7 +29,6 @@ HOMES = {
     "Result": "amphora",
     "Stream": "amphora",
     "Struct": "msgspec",
-    "TypeAlias": "typing",
     "TypedDict": "typing",
     "UNSET": "msgspec",
     "UUID": "uuid",

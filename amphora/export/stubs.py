@@ -10,7 +10,7 @@ import re
 from keyword import iskeyword
 from typing import NamedTuple
 
-from amphora.export.classes import class_lines
+from amphora.export.classes import class_lines, is_class
 from amphora.export.source import (
     TYPE_NAMES,
     WIDTH,
@@ -52,7 +52,12 @@ class _Module:
         self._imports = Imports()
         own = [f"{self._prefix}{end}" for end in ("API", "Deferred", "Casts", "Streams", "Client")]
         self._api, self._deferred, self._casts, self._streams, self._client = own
-        self._types = Types(offer.definitions, self._imports, own)
+        self._types = types = Types(offer.definitions, self._imports, own)
+        types.names = {
+            name: own
+            for name, own in types.names.items()
+            if is_class(offer.definitions[name], types)
+        }
         self._methods: list[_Method] = []
         taken: set[str] = set()
         for function in sorted(offer.functions, key=lambda each: each["name"]):

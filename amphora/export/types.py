@@ -62,6 +62,8 @@ class Types:
         for name in sorted(definitions):
             self.names[name] = free_name(name, taken)
             taken.add(self.names[name])
+        # The definitions that are being written where they are referred to.
+        self._open: list[str] = []
 
     def may_be_called(self, name: str) -> bool:
         """Return whether a name is allowed for a method or a field."""
@@ -79,7 +81,7 @@ class Types:
     def _parts(self, schema: Schema) -> Iterable[str]:
         """Yield the members of a union, or the only type."""
         if "$ref" in schema:
-            yield self.names.get(str(schema["$ref"]).removeprefix(DEFINITIONS), "Any")
+            yield from self._named(str(schema["$ref"]).removeprefix(DEFINITIONS))
         elif "anyOf" in schema:
             for each in schema["anyOf"]:
                 yield from self._parts(each)
@@ -92,6 +94,17 @@ class Types:
                 yield self._single({**schema, "type": kind})
         else:
             yield self._single(schema)
+
+    def _named(self, name: str) -> Iterable[str]:
+        """Yield the name of a class, or what else a definition says."""
+        if name in self.names or name in self._open:
+            yield self.names.get(name, "Any")
+            return
+        self._open.append(name)
+        try:
+            yield from self._parts(self.definitions.get(name, {}))
+        finally:
+            self._open.pop()
 
     def _literals(self, values: list[Any]) -> Iterable[str]:
         plain = [value for value in values if isinstance(value, str | int) and value is not None]
@@ -126,8 +139,11 @@ class Types:
         return self.imports.use(name)
 
     def _array(self, schema: Schema) -> str:
-        if schema.get("items") is False:
-            items = [self.of(each) for each in schema.get("prefixItems", ())]
+        places = schema.get("prefixItems", [])
+        # Pydantic limits the number of items, and does not forbid others.
+        exactly = schema.get("minItems") == schema.get("maxItems") == len(places) > 0
+        if exactly or schema.get("items") is False:
+            items = [self.of(each) for each in places]
             return f"tuple[{', '.join(items) or '()'}]"
         items_schema = schema.get("items")
         item = self.of(items_schema if isinstance(items_schema, dict) else {})
@@ -170,6 +186,6 @@ class Types:
                 return f"{_MAKE[part]}({text})"
         name = str(schema.get("$ref", "")).removeprefix(DEFINITIONS)
         members = resolved(schema, self.definitions)
-        if text is not None and value in members.get("enum", ()) and "x-enum-varnames" in members:
+        if text is not None and value in members.get("enum", ()) and name in self.names:
             return f"{self.names[name]}({text})"
         return None

@@ -51,6 +51,10 @@ class Nothing(NamedTuple):
     pass
 
 
+# A class that no stub can have, because of the name of its field.
+Lists = NamedTuple("Lists", [("list", list[int])])  # noqa: UP014
+
+
 @dataclass
 class Line:
     """One line of an order."""
@@ -106,7 +110,13 @@ class Kebab(msgspec.Struct, rename={"first_name": "first-name", "class_": "class
     notes: list[str] = []
 
 
+class Part(pydantic.BaseModel):
+    level: Level = Level.LOW
+    pair: tuple[int, str] = (1, "a")
+
+
 class Model(pydantic.BaseModel):
+    part: Part | None = None
     number: int = pydantic.Field(gt=0, alias="no")
     kind: Literal["a"] = "a"
     inner: list[Model] = []
@@ -189,6 +199,8 @@ def rare(
     weights: dict[float, dict[Level, int]],
     nothing: tuple[()],
     planet: Planet,
+    lists: Lists | None,
+    optional: Access | None,
     keys: dict[Access, Nothing],
 ) -> dict[int | UUID, Access]:
     return {}

@@ -153,6 +153,14 @@ def test_flags_may_be_combined_and_keys_may_be_numbers(module: Any) -> None:
     assert rare.result({"1": 3, key: 0}) == {1: 3, IDENTITY: 0}
 
 
+def test_a_definition_that_is_no_class_is_written_where_it_is_used(
+    source: str, module: Any
+) -> None:
+    assert "    level: Literal[1, 2] | UnsetType = UNSET" in source
+    (model,) = Api(module.ShopAPI).functions["model"].result([{"no": 1, "part": {"level": 2}}])
+    assert model.part.level == 2
+
+
 def test_what_a_stub_sends_is_what_its_service_takes(module: Any) -> None:
     assert msgspec.to_builtins(module.Line("paper", made=NOON)) == {
         "article": "paper",

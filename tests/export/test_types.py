@@ -44,6 +44,11 @@ def types() -> Types:
         ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, "set[str]"),
         ({"type": "array", "prefixItems": [], "items": False}, "tuple[()]"),
         ({"type": "array", "items": False, "maxItems": 0}, "tuple[()]"),
+        # As pydantic has a tuple.
+        (
+            {"type": "array", "prefixItems": [{"type": "null"}], "minItems": 1, "maxItems": 1},
+            "tuple[None]",
+        ),
         ({"type": "object"}, "dict[str, Any]"),
         ({"type": "object", "propertyNames": {"pattern": "^a"}}, "dict[str, Any]"),
         (

@@ -182,6 +182,7 @@ def test_parameters_that_do_not_take_it_are_named(
         (tuple[int, int], list[int]),
         (tuple[int, str], tuple[int, str]),
         (tuple[int, ...], list[int]),
+        (list, tuple[int, int]),
         (tuple[()], list[int]),
         (tuple[()], tuple[()]),
         (set[int], list[int]),

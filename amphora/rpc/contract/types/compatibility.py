@@ -284,7 +284,8 @@ class _Fit:
         if ours is None and theirs is None:
             return _inside("[]", self.misfit(value.get("items") or {}, taken.get("items") or {}))
         if ours is None:
-            return None
+            # Of a list without a hint for its items, nothing is known.
+            return None if value.get("items") else ""
         if theirs is None:
             theirs = [taken.get("items") or {}] * len(ours)
         elif len(ours) > len(theirs) or value.get("minItems", 0) < taken.get("minItems", 0):
