@@ -98,11 +98,6 @@ def is_needed(parameter: ParameterDescription) -> bool:
     return "default" not in parameter and not parameter["kind"].startswith("var_")
 
 
-def with_default(schema: Schema, parameter: ParameterDescription) -> Schema:
-    """Return the schema of a parameter, with its default if that is known."""
-    return {**schema, "default": parameter["value"]} if "value" in parameter else schema
-
-
 def summary_of(text: str) -> str:
     """Return the first line of a docstring, without its full stop."""
     return text.strip().partition("\n")[0].removesuffix(".")

@@ -18,11 +18,10 @@ from amphora.export.documents import (
     is_needed,
     parameters_of,
     summary_of,
-    with_default,
 )
 from amphora.rpc.contract.reports import FunctionDescription, ParameterDescription
 from amphora.rpc.contract.types.compatibility import Offer
-from amphora.rpc.contract.types.schemas import Schema
+from amphora.rpc.contract.types.schemas import Schema, with_default
 
 VERSION = "3.1.0"
 PROBLEM = "Problem"
@@ -135,7 +134,7 @@ def _body(components: Components, namespace: str, parameters: list[ParameterDesc
 
     def schema_of(parameter: ParameterDescription) -> Schema:
         schema = components.schema(namespace, parameter.get("schema"))
-        return with_default(schema, parameter)
+        return with_default(schema, parameter["value"]) if "value" in parameter else schema
 
     kinds: dict[str, list[ParameterDescription]] = {}
     for each in parameters:

@@ -11,11 +11,10 @@ from amphora.export.documents import (
     is_needed,
     parameters_of,
     summary_of,
-    with_default,
 )
 from amphora.rpc.contract.reports import FunctionDescription, ParameterDescription
 from amphora.rpc.contract.types.compatibility import Offer
-from amphora.rpc.contract.types.schemas import Schema
+from amphora.rpc.contract.types.schemas import Schema, with_default
 
 VERSION = "1.3.2"
 
@@ -76,7 +75,7 @@ def _descriptor(
     descriptor = {
         "name": parameter["name"],
         "required": is_needed(parameter),
-        "schema": with_default(schema, parameter),
+        "schema": with_default(schema, parameter["value"]) if "value" in parameter else schema,
     }
     if parameter["kind"].startswith("var_"):
         descriptor["x-kind"] = parameter["kind"]

@@ -70,6 +70,14 @@ class Line:
 
 
 @dataclass
+class Implicit:
+    """As people write it, and linters do not like it."""
+
+    limit: int = None  # type: ignore[assignment]
+    names: list[str] = None  # type: ignore[assignment]
+
+
+@dataclass
 class Order:
     id: UUID
     when: dt.datetime
@@ -201,7 +209,9 @@ def rare(
     planet: Planet,
     lists: Lists | None,
     optional: Access | None,
+    implicit: Implicit,
     keys: dict[Access, Nothing],
+    after: int = None,  # type: ignore[assignment]  # noqa: RUF013
 ) -> dict[int | UUID, Access]:
     return {}
 

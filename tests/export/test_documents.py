@@ -263,3 +263,11 @@ def test_names_that_cannot_be_those_of_schemas_are_changed(make: Any) -> None:
     assert schemas["Xrger"]["enum"] == [{"$ref": "#/$defs/Ärger"}]
     assert {"#/components/schemas/_rger_2"} <= set(references(document))
     assert not any("Gone" in target for target in references(document))
+
+
+def test_a_default_that_is_not_of_its_type_is_not_told() -> None:
+    document = openapi(offers(), "shop")
+    limit = document["components"]["schemas"]["Implicit"]["properties"]["limit"]
+    assert limit == {"type": "integer"}
+    after = next(each for each in method("shop.rare")["params"] if each["name"] == "after")
+    assert (after["schema"], after["required"]) == ({"type": "integer"}, False)

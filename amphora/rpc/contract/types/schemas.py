@@ -70,6 +70,16 @@ _TEXTS: dict[Any, Schema] = {
     complex: {"type": ["number", "string"]},
 }
 
+_IN_PYTHON: dict[str, Any] = {
+    "null": types.NoneType,
+    "boolean": bool,
+    "integer": int,
+    "number": int | float,
+    "string": str,
+    "array": list | tuple,
+    "object": dict,
+}
+
 # Keys of dicts are texts in JSON: what is a number otherwise says so.
 INTEGER_KEYS: Schema = {"pattern": "^-?[0-9]+$"}
 _NUMBER_KEYS: Schema = {"pattern": "^-?([0-9]|nan|inf)"}
@@ -240,7 +250,7 @@ class Schemas:
             default = field.default_factory()
         if default is not msgspec.NODEFAULT and default is not msgspec.UNSET:
             try:
-                schema = {**schema, "default": sent(default)}
+                schema = with_default(schema, sent(default))
             except ValueError:
                 pass
         return schema
@@ -365,6 +375,12 @@ def sent(value: Any) -> Any:
     if not same:
         raise ValueError(f"{type(value).__name__} does not arrive unchanged")
     return plain
+
+
+def with_default(schema: Schema, value: Any) -> Schema:
+    """Return a schema with a default, which must be of its type: not for `limit: int = None`."""
+    kind = _IN_PYTHON.get(str(schema.get("type")), object)
+    return {**schema, "default": value} if isinstance(value, kind) else schema
 
 
 def _places(items: list[Schema]) -> Schema:
