@@ -25,6 +25,7 @@ from uuid import UUID
 
 import pydantic
 import pytest
+import typing_extensions
 from annotated_types import Gt, Len, Predicate
 from msgspec import Meta
 
@@ -161,6 +162,14 @@ class HoldsModel:
     model: Model
 
 
+# An alias that contains itself: `type Tree = list[Tree] | dict[str, Tree] | date`.
+if sys.version_info >= (3, 12):
+    Tree: Any
+    exec("type Tree = list[Tree] | dict[str, Tree] | date")
+else:
+    Tree = typing_extensions.TypeAliasType("Tree", None)
+    object.__setattr__(Tree, "__value__", list[Tree] | dict[str, Tree] | date)
+
 DAY = date(2026, 1, 2)
 KEY = UUID("12345678-1234-5678-1234-567812345678")
 T = typing.TypeVar("T")
@@ -265,6 +274,10 @@ def converted(hint: Any, value: Any) -> Any:
         (typing.Hashable, "x", "x"),
         (typing.SupportsInt, 5, 5),
         (typing.Optional["Cat"], {"meow": 1}, Cat(1)),
+        # An alias that contains itself.
+        (Tree, [["2026-01-02"], {"a": ["2026-01-02"]}], [[DAY], {"a": [DAY]}]),
+        (Tree | None, {"a": {}}, {"a": {}}),
+        (list[Tree], ["2026-01-02"], [DAY]),
         # Models of pydantic.
         (Model, {"born": "2026-01-02", "no": 2}, Model(born=DAY, no=2)),
         (Strict, {"born": "2026-01-02"}, Strict(born=DAY)),
@@ -311,6 +324,7 @@ def test_what_fits_a_hint_becomes_what_it_says(hint: Any, value: Any, became: An
         (list[Dog | Cow], [{"moo": "rubbish"}], r"at `\$\[0\]`"),
         (Mixed, "other", "not a valid Mixed"),
         (Planet, [1.0, 2.0], "not a valid Planet"),
+        (Tree, [{"a": ["2026-01-02", 5]}], "Expected `array | object | date`, got `int`"),
         (str | date, 5, "Expected"),
         (Plain | None, 5, "Expected `null`"),
         (typing.Hashable, [], "Expected `Hashable`"),

@@ -22,6 +22,7 @@ import pytest
 
 from amphora.rpc.contract.types.hints import converter_of
 from amphora.rpc.contract.types.schemas import Schemas
+from tests.rpc.test_hints import Tree as Nested
 
 T = TypeVar("T")
 
@@ -170,6 +171,7 @@ def schema_of(hint: Any) -> dict[str, Any]:
         (Model, [{"no": 1, "inner": [{"no": 2}]}], [{"no": 0}, {"number": 1}]),
         (Outer, [{"model": {"no": 1}}], [{"model": {}}]),
         (list[Model], [[{"no": 1}]], [[{}]]),
+        (Nested, [["2026-01-02", {"a": []}]], [[{"a": [5]}]]),
         (Annotated[int, pydantic.Field(gt=1)], [2], [1]),
         (bytes, ["aGk="], [1]),
         (pathlib.Path, ["/tmp"], [1]),

@@ -145,13 +145,50 @@ def _rewrite(hint: Any) -> Any:
         return Any if hint.__bound__ is None else _rewrite(hint.__bound__)
     if hasattr(hint, "__value__") and not isinstance(hint, type):
         # An alias of a type (`type X = ...`), which may contain itself.
-        return hint if _is_known(hint) else _rewrite(hint.__value__)
+        if _is_known(hint):
+            return hint
+        return _alias(hint) if _mentions(hint.__value__, hint) else _rewrite(hint.__value__)
     if is_pydantics(hint):
         return _special(hint, _model(hint))
     if isinstance(hint, EnumMeta) and len(hint) and not _is_known(hint):
         # An enum whose values are neither all texts nor all whole numbers.
         return _special(hint, _members(hint))
     return _rewrite_parts(hint, get_origin(hint), get_args(hint))
+
+
+def _mentions(hint: Any, alias: Any) -> bool:
+    """Return whether an alias is in a hint, also within other aliases."""
+    seen: list[Any] = []
+    left = [hint]
+    while left:
+        part = left.pop()
+        if part is alias:
+            return True
+        if not any(part is other for other in seen):
+            seen.append(part)
+            left += [*get_args(part), *([part.__value__] if hasattr(part, "__value__") else [])]
+    return False
+
+
+# The classes that stand in for aliases that contain themselves.
+_aliases: dict[Any, Special] = {}
+
+
+def _alias(alias: Any) -> Special:
+    """Return the class that stands in for an alias, there and in its own hint."""
+    special = _aliases.get(alias)
+    if special is None:
+        special = _aliases[alias] = _special(alias, _not_yet)
+        try:
+            special.convert = staticmethod(_converter(buildable(alias.__value__)))
+        except BaseException:
+            del _aliases[alias]
+            raise
+    return special
+
+
+def _not_yet(value: Any) -> Any:
+    raise RuntimeError("its hint is not read yet")
 
 
 def _rewrite_parts(hint: Any, origin: Any, args: tuple[Any, ...]) -> Any:

@@ -274,6 +274,9 @@ class Schemas:
     def _special(self, hint: Any) -> Schema:
         """Return the schema of a hint that msgspec cannot build."""
         origin, args = get_origin(hint), get_args(hint)
+        if hasattr(hint, "__value__"):
+            # An alias that contains itself.
+            return self._defined(hint, lambda: self._of(hint.__value__))
         if is_pydantics(hint):
             return self._model(hint)
         if isinstance(hint, EnumMeta):
@@ -416,7 +419,7 @@ def _generic(cls: Any) -> str:
 def _docstring(cls: Any) -> str:
     """Return the docstring of a class, "" if it has none of its own."""
     cls = get_origin(cls) or cls
-    text = cls.__dict__.get("__doc__") or ""
+    text = getattr(cls, "__dict__", {}).get("__doc__") or ""
     # Dataclasses and named tuples have their signature there.
     return "" if text.startswith(f"{cls.__name__}(") else text.strip()
 
