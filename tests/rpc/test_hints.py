@@ -415,6 +415,29 @@ class Reports:
 """
 
 
+GENERIC = """
+class Shelf[T]:
+    def put[N: int](self, thing: T, number: N):
+        return thing, number
+"""
+
+
+def test_hints_that_are_text_may_name_type_parameters() -> None:
+    module: dict[str, Any] = {"__name__": "generic"}
+    as_text = __future__.annotations.compiler_flag
+    if sys.version_info >= (3, 12):
+        exec(compile(GENERIC, "generic.py", "exec", flags=as_text, dont_inherit=True), module)
+    else:
+        plain = GENERIC.replace("[T]", "").replace("[N: int]", "")
+        exec(compile(plain, "generic.py", "exec", flags=as_text, dont_inherit=True), module)
+        module["Shelf"].__type_params__ = (typing.TypeVar("T"),)
+        module["Shelf"].put.__type_params__ = (typing.TypeVar("N", bound=int),)
+    function = Function("put", module["Shelf"]().put)
+    assert function.call(["x", 5], {}) == ("x", 5)
+    with pytest.raises(Misfit, match="argument 'number'"):
+        function.call(["x", "y"], {})
+
+
 def test_hints_that_python_evaluates_later_are_evaluated_each_on_its_own() -> None:
     """From Python 3.14 on, as all are; before, as text."""
     later = 0 if sys.version_info >= (3, 14) else __future__.annotations.compiler_flag

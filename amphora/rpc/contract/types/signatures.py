@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import Signature
 from types import SimpleNamespace
@@ -73,14 +73,24 @@ def evaluate(annotation: Any, function: Any) -> Any:
     Raises:
         Unevaluated: it has names that are not defined, or is no type at all.
     """
-    holder = SimpleNamespace(
-        __annotations__={"hint": annotation},
-        __type_params__=getattr(function, "__type_params__", ()),
-    )
+    holder = SimpleNamespace(__annotations__={"hint": annotation})
     names = getattr(function, "__globals__", None)
     if names is None:
         names = vars(sys.modules.get(getattr(function, "__module__", ""), SimpleNamespace()))
     try:
-        return typing.get_type_hints(holder, names, include_extras=True)["hint"]
+        parameters = _type_parameters(function, names)
+        return typing.get_type_hints(holder, names, parameters, include_extras=True)["hint"]
     except Exception as error:
         raise Unevaluated(f"{name_of(annotation)}: {error}") from error
+
+
+def _type_parameters(function: Any, names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the type parameters of a function and of the classes that it is in, by name."""
+    found: list[Any] = []
+    path = getattr(function, "__qualname__", "").split(".")
+    owner = names.get(path[0])
+    for name in path[1:]:
+        found += getattr(owner, "__type_params__", ())
+        owner = getattr(owner, name, None)
+    found += getattr(function, "__type_params__", ())
+    return {parameter.__name__: parameter for parameter in found}
