@@ -136,6 +136,13 @@ class Options(TypedDict):
     since: NotRequired[date]
 
 
+T = typing.TypeVar("T")
+
+
+class Labelled(TypedDict, typing.Generic[T]):
+    label: T
+
+
 class Model(pydantic.BaseModel):
     born: date
     number: int = pydantic.Field(1, gt=0, alias="no")
@@ -172,7 +179,6 @@ else:
 
 DAY = date(2026, 1, 2)
 KEY = UUID("12345678-1234-5678-1234-567812345678")
-T = typing.TypeVar("T")
 Day = typing.TypeVar("Day", bound=date)
 P = typing.ParamSpec("P")
 
@@ -499,6 +505,17 @@ def test_keywords_are_checked_against_a_document() -> None:
     function = Function("search", search)
     assert function.call([], {"depth": 1, "since": "2026-01-02"}) == {"depth": 1, "since": DAY}
     for wrong in ({}, {"depth": "x"}, {"depth": 1, "other": 2}):
+        with pytest.raises(Misfit, match="argument 'options'"):
+            function.call([], wrong)
+
+
+def test_a_typed_dict_with_a_type_parameter_tells_the_keywords() -> None:
+    def put(**options: Unpack[Labelled[int]]) -> Any:
+        return options
+
+    function = Function("put", put)
+    assert function.call([], {"label": 1}) == {"label": 1}
+    for wrong in ({"label": "x"}, {"label": 1, "other": 2}):
         with pytest.raises(Misfit, match="argument 'options'"):
             function.call([], wrong)
 

@@ -367,7 +367,8 @@ def _converter_of(parameter: Parameter, function: Any) -> Converter | None:
         if typing.get_origin(hint) is typing.Unpack:
             (document,) = typing.get_args(hint)
             convert = converter_of(document)
-            return convert and partial(_keywords, convert, frozenset(document.__annotations__))
+            known = (typing.get_origin(document) or document).__annotations__
+            return convert and partial(_keywords, convert, frozenset(known))
         convert = converter_of(hint)
         return convert and partial(_each_of_dict, convert)
     return converter_of(hint)
