@@ -169,6 +169,11 @@ class Consumer(Restorable):
         """The name of the queue."""
         return self._queue.name if isinstance(self._queue, CheapQueue) else self._queue
 
+    def bind(self, channel: Channel) -> None:
+        """Bind the queue again, to an exchange that is made if it is gone.  Switches greenlets."""
+        topology = self._queue if isinstance(self._queue, CheapQueue) else self._topology
+        topology.bind(channel)
+
     def _empty(self, queue: str, seconds: float) -> None:
         """Consume what is left in a replaced queue, for some seconds."""
         leftover = Consumer(self._link, queue, self._callback, prefetch=self._prefetch)

@@ -151,6 +151,12 @@ class Topology(Restorable):
             if not (isinstance(entity, Queue) and entity.name in found):
                 entity.declare(channel)
 
+    def bind(self, channel: Channel) -> None:
+        """Bind the queues again, to exchanges that are made if they are gone.  Switches."""
+        for entity in self.entities:
+            if not isinstance(entity, Queue):
+                entity.declare(channel)
+
 
 class Presence(Enum):
     """Whether a queue exists, and is there to be used."""

@@ -8,8 +8,20 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
-from amphora import AmqpRpcClient, AmqpRpcServer, ChannelClosed, NoResult, Unroutable
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    AmqpRpcServer,
+    ChannelClosed,
+    NoResult,
+    Unroutable,
+)
+from amphora.rpc.client.management import ManagementClient
+from amphora.transport import rebinding
+from amphora.transport.cheap_queue import CheapQueue
 from tests.rpc.test_naming import HOSTILE
 from tests.support.brokers import Broker
 from tests.support.rpc import MakeClient, MakeServer
@@ -107,6 +119,54 @@ def test_answers_come_again_after_the_first_call_that_gets_none(
             return False
 
     wait_until(is_answered)
+
+
+@pytest.mark.parametrize("harm", ["the exchanges are deleted", "the queues are unbound"])
+def test_a_server_binds_again_what_somebody_has_unbound(
+    broker: Broker,
+    make_server: MakeServer,
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: str,
+) -> None:
+    monkeypatch.setattr(rebinding, "INTERVAL", 0.2)
+    ended = Event()
+
+    def hold() -> None:
+        try:
+            Event().wait()
+        finally:
+            ended.set()
+
+    server = make_server(abs, kind=AmqpRpcFanoutServer, serve=False)
+    server.add_function(hold, cancellable=True)
+    server.serve()
+    worker = server._worker
+    mine = [worker.intake.consumer, worker.control.consumer, worker.management.consumer]
+    wait_until(lambda: all(consumer.ready for consumer in mine))
+    with broker.channel() as channel:
+        for consumer in mine:
+            assert isinstance(consumer._queue, CheapQueue)
+            binding = consumer._queue.binding
+            # All servers share the exchange for commands, those of other tests too.
+            if harm == "the queues are unbound" or consumer is worker.management.consumer:
+                for key in consumer._queue.keys:
+                    channel.queue_unbind(binding.queue, binding.exchange, key)
+            else:
+                channel.exchange_delete(binding.exchange)
+    everybody = make_client(AmqpRpcFanoutClient)
+
+    def is_cancelled() -> bool:
+        result = everybody.defer.hold()
+        wait_until(lambda: server.running > 0)
+        result.cancel()
+        return ended.wait(0.2)
+
+    with ManagementClient(session=everybody.session) as management:
+        asked = management.ask
+        wait_until(lambda: everybody.gather(timeout=1.0).abs(-1).values() == [1])
+        wait_until(lambda: len(list(asked(server.namespace, "ping", timeout=1.0))) == 1)
+    wait_until(is_cancelled)
 
 
 def test_an_ordinary_queue_that_is_deleted_without_servers_keeps_the_next_request(

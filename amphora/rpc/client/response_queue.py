@@ -6,10 +6,9 @@ from collections import deque
 from collections.abc import Callable
 
 from amphora.rpc.contract import naming
-from amphora.transport.channel import Channel
 from amphora.transport.cheap_queue import CheapQueue
 from amphora.transport.connection import Connection
-from amphora.transport.topology import Exchange, Queue
+from amphora.transport.topology import Exchange
 
 EXPIRES = naming.LEFT_QUEUE_EXPIRES
 # The answers to this many former ids of a client are still taken.
@@ -51,12 +50,6 @@ class ResponseQueue(CheapQueue):
             # A queue with a chosen id may date from amphora 0.1, whose queues did not expire.
             as_found=client_id is not None,
         )
-
-    def bind(self, channel: Channel) -> None:
-        """Bind it again, to its exchange, which is made if it is gone.  Switches greenlets."""
-        for entity in self.entities:
-            if not isinstance(entity, Queue):
-                entity.declare(channel)
 
     def gone(self) -> None:
         """Called when the queue is gone: tell the client that the answers in it are lost."""

@@ -32,6 +32,7 @@ from amphora.rpc.server.requests.watchdog import Watchdog
 from amphora.rpc.server.settings import Hook, Settings
 from amphora.rpc.server.streams.streaming import Outlets
 from amphora.transport.consumer import Consumer
+from amphora.transport.rebinding import Rebinding
 from amphora.transport.session import claim, left_to_another, watch
 from amphora.transport.vantage import Vantage
 
@@ -147,6 +148,9 @@ class Worker:
         operating = Operating(self, settings, self.requests)
         self.management.add_operating(operating.always, operating.switched)
         self.intake.consumer.after = (*self.intake.consumer.after, self.control.consumer)
+        self._rebinding = Rebinding(
+            session, (self.intake.consumer, self.management.consumer, self.control.consumer)
+        )
         self.watchdog = Watchdog(self.worker_id)
         self._server = server
         self._settings = settings
@@ -183,6 +187,7 @@ class Worker:
             self.responder.open()
             self.management.open()
             self.control.open()
+            self._rebinding.open()
             self._vantages = watch(session, self.management.binding, self._latest_request)
             session.consuming.start()
 
@@ -330,6 +335,7 @@ class Worker:
         self.ended.set()
 
     def _close(self) -> None:
+        self._rebinding.close()
         for vantage in self._vantages:
             vantage.close()
         self.intake.close()

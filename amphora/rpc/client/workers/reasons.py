@@ -70,8 +70,10 @@ class Reasons:
                 " create_new_request_queue makes one"
             )
         elif self._lookout.needed and self._is_away(outgoing):
+            unbound = ", or was unbound; servers bind theirs again soon" if outgoing.spread else ""
             text = (
                 f"{self._namespace} cannot be reached: its request queue is on a node that is away"
+                f"{unbound}"
             )
         elif outgoing.spread:
             text = f"{self._namespace} has no request queue: no server is there"
