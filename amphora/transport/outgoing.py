@@ -34,8 +34,8 @@ class Outgoing:
             others, so it counts as a confirm.
         patience: seconds for which it is sent again after a refusal, if it has no expiry.
         answers: the message answers a request, which the broker keeps until the answer is
-            confirmed.  So it waits while the login is refused: its sender can do nothing about
-            that, and who waits for it is not to lose it.
+            confirmed, or it belongs to an answer.  So it waits while the login is refused: its
+            sender can do nothing about that, and who waits for it is not to lose it.
 
     Attributes:
         bulk: True for a large message that those which are sent later may overtake.

@@ -124,3 +124,51 @@ def test_a_stream_goes_on_when_the_login_is_taken_again(
         wait_until(lambda: server.session.publishing.error is not failed)
         broker.refuse_logins(False)
         assert list(stream) == list(range(2, 101))
+
+
+def test_a_stream_that_begins_meanwhile_comes_when_the_login_is_taken_again(
+    broker: testing.Broker, namespace: str
+) -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(100)
+
+    with (
+        AmqpRpcServer(namespace, url=broker.url) as server,
+        AmqpRpcClient(namespace, url=broker.url, timeout=40) as client,
+    ):
+        server.add_function(numbers)
+        server.serve()
+        wait_until(lambda: server.ready and server._worker.control.consumer.ready)
+        assert list(client.stream.numbers()) == list(range(100))
+        lose_the_login(broker, server)
+        stream = client.stream.numbers()
+        wait_until(lambda: server.streams > 0)
+        broker.refuse_logins(False)
+        assert list(stream) == list(range(100))
+
+
+def test_a_caller_learns_who_has_begun_its_call_when_the_login_is_taken_again(
+    broker: testing.Broker, namespace: str
+) -> None:
+    begun, go_on = Event(), Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait()
+
+    with (
+        AmqpRpcServer(namespace, url=broker.url) as server,
+        AmqpRpcClient(namespace, url=broker.url, timeout=40) as client,
+    ):
+        server.add_function(work)
+        server.add_function(abs)
+        server.serve()
+        wait_until(lambda: server.ready and server._worker.control.consumer.ready)
+        assert client.call.abs(-1) == 1
+        lose_the_login(broker, server)
+        result = client.defer(liveness=30.0).work()
+        assert begun.wait(20)
+        broker.refuse_logins(False)
+        wait_until(lambda: len(client._calls._liveness) == 1)
+        go_on.set()
+        assert result.get() is None

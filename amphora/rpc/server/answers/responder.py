@@ -216,6 +216,7 @@ class Responder:
             mandatory=False,
             spread=True,
             patience=_seconds_left(properties.expiration),
+            answers=True,
         )
         try:
             self._session.publisher.publish(outgoing)
