@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -119,6 +119,38 @@ def test_answers_come_again_after_the_first_call_that_gets_none(
             return False
 
     wait_until(is_answered)
+
+
+@pytest.mark.parametrize("harm", ["the queue is unbound", "its exchange is deleted"])
+def test_a_stream_without_a_deadline_goes_on_after_its_client_was_unbound(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: str,
+) -> None:
+    monkeypatch.setattr(rebinding, "INTERVAL", 0.2)
+    monkeypatch.setattr(rebinding, "SHORTEST_INTERVAL", 0.2)
+    go_on = Event()
+
+    def numbers() -> Iterator[int]:
+        yield 0
+        go_on.wait()
+        yield from range(1, 100)
+
+    make_server(numbers)
+    client = make_client()
+    stream = client.stream.numbers()
+    assert next(stream) == 0
+    exchange = f"rpc_{client.namespace}_response"
+    with broker.channel() as channel:
+        if harm == "the queue is unbound":
+            queue = f"rpc_{client.namespace}_{client.client_id}_response"
+            channel.queue_unbind(queue, exchange, client.client_id)
+        else:
+            channel.exchange_delete(exchange)
+    go_on.set()
+    assert list(stream) == list(range(1, 100))
 
 
 @pytest.mark.parametrize("harm", ["the exchanges are deleted", "the queues are unbound"])

@@ -7,26 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import gevent
 from gevent.event import Event
 
-from amphora.errors import AmphoraError
-from amphora.net import clock
-from amphora.net.log import Log
 from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.response_queue import ResponseQueue
 from amphora.rpc.client.responses import Responses
 from amphora.transport.consumer import Consumer
 from amphora.transport.link import Restorable
+from amphora.transport.rebinding import Rebinding
 from amphora.transport.session import Session, watch
 from amphora.transport.vantage import Vantage
 from amphora.wire.properties import PropertiesTemplate
 
-log = Log("amphora.rpc")
-
-# Seconds between two times that the response queue is bound again, and for each of them.
-BIND_INTERVAL = 5.0
-BIND_TIMEOUT = 2.0
 # How many unacknowledged messages there may be; each may hold a hundred responses.
 PREFETCH = 250
 
@@ -67,10 +59,8 @@ class Mailbox:
         self._requests = requests
         self._asking = asking
         self._closed = False
-        # When the response queue was last bound again, and the greenlet that does so.
-        self._bound_at = -BIND_INTERVAL
-        self._binding: gevent.Greenlet[..., None] | None = None
-        calls.on_unanswered = self._unanswered
+        # The oldest call at the last look.
+        self._oldest: str | None = None
         self._open(client_id)
 
     @property
@@ -85,6 +75,9 @@ class Mailbox:
         self._queue = queue
         self.consumer = Consumer(link, queue, self.responses.take, prefetch=PREFETCH)
         link.add(self.consumer)
+        self._rebinding = Rebinding(self._session, (self.consumer,), self._waits_long)
+        calls.on_unanswered = self._rebinding.bind_soon
+        link.add(self._rebinding)
         self.needs = (self._requests, self.consumer)
         self._vantages: list[Vantage] = watch(self._session, lambda: queue.binding, calls.oldest)
         self._use_id(queue.client_id)
@@ -94,22 +87,14 @@ class Mailbox:
         self.client_id = client_id
         self.template = self._asking(client_id)
 
-    def _unanswered(self) -> None:
-        """Bind the response queue again, now and then: an operator may have unbound it.
+    def _waits_long(self) -> bool:
+        """Return whether a call has waited since the last look.
 
-        Nobody tells a client of that, or that the exchange of the answers was deleted.
+        An operator may have unbound the response queue, or deleted the exchange of the answers, and
+        nobody tells a client of that.  A stream may have no deadline at which it would end.
         """
-        now = clock.monotonic()
-        if not self._closed and now - self._bound_at >= BIND_INTERVAL:
-            self._bound_at = now
-            # The one before has ended: it takes less than the interval.
-            self._binding = gevent.spawn(self._bind_again)
-
-    def _bind_again(self) -> None:
-        try:
-            self._session.operate(self._queue.bind, BIND_TIMEOUT)
-        except AmphoraError as error:
-            log.debug("%s is not bound again: %s", self.consumer, error)
+        before, self._oldest = self._oldest, self._calls.oldest()
+        return before is not None and self._oldest == before
 
     def session_closed(self) -> None:
         """Called when the session was closed: fail the pending calls."""
@@ -119,7 +104,7 @@ class Mailbox:
     def forked(self) -> None:
         """Called in a forked child: take another id; the pending calls are the parent's."""
         self._calls.forget_all()
-        self._binding = None
+        self._rebinding.close()
         self._session.consuming.remove(self.consumer)
         self._leave_vantages()
         if not self._closed:
@@ -128,8 +113,7 @@ class Mailbox:
     def close(self) -> None:
         """Stop looking for a cut, and open nothing in forked children.  Never switches."""
         self._closed = True
-        if self._binding is not None:
-            self._binding.kill(block=False)
+        self._rebinding.close()
         self._leave_vantages()
 
     def _leave_vantages(self) -> None:

@@ -187,7 +187,7 @@ class Worker:
             self.responder.open()
             self.management.open()
             self.control.open()
-            self._rebinding.open()
+            session.consuming.add(self._rebinding)
             self._vantages = watch(session, self.management.binding, self._latest_request)
             session.consuming.start()
 
