@@ -1,4 +1,4 @@
-"""A cluster of three nodes that are killed, stopped, frozen, lost and cut off (D-01 to D-10).
+"""A cluster of three nodes that are killed, stopped, frozen, lost and cut off (D-01 to D-11).
 
 What holds work is replicated here, as with `queue_type="quorum"`.  The wanted times are seconds; a
 machine that is busy may need a few more, and a client that waited for a node would need as long as
@@ -210,6 +210,40 @@ def test_a_server_that_starts_while_a_node_is_down_serves_at_once(
     go_on(rig, cluster)
     rig.settle(duplicates=IN_FLIGHT, failures=FEW, silence=SILENCE)
     assert took <= SILENCE
+
+
+@pytest.mark.case("D-11")
+@pytest.mark.slow
+@pytest.mark.time_limit(240)
+def test_a_server_serves_while_the_roll_call_is_on_a_node_that_was_stopped_in_good_order(
+    cluster_rig: Rig, cluster: Cluster
+) -> None:
+    rig = cluster_rig
+    start(rig, cluster)
+    home, *others = cluster.nodes
+    namespace = f"{rig.namespace}_late"
+    settings: dict[str, Any] = {"heartbeat": HEARTBEAT, "queue_type": "quorum"}
+    with AmqpRpcServer(namespace, url=home.url, **settings) as first:
+        first.serve()
+        wait_until(lambda: first.ready)
+    assert cluster.home_of(f"rpc_{namespace}_rollcall") is home
+    rig.fault(f"{home.name} is stopped")
+    home.stop()
+    url = cluster.url_of(others)
+    with (
+        AmqpRpcServer(namespace, url=url, **settings) as server,
+        AmqpRpcClient(namespace, url=url, **settings) as client,
+    ):
+        server.add_function(pow)
+        server.serve()
+        for number in range(100):
+            assert client.call(timeout=5.0).pow(number, 2) == number**2
+            gevent.sleep(0.1)
+        connects = server.session.consuming.connects
+    cluster.recover()
+    go_on(rig, cluster)
+    rig.settle(duplicates=IN_FLIGHT, failures=FEW, silence=SILENCE)
+    assert connects == 1
 
 
 class Fanout:

@@ -25,8 +25,6 @@ from amphora import (
     Unroutable,
 )
 from amphora.rpc.client.management import ManagementClient
-from amphora.rpc.server.operators.roll_call_queue import RollCallQueue
-from amphora.transport.connection import Connection
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.recorder import Recorder
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
@@ -152,20 +150,6 @@ def test_for_many_requests_without_a_server_the_broker_is_asked_once(
     # RabbitMQ 4 leaves nothing open, and is not asked.
     looks = [question for question in recorder.questions if "rollcall" in question.about]
     assert len(looks) <= 1, looks
-
-
-def test_a_roll_call_that_others_are_in_is_left_to_them(
-    start: Start, broker: Broker, namespace: str
-) -> None:
-    start(f=returns(1))
-    queue = RollCallQueue(namespace)
-    with broker.channel() as channel:
-        connection = channel.connection
-        assert isinstance(connection, Connection)
-        # As if the broker had been too slow to say that it is there.
-        queue.away(connection)
-        queue.restore(connection)
-    assert broker.consumers(queue.name) == 1
 
 
 def test_a_stopped_server_leaves_no_queue_behind(

@@ -144,7 +144,7 @@ class Management:
         link = session.consuming
         self.consumer = Consumer(link, self._own, self._on_request, prefetch=PREFETCH)
         # The number of its consumers is the number of workers; see `roll_call`.
-        self.roll_call = Consumer(link, RollCallQueue(namespace), _drop, prefetch=1)
+        self.roll_call = Consumer(link, RollCallQueue(namespace, link), _drop, prefetch=1)
         self.join_after()
         self.consumer.after = (self._own, self.roll_call)
 
