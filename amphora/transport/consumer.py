@@ -17,7 +17,8 @@ from amphora.transport.channel import Channel
 from amphora.transport.cheap_queue import CheapQueue
 from amphora.transport.connection import Connection
 from amphora.transport.delivery import Delivery
-from amphora.transport.link import Link, Restorable
+from amphora.transport.link import Link
+from amphora.transport.restoring import Restorable
 from amphora.transport.subscription import Subscription
 from amphora.transport.topology import Topology
 

@@ -1,12 +1,7 @@
 """Keeping one connection alive.
 
-A restorable is something that must be set up on every new connection: entities to declare, a
-consumer, the publisher.
-
-A link has one keeper greenlet.  The keeper alone connects, has restorables set up, and waits for
-the connection to end, so two recoveries never run at once.  Each restorable is set up in a greenlet
-of its own: one that waits for a node that is down delays no other.  What cannot be set up is tried
-again, with growing pauses.
+A link has one keeper greenlet.  The keeper alone connects, has set up what is needed on each
+connection (see `restoring`), and waits for its end, so two recoveries never run at once.
 
 Between attempts to connect the pauses grow from 0.1 s to 5 s, each with full jitter, so that the
 thousand clients of a restarted broker do not all come back at once.
@@ -17,14 +12,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
-from typing import Any
 
 import gevent
 import gevent.ssl
 from gevent.event import Event
 
-from amphora.errors import AmphoraError, AuthenticationError, ChannelClosed, ConnectionLost
+from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
 from amphora.net import clock
 from amphora.net.address import IN_MEMORY
 from amphora.net.backoff import LONGEST_PAUSE, SUCCESS_AFTER, Backoff
@@ -33,6 +26,7 @@ from amphora.net.log import Log
 from amphora.transport.connecting import Host, NoHost, connect_to_one
 from amphora.transport.connection import Attendant, Connection
 from amphora.transport.endpoint import LOOPBACK, Endpoint
+from amphora.transport.restoring import Restorable, Restoring
 
 log = Log("amphora.transport")
 
@@ -40,35 +34,6 @@ log = Log("amphora.transport")
 FAILED_FOR = 30.0
 # How long a restorable waits for those before it, in seconds.
 AFTER_TIMEOUT = 1.0
-
-
-class Restorable:
-    """Something to set up on every new connection of a link.
-
-    Attributes:
-        ready: True while it is set up.
-        error: why the broker refused it the last time, if waiting will not help; else None.
-        trouble: why it could not be set up the last time, whatever the reason.
-        after: what to set up before it, waiting `AFTER_TIMEOUT` seconds at most.
-    """
-
-    ready = False
-    error: AmphoraError | None = None
-    trouble: AmphoraError | None = None
-    after: tuple[Restorable, ...] = ()
-
-    def restore(self, connection: Connection) -> None:
-        """Set up on a new connection.  Runs in a greenlet of its own and may wait.
-
-        Raises:
-            ConnectionLost: the connection ended meanwhile.
-            AmphoraError: the broker refuses.
-        """
-        raise NotImplementedError
-
-    def lost(self) -> None:
-        """Called when the connection is gone; must not block."""
-        self.ready = False
 
 
 class LinkState(StrEnum):
@@ -106,15 +71,11 @@ class Link:
         self._watchers: list[Callable[[Link], None]] = []
         self.connects = 0
         self.lost_at = self.restored_at = self._connected_at = 0.0
-        self._restorables: dict[Restorable, Backoff] = {}
-        # What to set up on the present connection, and when; and what is being set up.
-        self._due: dict[Restorable, float] = {}
-        self._restorers: dict[Restorable, gevent.Greenlet[..., None]] = {}
+        self._restoring = Restoring(name, self.wait_for_others, self._changed)
         # The host of the latest connection, and when each failed the last time.
         self._host = endpoint.hosts[0]
         self._failed: dict[Host, float] = {}
         self._keeper: gevent.Greenlet[..., None] | None = None
-        self._wake = Event()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -136,9 +97,7 @@ class Link:
         if self.connection is None:
             refused = isinstance(self.error, AuthenticationError)
             return refused or self._closed or self._keeper is None
-        return all(
-            restorable.ready or restorable.error is not None for restorable in self._restorables
-        )
+        return self._restoring.settled
 
     def start(self) -> None:
         """Begin to connect, if that has not begun yet.  Never switches greenlets.
@@ -240,30 +199,19 @@ class Link:
 
     def add(self, restorable: Restorable) -> None:
         """Have a restorable set up now, if there is a connection, and on every later one."""
-        self._restorables[restorable] = Backoff()
-        self.restore_soon(restorable)
+        self._restoring.add(restorable)
 
     def remove(self, restorable: Restorable) -> None:
         """Set a restorable up no more; what it has on the present connection stays."""
-        self._restorables.pop(restorable, None)
-        self._due.pop(restorable, None)
-        restorable.trouble = None
+        self._restoring.remove(restorable)
 
     def restore_soon(self, restorable: Restorable) -> None:
         """Set a restorable up again on the present connection, as after its channel was closed."""
-        restorable.ready = False
-        if (
-            self.connection is not None
-            and restorable in self._restorables
-            and restorable not in self._due
-        ):
-            self._due[restorable] = clock.monotonic() + self._restorables[restorable].next()
-            self._wake.set()
+        self._restoring.soon(restorable)
 
     def restore_all_soon(self) -> None:
         """Set all restorables up again, as when the broker misses what they had declared."""
-        for restorable in list(self._restorables):
-            self.restore_soon(restorable)
+        self._restoring.all_soon()
 
     @property
     def host(self) -> Host:
@@ -282,11 +230,10 @@ class Link:
         connection, self.connection = self.connection, None
         if keeper is not None:
             keeper.kill(block=False)
-        self._stop_restoring()
+        self._restoring.stop()
         if connection is not None:
             connection.close(timeout)
-        for restorable in list(self._restorables):
-            restorable.lost()
+        self._restoring.lost()
         self._changed()
 
     def forget(self) -> None:
@@ -298,9 +245,8 @@ class Link:
         if connection is not None:
             connection.on_closed = None
             connection.forget()
-        self._stop_restoring()
-        for restorable in list(self._restorables):
-            restorable.lost()
+        self._restoring.stop()
+        self._restoring.lost()
 
     # -- the keeper -----------------------------------------------------------------------------
 
@@ -340,13 +286,14 @@ class Link:
             backoff.succeeded()
             try:
                 self._begin(connection)
-                self._stay(connection)
+                self._restoring.stay(connection)
             except BaseException as error:
                 if self._keeper is gevent.getcurrent():
                     connection.interrupted(error)
                 elif self._closed and self.connection is connection:
                     # It came after the link was closed and before the keeper was told.
                     self.connection = None
+                    self._restoring.stop()
                     connection.interrupted(error)
                 # Otherwise closed, which says goodbye, or left to the parent of a forked child.
                 raise
@@ -371,7 +318,7 @@ class Link:
         self.connection = connection
         self.error = None
         self._connected_at = clock.monotonic()
-        self._due = dict.fromkeys(self._restorables, clock.monotonic())
+        self._restoring.begin(connection)
         # Also when there is nothing to set up: a caller may wait for the connection alone.
         self._changed()
 
@@ -410,76 +357,11 @@ class Link:
             )
 
     def _wake_keeper(self, _: Connection) -> None:
-        self._wake.set()
+        self._restoring.wake()
 
     def _changed(self, _: Connection | None = None) -> None:
         for watcher in list(self._watchers):
             watcher(self)
-
-    def _stay(self, connection: Connection) -> None:
-        """Set up what is due until the connection ends."""
-        while connection.error is None:
-            self._wake.clear()
-            now = clock.monotonic()
-            # One that is being set up is not begun again before that has ended.
-            free = {
-                restorable: due
-                for restorable, due in self._due.items()
-                if restorable not in self._restorers
-            }
-            for restorable, due in free.items():
-                if due <= now:
-                    self._begin_restoring(restorable, connection)
-            later = [due for due in free.values() if due > now]
-            self._wake.wait(min(later) - clock.monotonic() if later else None)
-
-    def _begin_restoring(self, restorable: Restorable, connection: Connection) -> None:
-        del self._due[restorable]
-        restorer = Attendant(self._restore, restorable, connection)
-        restorer.rawlink(partial(self._restorer_ended, restorable))
-        self._restorers[restorable] = restorer
-        restorer.start()
-
-    def _restorer_ended(self, restorable: Restorable, restorer: Any) -> None:
-        mine: Any = self._restorers.get(restorable)
-        if mine is not restorer:
-            return  # its connection has ended
-        del self._restorers[restorable]
-        if not restorer.successful() or isinstance(restorer.value, gevent.GreenletExit):
-            # Ended by an exception for another greenlet, such as ctrl-C.
-            self.restore_soon(restorable)
-        self._wake.set()
-
-    def _restore(self, restorable: Restorable, connection: Connection) -> None:
-        if restorable.after:
-            self.wait_for_others(restorable.after)
-        if restorable not in self._restorables:
-            return
-        trouble: AmphoraError | None = None
-        try:
-            restorable.restore(connection)
-        except AmphoraError as error:
-            if connection.error is not None:
-                return  # the keeper knows
-            if restorable not in self._restorables:
-                return  # it was closed meanwhile
-            trouble = error
-            if str(error) != str(restorable.trouble):
-                log.error("%s: %s cannot be set up: %s", self.name, restorable, error)
-            restorable.error = error if _is_refusal(error) else None
-        except Exception as error:  # noqa: BLE001 (a bug; the other restorables are set up)
-            log.error("%s: %s cannot be set up", self.name, restorable, error=error)
-            trouble = AmphoraError(f"internal error while setting up {restorable!r}: {error!r}")
-            restorable.error = trouble
-        restorable.trouble = trouble
-        if trouble is not None:
-            self.restore_soon(restorable)
-        else:
-            restorable.error = None
-            restorable.ready = True
-            if restorable in self._restorables:
-                self._restorables[restorable].succeeded()
-        self._changed()
 
     def _drop(self, error: AmphoraError) -> None:
         # One line for each change: a broker that stays away is reported once, and so is one that
@@ -494,17 +376,10 @@ class Link:
         if self.connection is not None:
             self._failed[self._host] = clock.monotonic()
         self.connection = None
-        self._stop_restoring()
-        for restorable in list(self._restorables):
-            # What was refused may be allowed on the next connection.
-            restorable.error = restorable.trouble = None
-            restorable.lost()
+        self._restoring.stop()
+        self._restoring.forgive()
+        self._restoring.lost()
         self._changed()
-
-    def _stop_restoring(self) -> None:
-        self._due.clear()
-        restorers, self._restorers = self._restorers, {}
-        gevent.killall(list(restorers.values()), block=False)
 
 
 def shown_duration(seconds: float) -> str:
@@ -515,16 +390,6 @@ def shown_duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _is_refusal(error: AmphoraError) -> bool:
-    """Return whether waiting is no use, because the broker's settings must change first.
-
-    A 404 is no refusal: it may be for a queue whose node is down.
-    """
-    if isinstance(error, ChannelClosed):
-        return not error.passing
-    return not isinstance(error, ConnectionLost)
 
 
 def _known(error: Exception) -> AmphoraError:

@@ -9,7 +9,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, Rejected, Unroutable
 from amphora.net import clock
 from amphora.transport.confirms import Returned
-from amphora.transport.link import Restorable
+from amphora.transport.restoring import Restorable
 from amphora.wire.properties import PropertiesTemplate
 
 # Seconds for which a refused message is sent again, if it has no expiry.

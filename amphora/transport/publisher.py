@@ -44,8 +44,9 @@ from amphora.net.deadline import Deadline
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned
 from amphora.transport.connection import Connection
-from amphora.transport.link import Link, Restorable
+from amphora.transport.link import Link
 from amphora.transport.outgoing import Outgoing
+from amphora.transport.restoring import Restorable
 from amphora.wire.properties import DIRECT_REPLY_TO
 
 # The bounds of the growing pauses in which a refused message waits to be sent again.

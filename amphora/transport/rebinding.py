@@ -19,7 +19,7 @@ from amphora.net import clock
 from amphora.net.log import Log
 from amphora.transport.connection import Connection
 from amphora.transport.consumer import Consumer
-from amphora.transport.link import Restorable
+from amphora.transport.restoring import Restorable
 from amphora.transport.session import Session
 
 log = Log("amphora.transport")

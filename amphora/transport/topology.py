@@ -15,7 +15,7 @@ from amphora.errors import ChannelClosed, ConnectionLost, Inequivalent
 from amphora.net.log import Log
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Connection
-from amphora.transport.link import Restorable
+from amphora.transport.restoring import Restorable
 from amphora.wire.codec import methods
 from amphora.wire.codes import ReplyCode
 

@@ -24,7 +24,8 @@ from amphora.net.address import address
 from amphora.net.backoff import doubled
 from amphora.transport.connecting import Host
 from amphora.transport.connection import Connection
-from amphora.transport.link import Link, Restorable
+from amphora.transport.link import Link
+from amphora.transport.restoring import Restorable
 from amphora.transport.topology import Binding
 from amphora.wire.codec import methods
 from amphora.wire.codes import ReplyCode

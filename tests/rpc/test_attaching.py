@@ -9,7 +9,8 @@ from gevent.event import Event
 
 from amphora.rpc.keyed.attaching import RequestQueues
 from amphora.transport.endpoint import endpoint
-from amphora.transport.link import Link, Restorable
+from amphora.transport.link import Link
+from amphora.transport.restoring import Restorable
 from amphora.wire.codec import Method, encode_method, methods
 from tests.support.peer import Conversation, Script, ScriptedPeer
 

@@ -28,7 +28,7 @@ from amphora import (
 )
 from amphora.arpc import mq
 from amphora.transport.connection import Connection
-from amphora.transport.link import Restorable
+from amphora.transport.restoring import Restorable
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add

@@ -12,7 +12,8 @@ from amphora import Session, testing
 from amphora.errors import ChannelClosed, ConnectionLost
 from amphora.transport import link
 from amphora.transport.connection import Connection
-from amphora.transport.link import Link, Restorable, shown_duration
+from amphora.transport.link import Link, shown_duration
+from amphora.transport.restoring import Restorable
 from tests.support.peer import Conversation, ScriptedPeer
 from tests.support.waiting import wait_until
 
@@ -107,7 +108,7 @@ def test_a_part_whose_setting_up_was_interrupted_is_set_up_again(session: Sessio
     session.consuming.add(restorable)
     session.consuming.start()
     wait_until(lambda: restorable.begun)
-    session.consuming._restorers[restorable].kill(block=False)
+    session.consuming._restoring._restorers[restorable].kill(block=False)
     wait_until(lambda: restorable.ready)
     assert restorable.begun == 2
 

@@ -44,8 +44,8 @@ from amphora.rpc.client.workers.reasons import Reasons
 from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.client.workers.unserved import Unserved
 from amphora.transport.endpoint import check_count
-from amphora.transport.link import Restorable
 from amphora.transport.outgoing import Outgoing
+from amphora.transport.restoring import Restorable
 from amphora.transport.session import Session, claim, is_of_this_thread, left_to_its_thread
 from amphora.wire.properties import Properties
 

@@ -13,8 +13,8 @@ from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.response_queue import ResponseQueue
 from amphora.rpc.client.responses import Responses
 from amphora.transport.consumer import Consumer
-from amphora.transport.link import Restorable
 from amphora.transport.rebinding import Rebinding
+from amphora.transport.restoring import Restorable
 from amphora.transport.session import Session, watch
 from amphora.transport.vantage import Vantage
 from amphora.wire.properties import PropertiesTemplate

@@ -36,7 +36,8 @@ from amphora.rpc.keyed.announcements import Announcements
 from amphora.rpc.keyed.receivers import Adopt, Lane, Receiver
 from amphora.transport.connection import Connection
 from amphora.transport.delivery import Delivery
-from amphora.transport.link import Link, LinkState, Restorable
+from amphora.transport.link import Link, LinkState
+from amphora.transport.restoring import Restorable
 from amphora.transport.topology import Presence, find_queue
 from amphora.wire.codes import ReplyCode
 

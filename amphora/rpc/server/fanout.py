@@ -18,7 +18,7 @@ from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.settings import Settings
 from amphora.transport.cheap_queue import CheapQueue
 from amphora.transport.consumer import Consumer
-from amphora.transport.link import Restorable
+from amphora.transport.restoring import Restorable
 from amphora.transport.topology import Exchange
 
 

@@ -15,7 +15,7 @@ from amphora.rpc.server.requests.pauses import Pauses
 from amphora.rpc.server.settings import Settings
 from amphora.transport.consumer import Consumer
 from amphora.transport.delivery import Delivery
-from amphora.transport.link import Restorable
+from amphora.transport.restoring import Restorable
 from amphora.transport.topology import Binding, Exchange, Queue, Topology
 
 # Takes a delivery; must not block.

@@ -12,9 +12,9 @@ import gevent
 from amphora.errors import AmphoraError, Unroutable, printable
 from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.contract import naming
-from amphora.transport.link import Restorable
 from amphora.transport.lookout import Lookout
 from amphora.transport.outgoing import Outgoing
+from amphora.transport.restoring import Restorable
 from amphora.transport.session import Session
 from amphora.transport.topology import Presence
 

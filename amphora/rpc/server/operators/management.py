@@ -35,7 +35,7 @@ from amphora.rpc.server.settings import Settings
 from amphora.transport.cheap_queue import CheapQueue
 from amphora.transport.consumer import Consumer
 from amphora.transport.delivery import Delivery
-from amphora.transport.link import Restorable
+from amphora.transport.restoring import Restorable
 from amphora.transport.session import all_sessions
 from amphora.transport.topology import Binding, Exchange
 
