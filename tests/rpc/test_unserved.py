@@ -116,12 +116,46 @@ def test_a_function_that_waits_is_nothing_to_tell(
         gate.wait()
         return 1
 
-    make_server(hold)
+    server = make_server(hold)
+    wait_until(lambda: server.ready)
     client = make_client()
     result = client.defer.hold()
     entered.wait(30)
     wait_until(lambda: unserved._asked)
     looking = client._calls.unserved._looking
+    if looking is not None:
+        looking.join(30)
+    gate.set()
+    assert result.get(timeout=30) == 1
+    assert "until its deadline" not in caplog.text
+
+
+def test_a_server_that_comes_while_others_are_asked_for_is_not_missing(
+    make_server: MakeServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Event()
+
+    def hold() -> int:
+        gate.wait()
+        return 1
+
+    client = make_client()
+    watching = client._calls.unserved
+    ping = watching.ping
+    assert ping is not None
+    asked = Event()
+
+    def ping_with_a_new_server(namespace: str | None, timeout: float) -> list[str]:
+        server = make_server(hold)
+        wait_until(lambda: server.ready)
+        found = ping(namespace, 10.0)
+        asked.set()
+        return found
+
+    watching.ping = ping_with_a_new_server
+    result = client.defer.hold()
+    assert asked.wait(60)
+    looking = watching._looking
     if looking is not None:
         looking.join(30)
     gate.set()

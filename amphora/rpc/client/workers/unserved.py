@@ -139,7 +139,10 @@ class Unserved:
                 )
             return
         if not key:
-            self._presence.others = self._others()
+            others = self._others()
+            if others is None:
+                return
+            self._presence.others = others
         if not self.heard:
             log.warning(
                 "%s; %s waits for one at %s until its deadline: start one, or correct the name or"
@@ -159,14 +162,19 @@ class Unserved:
         except AmphoraError:
             return False
 
-    def _others(self) -> str:
-        """Return, as text, what else is served that may be meant, "" if that is unknown."""
+    def _others(self) -> str | None:
+        """Return, as text, what else is served that may be meant, "" if that is unknown.
+
+        None if a server of the namespace has come meanwhile.
+        """
         if self.ping is None or not self._presence.never_served():
             return ""
         try:
             names = {worker.rpartition("-")[0] for worker in self.ping(None, TIMEOUT)}
         except AmphoraError:
             return ""
+        if self._namespace in names:
+            return None
         near = did_you_mean([self._namespace], names)
         if near or not 0 < len(names) <= MOST_NAMED:
             return near.removeprefix("; ")
