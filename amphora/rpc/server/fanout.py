@@ -13,7 +13,7 @@ from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.intake import Take
 from amphora.rpc.server.operators.management import Management
 from amphora.rpc.server.progress.in_progress import Ignore, RequestInProgress
-from amphora.rpc.server.requests.executor import no_answer
+from amphora.rpc.server.requests.encoding import no_answer
 from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.settings import Settings
 from amphora.transport.cheap_queue import CheapQueue

@@ -26,6 +26,7 @@ from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.progress.underway import Underway
 from amphora.rpc.server.requests.attempts import Attempts
 from amphora.rpc.server.requests.control import Control
+from amphora.rpc.server.requests.encoding import Encoding
 from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.requests.handling import RequestHandling
 from amphora.rpc.server.requests.watchdog import Watchdog
@@ -85,13 +86,13 @@ class Worker:
         self.stop_begun = False
         self.paused = False
         self.start_failed = False
-        self.executor = Executor(
+        encoding = Encoding(
             self.worker_id,
-            settings.functions,
-            self.statistics,
+            namespace,
             tracebacks=settings.tracebacks,
             max_size=session.endpoint.max_message_size,
         )
+        self.executor = Executor(self.worker_id, settings.functions, self.statistics, encoding)
         self.executor.on_error = settings.on_error
         self.executor.middleware = settings.middleware
         self.executor.cancellable = settings.cancellable
@@ -108,6 +109,7 @@ class Worker:
             namespace,
             self.worker_id,
             self.executor,
+            encoding,
             self.responder,
             Attempts(
                 session,

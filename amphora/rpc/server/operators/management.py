@@ -30,7 +30,8 @@ from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.operators.roll_call_queue import RollCallQueue
 from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.progress.underway import Underway
-from amphora.rpc.server.requests.executor import Answer, Executor
+from amphora.rpc.server.requests.encoding import Answer, Encoding
+from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.settings import Settings
 from amphora.transport.cheap_queue import CheapQueue
 from amphora.transport.consumer import Consumer
@@ -125,13 +126,13 @@ class Management:
             self.commands.add(self.kill)
         if "eval" in enabled:
             self.commands.add(self.evaluate, "eval")
-        self._executor = Executor(
+        self._encoding = Encoding(
             worker_id,
-            self.commands,
-            Statistics(),
+            self.commands.namespace,
             tracebacks=settings.tracebacks,
             max_size=session.endpoint.max_message_size,
         )
+        self._executor = Executor(worker_id, self.commands, Statistics(), self._encoding)
         self._responder = Responder(session, naming.MANAGEMENT_NAMESPACE, worker_id, underway)
         self._own = CheapQueue(
             naming.management_queue(worker_id),
@@ -227,7 +228,7 @@ class Management:
         answer = self._executor.execute(delivery, call)
         if answer is None:
             ignored = WrongRequest("the command was ignored")
-            answer = self._executor.refuse(ignored, delivery.properties)
+            answer = self._encoding.refuse(ignored, delivery.properties)
         self._responder.respond(delivery, answer.body, answer.content_type)
         return answer
 

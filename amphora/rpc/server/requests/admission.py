@@ -26,7 +26,8 @@ from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.requests.answers import Answers
 from amphora.rpc.server.requests.busy import BusyAnswers
 from amphora.rpc.server.requests.control import Cancelled
-from amphora.rpc.server.requests.executor import UNWANTED, Executor
+from amphora.rpc.server.requests.encoding import UNWANTED
+from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.requests.limits import WaitingRoom
 from amphora.transport.outgoing import Outgoing
 

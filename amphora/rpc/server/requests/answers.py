@@ -12,7 +12,7 @@ from amphora.rpc.contract import headers
 from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.requests.busy import BusyAnswers
-from amphora.rpc.server.requests.executor import Answer, Executor
+from amphora.rpc.server.requests.encoding import Answer, Encoding
 from amphora.rpc.server.streams.streaming import Outlet, Outlets
 
 # Why a stream is lost whose client may be there after all.
@@ -26,7 +26,7 @@ class Answers:
 
     Args:
         namespace: the server's namespace.
-        executor: encodes what amphora itself answers.
+        encoding: makes what amphora itself answers.
         responder: sends responses.
         outlets: the streams.
         busy: asks clients for their clocks.
@@ -35,13 +35,13 @@ class Answers:
     def __init__(
         self,
         namespace: str,
-        executor: Executor,
+        encoding: Encoding,
         responder: Responder,
         outlets: Outlets,
         busy: BusyAnswers,
     ) -> None:
         self._namespace = namespace
-        self._executor = executor
+        self._encoding = encoding
         self._responder = responder
         self._outlets = outlets
         self._busy = busy
@@ -60,7 +60,7 @@ class Answers:
         forsaken = outlet is not None and outlet.forsaken
         if answer.unsent:
             if request.revoked and request.properties.reply_to:
-                answer = self._executor.refuse(Cancelled(REVOKED), request.properties)
+                answer = self._encoding.refuse(Cancelled(REVOKED), request.properties)
             elif forsaken:
                 answer = self._lost(request, FORSAKEN)
             else:
@@ -90,7 +90,7 @@ class Answers:
 
     def _lost(self, request: RequestInProgress, why: str) -> Answer:
         """Return the answer that a stream has ended before its time."""
-        return self._executor.refuse(StreamLost(why), request.properties)
+        return self._encoding.refuse(StreamLost(why), request.properties)
 
     def give_back(self, request: RequestInProgress) -> None:
         """Give back a request that is not answered, or end it if the broker has it no more.
@@ -107,7 +107,7 @@ class Answers:
         why = f"{name} was ended before it was done; its server may have been stopped"
         outlet = request.outlet
         lost = ServerLost(why) if outlet is None else StreamLost(why)
-        answer = self._executor.refuse(lost, request.properties)
+        answer = self._encoding.refuse(lost, request.properties)
         request.answered = True
         # Without a number: whatever its client has of a stream, this is the end.
         run = None if outlet is None or call is None else {headers.RUN: call.run_id}

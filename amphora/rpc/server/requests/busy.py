@@ -26,7 +26,7 @@ from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.progress.underway import Underway
-from amphora.rpc.server.requests.executor import Executor
+from amphora.rpc.server.requests.encoding import Encoding
 from amphora.rpc.server.requests.shedding import Shedding
 from amphora.transport.channel import Channel
 from amphora.wire.fields import Table
@@ -41,7 +41,7 @@ class BusyAnswers:
 
     Args:
         namespace: the server's namespace.
-        executor: encodes the answers.
+        encoding: makes the answers.
         responder: sends them.
         underway: counts them, so that a stop waits until they are sent.
         statistics: counts them, too.
@@ -56,7 +56,7 @@ class BusyAnswers:
     def __init__(
         self,
         namespace: str,
-        executor: Executor,
+        encoding: Encoding,
         responder: Responder,
         underway: Underway,
         statistics: Statistics,
@@ -68,7 +68,7 @@ class BusyAnswers:
         self.sheds = max_wait is not None
         self._namespace = namespace
         self._shedding = Shedding(max_wait or 0.0)
-        self._executor = executor
+        self._encoding = encoding
         self._responder = responder
         self._underway = underway
         self._statistics = statistics
@@ -214,7 +214,7 @@ class BusyAnswers:
         return True
 
     def _tell(self, properties: Properties, error: Busy, answer_headers: Table | None) -> None:
-        answer = self._executor.refuse(error, properties)
+        answer = self._encoding.refuse(error, properties)
         settled = _Settled(properties)
         try:
             self._responder.respond(

@@ -1,4 +1,4 @@
-"""From the bytes of a request to the bytes of its response: decode, call, encode.
+"""From the bytes of a request to its answer: decode, call, have it encoded (see `encoding`).
 
 Any error, in the request, the handler or its result, becomes a response that says so.
 """
@@ -6,14 +6,11 @@ Any error, in the request, the handler or its result, becomes a response that sa
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import gevent
-import msgspec
 from gevent import GreenletExit
 
 from amphora.errors import (
@@ -23,7 +20,6 @@ from amphora.errors import (
     TimedOut,
     WrongRequest,
     WrongResult,
-    printable,
 )
 from amphora.net import clock
 from amphora.net.log import Log, tell
@@ -31,75 +27,33 @@ from amphora.rpc.context.call import CallContext, here
 from amphora.rpc.context.cancelling import Cancel
 from amphora.rpc.context.middleware import Middleware, through
 from amphora.rpc.context.outcome import ABORTED, CANCELLED, IGNORED, OK
-from amphora.rpc.contract import legacy
 from amphora.rpc.contract.bodies import (
-    MAX_ERROR_SIZE,
     ErrorBody,
     Response,
-    bare_body,
     error_body,
     exception_of,
-    plain_body,
-    raised_body,
-    short_body,
     travels,
 )
-from amphora.rpc.contract.serializers import JSON, Serializer, serializer_for, serializer_of
-from amphora.rpc.contract.unsendable import refused_part
+from amphora.rpc.contract.serializers import serializer_of
 from amphora.rpc.functions.functions import Function, Functions
 from amphora.rpc.functions.parameters import Misfit
 from amphora.rpc.functions.unfinished import Unfinished, check_items, check_result
 from amphora.rpc.server.progress.statistics import Statistics
+from amphora.rpc.server.requests.encoding import Answer, Encoding, Failure
 from amphora.rpc.server.requests.limits import in_time
 from amphora.rpc.server.streams.streaming import Outlet, Unsendable
 from amphora.transport.delivery import Delivery
-from amphora.wire.properties import Properties
 
 logger = logging.getLogger("amphora.rpc")
 log = Log("amphora.rpc")
 audit = Log("amphora.audit")
 
-# The modules between a request and its handler.
-_OURS = ("amphora.rpc.", "amphora.arpc.")
 # What a denied client is told that has not named its login.
 NAMELESS = "; make the client with identify=True if its login is allowed"
-# The longest text of an error in the log.
-LONGEST_WHY = 500
-# Seconds for the class of a user's exception to return its text.
-DESCRIBE_TIMEOUT = 1.0
-
-
-class Failure(NamedTuple):
-    """A failed call, to be reported to the program and its log."""
-
-    function: str
-    what: str
-    error: BaseException
-    # False if its class failed to give a text, so that log handlers do not try again.
-    legible: bool = True
-    # True if the function declares that it raises such.
-    expected: bool = False
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """An encoded response.
-
-    `failure` is to be reported when the answer is on its way.
-    """
-
-    body: bytes
-    content_type: str
-    failure: Failure | None = None
-    # True if it is not wanted.
-    unsent: bool = False
-    # True if the call has failed.
-    failed: bool = False
 
 
 # Around a handler that nothing ends before its time.
 UNENDED = nullcontext()
-# The answer to a cast or to a cancelled request, which is not sent.
-UNWANTED = Answer(b"", "", unsent=True)
 
 
 class Executor:
@@ -109,8 +63,7 @@ class Executor:
         owner: the worker id, for logs.
         functions: what can be called.
         statistics: counts the calls and their outcomes.
-        tracebacks: send the text of a handler's traceback to the caller.
-        max_size: the largest response that can be sent, in bytes.
+        encoding: makes the answers.
     """
 
     def __init__(
@@ -118,15 +71,12 @@ class Executor:
         owner: str,
         functions: Functions,
         statistics: Statistics,
-        *,
-        tracebacks: bool,
-        max_size: int,
+        encoding: Encoding,
     ) -> None:
         self.functions = self._functions = functions
         self._owner = owner
         self._statistics = statistics
-        self._tracebacks = tracebacks
-        self._max_size = max_size
+        self._encoding = encoding
         # True in a forked child, where no handler is run for a caller.
         self.forgotten = False
         # Whether functions that do not say so may be ended by a cancellation.
@@ -185,7 +135,7 @@ class Executor:
             call.ended(IGNORED, None, clock.monotonic() - began)
             return None
         seconds = clock.monotonic() - began
-        answer = self._answer(call, response, failure, delivery.properties)
+        answer = self._encoding.answer(call, response, failure, delivery.properties)
         expected = answer.failure is not None and answer.failure.expected
         if expected:
             statistics.expected += 1
@@ -199,44 +149,6 @@ class Executor:
             status, raised = _ended(response, answer.failure)
             call.ended(status, raised, seconds, expected)
         return answer
-
-    def _answer(
-        self,
-        call: CallContext,
-        response: Response,
-        failure: Failure | None,
-        properties: Properties,
-    ) -> Answer:
-        """Return the answer to a call.
-
-        A result that cannot be sent is a failure, unless the request was a cast.
-        """
-        function, exception = call.function, response.exception
-        if not properties.reply_to:
-            failed = isinstance(exception, ErrorBody)
-            if isinstance(exception, ErrorBody) and failure is None and not call.begun:
-                # Nobody else is told that it has not run.
-                why = printable(exception_of(exception), LONGEST_WHY)
-                log.throttled("%s: a cast was refused: %s", self._owner, why)
-            return Answer(b"", "", failure, unsent=True, failed=failed)
-        serializer = serializer_for(properties.content_type) or JSON
-        if not isinstance(exception, ErrorBody):
-            try:
-                body = serializer.encode(response)
-                if len(body) > self._max_size:
-                    raise _TooLarge(
-                        f"it has {len(body)} bytes, and a message can have {self._max_size}"
-                    )
-                return Answer(body, serializer.content_type)
-            except ValueError as error:
-                unsendable = self._unsendable(function, response, serializer, error)
-                exception = error_body(unsendable)
-                failure = Failure(function, f"has run, but {unsendable}", unsendable)
-        return self._encode_error(exception, properties, failure)
-
-    def refuse(self, error: AmphoraError, properties: Properties) -> Answer:
-        """Return the answer to a request that amphora itself refuses."""
-        return self._encode_error(error_body(error), properties)
 
     def _read(self, delivery: Delivery, call: CallContext) -> None:
         namespace = self._functions.namespace
@@ -286,7 +198,7 @@ class Executor:
                     result = outlet.drain(result)
             return Response(result=result), None
         except Unsendable as error:
-            return self._unsendable_item(function, error)
+            return self._encoding.unsendable_item(function, error)
         except IgnoreRequest:
             return None, None
         except Unfinished as error:
@@ -308,7 +220,7 @@ class Executor:
                 # Of amphora itself, or of middleware.
                 return Response(exception=error_body(error)), None
             expected = call.begun and self._functions.expects(function, error)
-            body, legible = self._describe(error, raises, traced=not expected)
+            body, legible = self._encoding.describe(error, raises, traced=not expected)
             if not call.begun:
                 # Middleware raised it.
                 body.executed = False
@@ -396,62 +308,9 @@ class Executor:
         shown = error if failure.legible else None
         tell(_warn, "%s: %s %s", (self._owner, name, failure.what), shown)
 
-    def _describe(self, error: BaseException, raises: bool, traced: bool) -> tuple[ErrorBody, bool]:
-        """Return a handler's exception as it is sent, and whether its class gave a text."""
-        patience = gevent.Timeout(DESCRIBE_TIMEOUT)
-        try:
-            with patience:
-                text = _remote_traceback(error) if self._tracebacks and traced else ""
-                return raised_body(error, text), True
-        except (GreenletExit, KeyboardInterrupt):
-            raise
-        except BaseException as trouble:
-            if raises and trouble is not patience and not isinstance(trouble, Exception):
-                raise
-            return bare_body(error), False
-
     def _ending(self, call: CallContext, outlet: Outlet) -> AbstractContextManager[None]:
         """Return what a stream runs in: it may be ended where it waits, or not."""
         return call.to_cancel().interruptible(call.ends_at) if outlet.cancellable else UNENDED
-
-    def _unsendable_item(self, function: str, error: Unsendable) -> tuple[Response, Failure]:
-        name = f"{self._functions.namespace}.{function}"
-        unsendable = WrongResult(f"an item of {name} cannot be sent: {error}")
-        unsendable.__cause__ = error.cause
-        failure = Failure(function, f"has yielded, but {unsendable}", unsendable)
-        return Response(exception=error_body(unsendable)), failure
-
-    def _unsendable(
-        self, function: str, response: Response, serializer: Serializer, error: ValueError
-    ) -> WrongResult:
-        """Return the error for a result that cannot be sent."""
-        why = str(error)
-        if not isinstance(error, _TooLarge):  # no single part of the result is to blame for that
-            why = refused_part(
-                [("result", response.result)],
-                lambda value: serializer.encode(Response(result=value)),
-                error,
-            )
-        name = f"{self._functions.namespace}.{function}"
-        unsendable = WrongResult(f"the result of {name} cannot be sent: {why}")
-        unsendable.__cause__ = error.__cause__
-        return unsendable
-
-    def _encode_error(
-        self, error: ErrorBody, properties: Properties, failure: Failure | None = None
-    ) -> Answer:
-        serializer = serializer_for(properties.content_type) or JSON
-        if legacy.is_request(properties):
-            legacy.address(error)
-        try:
-            body = serializer.encode(Response(exception=error))
-        except ValueError:
-            body = b""
-        if not body or len(body) > MAX_ERROR_SIZE:
-            body = serializer.encode(Response(exception=plain_body(error)))
-        if len(body) > self._max_size:
-            body = serializer.encode(Response(exception=short_body(plain_body(error))))
-        return Answer(body, serializer.content_type, failure, failed=True)
 
 
 def _run(function: Function, call: CallContext, once: Callable[[], None] | None) -> Any:
@@ -460,10 +319,6 @@ def _run(function: Function, call: CallContext, once: Callable[[], None] | None)
         once()
     call.begun = True
     return function.call(call.args, call.kwargs)
-
-
-class _TooLarge(ValueError):
-    """A result is larger than a message may be."""
 
 
 def _ended(response: Response, failure: Failure | None) -> tuple[str, BaseException | None]:
@@ -476,23 +331,9 @@ def _ended(response: Response, failure: Failure | None) -> tuple[str, BaseExcept
     return (OK, None) if error is None else (type(error).__name__, error)
 
 
-def no_answer(properties: Properties) -> Answer:
-    """Return the answer that says, by its message type, that no answer will come."""
-    serializer = serializer_for(properties.content_type) or JSON
-    return Answer(serializer.encode(Response(result=None)), serializer.content_type)
-
-
 def _inform(text: str, args: tuple[str, ...]) -> None:
     logger.info(text, *args)
 
 
 def _warn(text: str, args: tuple[str, ...], error: BaseException | None) -> None:
     logger.warning(text, *args, exc_info=error)
-
-
-def _remote_traceback(error: BaseException) -> str:
-    """Return the text of a traceback from the handler on, without amphora's own frames."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))

@@ -41,7 +41,8 @@ from amphora.rpc.server.requests.admission import Admission
 from amphora.rpc.server.requests.answers import Answers
 from amphora.rpc.server.requests.attempts import Attempts
 from amphora.rpc.server.requests.busy import BusyAnswers
-from amphora.rpc.server.requests.executor import Answer, Executor
+from amphora.rpc.server.requests.encoding import Answer, Encoding
+from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.requests.pool import HandlerPool
 from amphora.rpc.server.streams.streaming import Outlet, Outlets
 from amphora.transport.delivery import Delivery
@@ -62,6 +63,7 @@ class RequestHandling:
         namespace: the server's namespace.
         worker_id: the server's worker id.
         executor: runs handlers.
+        encoding: makes what amphora itself answers.
         responder: sends responses.
         attempts: counts how often a request was begun.
         ignore: settles a request that its handler ignored.
@@ -83,6 +85,7 @@ class RequestHandling:
         namespace: str,
         worker_id: str,
         executor: Executor,
+        encoding: Encoding,
         responder: Responder,
         attempts: Attempts,
         ignore: Ignore,
@@ -97,6 +100,7 @@ class RequestHandling:
         self._namespace = namespace
         self._worker_id = worker_id
         self._executor = executor
+        self._encoding = encoding
         self._responder = responder
         self._attempts = attempts
         self._ignore = ignore
@@ -114,9 +118,9 @@ class RequestHandling:
         self._has_room = self._takes_more = True
         self._paused = False
         self._busy = BusyAnswers(
-            namespace, executor, responder, underway, statistics, concurrency, max_wait, shared
+            namespace, encoding, responder, underway, statistics, concurrency, max_wait, shared
         )
-        self._answers = Answers(namespace, executor, responder, outlets, self._busy)
+        self._answers = Answers(namespace, encoding, responder, outlets, self._busy)
         self.admission = Admission(
             namespace,
             worker_id,
@@ -337,7 +341,7 @@ class RequestHandling:
                 outlet = self._outlet(request, call)
             except WrongRequest as error:
                 self.admission.not_begun(request, call, type(error).__name__, error)
-                self._answers.respond(request, self._executor.refuse(error, properties))
+                self._answers.respond(request, self._encoding.refuse(error, properties))
                 return
         elif call.run_id:
             note = self._responder.started(request, call.run_id)
@@ -355,7 +359,7 @@ class RequestHandling:
         except PoisonRequest as error:
             log.error("%s: %s", self._worker_id, error)
             self.admission.not_begun(request, call, type(error).__name__, error)
-            self._answers.respond(request, self._executor.refuse(error, request.properties))
+            self._answers.respond(request, self._encoding.refuse(error, request.properties))
             return
         except AmphoraError as error:
             # The broker could not be asked about earlier attempts.
@@ -385,7 +389,7 @@ class RequestHandling:
                     " (IgnoreRequest), which no other server can get: it was acknowledged early"
                 )
                 call.ended(type(ignored).__name__, ignored)
-                refusal = self._executor.refuse(ignored, request.properties)
+                refusal = self._encoding.refuse(ignored, request.properties)
                 self._answers.respond(request, refusal, outlet)
         else:
             # Killed by stop() while it ended.
