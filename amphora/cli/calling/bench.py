@@ -119,7 +119,7 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
-        gevent.killall(making, block=False)
+        gevent.killall(making)
     outcome.seconds = monotonic() - began
     return outcome
 
