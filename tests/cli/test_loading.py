@@ -378,6 +378,34 @@ def test_a_program_that_exits_cannot_be_loaded(
     assert pool.output.count(" starts") == 1
 
 
+@pytest.mark.parametrize(
+    ("end", "complaint"),
+    [
+        ("os._exit(0)", "the program itself has ended the process while it was loaded"),
+        ("if os.fork(): os._exit(0)", "the program forks while it is loaded"),
+    ],
+)
+def test_a_program_that_ends_its_process_cannot_be_loaded(
+    serve: Serve, tmp_path: Path, end: str, complaint: str
+) -> None:
+    write(tmp_path, SERVER + end)
+    pool = serve(program="prog", cwd=tmp_path)
+    assert pool.wait() == Exit.USAGE
+    assert complaint in pool.output
+    assert pool.output.count(" starts") == 1
+
+
+def test_a_worker_that_is_asked_to_end_while_it_loads_its_program_is_replaced(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write(tmp_path, f"{SERVER}print('loading it', os.getpid(), flush=True)\ngevent.sleep(600)")
+    pool = serve(program="prog", cwd=tmp_path)
+    os.kill(loading_worker(pool), signal.SIGTERM)
+    wait_until(lambda: pool.output.count("loading it") == 2)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
 def test_a_new_program_that_exits_leaves_the_old_workers(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:

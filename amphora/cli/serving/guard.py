@@ -37,6 +37,7 @@ from amphora.cli.serving.lifeline import (
     AT,
     BEAT,
     BEATS,
+    ENDED,
     LOADED,
     LONGEST_PLACE,
     READY,
@@ -85,6 +86,10 @@ _sleep = monkey.get_original("time", "sleep")
 
 class Left(BaseException):
     """Raised in a program that is being loaded: the worker must end now."""
+
+
+class Forked(Exception):
+    """The program has come to its end in a forked child, which nobody looks after."""
 
 
 class Guard:
@@ -155,7 +160,13 @@ class Guard:
         self._beat()
 
     def loaded(self) -> None:
-        """Proceed to serving: the program is loaded."""
+        """Proceed to serving: the program is loaded.
+
+        Raises:
+            Forked: this is a child that the program has forked meanwhile.
+        """
+        if self._forgotten:
+            raise Forked
         self._loading = False
         self._loaded = True
         # The program may have set handlers of its own, for use as a script.
@@ -267,7 +278,7 @@ class Guard:
         if self._loading and self._beaten - self._began > WAITS_AFTER:
             self._ready = self._ready or any(server.ready for server in servers_made())
         words = [BEATS]
-        words += [LOADED] * self._loaded + [READY] * self._ready
+        words += [LOADED] * self._loaded + [READY] * self._ready + [ENDED] * self._ended
         servers = servers_made()
         serve = [server for server in servers if server.state is State.SERVING]
         if serve and all(server.ready for server in serve):

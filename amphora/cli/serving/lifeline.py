@@ -21,10 +21,12 @@ from gevent import monkey
 
 from amphora.errors import printable
 
-# The words of a beat: the program is loaded; the worker has taken requests; it takes them now.
+# The words of a beat: the program is loaded; the worker has taken requests; it takes them now; it
+# ends by itself, and not because its program ends the process.
 LOADED = b"loaded"
 READY = b"ready"
 SERVING = b"serving"
+ENDED = b"ended"
 BEATS = b"beats"
 # Begins a word: how many requests the worker has handled.
 REQUESTS = b"requests="
@@ -102,6 +104,7 @@ class Heard:
         loaded: its program is loaded.
         ready: it has taken requests.
         serving: it takes requests now.
+        ended: it has ended by itself.
         requests: how many requests it has handled.
         beaten: when its event loop last ran; None before the first time.
         place: where its program stood when it did not get on, None if that was never reported.
@@ -113,6 +116,7 @@ class Heard:
         self.loaded = False
         self.ready = False
         self.serving = False
+        self.ended = False
         self.requests = 0
         self.beaten: float | None = None
         self.place: str | None = None
@@ -166,6 +170,7 @@ class Heard:
         self.loaded |= LOADED in words
         self.ready |= READY in words
         self.serving = SERVING in words
+        self.ended |= ENDED in words
         self.beaten = monotonic()
         for word in words:
             number = word.removeprefix(REQUESTS)

@@ -64,6 +64,8 @@ ROUND = 1.0
 # Seconds to pause after an error in the loop itself.
 ERROR_PAUSE = 0.5
 
+_EXITS = "has ended the process while it was loaded, by os._exit() or because it became a daemon"
+
 # Statuses after which another attempt would not help.
 HOPELESS = (Exit.USAGE, Exit.NOT_ALLOWED)
 
@@ -390,6 +392,9 @@ class Supervisor:
         say(logging.INFO if requested else logging.WARNING, "%s %s", worker, _how(status))
         if worker.stopping or (requested and self._is_no_loop()):
             return
+        if status == Exit.DONE and not (worker.loaded or worker.ready or worker.heard.ended):
+            say(logging.ERROR, "the program itself %s", _EXITS)
+            status = Exit.USAGE
         started = worker.loaded and worker.ready
         if status in HOPELESS and not started and self._give_up(Exit(status)):
             return

@@ -14,7 +14,7 @@ import gevent
 import msgspec
 
 from amphora.cli.failures import Exit, exit_code_of
-from amphora.cli.serving.guard import Guard, Left
+from amphora.cli.serving.guard import Forked, Guard, Left
 from amphora.cli.serving.options import WorkerOptions, programs_argument, worker_options
 from amphora.cli.serving.programs import CannotLoad, CannotStart, load_server, start
 from amphora.cli.settings import url_and_debug
@@ -27,6 +27,11 @@ from amphora.rpc.server.settings import overrides
 from amphora.rpc.server.worker import State
 
 logger = logging.getLogger("amphora.serve")
+
+FORKED = (
+    "the program forks while it is loaded, and its child goes on; a worker of amphora serve must"
+    " not become a daemon"
+)
 
 
 @click.command(hidden=True)
@@ -69,6 +74,10 @@ def load_and_run(given: WorkerOptions, guard: Guard, reports: bool) -> Exit:
         run(servers, guard)
     except Left:
         guard.left()
+    except Forked:
+        guard.left()
+        show(CannotLoad(FORKED), given)
+        status = Exit.USAGE
     except CannotLoad as error:
         guard.left()
         # A program that waits at its end may fail because its server has stopped.
