@@ -119,12 +119,24 @@ def test_a_worker_of_arpcs_is_a_server(here: Path) -> None:
         ),
         ("def server(): exit('x')", "prog", r"prog\(\) exits with 'x'\. What the program does as"),
         ("def server(x): pass", "prog", r"prog\(\) raised\n(.*\n)*TypeError: .*argument: 'x'"),
+        ("", "folder", r"the module folder \(.*/folder\) has no 'server'; a server is made in"),
+        (
+            "class App:\n  @property\n  def server(self): 1/0\napp = App()",
+            "prog:app.server",
+            r"prog:app.server cannot be had: server raised\n(.*\n)*ZeroDivisionError",
+        ),
+        (
+            "class Lazy:\n  @property\n  def __class__(self): 1/0\nlazy = Lazy()",
+            "prog:srv",
+            r"has no 'srv'; a server is made in",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_program_is_told(
     here: Path, source: str, target: str, complaint: str
 ) -> None:
     (here / "prog.py").write_text(source)
+    (here / "folder").mkdir()
     with pytest.raises(CannotLoad, match=complaint) as raised:
         load_server(target)
     assert "amphora/cli" not in str(raised.value)

@@ -23,6 +23,7 @@ DEFAULT_NAME = "server"
 # Advice for code that only a script should run.
 AS_A_SCRIPT = "What the program does as a script belongs below if __name__ == '__main__'"
 
+_SERVERS = (AmqpRpcServer, JSONServer)
 _AMPHORA = os.path.join(os.path.dirname(amphora.__file__), "")
 _TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::([^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
 
@@ -94,6 +95,10 @@ def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
             found = getattr(found, name)
         except AttributeError:
             raise CannotLoad(_nothing_there(module, attribute)) from None
+        except Left:
+            raise
+        except BaseException as error:
+            raise _failed(f"{target} cannot be had: {name} raised", error) from error
     server = _as_server(found)
     if server is None and callable(found):
         try:
@@ -169,8 +174,11 @@ def _hidden(name: str) -> str:
 
 
 def _nothing_there(module: ModuleType, attribute: str) -> str:
-    where = getattr(module, "__file__", None) or "a part of Python"
-    servers = [name for name, value in vars(module).items() if _as_server(value) is not None]
+    # A directory without an __init__.py has no file.
+    paths = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    where = next(filter(None, paths), "a part of Python")
+    # Not isinstance(): that asks the value itself, which may raise if it is made when needed.
+    servers = [name for name, value in vars(module).items() if issubclass(type(value), _SERVERS)]
     hint = "; a server is made in its first lines: server = AmqpRpcServer(...)"
     if servers:
         hint = f"; its servers are called {', '.join(servers)}"
