@@ -395,10 +395,24 @@ def test_a_program_that_ends_its_process_cannot_be_loaded(
     assert pool.output.count(" starts") == 1
 
 
+@pytest.mark.parametrize(
+    "leaving",
+    [
+        "raise",
+        pytest.param(
+            "while True:\n    try: time.sleep(600)\n    except BaseException: pass",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
 def test_a_worker_that_is_asked_to_end_while_it_loads_its_program_is_replaced(
-    serve: Serve, tmp_path: Path
+    serve: Serve, tmp_path: Path, leaving: str
 ) -> None:
-    write(tmp_path, f"{SERVER}print('loading it', os.getpid(), flush=True)\ngevent.sleep(600)")
+    write(
+        tmp_path,
+        f"{SERVER}try: print('loading it', os.getpid(), flush=True); time.sleep(600)\n"
+        f"except BaseException:\n  {leaving}",
+    )
     pool = serve(program="prog", cwd=tmp_path)
     os.kill(loading_worker(pool), signal.SIGTERM)
     wait_until(lambda: pool.output.count("loading it") == 2)

@@ -313,6 +313,7 @@ class Guard:
             for status, end in list(self._ends.items()):
                 if monotonic() >= end:
                     write_now(f"worker {os.getpid()} {GOES_ON if self._ended else HANGS}")
+                    self._tell(b" ".join((BEATS, ENDED)))
                     os._exit(status)
 
     def _read(self) -> None:
