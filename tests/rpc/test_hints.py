@@ -367,6 +367,10 @@ def test_what_does_not_fit_a_hint_is_told(hint: Any, value: Any, text: str) -> N
         collections.defaultdict[str, int],
         Exception,
         Literal[Number.ONE],
+        # What the class says can be sent, but the others alone are taken.
+        Owner | None,
+        int | list[Owner],
+        Hosts | None,
         typing.Self,
         typing.Never,
         dict[Plain, int],
@@ -385,6 +389,19 @@ def test_an_argument_that_may_be_left_out_may_have_such_a_hint() -> None:
     assert function.call([5], {}) == 5
     with pytest.raises(Misfit, match="argument 'plain': Expected `Plain`"):
         function.call([5, {}], {})
+
+
+def test_the_default_of_such_an_argument_may_be_passed() -> None:
+    def work(number: int, owner: Owner | None = None) -> Owner | None:
+        return owner
+
+    function = Function("work", work)
+    assert function.call([5], {}) is None
+    assert function.call([5, None], {}) is None
+    with pytest.raises(
+        Misfit, match=r"argument 'owner': Expected `Owner \| None`: Type unions may"
+    ):
+        function.call([5, {"pet": {"bark": 1}}], {})
 
 
 def test_a_field_that_may_be_left_out_may_have_such_a_hint() -> None:

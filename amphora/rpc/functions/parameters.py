@@ -348,6 +348,8 @@ def _without(signature: Signature, names: set[str]) -> Signature:
 
 def _refuse(parameter: Parameter, reason: Unmeetable) -> Converter:
     def convert(value: Any) -> Any:
+        if value is parameter.default:
+            return value
         raise ValueError(f"Expected `{name_of(parameter.annotation)}`: {reason}")
 
     return convert

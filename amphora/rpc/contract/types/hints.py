@@ -36,8 +36,8 @@ class Unmeetable(TypeError):
     """No value that arrives can fit a hint."""
 
 
-class _Unconverted(Unmeetable):
-    """A value would stay unconverted, but seem to fit the hint."""
+class _Unconvertible(Unmeetable):
+    """What the hint says can be sent, but not be converted."""
 
 
 class Unevaluated(Exception):
@@ -228,6 +228,8 @@ def _rewrite_union(hint: Any, args: tuple[Any, ...]) -> Any:
     for arg in args:
         try:
             members.append(buildable(arg))
+        except _Unconvertible:
+            raise
         except Unmeetable as error:
             unmeetable = error
     if not members:
@@ -253,7 +255,7 @@ def _check(hint: Any) -> None:
     try:
         info = type_info(hint)
     except (TypeError, ValueError) as error:
-        raise Unmeetable(str(error)) from None
+        raise _Unconvertible(str(error)) from None
     except RecursionError:
         raise
     except Exception as error:
@@ -271,9 +273,11 @@ def _check_info(info: Type, seen: list[Type]) -> None:
     elif isinstance(info, UnionType):
         _check_any(info.types, seen)
     elif isinstance(info, DictType) and isinstance(info.key_type, CustomType):
-        raise _Unconverted(f"keys of a dict in a class cannot become {name_of(info.key_type.cls)}")
+        raise _Unconvertible(
+            f"keys of a dict in a class cannot become {name_of(info.key_type.cls)}"
+        )
     elif isinstance(info, DataclassType) and is_model(info.cls):
-        raise _Unconverted(
+        raise _Unconvertible(
             f"pydantic's class {info.cls.__name__} is in a class that is not pydantic's"
         )
     else:
@@ -289,7 +293,7 @@ def _check_info(info: Type, seen: list[Type]) -> None:
 def _check_field(field: Field, seen: list[Type]) -> None:
     try:
         _check_info(field.type, seen)
-    except _Unconverted:
+    except _Unconvertible:
         raise
     except Unmeetable:
         # It may be left out.
@@ -302,7 +306,7 @@ def _check_any(members: Iterable[Type], seen: list[Type]) -> None:
     for member in members:
         try:
             _check_info(member, seen)
-        except _Unconverted:
+        except _Unconvertible:
             raise
         except Unmeetable as error:
             unmeetable = error
