@@ -17,9 +17,11 @@ from amphora import (
     AmqpRpcServer,
     ChannelClosed,
     NoResult,
+    StreamLost,
     Unroutable,
 )
 from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.server.streams import streaming
 from amphora.transport import rebinding
 from amphora.transport.cheap_queue import CheapQueue
 from tests.rpc.test_naming import HOSTILE
@@ -151,6 +153,36 @@ def test_a_stream_without_a_deadline_goes_on_after_its_client_was_unbound(
             channel.exchange_delete(exchange)
     go_on.set()
     assert list(stream) == list(range(1, 100))
+
+
+def test_a_stream_whose_end_was_lost_ends_all_the_same(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rebinding, "INTERVAL", 0.2)
+    monkeypatch.setattr(rebinding, "SHORTEST_INTERVAL", 0.2)
+    monkeypatch.setattr(streaming, "END_ON_ITS_WAY", 0.5)
+    go_on = Event()
+
+    def numbers() -> Iterator[int]:
+        yield 0
+        go_on.wait()
+
+    server = make_server(numbers)
+    client = make_client()
+    stream = client.stream.numbers()
+    assert next(stream) == 0
+    # So that it is not bound again before the end is lost.
+    monkeypatch.setattr(client._mailbox._rebinding, "_needed", lambda: server.lost_responses)
+    queue = f"rpc_{client.namespace}_{client.client_id}_response"
+    with broker.channel() as channel:
+        channel.queue_unbind(queue, f"rpc_{client.namespace}_response", client.client_id)
+    go_on.set()
+    with pytest.raises(StreamLost, match="its end was lost") as caught:
+        next(stream)
+    assert caught.value.received == 1
 
 
 @pytest.mark.parametrize("harm", ["the exchanges are deleted", "the queues are unbound"])

@@ -23,13 +23,13 @@ from typing import Any, Protocol
 import gevent
 import msgspec
 
-from amphora.errors import AmphoraError, ConnectionLost, Unroutable
+from amphora.errors import AmphoraError, ConnectionLost, StreamLost, Unroutable
 from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import batches, headers, naming
-from amphora.rpc.contract.bodies import STARTED
+from amphora.rpc.contract.bodies import STARTED, Response, error_body
 from amphora.rpc.contract.checks import seconds_of
-from amphora.rpc.contract.serializers import serializer_for
+from amphora.rpc.contract.serializers import JSON, serializer_for
 from amphora.rpc.server.answers.batching import Batching
 from amphora.rpc.server.progress.underway import Underway
 from amphora.transport.lookout import Lookout
@@ -224,6 +224,31 @@ class Responder:
             log.throttled("%s: a note cannot be sent: %s", self._worker_id, error)
             outgoing.withdraw()
         return outgoing
+
+    def end_again(self, client: str, request_id: str, run_id: str) -> None:
+        """Tell a client of the end of a stream, which was lost.  Never switches greenlets.
+
+        Args:
+            run_id: the run of the stream that the client reads.
+        """
+        lost = StreamLost("the stream has ended at its server, and its end was lost")
+        direct = client.startswith(DIRECT_REPLY_TO)
+        template = self._template(JSON.content_type, False, None)
+        outgoing = Outgoing(
+            "" if direct else self._exchange,
+            client,
+            template.with_headers({headers.RUN: run_id}),
+            request_id,
+            JSON.encode(Response(exception=error_body(lost))),
+            needs=() if direct else (self._topology,),
+            mandatory=False,
+            # A client that is still there makes itself heard again.
+            expires_at=clock.monotonic() + DEFAULT_PATIENCE,
+        )
+        try:
+            self._session.publisher.publish(outgoing)
+        except (AmphoraError, ValueError) as error:
+            log.throttled("%s: the end of a stream cannot be sent: %s", self._worker_id, error)
 
     def _send_together(self, responses: list[_Response]) -> None:
         """Send responses of one kind to one client."""

@@ -6,6 +6,9 @@ repeated, late or lost does no harm.  What is not taken is kept here, and what h
 again after a lost connection, or when the client's counts stand still; see `window`.  Items are
 neither persistent nor confirmed.
 
+The end is sent once, and may get lost all the same: the client's queue was unbound, or a policy has
+dropped it.  A client that gives credit for a stream which has ended is told that it has.
+
 The request is acknowledged as soon as its client knows that it is begun: a stream of hours meets no
 time limit of the broker, and is not begun again from the start.
 """
@@ -43,6 +46,10 @@ log = Log("amphora.rpc")
 START_TIMEOUT = 60.0
 # For so many seconds after a request, large items leave room for the answers to others.
 BESIDE = 1.0
+# For so many seconds a client may give credit for a stream that has ended here, as its end may
+# still be on its way; and how many such streams are kept in mind.
+END_ON_ITS_WAY = 5.0
+MOST_ENDED = 1000
 
 
 class Unsendable(Exception):
@@ -282,6 +289,8 @@ class Outlets:
         self.statistics = statistics
         self._session = session
         self._open: dict[tuple[str, str, str], Outlet] = {}
+        # Since when there is credit for streams that are not open, or never were.
+        self._ended: dict[tuple[str, str, str], float] = {}
         self._unsent: dict[Outlet, None] = {}
         self._callback: Any = None
         self._timer: Any = None
@@ -349,9 +358,18 @@ class Outlets:
 
     def credit(self, client: str, credit: Credit) -> None:
         """Take a client's counts for one stream.  Never switches greenlets."""
-        outlet = self._open.get((client, credit.request_id, credit.run_id))
+        key = client, credit.request_id, credit.run_id
+        outlet = self._open.get(key)
         if outlet is not None:
             outlet.credit(credit)
+            return
+        now = clock.monotonic()
+        if len(self._ended) >= MOST_ENDED:
+            self._ended.clear()
+        since = self._ended.setdefault(key, now)
+        if now - since > END_ON_ITS_WAY:
+            del self._ended[key]
+            self.responder.end_again(*key)
 
     def send_soon(self, outlet: Outlet) -> None:
         """Send what an outlet has at the end of this turn.  Never switches greenlets."""
