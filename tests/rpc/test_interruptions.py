@@ -113,6 +113,21 @@ def test_stop_that_was_interrupted_can_be_called_again(
     assert result.get(timeout=30) == 1
 
 
+def test_a_stop_that_was_interrupted_while_it_closed_has_closed_everything(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server(add)
+    assert make_client().call.add(1, 2) == 3
+    stopping = gevent.spawn(server.stop)
+    # It is interrupted where it waits the next time: in the middle of closing.
+    server.on_stop(lambda: gevent.spawn(stopping.kill, block=False))
+    stopping.join()
+    assert isinstance(stopping.value, gevent.GreenletExit)
+    server.stop(timeout=0.1)
+    assert server.state == "stopped"
+    assert server.session.state == "closed"
+
+
 def test_a_gather_is_whole_after_an_interruption(
     make_server: MakeServer, make_client: MakeClient, make_session: MakeSession
 ) -> None:

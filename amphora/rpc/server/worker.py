@@ -330,28 +330,31 @@ class Worker:
 
     def _end(self) -> None:
         """Close what is left when nothing goes on any more."""
-        self._close()
-        self._settings.threads.close()
-        if self._settings.owns_session:
-            self._settings.session.close()
-        self.ended.set()
+        session = self._settings.session
+        _do_all(
+            self._close,
+            self._settings.threads.close,
+            *([session.close] if self._settings.owns_session else []),
+            # In any case: others wait for it.
+            self.ended.set,
+        )
 
     def _close(self) -> None:
-        self._rebinding.close()
-        for vantage in self._vantages:
-            vantage.close()
-        self.intake.close()
-        self.management.close()
-        self.control.close()
-        for restorable in self.intake.restorables:
-            self._settings.session.consuming.remove(restorable)
-            if isinstance(restorable, Consumer):
-                restorable.close()
-        self.queues.close()
-        self.responder.close()
-        self.requests.close()
-        self.outlets.close()
-        self.watchdog.stop()
+        link, restorables = self._settings.session.consuming, self.intake.restorables
+        _do_all(
+            self._rebinding.close,
+            *(vantage.close for vantage in self._vantages),
+            self.intake.close,
+            self.management.close,
+            self.control.close,
+            *(partial(link.remove, restorable) for restorable in restorables),
+            *(each.close for each in restorables if isinstance(each, Consumer)),
+            self.queues.close,
+            self.responder.close,
+            self.requests.close,
+            self.outlets.close,
+            self.watchdog.stop,
+        )
 
     def forget(self) -> None:
         """Let go of everything in a forked child: it is the parent's."""
@@ -363,6 +366,13 @@ class Worker:
         """Called when the session was closed: responses fail, and requests go back."""
         if self.state is State.SERVING:
             self.fail(ConnectionLost(f"the session of {self._server!r} was closed"))
+
+
+def _do_all(*steps: Callable[[], object]) -> None:
+    """Do something in steps, also those behind one that is interrupted, as by a Timeout."""
+    with ExitStack() as rest:
+        for step in reversed(steps):
+            rest.callback(step)
 
 
 class Place:
