@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import opcode
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 # The outermost code of `python FILE` and `python -c`, and that of `python -m`.
 _SCRIPTS = ("<module>", "_run_module_as_main")
+
+# For `__del__`, as the default of an argument: at the end of the program modules are emptied before
+# the last objects go, and then there is nothing left that could be ended.
+program_ends: Callable[[], bool] = sys.is_finalizing
 
 _script: FrameType | None = None
 

@@ -24,7 +24,7 @@ from gevent import monkey
 from amphora.errors import ConnectionLost
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
-from amphora.net.script import note_script, script_ended
+from amphora.net.script import note_script, program_ends, script_ended
 from amphora.transport.channel import Channel
 from amphora.transport.connection import Attendant
 from amphora.transport.endpoint import SETTINGS, ConnectionSettings, endpoint
@@ -102,7 +102,9 @@ class Session:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, program_ends: Callable[[], bool] = program_ends) -> None:
+        if program_ends():
+            return
         # A program that uses a raw channel may hold no session.
         in_use = any(channel.error is None for channel in self.__dict__.get("_raw", ()))
         dropped(self, None if in_use else self._close_dropped, self)
@@ -392,13 +394,11 @@ def dropped(what: Any, close: Callable[[], None] | None, session: Session) -> No
     """Warn of a client, server or session that was dropped open, and close it.  For `__del__`.
 
     The ResourceWarning names it, as for files and sockets; Python shows it with `-X dev`.  Nothing
-    happens to one that was never used, or that is dropped by the end of the program.
+    happens to one that was never used.
 
     Args:
         close: closes it; called in a greenlet of the session's thread.  None leaves it open.
     """
-    if sys.is_finalizing():
-        return
     try:
         used = what.state not in ("idle", "closed")
     except AttributeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent import subprocess
 
 from amphora import (
     AmqpRpcClient,
@@ -242,3 +244,16 @@ def test_a_gather_that_a_killed_greenlet_has_read_is_dropped_although_the_greenl
     gc.collect()
     assert client.pending == 0
     gate.open()
+
+
+@pytest.mark.parametrize("patch", ["", "from gevent import monkey; monkey.patch_all()"])
+def test_what_a_program_leaves_open_at_its_end_is_let_go_of_in_silence(patch: str) -> None:
+    """When Python looks at the last objects, modules are empty, and in 3.14 even `any` is gone."""
+    program = (
+        f"{patch}\n"
+        "from amphora import AmqpRpcClient, Session\n"
+        "session = Session()\n"
+        "client = AmqpRpcClient('math', session=session)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, Unpack
 
 import gevent
 
 from amphora.net.deadline import Deadline
+from amphora.net.script import program_ends
 from amphora.rpc.client.calls import Calls, WhenFull
 from amphora.rpc.client.requests import Requests, Route
 from amphora.rpc.contract import naming
@@ -127,8 +129,8 @@ class Caller:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        session = self.__dict__.get("session")
+    def __del__(self, program_ends: Callable[[], bool] = program_ends) -> None:
+        session = None if program_ends() else self.__dict__.get("session")
         if session is not None:
             dropped(self, self._close_dropped, session)
 

@@ -19,7 +19,8 @@ from amphora.errors import (
     StreamLost,
 )
 from amphora.net import clock
-from amphora.rpc.client.waiting.pending import Pending, Waiting, program_ends
+from amphora.net.script import program_ends
+from amphora.rpc.client.waiting.pending import Pending, Waiting
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.contract.control import Credit

@@ -13,7 +13,8 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, NoResult, Unroutable
 from amphora.net import clock
 from amphora.net.backoff import doubled
-from amphora.rpc.client.waiting.pending import Pending, Waiting, program_ends
+from amphora.net.script import program_ends
+from amphora.rpc.client.waiting.pending import Pending, Waiting
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.attendance import Attendance
 from amphora.transport.outgoing import Outgoing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,10 +11,6 @@ from amphora.rpc.client.waiting.waking import Sleeper
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.context.outcome import DROPPED, status_of
 from amphora.transport.outgoing import Outgoing
-
-# Bound before modules are emptied at the end of the program, for `__del__`: there is nothing left
-# then that could be ended.
-program_ends: Callable[[], bool] = sys.is_finalizing
 
 
 class Waiting(Protocol):

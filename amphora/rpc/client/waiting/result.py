@@ -10,7 +10,8 @@ import gevent
 from gevent.event import AsyncResult
 
 from amphora.errors import AmphoraError
-from amphora.rpc.client.waiting.pending import Pending, program_ends
+from amphora.net.script import program_ends
+from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.transport.connection import Attendant
