@@ -57,7 +57,7 @@ def in_a_circle() -> list[Any]:
 
 def very_deep() -> list[Any]:
     deep: list[Any] = []
-    for _ in range(100_000):
+    for _ in range(1_000_000):
         deep = [deep]
     return deep
 

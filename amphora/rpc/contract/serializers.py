@@ -54,7 +54,6 @@ _UNSENDABLE = (
     TypeError,
     ValueError,
     OverflowError,
-    RecursionError,
     NotImplementedError,
     msgspec.MsgspecError,
 )
@@ -108,6 +107,9 @@ class Serializer:
             ):
                 self._check_nulls(value)
             return body
+        except RecursionError as error:
+            # From Python 3.14 on, its text tells of a stack that overflows.
+            raise ValueError("recursion: it is too deep, or it contains itself") from error
         except _UNSENDABLE as error:
             raise ValueError(text_of(error) or type(error).__name__) from of_the_program(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001
