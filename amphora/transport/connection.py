@@ -53,6 +53,9 @@ CLOSE_TIMEOUT = 1.0
 SPARE_CHANNELS = 4
 # Seconds within which a started frame must end.
 FRAME_LIMIT = 60.0
+# Seconds within which a channel must be opened.  That needs no queue and no other node.  After its
+# cluster had been without a majority, RabbitMQ 4.3 never did it on some connections.
+OPEN_LIMIT = 30.0
 
 
 class Attendant(gevent.Greenlet):  # type: ignore[type-arg] # the connection's own take none
@@ -105,6 +108,8 @@ class Connection:
         self._closing = False
         self._close_ok = Event()
         self._spare: list[Channel] = []
+        # The channels that the broker has not opened yet, and since when.
+        self._opening: dict[Channel, float] = {}
         self._ended = False
         self._closed = Event()
         self._greenlets = [
@@ -279,7 +284,22 @@ class Connection:
 
     def _overdue(self) -> str | None:
         """Return what the peer failed to do in time, None if nothing."""
-        return self._liveness.overdue(self._decoder.held_bytes, must_read=not self.blocked)
+        return (
+            self._liveness.overdue(self._decoder.held_bytes, must_read=not self.blocked)
+            or self._unopened()
+        )
+
+    def _unopened(self) -> str | None:
+        now = clock.monotonic()
+        for channel, since in list(self._opening.items()):
+            if not channel.is_waiting:
+                del self._opening[channel]
+            elif self.blocked:
+                # It reads nothing meanwhile.
+                self._opening[channel] = now
+            elif now - since > OPEN_LIMIT:
+                return f"{self.peer} has not opened a channel for {OPEN_LIMIT:g} s"
+        return None
 
     # -- channels -----------------------------------------------------------------------------
 
@@ -304,7 +324,9 @@ class Connection:
             raise AmphoraError(f"all {self.channel_max} channels of {self!r} are in use")
         channel = Channel(self, number, bulk)
         self._channels[number] = channel
+        self._opening[channel] = clock.monotonic()
         channel.call(methods.Channel.Open(), methods.Channel.OpenOk, timeout=timeout)
+        self._opening.pop(channel, None)
         return channel
 
     def spare_channel(self, timeout: float | None = None) -> Channel:
@@ -412,6 +434,7 @@ class Connection:
         for channel in list(self._channels.values()):
             channel.connection_ended(self.error)
         self._channels.clear()
+        self._opening.clear()
         self._spare.clear()
         current = gevent.getcurrent()
         for greenlet in self._greenlets:

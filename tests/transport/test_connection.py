@@ -38,6 +38,49 @@ def ended(connection: Connection) -> AmphoraError:
 # Signs of life.
 
 
+def test_a_connection_on_which_no_channel_is_opened_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amphora.transport.connection.OPEN_LIMIT", 0.5)
+
+    def script(peer: Conversation) -> None:
+        peer.handshake(heartbeat=1)
+        peer.expect(methods.Channel.Open, channel=1)
+        peer.heartbeats_only(0.2)
+
+    with ScriptedPeer(script) as peer:
+        connection = connect(peer, method_timeout=0.1)
+        with pytest.raises(ConnectionLost, match="no answer"):
+            connection.channel()
+        error = ended(connection)
+
+    assert str(error) == f"127.0.0.1:{peer.port} has not opened a channel for 0.5 s"
+
+
+def test_a_blocked_broker_need_not_open_a_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amphora.transport.connection.OPEN_LIMIT", 0.5)
+
+    def script(peer: Conversation) -> None:
+        peer.handshake(heartbeat=1)
+        peer.send(0, methods.Connection.Blocked("low on memory"))
+        peer.expect(methods.Channel.Open, channel=1)
+        # Each takes half a second.
+        for _ in range(3):
+            peer.expect_heartbeat()
+            peer.send_heartbeat()
+        peer.send(0, methods.Connection.Unblocked())
+        peer.send(1, methods.Channel.OpenOk())
+        for _ in range(3):
+            peer.expect_heartbeat()
+            peer.send_heartbeat()
+        peer.answer_close()
+
+    with ScriptedPeer(script) as peer:
+        connection = connect(peer, method_timeout=10.0)
+        connection.channel()
+        peer.conversations[0].heard_heartbeats(6)
+        assert connection.error is None
+        connection.close()
+
+
 def test_a_quiet_connection_sends_heartbeats() -> None:
     def script(peer: Conversation) -> None:
         peer.handshake(heartbeat=1)
