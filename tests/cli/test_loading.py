@@ -415,7 +415,7 @@ def test_a_worker_that_is_asked_to_end_while_it_loads_its_program_is_replaced(
     )
     pool = serve(program="prog", cwd=tmp_path)
     os.kill(loading_worker(pool), signal.SIGTERM)
-    wait_until(lambda: pool.output.count("loading it") == 2)
+    wait_until(lambda: pool.output.count("loading it") == 2, timeout=55.0)
     pool.terminate()
     assert pool.wait() == Exit.DONE
 

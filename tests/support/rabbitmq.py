@@ -35,6 +35,8 @@ import gevent
 import gevent.socket
 from gevent import subprocess
 
+from tests.support.waiting import wait_until
+
 # Where packages put the scripts themselves. Debian's /usr/sbin has only a wrapper, which
 # switches to the system's user and system's settings.
 SERVER_PATHS = (
@@ -332,6 +334,8 @@ class RabbitNode:
     def freeze(self) -> None:
         """Halt the node (SIGSTOP): the kernel still takes connections and bytes for it."""
         self._signal(signal.SIGSTOP)
+        # A thread that runs goes on for a moment.
+        wait_until(self._is_halted, "the node is halted")
 
     def thaw(self) -> None:
         """Let a frozen node go on (SIGCONT)."""
@@ -493,6 +497,10 @@ class RabbitNode:
 
     def _signal(self, number: signal.Signals) -> None:
         os.killpg(self.pid, number)
+
+    def _is_halted(self) -> bool:
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def _wait_ended(self, timeout: float) -> None:
         assert self._beam is not None
