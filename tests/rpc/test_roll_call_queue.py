@@ -10,7 +10,7 @@ from amphora.rpc.server.operators.roll_call_queue import RollCallQueue
 from amphora.wire.codec import methods
 from tests.support.brokers import Broker
 from tests.support.peer import Conversation, ScriptedPeer
-from tests.support.rpc import MakeServer, add
+from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 from tests.transport.dialogue import connect
 
@@ -86,3 +86,22 @@ def test_a_roll_call_that_others_are_in_is_left_to_them(
     queue.away(link.connection)
     queue.restore(link.connection)
     assert broker.consumers(queue.name) == 1
+
+
+def test_a_server_that_cannot_be_counted_for_a_while_is_ready_all_the_same(
+    make_server: MakeServer, make_client: MakeClient, url: str, namespace: str
+) -> None:
+    queue = naming.roll_call_queue(namespace)
+    first = make_server(add)
+    wait_until(lambda: first.ready)
+    first.stop()
+    with Session(url) as session:
+        stranger = session.channel()
+        stranger.consume(queue, lambda message: None, "mine", exclusive=True)
+        server = make_server(add)
+        wait_until(lambda: server.ready)
+        assert not server._worker.management.roll_call.ready
+        assert make_client().call.add(1, 2) == 3
+        stranger.close()
+        wait_until(lambda: server._worker.management.roll_call.ready)
+        assert server.ready

@@ -187,7 +187,10 @@ class AmqpRpcServer(Offering):
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests now: it is connected and everything is set up."""
+        """Whether it takes requests now: it is connected and everything is set up.
+
+        Only the roll call, by which callers count the servers, may be away for a while.
+        """
         return self._worker.ready
 
     @property

@@ -165,11 +165,19 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests now: it is connected and everything is set up."""
+        """Whether it takes requests now: it is connected and everything is set up.
+
+        Where the roll call is away for a while, it takes requests without being counted.
+        """
+        roll_call = self.management.roll_call
+        uncounted = roll_call.trouble is not None and roll_call.error is None
         return (
             self.state is State.SERVING
             and not self.paused
-            and all(restorable.ready for restorable in self.intake.restorables)
+            and all(
+                restorable.ready or (uncounted and restorable is roll_call)
+                for restorable in self.intake.restorables
+            )
         )
 
     @property
