@@ -21,7 +21,7 @@ LOOK_TIMEOUT = 2.0
 MOST_KNOWN = 1000
 # Each look for a missing queue writes a line into the broker's log, and strangers can cause it.  So
 # their rate is limited, and a look that would wait for more than a second is left out.
-LOOKS_PER_SECOND = 20
+LOOKS_PER_SECOND = 100
 LONGEST_WAIT = 1.0
 PAUSE = 0.3
 
