@@ -8,7 +8,7 @@ from typing import Any
 
 from amphora.rpc.contract.reports import FunctionDescription, ParameterDescription
 from amphora.rpc.contract.types.compatibility import Offer, spread
-from amphora.rpc.contract.types.schemas import DEFINITIONS, Schema
+from amphora.rpc.contract.types.schemas import DEFINITIONS, Schema, with_default
 
 COMPONENTS = "#/components/schemas/"
 # The schema names that both formats allow.
@@ -96,6 +96,11 @@ def parameters_of(function: FunctionDescription, offer: Offer) -> list[Parameter
 def is_needed(parameter: ParameterDescription) -> bool:
     """Return whether a parameter has to be passed."""
     return "default" not in parameter and not parameter["kind"].startswith("var_")
+
+
+def defaulted(schema: Schema, parameter: ParameterDescription) -> Schema:
+    """Return the schema of a parameter, with its default if that is known."""
+    return with_default(schema, parameter["value"]) if "value" in parameter else schema
 
 
 def summary_of(text: str) -> str:

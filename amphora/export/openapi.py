@@ -14,6 +14,7 @@ from urllib.parse import quote
 from amphora.export.documents import (
     COMPONENTS,
     Components,
+    defaulted,
     extensions_of,
     is_needed,
     parameters_of,
@@ -21,7 +22,7 @@ from amphora.export.documents import (
 )
 from amphora.rpc.contract.reports import FunctionDescription, ParameterDescription
 from amphora.rpc.contract.types.compatibility import Offer
-from amphora.rpc.contract.types.schemas import Schema, with_default
+from amphora.rpc.contract.types.schemas import Schema
 
 VERSION = "3.1.0"
 PROBLEM = "Problem"
@@ -134,7 +135,7 @@ def _body(components: Components, namespace: str, parameters: list[ParameterDesc
 
     def schema_of(parameter: ParameterDescription) -> Schema:
         schema = components.schema(namespace, parameter.get("schema"))
-        return with_default(schema, parameter["value"]) if "value" in parameter else schema
+        return defaulted(schema, parameter)
 
     kinds: dict[str, list[ParameterDescription]] = {}
     for each in parameters:

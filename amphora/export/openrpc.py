@@ -7,6 +7,7 @@ from typing import Any
 
 from amphora.export.documents import (
     Components,
+    defaulted,
     extensions_of,
     is_needed,
     parameters_of,
@@ -14,7 +15,7 @@ from amphora.export.documents import (
 )
 from amphora.rpc.contract.reports import FunctionDescription, ParameterDescription
 from amphora.rpc.contract.types.compatibility import Offer
-from amphora.rpc.contract.types.schemas import Schema, with_default
+from amphora.rpc.contract.types.schemas import Schema
 
 VERSION = "1.3.2"
 
@@ -75,7 +76,7 @@ def _descriptor(
     descriptor = {
         "name": parameter["name"],
         "required": is_needed(parameter),
-        "schema": with_default(schema, parameter["value"]) if "value" in parameter else schema,
+        "schema": defaulted(schema, parameter),
     }
     if parameter["kind"].startswith("var_"):
         descriptor["x-kind"] = parameter["kind"]
