@@ -81,7 +81,7 @@ def take_burst(
     before = behind = between = b""
     consumer_tag = exchange = key = ""
     channel: Any = None
-    while True:
+    while position < available:
         try:
             alike = False
             if head is not None and position + head_size < available:
@@ -180,3 +180,4 @@ def take_burst(
         if not taken:
             return position
         position = end + 1
+    return position
