@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,6 +16,7 @@ from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.progress.underway import Underway
 from amphora.rpc.server.requests import pool
 from amphora.rpc.server.requests.pool import HandlerPool
+from tests.support.leaks import Baseline
 
 LONG = 20.0
 LIMIT = 2
@@ -42,8 +43,27 @@ class Handling:
 
 
 @pytest.fixture
-def handling() -> Handling:
-    return Handling()
+def handling() -> Iterator[Handling]:
+    baseline = Baseline()
+    handling = Handling()
+    yield handling
+    handling.pool.close()
+    assert baseline.leaks() == []
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The numbers of the greenlets that pools make, which go on for long."""
+    made: list[object] = []
+
+    class Counted(pool._Handler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(len(made))
+
+    monkeypatch.setattr(pool, "_Handler", Counted)
+    monkeypatch.setattr(pool, "LONGEST_TURN", LONG)
+    return made
 
 
 def test_a_request_is_in_progress_from_its_submission_to_its_end(handling: Handling) -> None:
@@ -107,19 +127,10 @@ def leave_a_value() -> object:
     ],
 )
 def test_a_greenlet_goes_on_only_if_it_never_gave_way_and_is_as_good_as_new(
-    handling: Handling, monkeypatch: pytest.MonkeyPatch, leave: Callable[[], object]
+    handling: Handling, made: list[object], leave: Callable[[], object]
 ) -> None:
-    made: list[int] = []
     begun: list[int] = []
     left: list[object] = []
-
-    class Counted(pool._Handler):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            made.append(len(made))
-
-    monkeypatch.setattr(pool, "_Handler", Counted)
-    monkeypatch.setattr(pool, "LONGEST_TURN", LONG)
 
     def handle() -> None:
         begun.append(len(made))
@@ -128,8 +139,12 @@ def test_a_greenlet_goes_on_only_if_it_never_gave_way_and_is_as_good_as_new(
         handle()
         left.append(leave())
 
-    for what in (handle, handle, leaving, handle, handle):
+    for what in (handle, handle, leaving, handle):
         handling.submit(what)
+    handling.underway.wait_handled(LONG)
+    # In a later turn.
+    handling.submit(handle)
+    assert len(handling.underway) == 1
     handling.underway.wait_handled(LONG)
     assert begun == [1, 1, 1, 2, 2]
     for each in left:
@@ -137,6 +152,70 @@ def test_a_greenlet_goes_on_only_if_it_never_gave_way_and_is_as_good_as_new(
             each.cancel()
         elif isinstance(each, gevent.Greenlet) and not each.dead:
             each.kill()
+
+
+class Body:
+    """What a request brings."""
+
+
+def test_a_greenlet_that_waits_for_the_next_request_keeps_nothing_of_the_one_before(
+    handling: Handling, made: list[object]
+) -> None:
+    kept: ContextVar[Body | None] = ContextVar("kept", default=None)
+    bodies: list[weakref.ref[Body]] = []
+
+    def handle() -> None:
+        assert kept.get() is None
+        body = Body()
+        kept.set(body)
+        bodies.append(weakref.ref(body))
+
+    for _ in range(2):
+        handling.submit(handle)
+        handling.underway.wait_handled(LONG)
+        assert len(handling.underway) == 0
+        assert bodies.pop()() is None
+    assert made == [0]
+
+
+def test_a_greenlet_that_waits_for_a_request_may_be_killed_or_woken_by_mistake(
+    handling: Handling, made: list[object]
+) -> None:
+    begun: list[int] = []
+
+    def handle() -> None:
+        begun.append(len(made))
+
+    def submit() -> None:
+        handling.submit(handle)
+        handling.underway.wait_handled(LONG)
+
+    submit()
+    gevent.get_hub().loop.run_callback(handling.pool._idle.switch)
+    gevent.sleep(0)
+    submit()
+    assert begun == [1, 1]
+    handling.pool._idle.kill()
+    assert handling.pool._idle is None
+    submit()
+    assert begun == [1, 1, 2]
+
+
+def test_no_greenlet_waits_for_the_requests_of_a_pool_that_is_closed(handling: Handling) -> None:
+    release = Event()
+    ended: list[bool] = []
+
+    def handle() -> None:
+        ended.append(True)
+
+    handling.submit(release.wait)
+    gevent.sleep(0)
+    handling.submit(handle)
+    handling.pool.close()
+    release.set()
+    handling.underway.wait_handled(LONG)
+    assert ended == [True]
+    assert handling.pool._idle is None
 
 
 def test_handlers_see_the_context_in_which_the_pool_was_made() -> None:
@@ -147,6 +226,7 @@ def test_handlers_see_the_context_in_which_the_pool_was_made() -> None:
     handling.submit(lambda: seen.append(setting.get()))
     handling.underway.wait_handled(LONG)
     assert seen == ["the server's"]
+    handling.pool.close()
 
 
 def test_a_handler_that_is_given_up_ends_and_one_that_has_not_begun_never_does(

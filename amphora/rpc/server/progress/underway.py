@@ -42,7 +42,7 @@ class Underway:
         )
 
     def handled(self, greenlet: object) -> None:
-        """Note that a greenlet of the pool has ended."""
+        """Note that a greenlet of the pool handles no request any more."""
         self.handlers.discard(greenlet)
         self.aborted.discard(greenlet)
         if self._waiting:

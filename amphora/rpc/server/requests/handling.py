@@ -159,6 +159,7 @@ class RequestHandling:
     def close(self) -> None:
         """End the greenlets that are left."""
         gevent.killall(list(self._leaving), block=False)
+        self._pool.close()
         self._busy.close()
 
     def adopt(self, delivery: Delivery) -> bool:
