@@ -78,6 +78,16 @@ def as_text(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
 
 
+def one_line(value: Any) -> str:
+    """Return a result as the text of a table's cell."""
+    return value if isinstance(value, str) else json_line(value)
+
+
+def json_line(value: Any) -> str:
+    """Return a value as one line of JSON."""
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
 def safe_lines(text: str) -> str:
     """Escape the control characters of a text, except line ends and tabs."""
     lines = text.split("\n")

@@ -12,7 +12,7 @@ import pytest
 
 from amphora import AmqpRpcFanoutServer, IgnoreRequest, Session
 from amphora.cli import advice
-from amphora.cli.calling.call import parse_arguments
+from amphora.cli.calling.target import parse_arguments
 from tests.cli.conftest import Amphora
 from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add

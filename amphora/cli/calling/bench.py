@@ -12,7 +12,7 @@ import click
 import gevent
 
 from amphora.cli.advice import complete_target
-from amphora.cli.calling.call import (
+from amphora.cli.calling.target import (
     CallCommand,
     look_before_call,
     parse_arguments,

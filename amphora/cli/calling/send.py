@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from amphora.arpc import mq, sender
-from amphora.cli.calling.call import look_before_call, show_traceback, traceback_option
+from amphora.cli.calling.call import show_traceback, traceback_option
+from amphora.cli.calling.target import look_before_call
 from amphora.cli.failures import Exit, settings_errors
 from amphora.cli.output import show_json, show_value
 from amphora.cli.replies import nobody

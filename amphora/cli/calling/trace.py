@@ -5,15 +5,14 @@ from __future__ import annotations
 import click
 
 from amphora.cli.advice import complete_target
-from amphora.cli.calling.call import (
+from amphora.cli.calling.target import (
     CallCommand,
-    json_line,
     look_before_call,
     parse_arguments,
     split_target,
 )
 from amphora.cli.failures import Exit, as_json, exit_code_of, sentence_of, settings_errors
-from amphora.cli.output import seconds, show_error, show_json, show_note, show_table
+from amphora.cli.output import json_line, seconds, show_error, show_json, show_note, show_table
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.rpc.client.caller import DEFAULT_TIMEOUT
 from amphora.rpc.client.hops import Hops, trace_call

@@ -10,11 +10,18 @@ from typing import Any
 import click
 
 from amphora.cli.advice import complete_namespace
-from amphora.cli.calling.call import json_line
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import count_workers, find_queue, unknown_namespace
 from amphora.cli.operating.one_worker import ask_one
-from amphora.cli.output import counted, safe_lines, seconds, show_json, show_note, show_table
+from amphora.cli.output import (
+    counted,
+    json_line,
+    safe_lines,
+    seconds,
+    show_json,
+    show_note,
+    show_table,
+)
 from amphora.cli.settings import (
     Group,
     Settings,

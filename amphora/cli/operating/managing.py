@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from amphora.cli.advice import complete_namespace
-from amphora.cli.calling.call import one_line, parse_value
+from amphora.cli.calling.target import parse_value
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import find_queue
-from amphora.cli.output import counted, in_progress, safe_lines, seconds, show_table
+from amphora.cli.output import counted, in_progress, one_line, safe_lines, seconds, show_table
 from amphora.cli.replies import Replies
 from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
 from amphora.errors import printable
