@@ -9,7 +9,14 @@ import gevent
 from gevent.event import Event
 
 from amphora.cli.failures import cannot_listen, settings_errors
-from amphora.cli.settings import Number, Settings, examples, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Number,
+    Settings,
+    examples,
+    listening_options,
+    pass_settings,
+    url_and_debug,
+)
 from amphora.net.address import host_and_port
 from amphora.observe.logs import set_up
 
@@ -41,21 +48,7 @@ def _statuses(
     )
 )
 @click.argument("namespaces", metavar="NAMESPACE...", nargs=-1, required=True)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
-    show_default=True,
-    help="The port to listen on; 0 for any.",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--host-name",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help="Another name by which clients reach it.",
-)
+@listening_options(DEFAULT_PORT, "clients")
 @click.option(
     "--function",
     "functions",

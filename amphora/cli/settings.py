@@ -145,6 +145,44 @@ def json_option(command: F) -> F:
     )(command)
 
 
+def timeout_option(default: float, what: str) -> Callable[[F], F]:
+    """Return a decorator that adds --timeout; `what` says what the time is for."""
+    return click.option(
+        "--timeout",
+        type=float,
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help=what,
+    )
+
+
+def listening_options(default_port: int, clients: str) -> Callable[[F], F]:
+    """Return a decorator that adds --port, --host and --host-name to a command that listens.
+
+    Args:
+        clients: what comes there, in the plural.
+    """
+    port = click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=default_port,
+        show_default=True,
+        help="The port to listen on; 0 for any.",
+    )
+    host = click.option(
+        "--host", default="127.0.0.1", show_default=True, help="The address to listen on."
+    )
+    names = click.option(
+        "--host-name",
+        "names",
+        multiple=True,
+        metavar="NAME",
+        help=f"Another name by which {clients} reach it.",
+    )
+    return lambda command: port(host(names(command)))
+
+
 class Number(click.FloatRange):
     """A number in a range.  click's own type takes NaN, which is in every range."""
 

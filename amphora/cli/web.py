@@ -9,7 +9,7 @@ import gevent
 from gevent.event import Event
 
 from amphora.cli.failures import cannot_listen, settings_errors
-from amphora.cli.settings import Settings, examples, pass_settings, url_and_debug
+from amphora.cli.settings import Settings, examples, listening_options, pass_settings, url_and_debug
 from amphora.net.address import host_and_port
 from amphora.observe.logs import set_up
 from amphora.web.actions import ACTIONS
@@ -33,21 +33,7 @@ def _actions(context: click.Context, parameter: click.Parameter, value: str) -> 
         "amphora web", "amphora web --port 9000 --allow cancel,retry", "amphora web --host 10.0.0.5"
     )
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
-    show_default=True,
-    help="The port to listen on; 0 for any.",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--host-name",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help="Another name by which browsers reach it.",
-)
+@listening_options(DEFAULT_PORT, "browsers")
 @click.option(
     "--allow",
     default="",

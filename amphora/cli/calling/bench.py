@@ -11,12 +11,14 @@ from typing import Any
 import click
 import gevent
 
-from amphora.cli.advice import complete_target
 from amphora.cli.calling.target import (
     CallCommand,
     look_before_call,
+    namespace_option,
     parse_arguments,
+    routing_key_option,
     split_target,
+    target_and_arguments,
 )
 from amphora.cli.failures import Exit, sentence_of, settings_errors
 from amphora.cli.output import counted, seconds, show_json, show_table
@@ -26,6 +28,7 @@ from amphora.cli.settings import (
     examples,
     json_option,
     pass_settings,
+    timeout_option,
     url_and_debug,
 )
 from amphora.errors import AmphoraError, RemoteException, printable
@@ -133,10 +136,7 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
         "amphora bench users.find name=Alice --concurrency 50 --json",
     ),
 )
-@click.argument("target", metavar="NAMESPACE.FUNCTION", shell_complete=complete_target)
-@click.argument(
-    "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
-)
+@target_and_arguments
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 100_000),
@@ -156,18 +156,9 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
     metavar="SECONDS",
     help="For how long calls are begun.",
 )
-@click.option(
-    "--timeout",
-    type=float,
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a call may take.",
-)
-@click.option("--routing-key", metavar="KEY", help="Use the request queue of this key.")
-@click.option(
-    "-n", "--namespace", metavar="NAME", help="The namespace, if its name has a dot in it."
-)
+@timeout_option(10.0, "How long a call may take.")
+@routing_key_option
+@namespace_option
 @json_option
 @url_and_debug
 @pass_settings

@@ -7,12 +7,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from amphora.cli.advice import about_function, complete_target
+from amphora.cli.advice import about_function
 from amphora.cli.calling.target import (
     CallCommand,
     look_before_call,
+    namespace_option,
     parse_arguments,
+    routing_key_option,
     split_target,
+    target_and_arguments,
 )
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import find_queue
@@ -27,7 +30,14 @@ from amphora.cli.output import (
     show_value,
 )
 from amphora.cli.replies import Replies
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    timeout_option,
+    url_and_debug,
+)
 from amphora.errors import Inequivalent, RemoteException, Unroutable, WrongRequest
 from amphora.rpc.client.caller import DEFAULT_TIMEOUT
 from amphora.rpc.client.client import AmqpRpcClient
@@ -65,20 +75,13 @@ traceback_option = click.option(
         "amphora call -n billing.eu invoices.count     # the namespace billing.eu",
     ),
 )
-@click.argument("target", metavar="NAMESPACE.FUNCTION", shell_complete=complete_target)
-@click.argument(
-    "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
-)
-@click.option(
-    "--timeout",
-    type=float,
-    default=DEFAULT_TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the answer, or for all of a stream.  If it is not given, a stream"
+@target_and_arguments
+@timeout_option(
+    DEFAULT_TIMEOUT,
+    "How long to wait for the answer, or for all of a stream.  If it is not given, a stream"
     " may take any time once it has begun.",
 )
-@click.option("--routing-key", metavar="KEY", help="Use the request queue of this key.")
+@routing_key_option
 @click.option(
     "--cast", is_flag=True, help="Ask for no answer; end when the broker has the request."
 )
@@ -87,9 +90,7 @@ traceback_option = click.option(
     "--stream", is_flag=True, help="Print the items of a stream as they come, a line of JSON each."
 )
 @traceback_option
-@click.option(
-    "-n", "--namespace", metavar="NAME", help="The namespace, if its name has a dot in it."
-)
+@namespace_option
 @json_option
 @url_and_debug
 @pass_settings

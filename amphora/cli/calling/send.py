@@ -13,7 +13,14 @@ from amphora.cli.calling.target import look_before_call
 from amphora.cli.failures import Exit, settings_errors
 from amphora.cli.output import show_json, show_value
 from amphora.cli.replies import nobody
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    timeout_option,
+    url_and_debug,
+)
 from amphora.errors import NoResult, RemoteException
 from amphora.rpc.contract import naming
 
@@ -40,14 +47,7 @@ def _document(context: click.Context, parameter: click.Parameter, text: str) -> 
 )
 @click.argument("routing_key")
 @click.argument("document", metavar="JSON", callback=_document)
-@click.option(
-    "--timeout",
-    type=float,
-    default=sender.TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for answers.",
-)
+@timeout_option(sender.TIMEOUT, "How long to wait for answers.")
 @traceback_option
 @json_option
 @url_and_debug

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from amphora.cli.advice import about_namespace
+from amphora.cli.advice import about_namespace, complete_target
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import count_workers, find_queue, has_exchange, unknown_namespace
 from amphora.cli.output import show_note
@@ -20,6 +21,25 @@ from amphora.transport.session import Session
 
 _KEYWORD = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _NUMBER = re.compile(r"-[.\d]")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+routing_key_option = click.option(
+    "--routing-key", metavar="KEY", help="Use the request queue of this key."
+)
+namespace_option = click.option(
+    "-n", "--namespace", metavar="NAME", help="The namespace, if its name has a dot in it."
+)
+
+
+def target_and_arguments(command: F) -> F:
+    """Add what to call, and its arguments, to a command."""
+    target = click.argument("target", metavar="NAMESPACE.FUNCTION", shell_complete=complete_target)
+    arguments = click.argument(
+        "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
+    )
+    return target(arguments(command))
 
 
 class CallCommand(click.Command):

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import click
 
-from amphora.cli.advice import complete_target
 from amphora.cli.calling.target import (
     CallCommand,
     look_before_call,
+    namespace_option,
     parse_arguments,
+    routing_key_option,
     split_target,
+    target_and_arguments,
 )
 from amphora.cli.failures import Exit, as_json, exit_code_of, sentence_of, settings_errors
 from amphora.cli.output import json_line, seconds, show_error, show_json, show_note, show_table
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    timeout_option,
+    url_and_debug,
+)
 from amphora.rpc.client.caller import DEFAULT_TIMEOUT
 from amphora.rpc.client.hops import Hops, trace_call
 
@@ -28,22 +37,10 @@ WIDTH = 200
         "amphora trace math.sum_numbers 1 2 3", "amphora trace users.find name=Alice --json"
     ),
 )
-@click.argument("target", metavar="NAMESPACE.FUNCTION", shell_complete=complete_target)
-@click.argument(
-    "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=ARGUMENT]..."
-)
-@click.option(
-    "--timeout",
-    type=float,
-    default=DEFAULT_TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the answer.",
-)
-@click.option("--routing-key", metavar="KEY", help="Use the request queue of this key.")
-@click.option(
-    "-n", "--namespace", metavar="NAME", help="The namespace, if its name has a dot in it."
-)
+@target_and_arguments
+@timeout_option(DEFAULT_TIMEOUT, "How long to wait for the answer.")
+@routing_key_option
+@namespace_option
 @json_option
 @url_and_debug
 @pass_settings

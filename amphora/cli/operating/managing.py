@@ -15,7 +15,14 @@ from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import find_queue
 from amphora.cli.output import counted, in_progress, one_line, safe_lines, seconds, show_table
 from amphora.cli.replies import Replies
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    timeout_option,
+    url_and_debug,
+)
 from amphora.errors import printable
 from amphora.observe.callers import callers
 from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
@@ -55,16 +62,9 @@ QUESTIONS = ("ping", "stats", "describe", "active")
 
 def asking(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options and arguments of all commands for workers."""
-    timeout_option = click.option(
-        "--timeout",
-        type=float,
-        default=DEFAULT_TIMEOUT,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long to wait for the answers.",
-    )
     worker_option = click.option("--worker", metavar="ID", help="Ask this worker alone.")
-    options = worker_option(timeout_option(json_option(url_and_debug(pass_settings(command)))))
+    time_for_answers = timeout_option(DEFAULT_TIMEOUT, "How long to wait for the answers.")
+    options = worker_option(time_for_answers(json_option(url_and_debug(pass_settings(command)))))
     return click.argument("namespace", shell_complete=complete_namespace)(options)
 
 

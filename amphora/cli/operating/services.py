@@ -9,7 +9,14 @@ import click
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import find_queue
 from amphora.cli.output import counted, show_error, show_json, show_note, show_table
-from amphora.cli.settings import Settings, examples, json_option, pass_settings, url_and_debug
+from amphora.cli.settings import (
+    Settings,
+    examples,
+    json_option,
+    pass_settings,
+    timeout_option,
+    url_and_debug,
+)
 from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
 from amphora.rpc.client.offers import offers_of_all
 from amphora.rpc.contract import naming
@@ -43,14 +50,7 @@ def service(
 
 
 @click.command(epilog=examples("amphora services", "amphora services --json | jq .namespace"))
-@click.option(
-    "--timeout",
-    type=float,
-    default=DEFAULT_TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the answers, at most.",
-)
+@timeout_option(DEFAULT_TIMEOUT, "How long to wait for the answers, at most.")
 @json_option
 @url_and_debug
 @pass_settings
