@@ -133,8 +133,21 @@ class Writer:
                 self.close()
             if self._held or self._wake.is_set() or not outgoing:
                 return
-            self._join_small_parts()
-            self._note_sent(self._stream.send_now(self._next_parts()))
+            if self.unwritten <= JOIN_SIZE:
+                # Nearly always: all of it, and the stream takes it.
+                joined = b"".join(outgoing)
+                sent = self._stream.send_now((joined,))
+                if sent == len(joined) and not self._bulk and not self.bulk_congested:
+                    outgoing.clear()
+                    self.unwritten = 0
+                    self.congested = False
+                    self.last_write = clock.monotonic()
+                    self._all_written()
+                    return
+                self._note_sent(sent)
+            else:
+                self._join_small_parts()
+                self._note_sent(self._stream.send_now(self._next_parts()))
             if outgoing:
                 self.stuck_since = clock.monotonic()
                 self._wake.set()

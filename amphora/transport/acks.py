@@ -45,6 +45,9 @@ class Acks:
         if not self._outstanding:
             return max(to_ack, default=0), []
         first = self._first()
+        if len(to_ack) == 1:
+            # As below, but one by one is how most come that are few.
+            return (to_ack[0], []) if to_ack[0] < first else (0, to_ack)
         up_to = max((tag for tag in to_ack if tag < first), default=0)
         return up_to, [tag for tag in to_ack if tag > first]
 

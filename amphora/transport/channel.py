@@ -134,6 +134,7 @@ class Channel(Operations):
         self._acks = Acks()
         # The scheduled callback, not a flag: an interruption could leave a flag set for ever.
         self._ack_callback: Any = None
+        self._run_callback = gevent.get_hub().loop.run_callback
         # True once our close is on its way: after it nothing may be sent on this channel.
         self._closing = False
         self._close_ok = Event()
@@ -430,7 +431,7 @@ class Channel(Operations):
             if self._acks.ack(delivery_tag):
                 scheduled = self._ack_callback
                 if scheduled is None or not scheduled.pending:
-                    self._ack_callback = gevent.get_hub().loop.run_callback(self.send_acks)
+                    self._ack_callback = self._run_callback(self.send_acks)
         except BaseException as error:
             self.connection.interrupted(error)
             raise

@@ -173,7 +173,7 @@ class Connection:
     # -- reading ------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        receive = self._stream.receive
+        receive, heard = self._stream.receive, self._liveness.heard
         channels = self._channels
         decoder = self._decoder
         frame_max = self.frame_max
@@ -188,13 +188,18 @@ class Connection:
             if not data:
                 raise ConnectionLost(f"{self.peer} closed the connection without a reason")
             held = decoder.held_bytes
-            for frame in decoder.feed(data, take):
+            # Nearly always, what was read is whole, and is taken at once.
+            taken = 0 if held else take_burst(data, 0, channels, frame_max)
+            if taken == len(data):
+                heard(taken, 0, 0)
+                continue
+            for frame in decoder.feed(data, take, taken):
                 channel = channels.get(frame[1])
                 if channel is not None:
                     channel.handle_frame(frame[0], frame[2])
                 else:
                     self._dispatch(frame)
-            self._liveness.heard(len(data), held, decoder.held_bytes)
+            heard(len(data), held, decoder.held_bytes)
 
     def _dispatch(self, frame: Frame) -> None:
         frame_type, number, payload = frame

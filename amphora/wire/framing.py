@@ -80,7 +80,12 @@ class FrameDecoder:
         """How many bytes of an incomplete frame have come."""
         return self._passed + len(self._held)
 
-    def feed(self, data: bytes, take: Callable[[bytes, int], int] | None = None) -> Iterator[Frame]:
+    def feed(
+        self,
+        data: bytes,
+        take: Callable[[bytes, int], int] | None = None,
+        position: int = 0,
+    ) -> Iterator[Frame]:
         """Yield the frames that `data` completes, and what it has of large body frames.
 
         The iterator must be used up before the next call.
@@ -88,6 +93,7 @@ class FrameDecoder:
         Args:
             take: called with a buffer and where a frame begins in it; may take any number of whole
                 frames, and returns where the next one begins.
+            position: where in `data` to begin; only if nothing is held.
 
         Raises:
             FrameError: the bytes are no frame, or one larger than agreed.  Frames before the
@@ -99,7 +105,6 @@ class FrameDecoder:
                 return
             data = bytes(self._held)
             self._held.clear()
-        position = 0
         available = len(data)
         if self._rest:
             piece, position = self._piece(data, 0)

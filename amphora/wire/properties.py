@@ -468,6 +468,6 @@ def decode_properties(payload: bytes) -> Properties:
         ) from error
     except ValueError as error:
         raise MessageError(f"the header of the message cannot be read: {error}") from error
-    if size <= _LARGEST_ALIKE:
+    if size <= _LARGEST_ALIKE and "expiration" in values:
         _remember_layout(payload, values)
     return properties

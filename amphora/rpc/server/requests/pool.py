@@ -111,9 +111,9 @@ class HandlerPool:
         return len(self._underway.handlers) - len(self._streams)
 
     @property
-    def _begins(self) -> bool:
-        """Whether a request waits that may begin."""
-        return bool(self._underway.waiting) and not (self._counts and self._running >= self._limit)
+    def _may_begin(self) -> bool:
+        """Whether a request that waits may begin."""
+        return not self._counts or self._running < self._limit
 
     def abort(self, spared: object = None) -> None:
         """Kill the handlers that run, without waiting for their end.
@@ -143,7 +143,7 @@ class HandlerPool:
         """Begin what waits.  Runs in the hub, to which a greenlet comes back that gives way."""
         self._until = monotonic() + LONGEST_TURN
         try:
-            while self._begins:
+            while self._underway.waiting and self._may_begin:
                 # Not under a name here: its references are counted.
                 self._fresh, self._idle = self._idle, None
                 if self._fresh is None:
@@ -199,8 +199,9 @@ class HandlerPool:
 
     def _go_on(self) -> None:
         """Begin what waits, and take more if there is room."""
-        if self._begins and (self._callback is None or not self._callback.pending):
+        waiting = self._underway.waiting
+        if waiting and self._may_begin and (self._callback is None or not self._callback.pending):
             self._callback = gevent.get_hub().loop.run_callback(self._begin)
-        if self._full and self._running + len(self._underway.waiting) < self._limit:
+        if self._full and self._running + len(waiting) < self._limit:
             self._full = False
             self._take_more(True)
