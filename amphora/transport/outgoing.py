@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gevent.event import Event
 
-from amphora.errors import AmphoraError, Rejected, Unroutable
+from amphora.errors import AmphoraError, ChannelClosed, Rejected, Unroutable
 from amphora.net import clock
 from amphora.transport.confirms import Returned
 from amphora.transport.restoring import Restorable
@@ -36,9 +36,12 @@ class Outgoing:
         answers: the message answers a request, which the broker keeps until the answer is
             confirmed, or it belongs to an answer.  So it waits while the login is refused: its
             sender can do nothing about that, and who waits for it is not to lose it.
+        queue_for: returns the one queue that a routing key stands for, or None.  If the exchange
+            does not lead there, or takes nothing, the message goes straight to that queue.
 
     Attributes:
         bulk: True for a large message that those which are sent later may overtake.
+        went_straight: why it did not go by its exchange, None if it did.
         error: why it failed.
         done: True when it was confirmed, failed or withdrawn.
         attempts: how often it was sent; an unconfirmed message that was sent may have arrived.
@@ -61,11 +64,14 @@ class Outgoing:
         "on_done",
         "on_failed",
         "on_refused",
+        "on_rerouted",
         "patience",
+        "queue_for",
         "refused",
         "routing_key",
         "spread",
         "template",
+        "went_straight",
     )
 
     def __init__(
@@ -85,6 +91,7 @@ class Outgoing:
         spread: bool = False,
         patience: float = REFUSED_PATIENCE,
         answers: bool = False,
+        queue_for: Callable[[str], str | None] | None = None,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -100,10 +107,14 @@ class Outgoing:
         self.spread = spread
         self.patience = patience
         self.answers = answers
+        self.queue_for = queue_for
         self.bulk = False
         # When it was first refused, and the callback that sends it again.
         self.refused: float | None = None
         self.on_refused: Callable[[Outgoing], None] | None = None
+        # Sends it by its other way.
+        self.on_rerouted: Callable[[Outgoing], None] | None = None
+        self.went_straight: AmphoraError | None = None
         self.error: AmphoraError | None = None
         self.done = False
         self.attempts = 0
@@ -134,12 +145,11 @@ class Outgoing:
         elif not accepted and not self.spread:
             self._refuse()
         elif returned is not None:
-            self.fail(
-                Unroutable(
-                    f"no queue takes the routing key {self.routing_key!r} of the exchange"
-                    f" {self.exchange!r}: {returned.text}"
-                )
-            )
+            if self.exchange:
+                where = f"takes the routing key {self.routing_key!r} of the exchange"
+                self.fail(Unroutable(f"no queue {where} {self.exchange!r}: {returned.text}"))
+            else:
+                self.fail(Unroutable(f"there is no queue {self.routing_key!r}: {returned.text}"))
         else:
             self._finish()
 
@@ -159,14 +169,32 @@ class Outgoing:
         )
 
     def fail(self, error: AmphoraError) -> None:
-        """End with an error."""
-        if self.done:
+        """End with an error, unless there is another way."""
+        if self.done or self._goes_straight(error):
             return
         if self.attempts > 1 or self.refused is not None:
             # An earlier attempt may have arrived.
             error.executed = None
         self.error = error
         self._finish()
+
+    def _goes_straight(self, error: AmphoraError) -> bool:
+        """Send it to its queue, if it is the exchange that the error is about."""
+        if self.queue_for is None or self.on_rerouted is None or not self.exchange:
+            return False
+        if not isinstance(error, (Unroutable, ChannelClosed)):
+            return False
+        queue = self.queue_for(self.routing_key)
+        if queue is None:
+            return False
+        self.exchange, self.routing_key, self.needs = "", queue, ()
+        self.went_straight = error
+        try:
+            self.on_rerouted(self)
+        except (AmphoraError, ValueError):
+            # The session was closed, or no queue can have this name.
+            return False
+        return True
 
     def _finish(self) -> None:
         if self.done:

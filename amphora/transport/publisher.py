@@ -15,6 +15,9 @@ channel is renewed meanwhile: after the death of a quorum queue's leader, Rabbit
 everything on an older channel.  A refused message may have arrived all the same: some of several
 queues may have taken it.
 
+A message that is meant for one queue goes straight to it, through the broker's default exchange,
+if its own exchange was deleted, does not lead there, or may not be used.
+
 A message that its sender wants no confirm for goes over a second channel, and is done as soon as it
 is sent.  The broker returns those that no queue takes, and reports nothing else.
 
@@ -147,6 +150,7 @@ class Publisher(Restorable):
             self._publish_bulk(outgoing)
             return
         outgoing.on_refused = self._send_again_later
+        outgoing.on_rerouted = self.publish
         channel = self._channel
         # Messages that wait cannot be sent now, or they would have been: none is overtaken.
         if channel is not None and self._can_send(outgoing):

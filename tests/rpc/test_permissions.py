@@ -121,19 +121,39 @@ def test_a_user_without_any_permission_is_told_what_it_needs(
         rabbit_node.ctl("delete_vhost", "shop")
 
 
-def test_a_response_that_may_not_be_published_is_said_in_the_log(
+def test_responses_go_straight_to_the_queues_and_the_log_says_why_if_the_exchange_is_refused(
     rabbit_node: RabbitNode, permit: Permit, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = AmqpRpcServer(namespace, url=permit(ALL, f"^(?!rpc_{namespace}_response)", ALL))
     server.add_function(add)
+    with server, AmqpRpcClient(namespace, url=rabbit_node.url, timeout=40) as client:
+        server.serve()
+        assert client.call.add(1, 2) == 3
+    lines = [record.getMessage() for record in caplog.records]
+    (line,) = [line for line in lines if "responses go straight to their clients' queues" in line]
+    assert f"needs the permission to write exchange 'rpc_{namespace}_response'" in line
+
+
+def test_a_response_that_may_not_be_published_at_all_is_said_in_the_log(
+    rabbit_node: RabbitNode, permit: Permit, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    without = rf"^(?!rpc_{namespace}_response|amq\.default)"
+    server = AmqpRpcServer(namespace, url=permit(ALL, without, ALL))
+    server.add_function(add)
     with server, AmqpRpcClient(namespace, url=rabbit_node.url) as client:
         server.serve()
-        with pytest.raises(NoResult):
-            client.call(timeout=5).add(1, 2)
-        wait_until(lambda: server.lost_responses == 1)
+        for lost in (1, 2):
+            with pytest.raises(NoResult):
+                client.call(timeout=3).add(1, 2)
+            wait_until(lambda lost=lost: server.lost_responses == lost)  # type: ignore[misc]
     lines = [record.getMessage() for record in caplog.records]
-    (line,) = [line for line in lines if "a response cannot be sent" in line]
-    assert f"needs the permission to write exchange 'rpc_{namespace}_response'" in line
+    found = [line for line in lines if "a response cannot be sent" in line]
+    for line in found:
+        assert f"needs the permission to write exchange 'rpc_{namespace}_response'" in line
+    assert found
+    # It is tried once: each time would close the channel of all responses.
+    (line,) = [line for line in lines if "no response can go straight" in line]
+    assert "needs the permission to write exchange 'amq.default'" in line
 
 
 @pytest.mark.parametrize("restricted", ["server", "client"])

@@ -16,6 +16,7 @@ from amphora import (
     AmqpRpcFanoutServer,
     AmqpRpcServer,
     ChannelClosed,
+    ConnectionLost,
     NoResult,
     StreamLost,
     Unroutable,
@@ -24,9 +25,11 @@ from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.server.streams import streaming
 from amphora.transport import rebinding
 from amphora.transport.cheap_queue import CheapQueue
+from amphora.transport.confirmed import publish_confirmed
+from amphora.wire.properties import Properties
 from tests.rpc.test_naming import HOSTILE
 from tests.support.brokers import Broker
-from tests.support.rpc import MakeClient, MakeServer
+from tests.support.rpc import Gate, MakeClient, MakeServer
 from tests.support.waiting import wait_until
 
 EXPIRES = 60.0
@@ -98,29 +101,85 @@ def test_an_ordinary_queue_that_an_operator_unbinds_is_bound_again_for_the_next_
     assert client.call.show_message("x", "y") == ["x", "y"]
 
 
-@pytest.mark.parametrize("harm", ["the queue is unbound", "its exchange is deleted"])
-def test_answers_come_again_after_the_first_call_that_gets_none(
-    server: AmqpRpcServer, broker: Broker, client: AmqpRpcClient, harm: str
-) -> None:
-    assert client.call.show_message("x", "y") == ["x", "y"]
+HARMS = ["the queue is unbound", "its exchange is deleted", "its exchange has another type"]
+
+
+def cut_off(client: AmqpRpcClient | AmqpRpcFanoutClient, broker: Broker, harm: str) -> None:
+    """Have the exchange for answers not lead to a client's queue."""
     exchange = f"rpc_{client.namespace}_response"
     with broker.channel() as channel:
         if harm == "the queue is unbound":
             queue = f"rpc_{client.namespace}_{client.client_id}_response"
             channel.queue_unbind(queue, exchange, client.client_id)
-        else:
-            channel.exchange_delete(exchange)
-    with pytest.raises(NoResult) as caught:
-        client.call(timeout=0.5).show_message("x", "y")
-    assert caught.value.executed is None
+            return
+        channel.exchange_delete(exchange)
+        if harm == "its exchange has another type":
+            channel.exchange_declare(exchange, "topic")
 
-    def is_answered() -> bool:
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_answers_go_straight_to_a_client_that_the_exchange_does_not_lead_to(
+    make_server: MakeServer, broker: Broker, client: AmqpRpcClient, harm: str
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold, concurrency=3)
+    pending = [client.defer.hold(number) for number in range(3)]
+    wait_until(lambda: len(gate.entered) == 3)
+    cut_off(client, broker, harm)
+    gate.open()
+    # They are ready at once, and so they are one message.
+    assert [result.get() for result in pending] == [0, 1, 2]
+    assert client.call.hold("x") == "x"
+    assert server.lost_responses == 0
+    assert client.unexpected_responses == 0
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_gather_has_the_answers_although_its_client_was_unbound(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, harm: str
+) -> None:
+    for _ in range(2):
+        make_server(show_message, kind=AmqpRpcFanoutServer)
+    everybody = make_client(AmqpRpcFanoutClient)
+    assert len(everybody.gather(timeout=30.0).show_message("x").values()) == 2
+    cut_off(everybody, broker, harm)
+    assert len(everybody.gather(timeout=30.0).show_message("x").values()) == 2
+
+
+@pytest.mark.parametrize("harm", HARMS[:2])
+def test_a_client_binds_its_queue_again_when_an_answer_came_straight(
+    server: AmqpRpcServer, client: AmqpRpcClient, broker: Broker, harm: str
+) -> None:
+    assert client.call.show_message("x", "y") == ["x", "y"]
+    cut_off(client, broker, harm)
+    assert client.call.show_message("x", "y") == ["x", "y"]
+
+    def is_bound() -> bool:
+        message = Properties(message_id="from-nobody")
         try:
-            return bool(client.call(timeout=0.5).show_message("x", "y") == ["x", "y"])
-        except NoResult:
+            with broker.channel() as channel:
+                exchange = f"rpc_{client.namespace}_response"
+                publish_confirmed(
+                    channel, exchange, client.client_id, message, b"{}", mandatory=True
+                )
+        except (Unroutable, ConnectionLost):
             return False
+        return True
 
-    wait_until(is_answered)
+    wait_until(is_bound)
+
+
+@pytest.mark.parametrize("harm", HARMS[:2])
+def test_a_stream_begins_although_its_client_was_unbound(
+    make_server: MakeServer, client: AmqpRpcClient, broker: Broker, harm: str
+) -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(100)
+
+    make_server(numbers)
+    assert list(client.stream.numbers()) == list(range(100))
+    cut_off(client, broker, harm)
+    assert list(client.stream(timeout=30.0).numbers()) == list(range(100))
 
 
 @pytest.mark.parametrize("harm", ["the queue is unbound", "its exchange is deleted"])
@@ -161,8 +220,6 @@ def test_a_stream_whose_end_was_lost_ends_all_the_same(
     broker: Broker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rebinding, "INTERVAL", 0.2)
-    monkeypatch.setattr(rebinding, "SHORTEST_INTERVAL", 0.2)
     monkeypatch.setattr(streaming, "END_ON_ITS_WAY", 0.5)
     go_on = Event()
 
@@ -170,16 +227,20 @@ def test_a_stream_whose_end_was_lost_ends_all_the_same(
         yield 0
         go_on.wait()
 
-    server = make_server(numbers)
+    make_server(numbers)
     client = make_client()
     stream = client.stream.numbers()
     assert next(stream) == 0
-    # So that it is not bound again before the end is lost.
-    monkeypatch.setattr(client._mailbox._rebinding, "_needed", lambda: server.lost_responses)
-    queue = f"rpc_{client.namespace}_{client.client_id}_response"
-    with broker.channel() as channel:
-        channel.queue_unbind(queue, f"rpc_{client.namespace}_response", client.client_id)
+    consumer = client._mailbox.consumer
+    channel, subscription = consumer.channel, consumer._subscription
+    assert channel is not None
+    assert subscription is not None
+    channel.cancel(subscription.tag)
     go_on.set()
+    wait_until(lambda: broker.ready_messages(consumer.queue) == 1, "the end is in the queue")
+    with broker.channel() as own:
+        own.queue_purge(consumer.queue)
+    client.session.consuming.restore_soon(consumer)
     with pytest.raises(StreamLost, match="its end was lost") as caught:
         next(stream)
     assert caught.value.received == 1

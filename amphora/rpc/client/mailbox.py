@@ -76,7 +76,7 @@ class Mailbox:
         self.consumer = Consumer(link, queue, self.responses.take, prefetch=PREFETCH)
         link.add(self.consumer)
         self._rebinding = Rebinding(self._session, (self.consumer,), self._waits_long)
-        calls.on_unanswered = self._rebinding.bind_soon
+        calls.on_unanswered = self.responses.on_straight = self._rebinding.bind_soon
         link.add(self._rebinding)
         self.needs = (self._requests, self.consumer)
         self._vantages: list[Vantage] = watch(self._session, lambda: queue.binding, calls.oldest)

@@ -6,6 +6,7 @@ and dropped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import UNSET
@@ -34,10 +35,12 @@ class Responses:
 
     Attributes:
         unexpected: how many answers came for no pending call: late, duplicate or forged ones.
+        on_straight: called when an answer did not come by the exchange for answers; must not block.
     """
 
     def __init__(self, calls: Calls) -> None:
         self.unexpected = 0
+        self.on_straight: Callable[[], None] = lambda: None
         self._calls = calls
         self._namespace = calls.namespace
         self._pending = calls.pending
@@ -47,6 +50,8 @@ class Responses:
     def take(self, delivery: Delivery) -> None:
         """Handle an answer from the reader, and acknowledge it when its call has it."""
         self._unserved.heard = True
+        if not delivery.exchange:
+            self.on_straight()
         self._take_response(delivery)
         delivery.ack()
 
@@ -61,7 +66,8 @@ class Responses:
         if properties.message_type in (STARTED, ITEM):
             self._take_note(delivery, pending)
             return
-        if properties.headers and properties.headers.get(headers.TELL) == headers.CLOCK:
+        asked = properties.headers and properties.headers.get(headers.TELL) == headers.CLOCK
+        if asked and delivery.exchange:
             # Answers are routed by the client's id.
             self._calls.control.clock(delivery.routing_key, worker)
         if pending is None:

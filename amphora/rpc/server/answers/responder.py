@@ -2,7 +2,10 @@
 
 If anything breaks before the ack, the broker still has the request and delivers it again.
 
-If no queue takes a response, either the client is gone, or its queue is on a node that is away, as
+The exchange for responses may not lead to a client's queue: somebody has deleted or unbound it, and
+only the client can bind its queue.  Then a response goes straight to the queue.
+
+If no queue takes it then, either the client is gone, or its queue is on a node that is away, as
 RabbitMQ 3 routes nothing there.  In the second case the client soon has another queue, and the
 response is sent again until the request expires.
 
@@ -23,7 +26,14 @@ from typing import Any, Protocol
 import gevent
 import msgspec
 
-from amphora.errors import AmphoraError, ConnectionLost, StreamLost, Unroutable
+from amphora.errors import (
+    AccessRefused,
+    AmphoraError,
+    ChannelClosed,
+    ConnectionLost,
+    StreamLost,
+    Unroutable,
+)
 from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import batches, headers, naming
@@ -138,6 +148,8 @@ class Responder:
         # Looks for clients' queues, and the greenlets that ask it.
         self._lookout = Lookout(session)
         self._asking: set[gevent.Greenlet[..., None]] = set()
+        # The number of the connection on which no response may go straight to a queue.
+        self._never_straight_on: int | None = None
         # Unconfirmed responses, if there are several nodes.
         self._open: dict[_Response, None] | None = {} if self._several_nodes() else None
         self._timer: Any = None
@@ -213,10 +225,11 @@ class Responder:
             properties.correlation_id or properties.message_id or "",
             b"",
             needs=() if direct else (self._topology,),
-            mandatory=False,
+            mandatory=not direct,
             spread=True,
             patience=_seconds_left(properties.expiration),
             answers=True,
+            queue_for=self._queue_for,
         )
         try:
             self._session.publisher.publish(outgoing)
@@ -241,14 +254,41 @@ class Responder:
             request_id,
             JSON.encode(Response(exception=error_body(lost))),
             needs=() if direct else (self._topology,),
-            mandatory=False,
+            mandatory=not direct,
             # A client that is still there makes itself heard again.
             expires_at=clock.monotonic() + DEFAULT_PATIENCE,
+            queue_for=self._queue_for,
         )
         try:
             self._session.publisher.publish(outgoing)
         except (AmphoraError, ValueError) as error:
             log.throttled("%s: the end of a stream cannot be sent: %s", self._worker_id, error)
+
+    def _queue_for(self, client: str) -> str | None:
+        """Return the queue of a client, if responses may go straight there."""
+        if self._never_straight_on == self._session.publishing.connects:
+            return None
+        try:
+            return naming.response_queue(self._namespace, naming.check_client_id(client))
+        except ValueError:
+            return None  # a stranger's
+
+    def _tell_of_way(self, outgoing: Outgoing) -> None:
+        """Say that a message could not go by the exchange, if somebody has to mend that."""
+        if isinstance(outgoing.error, AccessRefused):
+            # Each one more would close the channel of all responses.
+            self._never_straight_on = self._session.publishing.connects
+            log.warning(
+                "%s: no response can go straight to its client's queue: %s",
+                self._worker_id,
+                outgoing.error,
+            )
+        elif outgoing.error is None and isinstance(outgoing.went_straight, ChannelClosed):
+            log.throttled(
+                "%s: responses go straight to their clients' queues: %s",
+                self._worker_id,
+                outgoing.went_straight,
+            )
 
     def _send_together(self, responses: list[_Response]) -> None:
         """Send responses of one kind to one client."""
@@ -272,6 +312,7 @@ class Responder:
             confirm=first.durable,
             patience=max(map(_seconds_left, expirations)),
             answers=True,
+            queue_for=self._queue_for,
         )
         if self._open is not None:
             for response in responses:
@@ -288,6 +329,8 @@ class Responder:
 
     def _batch_done(self, outgoing: Outgoing, responses: list[_Response]) -> None:
         underway = self._underway
+        if outgoing.went_straight is not None:
+            self._tell_of_way(outgoing)
         alone = outgoing.error is not None and not isinstance(outgoing.error, ConnectionLost)
         for response in responses:
             if response.ended:
@@ -328,6 +371,7 @@ class Responder:
             confirm=durable,
             patience=_seconds_left(request.expiration),
             answers=True,
+            queue_for=self._queue_for,
         )
         if len(response.body) >= BULK:
             # What is behind items of a stream, or a note, must not arrive before them.
@@ -396,7 +440,9 @@ class Responder:
             return
         if self._open is not None:
             self._close_response(response)
-        if outgoing.error is not None and isinstance(outgoing.error, Unroutable):
+        if outgoing.went_straight is not None:
+            self._tell_of_way(outgoing)
+        if outgoing.error is not None and isinstance(_reason(outgoing), Unroutable):
             asking = gevent.Greenlet(self._look_for_client, response, outgoing)
             self._asking.add(asking)
             asking.rawlink(self._asking.discard)
@@ -428,13 +474,19 @@ class Responder:
                 # If the queue's node is away, it is unknown whether the client is still there.
                 what = "the client of a response is gone" if gone else "a response cannot be sent"
                 asked = self._namespace == naming.MANAGEMENT_NAMESPACE
-                if asked and isinstance(outgoing.error, Unroutable):
+                reason = _reason(outgoing)
+                if asked and isinstance(reason, Unroutable):
                     # Those that ask workers have little patience, and lose nothing.
-                    log.debug("%s: %s: %s", self._worker_id, what, outgoing.error)
+                    log.debug("%s: %s: %s", self._worker_id, what, reason)
                 else:
-                    log.throttled(f"%s: {what}: %s", self._worker_id, outgoing.error)
+                    log.throttled(f"%s: {what}: %s", self._worker_id, reason)
             request.ack()
         self._underway.response_done()
+
+
+def _reason(outgoing: Outgoing) -> AmphoraError | None:
+    """Return why a response did not reach its client: what the first way was closed by."""
+    return outgoing.went_straight or outgoing.error
 
 
 def _may_travel_with_others(request: Properties, content_type: str, body: bytes) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from amphora.errors import AmphoraError, WrongRequest
+from amphora.errors import AmphoraError, Unroutable, WrongRequest
 from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
@@ -161,7 +161,7 @@ class Outlet:
         self.opened = True
         self._began = self._outlets.statistics.last_request
         note.event.wait(START_TIMEOUT)
-        if note.error is not None:
+        if note.error is not None and not isinstance(note.error, Unroutable):
             # It cannot reach its client, so no item can.
             self.request.cancel()
         self.request.ack_now()
