@@ -34,7 +34,7 @@ class Mocks:
 
 
 def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
-    """Add mocks in place of functions to a server, and return them.
+    """Add mocks in place of functions to a server, all or none, and return them.
 
         prices = add_mocks(server, total, refund)
         prices.total.return_value = 105
@@ -53,6 +53,7 @@ def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
         ValueError: the server already has a function of that name.
     """
     mocks: dict[str, Any] = {}
+    standings: list[tuple[Callable[..., Any], str]] = []
     for each in real:
         if isinstance(each, type):
             spec = mock.create_autospec(each, instance=True)
@@ -63,7 +64,7 @@ def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
                 # A function, and no method of the class: without self.
                 standing.__qualname__ = function.attribute
                 standing.__signature__ = function.signature  # type: ignore[attr-defined]
-                server.add_function(standing, function.name)
+                standings.append((standing, function.name))
         else:
             name = _offered_name(server, each)
             made = mocks[name] = mock.create_autospec(each)
@@ -71,7 +72,8 @@ def add_mocks(server: AmqpRpcServer, *real: Callable[..., Any] | type) -> Mocks:
             # A method has its object already.
             standing.__qualname__ = name
             standing.__signature__ = signature_of(each, follow_wrapped=True)  # type: ignore[attr-defined]
-            server.add_function(standing)
+            standings.append((standing, name))
+    server.functions.add_all(standings)
     return Mocks(mocks)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import pytest
 
 from amphora import AmqpRpcServer, WrongRequest, exposed
@@ -54,6 +56,17 @@ class Marked(Plain):
 
 def names(server: AmqpRpcServer) -> set[str]:
     return {function.name for function in server.functions}
+
+
+class Unfinished(Numbers):
+    async def c_zero(self) -> int:
+        return 0
+
+
+class NumbersAPI(Protocol):
+    def add(self) -> str: ...
+
+    def c_twice(self, number: int) -> int: ...
 
 
 def test_methods_with_the_prefix_are_called_without_it(
@@ -111,3 +124,23 @@ def test_two_services_may_not_have_a_method_of_one_name(make_server: MakeServer)
     server.add_service(Numbers())
     with pytest.raises(ValueError, match="has a function 'add' already"):
         server.add_service(Numbers())
+
+
+@pytest.mark.parametrize(
+    ("service", "settings"),
+    [
+        (Numbers(), {}),
+        (Numbers(), {"api": NumbersAPI}),
+        (Unfinished(), {"name": "numbers"}),
+    ],
+)
+def test_a_service_of_which_one_method_cannot_be_offered_is_not_offered_at_all(
+    service: object, settings: dict[str, Any]
+) -> None:
+    with AmqpRpcServer("service") as server:
+        server.add_function(len, "twice")
+        server.add_function(len, "c_twice")
+        before = names(server)
+        with pytest.raises((ValueError, TypeError), match=r"already|async def"):
+            server.add_service(service, **settings)
+        assert names(server) == before

@@ -182,3 +182,10 @@ def test_what_no_server_can_offer_is_refused(server: AmqpRpcServer) -> None:
     add_mocks(server, total)
     with pytest.raises(ValueError, match="total"):
         add_mocks(server, total)
+
+
+def test_all_are_mocked_or_none(server: AmqpRpcServer) -> None:
+    for last in (_later, count, server):
+        with pytest.raises((TypeError, ValueError)):
+            add_mocks(server, NumbersAPI, count, last)  # type: ignore[arg-type]
+        assert not server.functions.by_name

@@ -6,7 +6,7 @@ resolved as a path, an attribute or a module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Unpack
 
 from amphora.errors import WrongRequest, printable
@@ -145,6 +145,17 @@ class Functions:
             ValueError: the name is taken, empty or longer than 200 characters; or a term has no
                 such value.
         """
+        self._offer([self._made(handler, name, **terms)])
+
+    def add_all(self, handlers: Iterable[tuple[Handler, str | None]]) -> None:
+        """Offer functions under names, or none of them if one cannot be offered.
+
+        Raises:
+            TypeError, ValueError: as for `add`; or two of them have one name.
+        """
+        self._offer([self._made(handler, name) for handler, name in handlers])
+
+    def _made(self, handler: Handler, name: str | None, **terms: Unpack[Terms]) -> Function:
         if not callable(handler):
             raise TypeError(f"only something that can be called can be added, not {handler!r}")
         check_bound(handler)
@@ -156,15 +167,21 @@ class Functions:
             raise TypeError(f"a function's name must be text, not {name!r:.50}")
         if not name or len(name) > 200:
             raise ValueError(f"a function's name must have 1 to 200 characters, not {name!r:.50}")
-        if name in self.by_name:
-            raise ValueError(f"{self.namespace} has a function {name!r} already")
         threads = self.threads if terms.get("threadpool") else None
-        function = Function(name, handler, threads, checked_terms(terms))
-        self.by_name[name] = function
-        if function.concurrency is not None:
-            self.limited = True
-        if function.early:
-            self.early = True
+        return Function(name, handler, threads, checked_terms(terms))
+
+    def _offer(self, functions: list[Function]) -> None:
+        taken = set(self.by_name)
+        for function in functions:
+            if function.name in taken:
+                raise ValueError(f"{self.namespace} has a function {function.name!r} already")
+            taken.add(function.name)
+        for function in functions:
+            self.by_name[function.name] = function
+            if function.concurrency is not None:
+                self.limited = True
+            if function.early:
+                self.early = True
 
     def expects(self, name: str, error: BaseException) -> bool:
         """Return whether an exception is an answer of a function, and no fault."""

@@ -84,7 +84,7 @@ class Offering:
         name: str | None = None,
         api: Callable[..., Any] | None = None,
     ) -> None:
-        """Offer the methods of an object to clients.
+        """Offer the methods of an object to clients, or none of them if one cannot be offered.
 
             server.add_service(Numbers())                       # c_add is called as add
             server.add_service(Numbers(), prefix="", name="n")  # add is called as n.add
@@ -105,8 +105,7 @@ class Offering:
                 API says, and each difference is named.
         """
         if api is not None:
-            for function, method in api_methods(service, Api(api, name or "")):
-                self.functions.add(method, function)
+            self.functions.add_all(api_methods(service, Api(api, name or "")))
             return
         methods = dict(service_methods(service, prefix))
         if not methods:
@@ -114,5 +113,7 @@ class Offering:
             raise ValueError(
                 f"{service!r:.100} has no method whose name begins with {prefix!r}{instead}"
             )
-        for method_name, method in methods.items():
-            self.functions.add(method, f"{name}.{method_name}" if name else method_name)
+        self.functions.add_all(
+            (method, f"{name}.{method_name}" if name else method_name)
+            for method_name, method in methods.items()
+        )
