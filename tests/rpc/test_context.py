@@ -14,6 +14,7 @@ from gevent.queue import Queue
 import amphora
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer
 from amphora.errors import Denied, Rejected, RemoteException, WrongRequest
+from amphora.rpc.server import stop_hooks
 from tests.support.brokers import Broker
 from tests.support.raw import JSON_TYPE, RawClient
 from tests.support.rpc import MakeClient, MakeServer, add
@@ -390,6 +391,42 @@ def test_what_is_called_when_a_server_stops_is_called_once_and_after_what_it_end
     server.stop(timeout=0)
     warm.get(timeout=20)
     assert done == ["cleaned up", "Aborted", "stop"]
+
+
+@pytest.mark.parametrize("how", ["its own timeout", "another stop", "at once"])
+def test_a_stop_gives_up_what_never_ends_of_on_stop(
+    make_server: MakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    monkeypatch.setattr(stop_hooks, "LEAST_TIME", 0.1)
+    done: list[str] = []
+    begun = Event()
+    server = make_server(add, serve=False)
+    server.on_stop(lambda: done.append("first"))
+
+    @server.on_stop
+    def hangs() -> None:
+        try:
+            begun.set()
+            Event().wait()
+        finally:
+            done.append("cleaned up")
+
+    server.serve()
+    stopping = gevent.spawn(server.stop, 0 if how == "its own timeout" else None)
+    assert begun.wait(20)
+    if how == "another stop":
+        server.stop(timeout=0)
+    elif how == "at once":
+        # As a second signal does.
+        server._worker.abort()
+    stopping.get(timeout=20)
+    assert done == ["cleaned up", "first"]
+    assert server.session.state == "closed"
+    (line,) = [record.getMessage() for record in caplog.records if "on_stop" in record.getMessage()]
+    assert "hangs of on_stop has not ended, and was given up" in line
 
 
 def test_a_server_whose_start_fails_does_not_serve(make_server: MakeServer) -> None:

@@ -89,6 +89,18 @@ def test_a_second_signal_gives_running_handlers_up_to_another_server(
     assert result.get() == other.pid
 
 
+@on_embedded
+def test_a_second_signal_gives_up_what_never_ends_of_on_stop(run_program: RunProgram) -> None:
+    server = run_program("never_closed", ready="serving")
+    server.terminate()
+    server.wait_for("closing the database")
+    gevent.sleep(ONE_SIGNAL)
+    server.terminate()
+    assert server.wait() == 0
+    assert "the program goes on" in server.printed
+    assert "close_database of on_stop has not ended, and was given up" in server.output
+
+
 def test_a_second_signal_ends_a_server_whose_handler_never_gives_way(
     run_program: RunProgram, make_client: MakeClient, tmp_path: Path
 ) -> None:

@@ -130,5 +130,5 @@ class Blocking:
             gevent.spawn(self._stop)
             log.info("%s: %s, stopping", worker.worker_id, name)
         elif clock.monotonic() - self._told_at >= ONE_SIGNAL:
-            worker.requests.abort()
+            worker.abort()
             log.warning("%s: %s again, stopping at once", worker.worker_id, name)

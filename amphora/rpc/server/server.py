@@ -307,7 +307,8 @@ class AmqpRpcServer(Offering):
         """Have a function called when the server stops, after the last request, and return it.
 
         It takes no arguments.  The one that was added last is called first.  What it raises is
-        logged.
+        logged.  One that has not ended when the timeout of `stop` is over, and for five seconds at
+        least, is killed, and so is the one that runs when a second signal comes.
         """
         check_callback("on_stop", hook)
         self._settings.hooks.append(("stop", hook))
@@ -447,7 +448,8 @@ class AmqpRpcServer(Offering):
         handler or another thread it returns at once, and the server stops a moment later.
 
         Args:
-            timeout: seconds to wait for running handlers; None waits for all of them.
+            timeout: seconds to wait for running handlers, and for the functions of `on_stop`; None
+                waits for all of them.
         """
         self._worker.stop(timeout)
 

@@ -15,7 +15,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, ConnectionLost
 from amphora.net.deadline import Deadline
-from amphora.net.log import Log, tell
+from amphora.net.log import Log
 from amphora.rpc.contract import headers, naming
 from amphora.rpc.keyed.attaching import RequestQueues
 from amphora.rpc.server.answers.responder import Responder
@@ -31,6 +31,7 @@ from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.requests.handling import RequestHandling
 from amphora.rpc.server.requests.watchdog import Watchdog
 from amphora.rpc.server.settings import Hook, Settings
+from amphora.rpc.server.stop_hooks import StopHooks
 from amphora.rpc.server.streams.streaming import Outlets
 from amphora.transport.consumer import Consumer
 from amphora.transport.rebinding import Rebinding
@@ -162,6 +163,7 @@ class Worker:
         self._starting = False
         # The greenlets that stop it.
         self._stopping: set[object] = set()
+        self._stop_hooks = StopHooks(self.worker_id)
 
     @property
     def ready(self) -> bool:
@@ -223,7 +225,7 @@ class Worker:
             try:
                 if not self._served:
                     # A function of `on_start` may itself have added what ends its work.
-                    self._call_on_stop([*passed, *hooks[declared:]])
+                    self._stop_hooks.call([*passed, *hooks[declared:]], Deadline(None))
             finally:
                 self._starting = False
 
@@ -288,7 +290,7 @@ class Worker:
     def stop(self, timeout: float | None) -> None:
         """Finish what is running and close; see `AmqpRpcServer.stop`.  Switches greenlets."""
         current = gevent.getcurrent()
-        if current in self._stopping:
+        if current in self._stopping or current in self._stop_hooks:
             # A function of `on_stop`, or a signal handler, stops what is being stopped.
             return
         if current in self.underway or current in self.management:
@@ -297,12 +299,13 @@ class Worker:
             return
         if left_to_another(self._settings.session, partial(self.stop, timeout)):
             return
+        deadline = Deadline(timeout)
         if self.stop_begun and self.ended.wait(timeout):
             return
         self.stop_begun = True
         self._stopping.add(current)
         try:
-            self._stop(timeout)
+            self._stop(deadline)
         except BaseException:
             # Interrupted: otherwise the next stop would wait for this one for ever.
             self.stop_begun = self.state is State.STOPPED
@@ -310,8 +313,7 @@ class Worker:
         finally:
             self._stopping.discard(current)
 
-    def _stop(self, timeout: float | None) -> None:
-        deadline = Deadline(timeout)
+    def _stop(self, deadline: Deadline) -> None:
         self.prepare_stop()
         self.underway.wait_handled(deadline.left())
         self.requests.abort()
@@ -319,22 +321,23 @@ class Worker:
         self.underway.wait_responses(CONFIRM_TIMEOUT)
         if self.state is State.STOPPED:
             # A stop that was begun with another timeout has come first, and calls the hooks.
+            self._stop_hooks.hurry(deadline)
             self.ended.wait()
             return
         self.state = State.STOPPED
         try:
             if self._served:
-                self._call_on_stop(self._settings.hooks)
+                self._stop_hooks.call(self._settings.hooks, deadline)
         finally:
             self._end()
 
-    def _call_on_stop(self, hooks: Sequence[Hook]) -> None:
-        """Call those of `on_stop`, the last one first.  They may switch greenlets."""
-        with ExitStack() as ending:
-            # Whatever one of them raises, the others are called.
-            for when, hook in hooks:
-                if when == "stop":
-                    ending.callback(tell, hook)
+    def abort(self) -> None:
+        """Give up what its stop waits for: requests that run, or a function of `on_stop`.
+
+        Never switches greenlets.
+        """
+        self.requests.abort()
+        self._stop_hooks.give_up()
 
     def _end(self) -> None:
         """Close what is left when nothing goes on any more."""
