@@ -13,8 +13,10 @@ import click
 from click.core import ParameterSource
 
 from amphora.cli.failures import settings_errors
+from amphora.cli.lookup import within
 from amphora.errors import ConnectionLost
 from amphora.observe.logs import set_up
+from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.link import Link
 from amphora.transport.options import did_you_mean
 from amphora.transport.session import Session
@@ -54,8 +56,11 @@ class Settings:
     json: bool = False
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self, timeout: float | None = None) -> Iterator[Session]:
         """Connect to the broker and close the session afterwards.  Switches greenlets.
+
+        Args:
+            timeout: seconds for connecting, and for what is looked up in the `with` block.
 
         Raises:
             ConnectionLost: there is no broker.
@@ -64,9 +69,10 @@ class Settings:
         by_default = self.url is None and not os.environ.get("AMQP_URL")
         with settings_errors():
             session = Session(None if self.url is None else utf8_word(self.url))
-        with session:
+            timeout = None if timeout is None else check_timeout(timeout)
+        with session, within(timeout) as deadline:
             try:
-                connect(session.consuming)
+                connect(session.consuming, deadline.left())
             except ConnectionLost as error:
                 where = (
                     "That is where a broker is looked for by default; --url or AMQP_URL names"
@@ -78,18 +84,20 @@ class Settings:
             yield session
 
 
-def connect(link: Link) -> None:
+def connect(link: Link, timeout: float | None = None) -> None:
     """Wait for a link's first attempt to connect.  Switches greenlets.
 
     A program keeps trying, but a command fails at once.
 
     Raises:
-        ConnectionLost, AuthenticationError: the first attempt failed.
+        ConnectionLost, AuthenticationError: the first attempt failed, or took too long.
     """
     link.start()
-    link.wait_until(lambda: link.connection is not None or link.error is not None)
+    link.wait_until(lambda: link.connection is not None or link.error is not None, timeout)
     if link.error is not None:
         raise link.error
+    if link.connection is None:
+        raise ConnectionLost(f"no connection to {link.endpoint} within {timeout:g} s")
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -9,8 +9,9 @@ import sys
 import pytest
 from gevent import subprocess
 
-from amphora.cli import failures
+from amphora.cli import failures, lookup
 from amphora.cli.failures import MEANINGS, Exit, exit_code_of, sentence_of
+from amphora.cli.operating import dead, queues
 from amphora.errors import (
     AmphoraError,
     ChannelClosed,
@@ -23,6 +24,7 @@ from amphora.errors import (
 )
 from tests.cli.conftest import Amphora, Outcome
 from tests.support.brokers import Broker
+from tests.support.peer import Conversation, ScriptedPeer
 from tests.support.processes import ROOT, PythonProcess
 
 COMMANDS = [
@@ -126,7 +128,7 @@ def test_an_error_of_amphora_itself_is_told_from_others(
     amphora_anywhere: Amphora, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("amphora.cli.operating.managing.ManagementClient")
-    monkeypatch.setattr("amphora.cli.settings.connect", lambda link: None)
+    monkeypatch.setattr("amphora.cli.settings.connect", lambda *_: None)
     outcome = amphora_anywhere("ping", "math")
     assert_one_line(outcome, Exit.BUG, "internal error, NameError", "--debug")
 
@@ -205,3 +207,50 @@ def test_a_reader_that_has_seen_enough_is_no_reason_to_complain() -> None:
 
 def test_no_code_is_used_for_two_things() -> None:
     assert len(set(failures.Exit)) == len(failures.Exit.__members__)
+
+
+TIMED = [
+    ["call", "math.add", "1", "2"],
+    ["call", "math.add", "1", "2", "--fanout"],
+    ["send", "math", '{"c": "add"}'],
+    ["trace", "math.add", "1", "2"],
+    ["bench", "math.add", "1", "2"],
+    ["services"],
+    ["ping", "math"],
+    ["kill", "math"],
+    ["kill", "math", "--worker", "math-0123456789"],
+    ["pause", "math"],
+    ["stubs", "math"],
+]
+UNTIMED = [
+    ["queue", "list", "math", "Alice", "Bob"],
+    ["queue", "create", "math", "Alice"],
+    ["queue", "remove", "math", "Alice"],
+    ["queue", "purge", "math"],
+    ["dead", "list", "math"],
+    ["dead", "retry", "math", "--all"],
+]
+SILENCE = {
+    "before the handshake": Conversation.silent,
+    "behind the handshake": lambda peer: (peer.handshake(), peer.silent()),
+}
+
+
+@pytest.mark.parametrize("words", TIMED + UNTIMED, ids=" ".join)
+@pytest.mark.parametrize("when", SILENCE)
+def test_a_broker_that_falls_silent_is_given_up_within_the_timeout(
+    amphora_anywhere: Amphora, monkeypatch: pytest.MonkeyPatch, when: str, words: list[str]
+) -> None:
+    limit = 0.5
+    monkeypatch.setattr(lookup, "LAST_LOOK", 0.1)
+    for module in (lookup, queues, dead):
+        monkeypatch.setattr(module, "TIMEOUT", limit)
+    timeout = ["--timeout", str(limit)] if words in TIMED else []
+    with ScriptedPeer(SILENCE[when]) as peer:
+        outcome = amphora_anywhere(*words, *timeout, "--url", peer.url)
+    code = outcome.code
+    assert code in (Exit.NO_BROKER, Exit.NO_ANSWER)
+    assert_one_line(outcome, Exit(code))
+    waited = re.search(r"within ([\d.]+) s", outcome.err)
+    assert waited is not None
+    assert float(waited[1]) <= limit

@@ -139,3 +139,16 @@ def test_requests_are_not_removed_by_mistake(
     outcome = amphora("queue", "remove", namespace, "Alice", "--force", "--json")
     assert outcome.json == {"queue": queue, "label": "Alice", "lost": 1}
     assert not broker.queue_exists(queue)
+
+
+def test_many_queues_are_looked_up_together(
+    amphora: Amphora, make_server: MakeServer, make_client: MakeClient, queue: str, namespace: str
+) -> None:
+    make_server(add)
+    make_client().create_new_request_queue("Alice")
+    labels = [f"nobody-{number}" for number in range(200)]
+    outcome = amphora("queue", "list", namespace, *labels, "Alice", "--json")
+    assert outcome.code == 6
+    shown = {line["label"]: line["exists"] for line in outcome.json_lines}
+    assert list(shown) == [None, *labels, "Alice"]
+    assert [label for label, exists in shown.items() if exists] == [None, "Alice"]

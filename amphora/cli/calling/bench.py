@@ -189,7 +189,7 @@ def bench(
     if routing_key:
         options["routing_key"] = routing_key
     callers = concurrency or (DEFAULT_CALLERS if rate is None else MOST_CALLERS)
-    with settings.session() as session, settings_errors():
+    with settings.session(timeout) as session, settings_errors():
         look_before_call(session, namespace, routing_key, f"for up to {timeout:g} s")
         with AmqpRpcClient(namespace, session=session, timeout=timeout) as client:
             call = client.call(**options)

@@ -123,7 +123,7 @@ def call(
     if routing_key:
         options["routing_key"] = routing_key
     try:
-        with settings.session() as session, settings_errors():
+        with settings.session(timeout) as session, settings_errors():
             if fanout:
                 try:
                     return call_all(settings, session, namespace, options, timeout, args, kwargs)

@@ -61,7 +61,7 @@ def send(
     mgt.SERVICE is the management of all its workers, mgt.WORKER_ID that of one.  --json prints
     {"result": ...} for each answer.
     """
-    with settings.session() as session, settings_errors():
+    with settings.session(timeout) as session, settings_errors():
         namespace = routing_key.removeprefix(mq.MANAGEMENT_PREFIX)
         manages, worker = namespace != routing_key, None
         if manages:

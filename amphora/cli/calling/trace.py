@@ -63,7 +63,7 @@ def trace(
     """
     namespace, function = split_target(target, namespace)
     args, kwargs = parse_arguments(arguments)
-    with settings.session() as session, settings_errors():
+    with settings.session(timeout) as session, settings_errors():
         look_before_call(session, namespace, routing_key, f"for up to {timeout:g} s")
         hops = trace_call(
             session, namespace, function, args, kwargs, timeout=timeout, routing_key=routing_key

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from amphora.cli import lookup
 from amphora.cli.advice import complete_namespace
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import count_workers, find_queue, unknown_namespace
@@ -127,8 +128,10 @@ def look(settings: Settings, namespace: str) -> list[tuple[Properties, bytes]]:
     Raises:
         Failure: there is no such namespace.
     """
-    with settings_errors(), settings.session() as session:
-        found = dead_requests(session, naming.check_namespace(namespace))
+    with settings_errors(), settings.session(lookup.TIMEOUT) as session:
+        found = dead_requests(
+            session, naming.check_namespace(namespace), timeout=lookup.time_left()
+        )
         if found or find_queue(session, naming.request_queue(namespace)) is not None:
             return found
         if not count_workers(session, namespace):

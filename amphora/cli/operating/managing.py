@@ -77,7 +77,7 @@ def gather(
     *arguments: Any,
 ) -> Replies:
     """Send a command and return the workers' answers.  Switches greenlets."""
-    with settings_errors(), settings.session() as session:
+    with settings_errors(), settings.session(timeout) as session:
         management = ManagementClient(session=session, identify=True)
         with management:
 
@@ -275,7 +275,7 @@ def kill(settings: Settings, namespace: str, worker: str | None, timeout: float,
     --json prints {"worker": ..., "result": {"wid", "host", "pid", "stopping": true}}.
     """
     if worker is None and not yes and sys.stdin.isatty() and not settings.json:
-        with settings_errors(), settings.session() as session:
+        with settings_errors(), settings.session(timeout) as session:
             roll_call = naming.roll_call_queue(naming.check_namespace(namespace))
             there = find_queue(session, roll_call)
         # A worker that is not counted may be back in a moment, and would be stopped, too.

@@ -30,7 +30,7 @@ def ask_one(
         raise Failure(Exit.REFUSED, f"no worker of {namespace} has the command {command}{hint}")
     with (
         settings_errors(),
-        settings.session() as session,
+        settings.session(timeout) as session,
         ManagementClient(session=session, identify=True) as management,
     ):
         gathered = management.ask(namespace, command, *arguments, worker=able[0], timeout=timeout)

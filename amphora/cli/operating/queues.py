@@ -8,7 +8,14 @@ import click
 
 from amphora.cli.advice import complete_namespace
 from amphora.cli.failures import Exit, Failure, settings_errors
-from amphora.cli.lookup import TIMEOUT, count_workers, find_queue, unknown_namespace
+from amphora.cli.lookup import (
+    TIMEOUT,
+    count_workers,
+    find_queue,
+    find_queues,
+    time_left,
+    unknown_namespace,
+)
 from amphora.cli.operating.one_worker import ask_one
 from amphora.cli.output import counted, show_json, show_note, show_table
 from amphora.cli.settings import (
@@ -54,12 +61,13 @@ def list_queues(settings: Settings, namespace: str, labels: tuple[str, ...]) -> 
     --json prints for each {"queue", "label", "exists", "messages", "consumers"}; the label of the
     shared queue is null.  A LABEL without a queue makes the exit code 6.
     """
-    with settings_errors(), settings.session() as session:
+    with settings_errors(), settings.session(TIMEOUT) as session:
         names: dict[str | None, str] = {
             None: naming.request_queue(naming.check_namespace(namespace))
         }
         names |= {label: naming.labelled_queue(namespace, label) for label in labels}
-        found = {label: find_queue(session, name) for label, name in names.items()}
+        states = find_queues(session, names.values())
+        found = {label: states[name] for label, name in names.items()}
         workers = count_workers(session, namespace)
     if not labels and found[None] is None and not workers:
         raise unknown_namespace(namespace)
@@ -128,8 +136,10 @@ def create(
     Servers take them with receive_from_queue(LABEL).  If the queue exists with the same settings,
     nothing changes.  --json prints {"queue": ..., "label": ...}.
     """
-    with settings_errors(), settings.session() as session:
-        client = AmqpRpcClient(naming.check_namespace(namespace), session=session)
+    with settings_errors(), settings.session(TIMEOUT) as session:
+        client = AmqpRpcClient(
+            naming.check_namespace(namespace), session=session, timeout=time_left()
+        )
         with client:
             client.create_new_request_queue(label, routing_key, x_expires=expires)
     if settings.json:
@@ -150,7 +160,7 @@ def remove(settings: Settings, namespace: str, label: str, force: bool) -> int:
     It is not deleted while requests wait in it, unless --force is given.  --json prints
     {"queue", "label", "lost"}: how many requests were dropped.
     """
-    with settings_errors(), settings.session() as session:
+    with settings_errors(), settings.session(TIMEOUT) as session:
         name = naming.labelled_queue(naming.check_namespace(namespace), label)
         if find_queue(session, name) is None:
             raise Failure(Exit.NOBODY, f"{namespace} has no queue for {label!r}")
@@ -200,7 +210,7 @@ def delete(session: Session, name: str, force: bool) -> int | None:
     steps, because RabbitMQ closes the connection of a client that tries it in one.
     """
     if not force:
-        channel = session.channel(consume=True, timeout=TIMEOUT)
+        channel = session.channel(consume=True, timeout=time_left())
         try:
             return channel.queue_delete(name, if_empty=True)
         except ChannelClosed as error:
@@ -213,4 +223,4 @@ def delete(session: Session, name: str, force: bool) -> int | None:
         found = find_queue(session, name)
         if found is not None and found.messages:
             return None
-    return session.operate(lambda channel: channel.queue_delete(name), TIMEOUT)
+    return session.operate(lambda channel: channel.queue_delete(name), time_left())

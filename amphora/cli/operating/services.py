@@ -62,7 +62,7 @@ def services(settings: Settings, timeout: float) -> int:
     "host", "pid"}]}.  "waiting" is null if there is no shared queue, and "silent" counts workers
     that did not answer.
     """
-    with settings_errors(), settings.session() as session:
+    with settings_errors(), settings.session(timeout) as session:
         seconds = check_timeout(timeout)
         with ManagementClient(session=session, identify=True) as management:
             found, silent = offers_of_all(management, seconds, thorough=True)

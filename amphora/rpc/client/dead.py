@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
 from amphora.transport.session import Session
 from amphora.transport.topology import find_queue
@@ -13,23 +14,28 @@ MOST = 1000
 
 
 def dead_requests(
-    session: Session, namespace: str, most: int = MOST
+    session: Session, namespace: str, most: int = MOST, timeout: float = TIMEOUT
 ) -> list[tuple[Properties, bytes]]:
     """Return the requests of a namespace that were given up, the oldest first.
 
     Switches greenlets.  The broker holds them for this look, for a moment, and then puts them back
     in their places.
 
+    Args:
+        timeout: seconds for all of it.
+
     Raises:
         AccessRefused: the login may not read the queue.
         ConnectionLost: the broker cannot be asked.
     """
     queue = naming.dead_queue(namespace)
-    found = session.operate(lambda channel: find_queue(channel, queue, TIMEOUT), TIMEOUT)
+    deadline = Deadline(timeout)
+    found = session.operate(lambda channel: find_queue(channel, queue, timeout), timeout)
     requests: list[tuple[Properties, bytes]] = []
     if not found.messages:
         return requests
-    channel = session.consuming.wait_connected(TIMEOUT).channel()
+    channel = session.consuming.wait_connected(deadline.left()).channel()
+    channel.until = deadline
     try:
         while len(requests) < min(most, found.messages):
             message = channel.get(queue)

@@ -13,6 +13,7 @@ from gevent.event import AsyncResult
 
 from amphora.errors import AmphoraError, ConnectionLost, NoResult, Unroutable, WrongResult
 from amphora.net import clock
+from amphora.net.deadline import Deadline
 from amphora.rpc.contract import headers, naming
 from amphora.rpc.contract.bodies import ErrorBody, Request, exception_of
 from amphora.rpc.contract.checks import check_timeout
@@ -94,6 +95,7 @@ def trace_call(
     answer: AsyncResult[tuple[float, Message[Deliver]]] = AsyncResult()
     sent = _Sent(naming.new_id(), answer)
     channel: Channel = session.publishing.wait_connected(timeout).channel()
+    channel.until = Deadline(timeout)
 
     def closed(channel: Channel) -> None:
         answer.set_exception(channel.error or ConnectionLost("the channel has ended"))
