@@ -8,11 +8,12 @@ import signal
 import gevent
 import pytest
 
+from amphora.cli.calling import bench
 from amphora.cli.calling.bench import Outcome, load
 from amphora.errors import NoResult, RemoteException
 from tests.cli.conftest import Amphora
 from tests.support.processes import PythonProcess
-from tests.support.rpc import MakeServer, add
+from tests.support.rpc import Gate, MakeServer, add
 from tests.support.waiting import wait_until
 
 
@@ -40,6 +41,31 @@ def test_with_a_rate_calls_are_due_at_fixed_times_and_late_ones_count_as_long() 
     assert len(outcome.durations) == 20
     # The last was due at 0.19 s and began when the 19 before it were done.
     assert max(outcome.durations) >= 20 * 0.02 - 0.19
+
+
+def test_with_a_rate_no_call_is_begun_long_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "LAST_CALLS", 0.1)
+    outcome = load(lambda: gevent.sleep(0.05), 2, 0.2, 1000.0)
+    made = len(outcome.durations)
+    # Each of the two had time for six at most.
+    assert 2 <= made <= 12
+    assert outcome.summary()["not_begun"] == 200 - made
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_the_command_tells_how_many_calls_were_not_begun(
+    amphora: Amphora, make_server: MakeServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "LAST_CALLS", 0.0)
+    gate = Gate()
+    make_server(gate.hold)
+    gevent.spawn_later(0.5, gate.open)
+    words = ("--rate", "1000", "--duration", "0.2", "--concurrency", "3")
+    outcome = amphora("bench", f"{namespace}.hold", *words)
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-1] == (
+        "197 calls not begun in time: all 3 callers waited for answers"
+    )
 
 
 def test_errors_are_counted_by_their_names() -> None:

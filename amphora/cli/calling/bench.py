@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
 from time import monotonic
 from typing import Any
 
@@ -38,6 +39,8 @@ PERCENTILES = (50, 95, 99)
 DEFAULT_CALLERS = 10
 # With a rate there are as many callers as needed, up to this number.
 MOST_CALLERS = 1000
+# Seconds after the end in which calls that were due before it are still begun.
+LAST_CALLS = 1.0
 # An error is shown with so many characters.
 MOST_SAID = 300
 
@@ -50,6 +53,7 @@ class Outcome:
         durations: the durations of successful calls, in seconds.
         errors: the number of failed calls, by the name of the error.
         said: what the first of these errors says, by its name.
+        not_begun: how many calls were due and never begun, as no caller was free.
         seconds: how long all of it took.
         interrupted: True if ctrl-C has ended it.
     """
@@ -57,6 +61,7 @@ class Outcome:
     durations: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
+    not_begun: int = 0
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -71,6 +76,7 @@ class Outcome:
         return {
             "calls": len(known) + self.errors.total(),
             "errors": dict(self.errors),
+            "not_begun": self.not_begun,
             "seconds": self.seconds,
             "calls_per_second": len(known) / self.seconds if self.seconds else 0.0,
             **percentiles,
@@ -82,7 +88,8 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
     """Make calls for a while or until ctrl-C, and return their outcomes.  Switches greenlets.
 
     Without a rate each caller makes its next call when it has the answer.  With a rate, calls are
-    due at fixed times; if a call is late because no caller was free, the delay counts.
+    due at fixed times; if a call is late because no caller was free, the delay counts.  Those for
+    which none was free until a second after the end are not made.
 
     Args:
         call: makes one call.
@@ -99,6 +106,9 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
         while True:
             due = monotonic() if rate is None else began + begun / rate
             if due >= began + duration:
+                return
+            if rate is not None and monotonic() >= began + duration + LAST_CALLS:
+                outcome.not_begun = ceil(duration * rate) - begun
                 return
             begun += 1
             pause = due - monotonic()
@@ -177,11 +187,12 @@ def bench(
 
     The function really runs.  Without --rate each caller makes its next call when it has the
     answer.  With it calls are due at fixed times, and the time for which one waits to be begun
-    counts: so a server that falls behind does not look fast.
+    counts: so a server that falls behind does not look fast.  How many calls were due and could not
+    even be begun is told.
 
-    --json prints {"calls", "errors", "seconds", "calls_per_second", "p50", "p95", "p99",
-    "longest"}; "errors" has the number for each name of an error, and the rest is about calls that
-    succeeded.
+    --json prints {"calls", "errors", "not_begun", "seconds", "calls_per_second", "p50", "p95",
+    "p99", "longest"}; "errors" has the number for each name of an error, and the rest is about
+    calls that succeeded.
     """
     namespace, function = split_target(target, namespace)
     args, kwargs = parse_arguments(arguments)
@@ -212,4 +223,7 @@ def bench(
     for name, count in sorted(outcome["errors"].items()):
         said = printable(made.said[name], MOST_SAID)
         click.echo(f"{counted(count, 'error')}: {printable(name, 100)}: {said}")
+    if made.not_begun:
+        late = f"{counted(made.not_begun, 'call')} not begun in time"
+        click.echo(f"{late}: all {callers:,} callers waited for answers")
     return code
