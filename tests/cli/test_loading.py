@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from amphora import AmqpRpcServer
 from amphora.cli.failures import Exit
 from tests.cli.conftest import Serve, is_alive, on_rabbitmq, wait_for_workers, workers
 from tests.support.processes import PythonProcess
@@ -77,6 +78,38 @@ def connect():
     assert "internal error" not in pool.output
     (tmp_path / "database").touch()
     assert [make_client().call.pid()] == wait_for_workers(pool, 1)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+@pytest.mark.parametrize("make", ["", "def make(): load_prices(); return server"])
+def test_a_program_that_needs_a_service_which_is_away_is_loaded_again(
+    serve: Serve,
+    make_client: MakeClient,
+    url: str,
+    tmp_path: Path,
+    make: str,
+) -> None:
+    write(
+        tmp_path,
+        f"""{SERVER}
+from amphora import AmqpRpcClient
+def load_prices():
+    with AmqpRpcClient(os.environ["SERVICE_NAMESPACE"] + "-prices") as prices:
+        print("the prices are", prices.call(wait_for_server=0.1).all(), flush=True)
+{make or "load_prices()"}
+""",
+    )
+    pool = serve(program="prog:make" if make else "prog", cwd=tmp_path)
+    pool.wait_for("the next worker starts in 0.25 s")
+    assert pool.output.count("has ended with status 1") == 2
+    assert pool.output.count("in load_prices") == 2
+    assert "NoServer" in pool.output
+    with AmqpRpcServer(f"{make_client().namespace}-prices", url=url) as prices:
+        prices.add_function(lambda: [1, 2], "all")
+        prices.serve()
+        pool.wait_for("the prices are [1, 2]")
+        assert [make_client().call.pid()] == wait_for_workers(pool, 1)
     pool.terminate()
     assert pool.wait() == Exit.DONE
 

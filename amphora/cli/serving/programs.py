@@ -15,6 +15,17 @@ import gevent
 import amphora
 from amphora.arpc.mq import JSONServer
 from amphora.cli.serving.guard import Left
+from amphora.errors import (
+    Busy,
+    ConnectionLost,
+    NoResult,
+    NoServer,
+    Overloaded,
+    Rejected,
+    ServerLost,
+    StreamLost,
+    Unroutable,
+)
 from amphora.rpc.server.blocking import never_blocking
 from amphora.rpc.server.server import AmqpRpcServer, start_failed
 from amphora.rpc.server.worker import State
@@ -22,6 +33,19 @@ from amphora.rpc.server.worker import State
 DEFAULT_NAME = "server"
 # Advice for code that only a script should run.
 AS_A_SCRIPT = "What the program does as a script belongs below if __name__ == '__main__'"
+
+# What a call raises while the broker, or who is called, is away or has too much to do.
+AWAY = (
+    Busy,
+    ConnectionLost,
+    NoResult,
+    NoServer,
+    Overloaded,
+    Rejected,
+    ServerLost,
+    StreamLost,
+    Unroutable,
+)
 
 _SERVERS = (AmqpRpcServer, JSONServer)
 _AMPHORA = os.path.join(os.path.dirname(amphora.__file__), "")
@@ -33,9 +57,9 @@ class CannotLoad(Exception):
 
 
 class CannotStart(CannotLoad):
-    """A function of `on_start` has raised.
+    """A function of `on_start` has raised, or the program could not reach another service.
 
-    What it lacks may come, such as a database, so another worker may be luckier.
+    What it lacks may come, such as a database or the broker, so another worker may be luckier.
     """
 
 
@@ -155,8 +179,8 @@ def start(server: AmqpRpcServer) -> None:
 
 
 def _failed(what: str, error: BaseException) -> CannotLoad:
-    # The program may serve while it is being loaded.
-    kind = CannotStart if start_failed() else CannotLoad
+    # The program may serve while it is being loaded, or call another service.
+    kind = CannotStart if start_failed() or isinstance(error, AWAY) else CannotLoad
     return kind(f"{what}\n{_own_traceback(error)}")
 
 
