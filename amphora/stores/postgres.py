@@ -31,6 +31,7 @@ class PostgresStore(Store):
     _parameter = "%s"
     _now = "extract(epoch from clock_timestamp())"
     _bytes = "bytea"
+    _unlocked = "FOR UPDATE SKIP LOCKED"
 
     def __init__(self, connect: Connect) -> None:
         super().__init__()

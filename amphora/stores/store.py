@@ -26,8 +26,10 @@ _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 # How many connections are kept open for the next transaction.
 MOST_IDLE = 10
-# Seconds between two removals of outdated rows.
+# Seconds between two removals of outdated rows, and how many are removed at once: with SQLite, the
+# whole process waits meanwhile.
 PURGE_PAUSE = 60.0
+MOST_PURGED = 1000
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS amphora_answers (
@@ -73,16 +75,23 @@ WHERE scope = ? AND key = ? AND owner = ? AND answer IS NULL
 RELEASE = """
 DELETE FROM amphora_answers WHERE scope = ? AND key = ? AND owner = ? AND answer IS NULL
 """
-PURGE = "DELETE FROM amphora_answers WHERE kept_until < NOW"
+# With the time in a subquery PostgreSQL uses the index, although its clock is no constant.
+PURGE = """
+DELETE FROM amphora_answers WHERE (scope, key) IN (
+    SELECT scope, key FROM amphora_answers WHERE kept_until < (SELECT NOW) LIMIT ? UNLOCKED
+)
+"""
 
 
 class Store:
     """Keys and answers in a database: the base of `SqliteStore` and `PostgresStore`."""
 
-    # The SQL of the database: a parameter, the seconds since 1970, and the type of bytes.
+    # The SQL of the database: a parameter, the seconds since 1970, the type of bytes, and what
+    # locks the rows that are found, except for those that others have locked.
     _parameter = "?"
     _now = ""
     _bytes = ""
+    _unlocked = ""
 
     def __init__(self) -> None:
         self._idle: list[Any] = []
@@ -147,11 +156,10 @@ class Store:
             keep: seconds for which the answer will be kept.
         """
         whose = claim.scope, claim.key
+        if clock.monotonic() - self._purged > PURGE_PAUSE:
+            self._purge()
         with self._transaction() as connection:
             cursor = connection.cursor()
-            if clock.monotonic() - self._purged > PURGE_PAUSE:
-                self._purged = clock.monotonic()
-                self._execute(cursor, PURGE)
             times = lease, lease + keep
             self._execute(cursor, CLAIM, (*whose, claim.fingerprint, claim.owner, *times))
             if cursor.rowcount == 1:
@@ -163,6 +171,16 @@ class Store:
             return Earlier(claim.fingerprint, None)
         fingerprint, content_type, body = row
         return Earlier(fingerprint, None if body is None else Answer(content_type, bytes(body)))
+
+    def _purge(self) -> None:
+        """Remove some outdated rows, in a transaction of its own: nobody else waits for it."""
+        purged, self._purged = self._purged, clock.monotonic()
+        with self._transaction() as connection:
+            cursor = connection.cursor()
+            self._execute(cursor, PURGE, (MOST_PURGED,))
+            if cursor.rowcount >= MOST_PURGED:
+                # There are probably more: the next claim goes on.
+                self._purged = purged
 
     def renew(self, claims: Iterable[Claim], lease: float, keep: float) -> None:
         """Renew the leases of unfinished runs."""
@@ -259,6 +277,7 @@ class Store:
             statement.replace("?", self._parameter)
             .replace("NOW", self._now)
             .replace("BYTES", self._bytes)
+            .replace("UNLOCKED", self._unlocked)
         )
 
     # -- what differs -----------------------------------------------------------------------------

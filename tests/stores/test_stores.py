@@ -12,6 +12,7 @@ import gevent
 import pytest
 
 from amphora.errors import WrongRequest
+from amphora.net import clock
 from amphora.rpc.context.call import CallContext
 from amphora.stores import PostgresStore, SqliteStore
 from amphora.stores import store as store_module
@@ -19,6 +20,7 @@ from amphora.stores.claims import Answer, Claim, Earlier, fingerprint
 from amphora.stores.leases import Leases
 from amphora.stores.store import Store
 from amphora.wire.properties import Properties
+from tests.support.clock import Clock
 from tests.support.databases import Database, PostgresDatabase, store_named
 from tests.support.waiting import wait_until
 
@@ -139,6 +141,28 @@ def test_an_answer_is_kept_for_its_time(
         return database.run(count)
 
     wait_until(lambda: left() == [(4,)])
+
+
+def test_many_outdated_rows_are_removed_in_portions(
+    store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in "abcde":
+        store.claim(claim(key), 0.001, 0.0)
+    wait_until(lambda: store.claim(claim("a"), 0.001, 0.0) is None)
+    monkeypatch.setattr(store_module, "MOST_PURGED", 2)
+    now = Clock()
+    now.now = clock.monotonic() + 2 * store_module.PURGE_PAUSE
+    monkeypatch.setattr(clock, "monotonic", now)
+
+    def left() -> list[Any]:
+        store.claim(claim("f"), LEASE, KEEP)
+        return database.run("SELECT count(*) FROM amphora_answers")
+
+    # Each claim removes some of them at once, until there are no more.
+    assert [left() for _ in range(3)] == [[(4,)], [(2,)], [(1,)]]
+    store.claim(claim("g"), 0.001, 0.0)
+    wait_until(lambda: store.claim(claim("g"), 0.001, 0.0) is None)
+    assert left() == [(2,)]
 
 
 # -- transactions ---------------------------------------------------------------------------------
@@ -277,6 +301,36 @@ def test_connections_that_were_lost_are_replaced(store: Store, database: Databas
     with pytest.raises(Exception, match=r"terminat|closed"):
         store.claim(claim(), LEASE, KEEP)
     assert store.claim(claim(), LEASE, KEEP) is None
+
+
+@only_postgres
+def test_outdated_rows_are_found_without_reading_all_rows(store: Store, database: Database) -> None:
+    store.claim(claim(), LEASE, KEEP)
+    purge = store._in_its_words(store_module.PURGE).replace("%s", "10")
+    with database.connect() as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {purge}"))
+    assert "Index Cond: (kept_until <" in plan
+
+
+@only_postgres
+def test_an_outdated_row_that_another_has_locked_holds_up_nobody(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect() -> Any:
+        connection = database.connect()
+        connection.execute("SET lock_timeout = '2s'")
+        connection.commit()
+        return connection
+
+    store = PostgresStore(connect)
+    store.claim(claim("a"), 0.001, 0.0)
+    wait_until(lambda: store.claim(claim("a"), 0.001, 0.0) is None)
+    monkeypatch.setattr(store_module, "PURGE_PAUSE", 0.0)
+    with database.connect() as other:
+        other.execute("SELECT * FROM amphora_answers FOR UPDATE")
+        assert store.claim(claim("b"), LEASE, KEEP) is None
+    store.close()
 
 
 # -- claims ---------------------------------------------------------------------------------------
