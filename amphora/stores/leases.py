@@ -58,7 +58,20 @@ class Leases:
             self._renewing = gevent.spawn(self._renew)
 
     def _renew(self) -> None:
+        # One that hangs must not hold up the next one, which uses another connection.
+        patience = self.seconds / RENEWALS / 2
+        claims = list(self._claims)
+        renew = self._store.renew
         try:
-            self._store.renew(list(self._claims), self.seconds, self._keep)
+            late = gevent.with_timeout(
+                patience, renew, claims, self.seconds, self._keep, timeout_value=True
+            )
         except Exception as error:  # noqa: BLE001 (any database's own)
             log.throttled("the keys of calls that are running cannot be kept: %s", error)
+        else:
+            if late:
+                log.throttled(
+                    "the keys of calls that are running cannot be kept: the database has not"
+                    " answered within %g s",
+                    patience,
+                )

@@ -25,7 +25,8 @@ class PostgresStore(Store):
     Args:
         connect: returns a new connection of a DBAPI 2.0 driver, such as psycopg; not one with
             `autocommit`.  Each transaction has a connection to itself; a few are kept for later
-            ones.  The table `amphora_answers` is made in its `search_path` if it is missing.
+            ones, and replaced if they no longer answer.  The table `amphora_answers` is made in its
+            `search_path` if it is missing.
     """
 
     _parameter = "%s"
@@ -46,6 +47,9 @@ class PostgresStore(Store):
                 " program's work would be no transaction"
             )
         return connection
+
+    def _ask(self, connection: Any) -> None:
+        connection.cursor().execute("SELECT 1")
 
     def _begin(self, connection: Any) -> None:
         """Do nothing: the first statement begins a transaction."""

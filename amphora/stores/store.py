@@ -1,7 +1,10 @@
 """Keys and answers in a table of a database, and transactions that they share with the program.
 
-Each transaction has a connection to itself, which is kept for the next one.  The subclasses handle
-the differences between databases.
+Each transaction has a connection to itself, which is kept for the next one.  One that has been idle
+is asked first whether it lives: firewalls and failovers end connections without a word, and a
+statement on such a connection hangs for a quarter of an hour.  The question waits for no lock, so
+an answer that does not come soon never will.  The subclasses handle the differences between
+databases.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 
 # How many connections are kept open for the next transaction.
 MOST_IDLE = 10
+# Seconds after which one of them is asked whether it lives, and for a connection to answer.
+TRUSTED = 1.0
+PATIENCE = 5.0
 # Seconds between two removals of outdated rows, and how many are removed at once: with SQLite, the
 # whole process waits meanwhile.
 PURGE_PAUSE = 60.0
@@ -94,12 +100,13 @@ class Store:
     _unlocked = ""
 
     def __init__(self) -> None:
-        self._idle: list[Any] = []
+        # Each with the time since when it is idle.
+        self._idle: list[tuple[float, Any]] = []
         self._ready = False
         self._purged = clock.monotonic()
         self._process = os.getpid()
         # Kept open in a forked child: closing them would end them for the parent.
-        self._of_parent: list[Any] = []
+        self._of_parent: list[tuple[float, Any]] = []
 
     # -- for programs ---------------------------------------------------------------------------
 
@@ -143,8 +150,9 @@ class Store:
 
     def close(self) -> None:
         """Close the connections that are not in use.  The store can be used again."""
-        while self._idle:
-            _close(self._idle.pop())
+        idle, self._idle = self._idle, []
+        for _, connection in idle:
+            _close(connection)
 
     # -- keys and answers -----------------------------------------------------------------------
 
@@ -227,7 +235,7 @@ class Store:
         if self._process != os.getpid():
             self._of_parent += self._idle
             self._idle, self._process = [], os.getpid()
-        connection = self._idle.pop() if self._idle else self._connect()
+        connection = self._take()
         try:
             if not self._ready:
                 self._begin(connection)
@@ -239,6 +247,33 @@ class Store:
             self.roll_back(connection, error)
             raise
         return connection
+
+    def _take(self) -> Any:
+        """Return an idle connection that lives, or a new one."""
+        while True:
+            try:
+                since, connection = self._idle.pop()
+            except IndexError:
+                # There is none, or another thread has taken the last one.
+                break
+            if clock.monotonic() - since < TRUSTED or self._lives(connection):
+                return connection
+        with _soon():
+            return self._connect()
+
+    def _lives(self, connection: Any) -> bool:
+        """Return whether an idle connection still lives; close it otherwise."""
+        try:
+            with _soon():
+                self._ask(connection)
+        except BaseException as error:
+            _close(connection)
+            if not isinstance(error, Exception):
+                raise
+            # The other connections are probably lost as well.
+            self.close()
+            return False
+        return True
 
     def commit(self, connection: Any) -> None:
         """Commit a transaction, and keep its connection for the next one."""
@@ -254,7 +289,8 @@ class Store:
         # A killed greenlet may have been in the middle of a statement.
         if isinstance(error, Exception):
             try:
-                connection.rollback()
+                with _soon():
+                    connection.rollback()
             except Exception:  # noqa: BLE001 (any database's own)
                 # The other connections are probably lost as well.
                 self.close()
@@ -265,7 +301,7 @@ class Store:
 
     def _put(self, connection: Any) -> None:
         if len(self._idle) < MOST_IDLE:
-            self._idle.append(connection)
+            self._idle.append((clock.monotonic(), connection))
         else:
             _close(connection)
 
@@ -285,6 +321,9 @@ class Store:
     def _connect(self) -> Any:
         """Return a new connection."""
         raise NotImplementedError
+
+    def _ask(self, connection: Any) -> None:
+        """Raise an exception if the connection is lost.  May begin a transaction."""
 
     def _begin(self, connection: Any) -> None:
         """Begin a transaction."""
@@ -437,6 +476,13 @@ class Run:
 
 # The run in this greenlet.
 running: ContextVar[Run | None] = ContextVar("amphora_run", default=None)
+
+
+def _soon() -> gevent.Timeout:
+    """Return a time limit for what waits for no lock."""
+    return gevent.Timeout(
+        PATIENCE, TimeoutError(f"the database has not answered within {PATIENCE:g} s")
+    )
 
 
 def _close(connection: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from amphora.errors import WrongRequest
 from amphora.net import clock
@@ -330,6 +331,124 @@ def test_an_outdated_row_that_another_has_locked_holds_up_nobody(
     with database.connect() as other:
         other.execute("SELECT * FROM amphora_answers FOR UPDATE")
         assert store.claim(claim("b"), LEASE, KEEP) is None
+    store.close()
+
+
+class Firewall:
+    """Makes connections, and makes those that there are silent, as firewalls and failovers do."""
+
+    def __init__(self, database: Database) -> None:
+        self.connections: list[SilentConnection] = []
+        self.admits = True
+        self._database = database
+
+    def connect(self) -> Any:
+        if not self.admits:
+            Event().wait()
+        self.connections.append(SilentConnection(self._database.connect()))
+        return self.connections[-1]
+
+    def silence(self) -> None:
+        for connection in self.connections:
+            connection.silent = True
+
+
+class SilentConnection:
+    """A connection that may answer no more."""
+
+    def __init__(self, connection: Any) -> None:
+        self.silent = False
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def cursor(self) -> Any:
+        return SilentCursor(self, self._connection.cursor())
+
+    def rollback(self) -> None:
+        self.answer()
+        self._connection.rollback()
+
+    def answer(self) -> None:
+        if self.silent:
+            Event().wait()
+
+
+class SilentCursor:
+    """A cursor of such a connection."""
+
+    def __init__(self, connection: SilentConnection, cursor: Any) -> None:
+        self._connection = connection
+        self._cursor = cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def execute(self, *args: Any) -> None:
+        self._connection.answer()
+        self._cursor.execute(*args)
+
+
+@pytest.fixture
+def firewall(database: Database, monkeypatch: pytest.MonkeyPatch) -> Firewall:
+    """A firewall before the database, where nobody waits long."""
+    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    return Firewall(database)
+
+
+@only_postgres
+def test_idle_connections_that_have_fallen_silent_are_replaced(
+    firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "TRUSTED", 0.0)
+    store = PostgresStore(firewall.connect)
+    with store.transaction(), store.transaction():
+        pass
+    firewall.silence()
+    assert store.claim(claim(), LEASE, KEEP) is None
+    assert [connection.closed for connection in firewall.connections] == [True, True, False]
+    store.close()
+
+
+@only_postgres
+def test_whoever_gets_no_connection_is_told(firewall: Firewall) -> None:
+    store = PostgresStore(firewall.connect)
+    firewall.admits = False
+    with pytest.raises(TimeoutError, match="the database has not answered within"):
+        store.claim(claim(), LEASE, KEEP)
+
+
+@only_postgres
+def test_a_transaction_whose_connection_has_fallen_silent_is_given_up(firewall: Firewall) -> None:
+    store = PostgresStore(firewall.connect)
+
+    def work() -> None:
+        with store.transaction():
+            firewall.silence()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert store.claim(claim(), LEASE, KEEP) is None
+    store.close()
+
+
+@only_postgres
+def test_leases_are_renewed_after_a_renewal_whose_connection_has_fallen_silent(
+    firewall: Firewall, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "TRUSTED", 60.0)
+    store = PostgresStore(firewall.connect)
+    leases = Leases(store, 1.0, KEEP)
+    mine = claim()
+    store.claim(mine, leases.seconds, KEEP)
+    firewall.silence()
+    question = "SELECT lease_until FROM amphora_answers"
+    before = database.run(question)
+    leases.add(mine)
+    wait_until(lambda: database.run(question) > before)
+    leases.discard(mine)
     store.close()
 
 
