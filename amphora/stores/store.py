@@ -388,10 +388,11 @@ class Run:
             try:
                 yield connection
                 self._check()
+                # This fails if the block has hidden an error that ended the transaction.
+                connection.cursor().execute("RELEASE SAVEPOINT amphora_block")
             except BaseException as error:
                 self._undo_block(connection, error)
                 raise
-            connection.cursor().execute("RELEASE SAVEPOINT amphora_block")
         finally:
             if outer is not me:
                 self._inside = None

@@ -259,6 +259,42 @@ def test_a_transaction_that_is_lost_is_no_answer(
     assert rows_of(database) == []
 
 
+def test_a_block_that_hides_its_error_leaves_nothing_of_itself_or_ends_the_call(
+    make_once: MakeServer, make_client: MakeClient, store: Store, database: Database
+) -> None:
+    def order() -> str:
+        with store.transaction() as connection:
+            connection.execute("INSERT INTO work VALUES ('before')")
+        try:
+            with store.transaction() as connection:
+                connection.execute("INSERT INTO work VALUES ('hidden')")
+                try:
+                    connection.execute(failing)
+                except Exception:  # noqa: BLE001 (each driver's own)
+                    pass
+        except Exception:  # noqa: BLE001 (each driver's own)
+            pass
+        with store.transaction() as connection:
+            connection.execute("INSERT INTO work VALUES ('behind')")
+        return "ok"
+
+    make_once(order)
+    client = make_client()
+    if isinstance(database, SqliteDatabase):
+        # SQLite ends the whole transaction, as on a full disk.
+        failing = "INSERT OR ROLLBACK INTO work VALUES (NULL)"
+        database.run("DROP TABLE work")
+        database.run("CREATE TABLE work (what text NOT NULL)")
+        with pytest.raises(RemoteException, match="the transaction of this call was lost"):
+            client.call(key="a").order()
+        assert work_of(database) == []
+        assert rows_of(database) == []
+    else:
+        failing = "INSERT INTO no_table VALUES (1)"
+        assert client.call(key="a").order() == "ok"
+        assert work_of(database) == ["before", "behind"]
+
+
 def test_functions_in_threads_use_the_transaction(
     make_once: MakeServer, make_client: MakeClient, store: Store, database: Database
 ) -> None:
