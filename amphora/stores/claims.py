@@ -16,6 +16,8 @@ from amphora.rpc.contract.bodies import Response
 from amphora.rpc.contract.serializers import JSON, serializer_for
 
 _encode = msgspec.msgpack.Encoder().encode
+# What stands in a stored key as it is: printable ASCII, except for what begins an escape.
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Claim:
 
     Attributes:
         scope: where the key is unique: the namespace, and the client's login if that is known.
-        key: the key of the call.
+        key: the key of the call, as the database has it.
         fingerprint: distinguishes this call from calls of other functions or with other arguments.
         owner: distinguishes this run from all others.
     """
@@ -39,7 +41,8 @@ class Claim:
         """Return the claim of a call."""
         # Another login must not get the answer just by knowing a key.
         scope = f"{call.namespace}/{quote(call.user or '')}"
-        return cls(scope, key, fingerprint(call.function, call.args, call.kwargs))
+        # Every database has ASCII; one in Latin-1 could take no other letters.
+        return cls(scope, quote(key, _PLAIN), fingerprint(call.function, call.args, call.kwargs))
 
 
 @dataclass(frozen=True)

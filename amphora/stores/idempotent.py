@@ -118,7 +118,7 @@ class _Once:
                 return None
             if earlier.fingerprint != claim.fingerprint:
                 raise WrongRequest(
-                    f"the key {printable(claim.key, 100)!r} was used for another call: it belongs"
+                    f"the key {printable(call.key, 100)!r} was used for another call: it belongs"
                     " to one function with the same arguments"
                 )
             if earlier.answer is not None:

@@ -489,6 +489,30 @@ def test_a_key_belongs_to_one_login_of_one_namespace() -> None:
     assert len(scopes) == 4
 
 
+def test_a_key_of_any_letters_is_ascii_in_the_database() -> None:
+    def stored(key: str) -> str:
+        return Claim.of(CallContext(Properties(), "a", "w"), key).key
+
+    assert stored("cart 17/b?") == "cart 17/b?"
+    keys = {stored(key) for key in ("ü", "%C3%BC", "%25", "%", "\n", "€" * 85)}
+    assert len(keys) == 6
+    assert all(key.isascii() and key.isprintable() for key in keys)
+
+
+@only_postgres
+def test_a_database_of_any_encoding_has_any_key(database: Database) -> None:
+    import psycopg
+
+    dsn = database.name.removeprefix("postgres:")
+    database.run("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    store = PostgresStore(lambda: psycopg.connect(dsn, dbname="latin", options=""))
+    call = CallContext(Properties(), "a", "w")
+    assert store.claim(Claim.of(call, "ключ"), LEASE, KEEP) is None
+    assert store.claim(Claim.of(call, "ключ"), LEASE, KEEP) is not None
+    store.close()
+    database.run("DROP DATABASE latin")
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, 17, b"\xff", ["k"]])
 def test_what_another_client_sends_as_a_key_is_checked(key: Any) -> None:
     call = CallContext(Properties(headers={"x-amphora-key": key}), "a", "w")
