@@ -306,7 +306,12 @@ class Store:
             _close(connection)
 
     def _execute(self, cursor: Any, statement: str, values: tuple[Any, ...] = ()) -> None:
-        cursor.execute(self._in_its_words(statement), values)
+        try:
+            cursor.execute(self._in_its_words(statement), values)
+        except Exception:
+            # If the table was removed, the next transaction makes it again.
+            self._ready = False
+            raise
 
     def _in_its_words(self, statement: str) -> str:
         return (

@@ -221,6 +221,14 @@ def test_the_table_is_made_once_by_many_at_the_same_time(database: Database) -> 
     assert database.run("SELECT count(*) FROM amphora_answers") == [(4,)]
 
 
+def test_a_table_that_is_removed_is_made_again(store: Store, database: Database) -> None:
+    store.claim(claim(), LEASE, KEEP)
+    database.run("DROP TABLE amphora_answers")
+    with pytest.raises(Exception, match="amphora_answers"):
+        store.claim(claim(), LEASE, KEEP)
+    assert store.claim(claim(), LEASE, KEEP) is None
+
+
 def test_a_forked_child_has_connections_of_its_own(store: Store) -> None:
     with store.transaction() as connection:
         pass
