@@ -60,6 +60,9 @@ class Chart:
 
     def add(self, at: float, values: Json) -> None:
         """Add the current values, and drop those that are too old."""
+        while self.points and self.points[-1][0] > at:
+            # The clock was set back.
+            self.points.pop()
         self.points.append((at, values))
         while self.points[0][0] < at - KEPT:
             self.points.popleft()

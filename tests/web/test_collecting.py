@@ -20,6 +20,16 @@ def test_a_chart_forgets_what_is_too_old() -> None:
     assert [at for at, _ in chart.points] == [10.0, KEPT, KEPT + 5.0]
 
 
+def test_a_chart_whose_clock_was_set_back_forgets_what_is_later() -> None:
+    chart = Chart()
+    for at in (1000.0, 1002.0, 1004.0, 1003.0, 1005.0):
+        chart.add(at, {"calls": at})
+    assert [at for at, _ in chart.points] == [1000.0, 1002.0, 1003.0, 1005.0]
+    for at in (10.0, 12.0):
+        chart.add(at, {"calls": at})
+    assert [at for at, _ in chart.points] == [10.0, 12.0]
+
+
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 def test_a_namespace_of_which_nobody_is_left_is_forgotten(
     collector: Collector,

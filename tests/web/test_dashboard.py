@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,6 +91,30 @@ def test_rows_appear_and_numbers_move_under_load(
         assert tab.run("return document.getElementById('panel-functions').hidden")
         # Nothing may be done that is not allowed.
         assert tab.run("return document.querySelectorAll('tbody button').length") == 0
+
+
+def test_charts_go_on_when_the_clock_is_set_back(
+    make_dashboard: MakeDashboard,
+    make_server: MakeServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dashboard = make_dashboard()
+    make_server(add)
+    # Where the line of the first chart ends, in parts of its width.
+    end = """
+    const line = document.querySelector('.card .line');
+    const places = line.getAttribute('d').match(/[\\d.]+,/g) ?? [];
+    return parseFloat(places.at(-1)) / line.ownerSVGElement.viewBox.baseVal.width;
+    """
+    with Browser() as browser:
+        tab = browser.open(f"http://127.0.0.1:{dashboard.port}/#/{namespace}")
+        wait_until(lambda: tab.run(end) == 1)
+        now = time.time
+        monkeypatch.setattr("time.time", lambda: now() - 3600.0)
+        rounds = dashboard.collector.rounds + 3
+        wait_until(lambda: dashboard.collector.rounds > rounds)
+        wait_until(lambda: tab.run(end) == 1)
 
 
 def test_a_killed_worker_greys_out_and_goes(

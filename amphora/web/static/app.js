@@ -80,7 +80,7 @@ function listen(namespace) {
   const mine = new EventSource(address);
   source = mine;
   mine.onmessage = (message) => {
-    heard = Date.now();
+    heard = performance.now();
     take(JSON.parse(message.data), namespace);
   };
   mine.onerror = async () => {
@@ -139,7 +139,9 @@ function remember(event) {
     for (const each of charts.keys()) if (!there.has(each)) charts.delete(each);
     for (const row of rows) {
       const points = charts.get(row[name]) ?? [];
-      if (points.length && points.at(-1)[0] >= event.at) continue;
+      // The clock of the server was set back.
+      while (points.length && points.at(-1)[0] > event.at) points.pop();
+      if (points.at(-1)?.[0] === event.at) continue;
       points.push([event.at, values(row)]);
       while (points[0][0] < event.at - KEPT) points.shift();
       charts.set(row[name], points);
@@ -215,7 +217,7 @@ function said(kind, text) {
 }
 
 setInterval(() => {
-  if (heard && Date.now() - heard > LATE && live.dataset.state === "live") said("lost", "no news");
+  if (heard && performance.now() - heard > LATE && live.dataset.state === "live") said("lost", "no news");
 }, 1000);
 
 // -- keys and buttons -----------------------------------------------------------------------------
