@@ -137,7 +137,8 @@ class _Once:
             run.end()
             if not self._keep_answer(call, run, result):
                 log.throttled(
-                    "%s: a call has lost its key: its process was halted for longer than its lease",
+                    "%s: a call has lost its key: its lease ended while its process was halted or"
+                    " the database was away",
                     call.worker_id,
                 )
                 # The request comes back for the answer of the run that now has the key.

@@ -3,8 +3,12 @@
 Each transaction has a connection to itself, which is kept for the next one.  One that has been idle
 is asked first whether it lives: firewalls and failovers end connections without a word, and a
 statement on such a connection hangs for a quarter of an hour.  The question waits for no lock, so
-an answer that does not come soon never will.  The subclasses handle the differences between
-databases.
+an answer that does not come soon never will.
+
+While the database is away, no lease can be renewed.  When it is back, the runs that go on renew
+theirs before anybody takes over a key whose lease is over.
+
+The subclasses handle the differences between databases.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import inf
 from typing import Any
 
 import gevent
@@ -32,6 +37,9 @@ MOST_IDLE = 10
 # Seconds after which one of them is asked whether it lives, and for a connection to answer.
 TRUSTED = 1.0
 PATIENCE = 5.0
+# For this part of a lease no key is taken over when the database is back: running calls renew their
+# leases after a third.
+RECOVERY = 2 / 3
 # Seconds between two removals of outdated rows, and how many are removed at once: with SQLite, the
 # whole process waits meanwhile.
 PURGE_PAUSE = 60.0
@@ -65,7 +73,7 @@ SET fingerprint = excluded.fingerprint,
     answer = NULL
 WHERE amphora_answers.kept_until < NOW
    OR (amphora_answers.answer IS NULL
-       AND amphora_answers.lease_until < NOW
+       AND amphora_answers.lease_until < NOW - ?
        AND amphora_answers.fingerprint = excluded.fingerprint)
 """
 LOOK = "SELECT fingerprint, content_type, answer FROM amphora_answers WHERE scope = ? AND key = ?"
@@ -104,6 +112,9 @@ class Store:
         self._idle: list[tuple[float, Any]] = []
         self._ready = False
         self._purged = clock.monotonic()
+        # Whether the database seems to be away, and since when it is back.
+        self._away = False
+        self._back = -inf
         self._process = os.getpid()
         # Kept open in a forked child: closing them would end them for the parent.
         self._of_parent: list[tuple[float, Any]] = []
@@ -169,7 +180,10 @@ class Store:
         with self._transaction() as connection:
             cursor = connection.cursor()
             times = lease, lease + keep
-            self._execute(cursor, CLAIM, (*whose, claim.fingerprint, claim.owner, *times))
+            recovers = clock.monotonic() - self._back < lease * RECOVERY
+            grace = inf if recovers else 0.0
+            values = *whose, claim.fingerprint, claim.owner, *times, grace
+            self._execute(cursor, CLAIM, values)
             if cursor.rowcount == 1:
                 return None
             self._execute(cursor, LOOK, whose)
@@ -232,6 +246,16 @@ class Store:
 
     def begin(self) -> Any:
         """Return a connection with an open transaction."""
+        try:
+            connection = self._open()
+        except Exception:
+            self._away = True
+            raise
+        if self._away:
+            self._away, self._back = False, clock.monotonic()
+        return connection
+
+    def _open(self) -> Any:
         if self._process != os.getpid():
             self._of_parent += self._idle
             self._idle, self._process = [], os.getpid()
@@ -271,6 +295,7 @@ class Store:
             if not isinstance(error, Exception):
                 raise
             # The other connections are probably lost as well.
+            self._away = True
             self.close()
             return False
         return True
@@ -293,6 +318,7 @@ class Store:
                     connection.rollback()
             except Exception:  # noqa: BLE001 (any database's own)
                 # The other connections are probably lost as well.
+                self._away = True
                 self.close()
             else:
                 self._put(connection)
@@ -311,6 +337,7 @@ class Store:
         except Exception:
             # If the table was removed, the next transaction makes it again.
             self._ready = False
+            self._away = True
             raise
 
     def _in_its_words(self, statement: str) -> str:

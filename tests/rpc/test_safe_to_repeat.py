@@ -410,6 +410,33 @@ def test_calls_whose_first_run_is_going_wait_for_its_answer(
     assert gate.entered == ["x"]
 
 
+def test_a_call_keeps_its_key_while_the_database_is_away_for_longer_than_a_lease(
+    make_server: MakeServer, make_client: MakeClient, tmp_path: Path
+) -> None:
+    gate, database = Gate(), SqliteDatabase(tmp_path / "database")
+    store = SqliteStore(tmp_path / "database", patience=0.01)
+    for _ in range(2):
+        server = make_server(gate.hold, serve=False)
+        server.middleware(amphora.idempotent(store, lease=1.5))
+        server.serve()
+    client = make_client()
+    calls = [client.defer(key="a").hold("x")]
+    wait_until(lambda: gate.entered)
+    with closing(database.connect()) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        calls += [client.defer(key="a").hold("x") for _ in range(4)]
+        until = monotonic() + 1.8
+        wait_until(lambda: monotonic() > until)
+    # Whoever comes first now, the lease is renewed.
+    now = "(julianday('now') - 2440587.5) * 86400"
+    question = f"SELECT lease_until > {now} FROM amphora_answers"
+    wait_until(lambda: database.run(question) == [(1,)])
+    gate.open()
+    assert [call.get(timeout=20) for call in calls] == ["x"] * 5
+    assert gate.entered == ["x"]
+    store.close()
+
+
 def test_a_run_that_has_lost_its_key_has_done_nothing(
     make_once: MakeServer, make_client: MakeClient, store: Store, database: Database
 ) -> None:

@@ -342,6 +342,36 @@ def test_an_outdated_row_that_another_has_locked_holds_up_nobody(
     store.close()
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the store, but not that of its database."""
+    now = Clock()
+    monkeypatch.setattr(clock, "monotonic", now)
+    return now
+
+
+def is_taken_over_a_while_later(store: Store, now: Clock) -> bool:
+    """Return whether a key whose lease is over is left to its run for a part of a new lease."""
+    at_once = store.claim(claim(), LEASE, KEEP)
+    now.now += LEASE
+    return at_once == Earlier("f", None) and store.claim(claim(), LEASE, KEEP) is None
+
+
+@only_sqlite
+def test_no_key_is_taken_over_at_once_when_others_have_locked_the_file(
+    database: Database, now: Clock
+) -> None:
+    store = SqliteStore(database.name.removeprefix("sqlite:"), patience=0.01)
+    store.claim(claim(), -1.0, KEEP)
+    other = database.connect()
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Exception, match="database is locked"):
+        store.claim(claim(), LEASE, KEEP)
+    other.close()
+    assert is_taken_over_a_while_later(store, now)
+    store.close()
+
+
 class Firewall:
     """Makes connections, and makes those that there are silent, as firewalls and failovers do."""
 
@@ -416,6 +446,31 @@ def test_idle_connections_that_have_fallen_silent_are_replaced(
     firewall.silence()
     assert store.claim(claim(), LEASE, KEEP) is None
     assert [connection.closed for connection in firewall.connections] == [True, True, False]
+    store.close()
+
+
+@only_postgres
+@pytest.mark.parametrize("how", ["admits none", "is silent", "has lost one"])
+def test_no_key_is_taken_over_at_once_when_the_database_was_away(
+    firewall: Firewall, database: Database, now: Clock, how: str
+) -> None:
+    store = PostgresStore(firewall.connect)
+    store.claim(claim(), -1.0, KEEP)
+    if how == "admits none":
+        store.close()
+        firewall.admits = False
+        with pytest.raises(TimeoutError):
+            store.claim(claim(), LEASE, KEEP)
+        firewall.admits = True
+    elif how == "is silent":
+        now.now += store_module.TRUSTED
+        firewall.silence()
+    else:
+        with store.transaction() as connection:
+            database.run(f"SELECT pg_terminate_backend({connection.info.backend_pid})")
+        with pytest.raises(Exception, match=r"terminat|closed"):
+            store.claim(claim("b"), LEASE, KEEP)
+    assert is_taken_over_a_while_later(store, now)
     store.close()
 
 
