@@ -37,6 +37,7 @@ try:
     from opentelemetry.context import Context, attach, detach, get_current
     from opentelemetry.propagate import extract, inject
     from opentelemetry.trace import (
+        INVALID_SPAN,
         Span,
         SpanKind,
         Status,
@@ -109,12 +110,8 @@ class _ServerSpans:
         attributes["amphora.redelivered"] = call.redelivered
         attributes["amphora.worker_id"] = call.worker_id
         parent = _parent(call.headers)
-        span = self._tracer.start_span(
-            method if call.known else SYSTEM,
-            context=parent,
-            kind=SpanKind.SERVER,
-            attributes=attributes,
-        )
+        name = method if call.known else SYSTEM
+        span = _begun(self._tracer, name, SpanKind.SERVER, attributes, parent)
         if span.get_span_context().is_valid:
             token = attach(set_span_in_context(span, parent))
             call.when_done(partial(_request_ended, span, time_ns(), token))
@@ -136,9 +133,8 @@ class _ClientSpans:
     def __call__(self, call: OutgoingCall, proceed: Callable[[], Any]) -> Any:
         """Make a call in a span, which ends with its result, its stream or its last answer."""
         method = f"{call.namespace}/{call.function}"
-        span = self._tracer.start_span(
-            method, kind=SpanKind.CLIENT, attributes=_attributes(method, self._link)
-        )
+        attributes = _attributes(method, self._link)
+        span = _begun(self._tracer, method, SpanKind.CLIENT, attributes, None)
         if not span.get_span_context().is_valid:
             if get_current_span().get_span_context().is_valid:
                 self._inject(call, get_current())
@@ -153,12 +149,13 @@ class _ClientSpans:
             detach(token)
 
     def _inject(self, call: OutgoingCall, context: Context) -> None:
-        """Send the span along, if the headers have room for it.
-
-        A call does not fail because it is traced.
-        """
+        """Send the span along, if the headers have room for it."""
         carrier: dict[str, str] = {}
-        inject(carrier, context)
+        try:
+            inject(carrier, context)
+        except Exception as error:  # noqa: BLE001 (propagators belong to the program)
+            log.throttled("the trace of a call is not sent along: %s", error)
+            return
         given = dict(call.headers)
         if given or len(carrier) > 1:
             for name in (None, *_DISPENSABLE):
@@ -186,6 +183,24 @@ def _attributes(method: str, link: Link) -> dict[str, Any]:
         "server.address": host,
         "server.port": port,
     }
+
+
+def _begun(
+    tracer: Tracer,
+    name: str,
+    kind: SpanKind,
+    attributes: Mapping[str, Any],
+    context: Context | None,
+) -> Span:
+    """Return a new span, or one that is not valid if the program's SDK cannot make it.
+
+    A call does not fail because it is traced.
+    """
+    try:
+        return tracer.start_span(name, context=context, kind=kind, attributes=attributes)
+    except Exception as error:  # noqa: BLE001 (samplers and processors belong to the program)
+        log.throttled("a call has no span: %s: %s", type(error).__name__, error)
+        return INVALID_SPAN
 
 
 def _parent(headers: Mapping[str, Any]) -> Context:

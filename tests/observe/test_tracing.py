@@ -13,9 +13,10 @@ from opentelemetry.context import attach, detach
 from opentelemetry.propagate import get_global_textmap, set_global_textmap
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from opentelemetry.trace import (
     INVALID_SPAN,
     NoOpTracer,
@@ -488,7 +489,8 @@ def test_a_propagator_that_raises_harms_no_request(
         def extract(self, *_: Any, **__: Any) -> Any:
             raise ValueError("broken")
 
-        def inject(self, *_: Any, **__: Any) -> None: ...
+        def inject(self, *_: Any, **__: Any) -> None:
+            raise ValueError("broken")
 
         @property
         def fields(self) -> set[str]:
@@ -496,13 +498,56 @@ def test_a_propagator_that_raises_harms_no_request(
 
     before = get_global_textmap()
     set_global_textmap(Broken())
+    client = make_client()
     try:
-        spans.trace(make_server(add))
-        assert make_client().call(headers={"traceparent": "1"}).add(1, 2) == 3
-        (span,) = spans.ended(1)
+        spans.trace(make_server(add), client)
+        assert client.call(headers={"traceparent": "1"}).add(1, 2) == 3
+        ended = spans.ended(2)
     finally:
         set_global_textmap(before)
-    assert span.parent is None
+    assert [span.parent for span in ended] == [None, None]
+
+
+class BrokenSampler(Sampler):
+    """A sampler that cannot decide."""
+
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        raise ValueError("broken")
+
+    def get_description(self) -> str:
+        return "broken"
+
+
+class BrokenProcessor(SpanProcessor):
+    """A processor that can process no span."""
+
+    def on_start(self, *_: Any, **__: Any) -> None:
+        raise ValueError("broken")
+
+    def on_end(self, *_: Any, **__: Any) -> None:
+        raise ValueError("broken")
+
+
+@pytest.mark.parametrize("what", ["sampler", "processor"])
+def test_a_span_that_cannot_be_made_harms_no_call(
+    make_server: MakeServer, make_client: MakeClient, what: str
+) -> None:
+    provider = TracerProvider(
+        sampler=BrokenSampler() if what == "sampler" else None, shutdown_on_exit=False
+    )
+    if what == "processor":
+        provider.add_span_processor(BrokenProcessor())
+
+    def count(most: int) -> Iterator[int]:
+        yield from range(most)
+
+    server, client = make_server(add, count, headers_of), make_client()
+    trace(server, tracer_provider=provider)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert client.call(headers={"traceparent": parent}).headers_of() == {"traceparent": parent}
+    trace(client, tracer_provider=provider)
+    assert client.call.add(1, 2) == client.defer.add(1, 2).get() == 3
+    assert list(client.stream.count(3)) == [0, 1, 2]
 
 
 class SpanlessTracer(NoOpTracer):
