@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -68,6 +68,18 @@ class Answer:
         return serializer.decode_response(self.body).result
 
 
+class Lease(NamedTuple):
+    """The lease of a run, which is another one whenever it is renewed.
+
+    Attributes:
+        owner: the run.
+        until: the time of its end, on the clock of the database.
+    """
+
+    owner: str
+    until: float
+
+
 @dataclass(frozen=True)
 class Earlier:
     """The record of an earlier run of the same key.
@@ -75,10 +87,12 @@ class Earlier:
     Attributes:
         fingerprint: the fingerprint of its call.
         answer: its answer, None if it seems to be unfinished.
+        lease: its lease; None if it has just ended without an answer.
     """
 
     fingerprint: str
     answer: Answer | None
+    lease: Lease | None = field(default=None, compare=False)
 
 
 def fingerprint(function: str, args: list[Any], kwargs: dict[str, Any]) -> str:

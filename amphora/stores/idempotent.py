@@ -23,7 +23,7 @@ from amphora.rpc.context.middleware import Middleware
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.functions.unfinished import Unfinished
 from amphora.stores.claims import Answer, Claim
-from amphora.stores.leases import Leases
+from amphora.stores.leases import Leases, Watch
 from amphora.stores.store import Run, Store, running
 
 log = Log("amphora.rpc")
@@ -101,10 +101,12 @@ class _Once:
             WrongRequest: the key was used for another call.
             IgnoreRequest: the request must go back to its queue.
         """
-        pause = 0.0
+        lease, pause = self._leases.seconds, 0.0
+        watch = Watch(lease)
         while True:
+            asked = clock.monotonic()
             try:
-                earlier = self._store.claim(claim, self._leases.seconds, self._keep)
+                earlier = self._store.claim(claim, lease, self._keep, watch.lost)
             except Exception as error:
                 log.throttled(
                     "%s: calls with keys go back to their queue, as the store cannot be asked:"
@@ -126,6 +128,7 @@ class _Once:
             if call.remaining() == 0.0:
                 # The broker drops the request.
                 raise IgnoreRequest
+            watch.note(earlier.lease, clock.monotonic() - asked)
             pause = doubled(pause, FIRST_PAUSE, LONGEST_PAUSE)
             gevent.sleep(pause)
 

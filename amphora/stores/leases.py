@@ -1,4 +1,4 @@
-"""Keeping the keys of unfinished runs."""
+"""The leases of unfinished runs: renewing one's own, and watching those of others."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import Any
 
 import gevent
 
+from amphora.net import clock
 from amphora.net.log import Log
-from amphora.stores.claims import Claim
+from amphora.stores.claims import Claim, Lease
 from amphora.stores.store import Store
 
 log = Log("amphora.rpc")
 
 # How often a lease is renewed within its duration.
 RENEWALS = 3
+# An answer of the database after so many seconds is slow: perhaps it took no renewals either.
+SLOW = 1.0
 
 
 class Leases:
@@ -75,3 +78,30 @@ class Leases:
                     " answered within %g s",
                     patience,
                 )
+
+
+class Watch:
+    """Watches the lease of another run, on the clock of this process.
+
+    The clock of the database may be set back: then the lease of a lost run seems to go on for
+    hours.  A run that is not lost renews its lease.
+
+    Args:
+        seconds: the duration of a lease.
+
+    Attributes:
+        lost: the lease, once it has been the same for its whole duration.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.lost: Lease | None = None
+        self._seconds = seconds
+        self._seen: Lease | None = None
+        self._since = 0.0
+
+    def note(self, lease: Lease | None, took: float) -> None:
+        """Note the lease that the run has now; `took` is how long the answer took, in seconds."""
+        now = clock.monotonic()
+        if lease != self._seen or took > SLOW:
+            self._seen, self._since = lease, now
+        self.lost = self._seen if now - self._since > self._seconds else None

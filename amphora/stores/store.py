@@ -25,7 +25,7 @@ from gevent import monkey
 
 from amphora.net import clock
 from amphora.net.log import Log
-from amphora.stores.claims import Answer, Claim, Earlier
+from amphora.stores.claims import Answer, Claim, Earlier, Lease
 
 log = Log("amphora.rpc")
 
@@ -73,10 +73,14 @@ SET fingerprint = excluded.fingerprint,
     answer = NULL
 WHERE amphora_answers.kept_until < NOW
    OR (amphora_answers.answer IS NULL
-       AND amphora_answers.lease_until < NOW - ?
+       AND (amphora_answers.lease_until < NOW - ?
+            OR (amphora_answers.owner = ? AND amphora_answers.lease_until = ?))
        AND amphora_answers.fingerprint = excluded.fingerprint)
 """
-LOOK = "SELECT fingerprint, content_type, answer FROM amphora_answers WHERE scope = ? AND key = ?"
+LOOK = """
+SELECT fingerprint, content_type, answer, owner, lease_until FROM amphora_answers
+WHERE scope = ? AND key = ?
+"""
 # Each of these changes something only for the run that has the key.
 FINISH = """
 UPDATE amphora_answers SET content_type = ?, answer = ?, kept_until = NOW + ?
@@ -167,12 +171,15 @@ class Store:
 
     # -- keys and answers -----------------------------------------------------------------------
 
-    def claim(self, claim: Claim, lease: float, keep: float) -> Earlier | None:
+    def claim(
+        self, claim: Claim, lease: float, keep: float, lost: Lease | None = None
+    ) -> Earlier | None:
         """Take a key for one run; return None, or the record of an earlier run.
 
         Args:
             lease: seconds after which another run may take the key, unless the lease is renewed.
             keep: seconds for which the answer will be kept.
+            lost: a lease that is over, whatever the clock of the database says.
         """
         whose = claim.scope, claim.key
         if clock.monotonic() - self._purged > PURGE_PAUSE:
@@ -182,7 +189,8 @@ class Store:
             times = lease, lease + keep
             recovers = clock.monotonic() - self._back < lease * RECOVERY
             grace = inf if recovers else 0.0
-            values = *whose, claim.fingerprint, claim.owner, *times, grace
+            over = lost or Lease("", 0.0)
+            values = *whose, claim.fingerprint, claim.owner, *times, grace, *over
             self._execute(cursor, CLAIM, values)
             if cursor.rowcount == 1:
                 return None
@@ -191,8 +199,9 @@ class Store:
         if row is None:
             # The key was released between the two statements.
             return Earlier(claim.fingerprint, None)
-        fingerprint, content_type, body = row
-        return Earlier(fingerprint, None if body is None else Answer(content_type, bytes(body)))
+        fingerprint, content_type, body, *found = row
+        answer = None if body is None else Answer(content_type, bytes(body))
+        return Earlier(fingerprint, answer, Lease(*found))
 
     def _purge(self) -> None:
         """Remove some outdated rows, in a transaction of its own: nobody else waits for it."""

@@ -17,6 +17,7 @@ import amphora
 from amphora.errors import ConnectionLost, RemoteException, TimedOut, WrongRequest, WrongResult
 from amphora.rpc.contract import naming
 from amphora.stores import SqliteStore
+from amphora.stores.claims import Claim, fingerprint
 from amphora.stores.store import Store
 from tests.support.brokers import Broker
 from tests.support.databases import Database, SqliteDatabase, store_named
@@ -435,6 +436,16 @@ def test_a_call_keeps_its_key_while_the_database_is_away_for_longer_than_a_lease
     assert [call.get(timeout=20) for call in calls] == ["x"] * 5
     assert gate.entered == ["x"]
     store.close()
+
+
+def test_a_key_of_a_lost_run_is_free_after_a_lease_if_the_clock_was_set_back(
+    make_once: MakeServer, make_client: MakeClient, store: Store, namespace: str
+) -> None:
+    ran = Ran()
+    make_once(ran.note, lease=0.3)
+    lost = Claim(f"{namespace}/", "a", fingerprint("note", [1], {}))
+    store.claim(lost, 36000.0, 86400.0)
+    assert make_client(timeout=20.0).call(key="a").note(1) == 1
 
 
 def test_a_run_that_has_lost_its_key_has_done_nothing(

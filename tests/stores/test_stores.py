@@ -17,8 +17,8 @@ from amphora.net import clock
 from amphora.rpc.context.call import CallContext
 from amphora.stores import PostgresStore, SqliteStore
 from amphora.stores import store as store_module
-from amphora.stores.claims import Answer, Claim, Earlier, fingerprint
-from amphora.stores.leases import Leases
+from amphora.stores.claims import Answer, Claim, Earlier, Lease, fingerprint
+from amphora.stores.leases import Leases, Watch
 from amphora.stores.store import Store
 from amphora.wire.properties import Properties
 from tests.support.clock import Clock
@@ -36,6 +36,14 @@ def store(database: Database) -> Iterator[Store]:
     made = store_named(database.name)
     yield made
     made.close()
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the store, but not that of its database."""
+    now = Clock()
+    monkeypatch.setattr(clock, "monotonic", now)
+    return now
 
 
 def claim(key: str = "k", fingerprint: str = "f", scope: str = "s") -> Claim:
@@ -89,6 +97,39 @@ def test_a_key_whose_lease_is_over_is_not_free_for_another_call(store: Store) ->
     store.claim(first, 0.001, KEEP)
     gevent.sleep(0.01)
     assert store.claim(claim(fingerprint="g"), LEASE, KEEP) == Earlier("f", None)
+
+
+def test_a_lease_that_is_known_to_be_lost_is_over(store: Store) -> None:
+    first = claim()
+    store.claim(first, LEASE, KEEP)
+    earlier = store.claim(claim(), LEASE, KEEP)
+    assert earlier is not None
+    store.renew([first], 2 * LEASE, KEEP)
+    # It was not the last one of this run.
+    earlier = store.claim(claim(), LEASE, KEEP, earlier.lease)
+    assert earlier is not None
+    assert store.claim(claim(fingerprint="g"), LEASE, KEEP, earlier.lease) is not None
+    assert store.claim(claim(), LEASE, KEEP, earlier.lease) is None
+    assert store.claim(claim(), LEASE, KEEP, earlier.lease) is not None
+
+
+def test_a_lease_that_is_the_same_for_its_whole_duration_is_lost(now: Clock) -> None:
+    watch = Watch(30.0)
+    for until, took, passed, lost in (
+        (1.0, 0.0, 29.0, False),
+        (1.0, 0.0, 0.5, False),
+        (1.0, 0.0, 0.6, False),
+        (1.0, 0.0, 0.1, True),
+        # It is renewed after all.
+        (2.0, 0.0, 31.0, False),
+        # As long as the database is halted, nobody can renew a lease.
+        (2.0, 31.0, 1.0, False),
+        (2.0, 0.0, 30.0, False),
+        (2.0, 0.0, 0.0, True),
+    ):
+        watch.note(Lease("owner", until), took)
+        assert watch.lost == (Lease("owner", until) if lost else None)
+        now.now += passed
 
 
 def test_a_lease_that_is_renewed_is_not_over(store: Store) -> None:
@@ -340,14 +381,6 @@ def test_an_outdated_row_that_another_has_locked_holds_up_nobody(
         other.execute("SELECT * FROM amphora_answers FOR UPDATE")
         assert store.claim(claim("b"), LEASE, KEEP) is None
     store.close()
-
-
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the store, but not that of its database."""
-    now = Clock()
-    monkeypatch.setattr(clock, "monotonic", now)
-    return now
 
 
 def is_taken_over_a_while_later(store: Store, now: Clock) -> bool:
