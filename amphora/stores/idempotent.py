@@ -157,6 +157,7 @@ class _Once:
         """Keep the answer; return False if another run has the key.
 
         While the database is away, this waits for it: without its answer, the key would run again.
+        A commit that failed may have come through; then the answer is kept.
         """
         try:
             answer = Answer.of(call, result)
@@ -166,19 +167,28 @@ class _Once:
                 f" {error}"
             ) from error
         give_up, pause = clock.monotonic() + self._leases.seconds, 0.0
+        failed: Exception | None = None
         while True:
             try:
-                return run.finish(answer, self._keep)
-            except Exception as error:
-                if run.with_work:
-                    raise
-                # The work is done and cannot be undone.
-                if call.remaining() == 0.0 or clock.monotonic() >= give_up:
-                    log.throttled(
-                        "%s: the answer of a call is not kept, and its key runs again: %s",
-                        call.worker_id,
-                        error,
-                    )
+                if failed is None or not run.with_work:
+                    return run.finish(answer, self._keep)
+                # Its commit may have come through all the same.
+                kept = self._store.has_answer(run.claim)
+            except Exception as error:  # noqa: BLE001 (any database's own)
+                failed = failed or error
+            else:
+                if kept:
                     return True
+                raise failed
+            if call.remaining() == 0.0 or clock.monotonic() >= give_up:
+                if run.with_work:
+                    raise failed
+                # The work is done and cannot be undone.
+                log.throttled(
+                    "%s: the answer of a call is not kept, and its key runs again: %s",
+                    call.worker_id,
+                    failed,
+                )
+                return True
             pause = doubled(pause, FIRST_PAUSE, LONGEST_PAUSE)
             gevent.sleep(pause)

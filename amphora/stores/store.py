@@ -231,6 +231,14 @@ class Store:
         with self._transaction() as connection:
             return self.put_answer(connection, claim, answer, keep)
 
+    def has_answer(self, claim: Claim) -> bool:
+        """Return whether the answer of a run is stored."""
+        with self._transaction() as connection:
+            cursor = connection.cursor()
+            self._execute(cursor, LOOK, (claim.scope, claim.key))
+            row = cursor.fetchone()
+        return row is not None and row[2] is not None and row[3] == claim.owner
+
     def put_answer(self, connection: Any, claim: Claim, answer: Answer, keep: float) -> bool:
         """Store the answer of a run as `finish` does, within an open transaction."""
         cursor = connection.cursor()

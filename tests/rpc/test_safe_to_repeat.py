@@ -16,7 +16,7 @@ import pytest
 import amphora
 from amphora.errors import ConnectionLost, RemoteException, TimedOut, WrongRequest, WrongResult
 from amphora.rpc.contract import naming
-from amphora.stores import SqliteStore
+from amphora.stores import PostgresStore, SqliteStore
 from amphora.stores.claims import Claim, fingerprint
 from amphora.stores.store import Store
 from tests.support.brokers import Broker
@@ -539,6 +539,68 @@ def test_an_answer_is_kept_when_the_database_is_back(
         assert not call.ready()
     assert call.get() == 1
     assert client.call(key="a").work() == 1
+    store.close()
+
+
+class LosingCommit:
+    """A connection that is lost at its commit, before or after the database has done that."""
+
+    def __init__(self, connection: Any, comes_through: bool) -> None:
+        self._connection = connection
+        self._comes_through = comes_through
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def commit(self) -> None:
+        if self._comes_through:
+            self._connection.commit()
+        self._connection.close()
+        raise OSError("the connection is lost")
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize("comes_through", [True, False])
+def test_what_has_become_of_a_commit_is_asked_when_the_database_is_back(
+    make_server: MakeServer, make_client: MakeClient, database: Database, comes_through: bool
+) -> None:
+    losing = False
+    tries = 0
+
+    def connect() -> Any:
+        nonlocal tries
+        if not losing:
+            return database.connect()
+        tries += 1
+        if tries == 1:
+            return LosingCommit(database.connect(), comes_through)
+        if tries < 4:
+            raise OSError("the database is away")
+        return database.connect()
+
+    store = PostgresStore(connect)
+
+    def order() -> str:
+        nonlocal losing
+        store.close()
+        losing = True
+        with store.transaction() as connection:
+            connection.execute("INSERT INTO work VALUES ('tea')")
+        return "done"
+
+    database.run("CREATE TABLE work (what text)")
+    server = make_server(order, serve=False)
+    server.middleware(amphora.idempotent(store))
+    server.serve()
+    call = make_client().defer(key="a").order()
+    if comes_through:
+        assert call.get(timeout=20) == "done"
+    else:
+        with pytest.raises(RemoteException, match="the connection is lost"):
+            call.get(timeout=20)
+    assert work_of(database) == ["tea"] * comes_through
+    assert rows_of(database) == [("a", True)] * comes_through
+    assert tries == 4
     store.close()
 
 
