@@ -43,6 +43,8 @@ class SqliteStore(Store):
             raise ValueError(
                 "a SqliteStore needs a file: no two servers share a database in memory"
             )
+        # Connections are made later, perhaps in another directory, as in a daemon.
+        self._path = os.path.abspath(self._path)
         self._patience = patience
 
     def __repr__(self) -> str:

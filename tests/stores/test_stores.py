@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -327,6 +328,18 @@ def test_a_transaction_of_others_is_waited_for_so_long(database: Database) -> No
 def test_a_database_in_memory_is_no_store(path: str) -> None:
     with pytest.raises(ValueError, match="a SqliteStore needs a file"):
         SqliteStore(path)
+
+
+def test_a_file_stays_the_same_when_the_process_changes_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = SqliteStore("database")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert store.claim(claim(), LEASE, KEEP) is None
+    store.close()
+    assert (tmp_path / "database").exists()
 
 
 # -- PostgreSQL -----------------------------------------------------------------------------------
