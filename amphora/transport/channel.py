@@ -151,11 +151,6 @@ class Channel(Operations):
         return self.error is None and not self._closing
 
     @property
-    def is_waiting(self) -> bool:
-        """True while the broker has not answered the latest synchronous method."""
-        return self._expected is not None
-
-    @property
     def is_spare(self) -> bool:
         """True if it has no consumers, confirms or callbacks and expects no answer."""
         return (

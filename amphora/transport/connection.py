@@ -108,7 +108,7 @@ class Connection:
         self._closing = False
         self._close_ok = Event()
         self._spare: list[Channel] = []
-        # The channels that the broker has not opened yet, and since when.
+        # The channels that the broker has neither opened nor closed, and since when.
         self._opening: dict[Channel, float] = {}
         self._ended = False
         self._closed = Event()
@@ -297,9 +297,7 @@ class Connection:
     def _unopened(self) -> str | None:
         now = clock.monotonic()
         for channel, since in list(self._opening.items()):
-            if not channel.is_waiting:
-                del self._opening[channel]
-            elif self.blocked:
+            if self.blocked:
                 # It reads nothing meanwhile.
                 self._opening[channel] = now
             elif now - since > OPEN_LIMIT:
@@ -330,7 +328,12 @@ class Connection:
         channel = Channel(self, number, bulk)
         self._channels[number] = channel
         self._opening[channel] = clock.monotonic()
-        channel.call(methods.Channel.Open(), methods.Channel.OpenOk, timeout=timeout)
+        try:
+            channel.call(methods.Channel.Open(), methods.Channel.OpenOk, timeout=timeout)
+        except BaseException:
+            # Nobody has it: otherwise its number would stay taken when the broker has opened it.
+            channel.close(0)
+            raise
         self._opening.pop(channel, None)
         return channel
 
@@ -377,6 +380,7 @@ class Connection:
     def forget_channel(self, channel: Channel) -> None:
         """Free a channel's number, once both sides agree that it is closed."""
         self._channels.pop(channel.number, None)
+        self._opening.pop(channel, None)
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -499,17 +499,30 @@ def test_a_channel_more_than_agreed_is_an_error_before_the_broker_hears_of_it() 
             connection.channel()
 
 
-def test_a_channel_that_the_broker_does_not_open_is_an_error_and_its_number_stays_taken() -> None:
-    def script(peer: Conversation) -> None:
-        peer.expect(methods.Channel.Open, channel=1)
-        peer.open_channel(2)
-        # Late, and for nobody any more.
-        peer.send(1, methods.Channel.OpenOk())
-        peer.open_channel(3)
-        peer.answer_close()
+def opens_too_late(peer: Conversation) -> None:
+    """Open the first channel when it is given up, and while the second one is opened."""
+    peer.expect(methods.Channel.Open, channel=1)
+    peer.expect(methods.Channel.Close, channel=1)
+    peer.expect(methods.Channel.Open, channel=2)
+    peer.send(1, methods.Channel.OpenOk())
+    peer.send(1, methods.Channel.CloseOk())
+    peer.send(2, methods.Channel.OpenOk())
+    peer.open_channel(1)
+    peer.answer_close()
 
-    with connected(script) as connection:
+
+def test_a_channel_that_the_broker_does_not_open_is_an_error_and_is_closed_when_it_does() -> None:
+    with connected(opens_too_late) as connection:
         with pytest.raises(ConnectionLost, match=r"no answer from .* to Channel\.Open within 0\.1"):
             connection.channel(timeout=0.1)
+        # Its number stays taken until the broker has closed it.
         assert connection.channel().number == 2
-        assert connection.channel().number == 3
+        assert connection.channel().number == 1
+
+
+def test_a_channel_whose_caller_goes_away_while_it_is_opened_is_closed() -> None:
+    with connected(opens_too_late) as connection:
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.1):
+            connection.channel()
+        assert connection.channel().number == 2
+        assert connection.channel().number == 1
