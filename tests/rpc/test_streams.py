@@ -674,6 +674,17 @@ def test_many_greenlets_take_from_one_stream(
     assert sorted(taken) == list(range(300))
 
 
+def test_a_stream_is_not_idle_for_a_greenlet_while_others_take_what_comes(
+    make_server: MakeServer, make_client: MakeClient, source: Source
+) -> None:
+    make_server(source.count)
+    stream = make_client().stream(idle_timeout=2.0).count(30, 0.1)
+    # One takes nearly all, and the others wait all the time.
+    taking = [gevent.spawn(list, stream) for _ in range(3)]
+    gevent.joinall(taking, raise_error=True)
+    assert sorted(item for each in taking for item in each.get()) == list(range(30))
+
+
 def test_of_large_items_less_is_under_way_where_calls_are_answered_too(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:

@@ -56,6 +56,7 @@ class PendingStream(Pending):
     Attributes:
         stream: returns the caller's end, None if that was dropped; set by `Stream`.
         watched: what is known of the workers that have begun it.
+        came_at: when the latest items have come, on the monotonic clock.
         worker: the worker whose run is taken, "" while there is none.
         run_id: the run that is taken.
         failed: True if it was ended here, and not by its server.
@@ -76,6 +77,7 @@ class PendingStream(Pending):
         "arrival",
         "before",
         "body",
+        "came_at",
         "credit",
         "endless",
         "failed",
@@ -107,6 +109,7 @@ class PendingStream(Pending):
         self.endless = endless
         self.worker = self.run_id = ""
         self.taken = self.before = 0
+        self.came_at = 0.0
         self.granted = credit
         self.resumable = self.resumed = False
         # The publisher lets go of it when the request is confirmed.
@@ -170,6 +173,7 @@ class PendingStream(Pending):
             each = size // len(items)
             self._items.extend([(item, each) for item in new])
             self._seen += len(new)
+            self.came_at = clock.monotonic()
             self.arrival.set()
             self._look_for_end()
 
@@ -375,7 +379,8 @@ class Stream(Generic[R_co]):
             if not begun and call.run_id:
                 # Only from here on it may be idle.
                 begun, idle_since = True, clock.monotonic()
-            until = self._until(idle_since if begun else None)
+            # Another greenlet may have taken what has come meanwhile.
+            until = self._until(max(idle_since, call.came_at) if begun else None)
             call.arrival.clear()
             left = None if until is None else max(until - clock.monotonic(), 0.0)
             check_can_wait()
