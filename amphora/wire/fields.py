@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 MAX_DEPTH = 100
 MAX_ELEMENTS = 1000
+# A point in time counts the seconds since the first, and cannot be behind the end.
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_SECOND = 253_402_300_799
 
 Table = dict[str, Any]
 
@@ -237,10 +241,18 @@ def encode_longstr(text: str) -> bytes:
 
 
 def encode_timestamp(value: datetime) -> bytes:
-    """Return a point in time in whole seconds; a datetime without a time zone is UTC."""
+    """Return a point in time in whole seconds; a datetime without a time zone is UTC.
+
+    Raises:
+        ValueError: it is outside of the years from 1970 to 9999.
+    """
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
-    return int(value.timestamp()).to_bytes(8, "big")
+    # Not by its `timestamp()`, a float that is rounded up just before the end.
+    seconds = (value - EPOCH) // timedelta(seconds=1)
+    if not 0 <= seconds <= LAST_SECOND:
+        raise ValueError(f"a time in a table must be in the years from 1970 to 9999, not {value}")
+    return seconds.to_bytes(8, "big")
 
 
 def encode_table(table: Table | None, depth: int = 1) -> bytes:
@@ -258,6 +270,15 @@ def encode_table(table: Table | None, depth: int = 1) -> bytes:
         parts += (encode_shortstr(name), _encode_value(value, depth))
     data = b"".join(parts)
     return _LONG.pack(len(data)) + data
+
+
+def count_values(value: Any) -> int:
+    """Return how many values there are in a value: itself, and those in a table or an array."""
+    if isinstance(value, dict):
+        return 1 + sum(map(count_values, value.values()))
+    if isinstance(value, list):
+        return 1 + sum(map(count_values, value))
+    return 1
 
 
 def _name(item: tuple[str, Any]) -> str:
@@ -284,6 +305,9 @@ def _encode_value(value: Any, depth: int) -> bytes:
     if isinstance(value, list):
         return b"A" + _encode_array(value, depth + 1)
     if isinstance(value, float):
+        if not isfinite(value):
+            # RabbitMQ would close the connection with an internal error.
+            raise ValueError(f"a number in a table cannot be {value}")
         return b"d" + _DOUBLE.pack(value)
     if isinstance(value, datetime):
         return b"T" + encode_timestamp(value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
+from datetime import datetime
+from math import nan
 from typing import Any
 
 import gevent
@@ -93,10 +95,18 @@ def test_headers_that_cannot_be_sent_fail_the_call_and_nothing_else(
 ) -> None:
     make_server(add)
     client = make_client()
-    for headers in ({"x-amphora-again": True}, {"a": object()}, {"a": "x" * 9000}):
+    for headers in (
+        {"x-amphora-again": True},
+        {"a": object()},
+        {"a": "x" * 9000},
+        {"a": [None] * 1000},
+        {"a": nan},
+    ):
         with pytest.raises(WrongRequest, match="header"):
             client.call(headers=headers).add(1, 2)
     assert client.call(headers={"a": "x" * 8000}).add(1, 2) == 3
+    assert client.call(headers={"a": [None] * 899}).add(1, 2) == 3
+    assert client.call(headers={"a": datetime.max}).add(1, 2) == 3
 
 
 def test_outside_a_handler_there_is_no_call() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from math import nan
 from typing import Any
 
 import pytest
@@ -9,7 +11,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from amphora.errors import WrongRequest
-from amphora.rpc.contract.headers import MOST_BYTES, check_headers, now, of_program, takes
+from amphora.rpc.contract.headers import (
+    MOST_BYTES,
+    MOST_VALUES,
+    check_headers,
+    now,
+    of_program,
+    takes,
+)
 from tests.wire import strategies
 
 
@@ -53,6 +62,8 @@ def test_amphoras_own_names_are_refused(name: str) -> None:
         ("x", "must be a mapping"),
         ({"a": 2**64}, "64 bits"),
         ({"a" * 256: 1}, "256 bytes"),
+        ({"a": nan}, "a number in a table cannot be nan"),
+        ({"a": datetime(1, 1, 1)}, "a time in a table must be in the years from 1970 to 9999"),
     ],
 )
 def test_what_amqp_cannot_carry_is_refused(headers: Any, why: str) -> None:
@@ -67,6 +78,15 @@ def test_headers_leave_room_in_a_frame(frame_max: int, most: int) -> None:
     check_headers({"a": "x" * (most - rest)}, frame_max)
     with pytest.raises(WrongRequest, match=f"they have {most + 1} bytes, and may have {most}"):
         check_headers({"a": "x" * (most - rest + 1)}, frame_max)
+
+
+def test_headers_have_no_more_values_than_a_server_reads() -> None:
+    # A list is a value, too.
+    check_headers({"a": [None] * (MOST_VALUES - 1)}, 131072)
+    check_headers({"a": {"b": [None] * (MOST_VALUES - 2)}}, 131072)
+    for headers in ({"a": [None] * MOST_VALUES}, {"a": {"b": [None] * (MOST_VALUES - 1)}}):
+        with pytest.raises(WrongRequest, match="they have 901 values, and may have 900"):
+            check_headers(headers, 131072)
 
 
 @given(st.none() | strategies.tables, st.dictionaries(st.text(max_size=9), st.integers()))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from amphora.wire.codec import (
     encode_shortstr,
     methods,
 )
-from amphora.wire.fields import FieldReader, encode_table
+from amphora.wire.fields import EPOCH, FieldReader, encode_table
 from amphora.wire.properties import (
     PROPERTY_NAMES,
     Properties,
@@ -298,6 +299,14 @@ def test_any_bytes_are_properties_or_an_error_of_the_message(data: bytes) -> Non
         pytest.param("headers", {"a": Decimal("1e999999")}, id="a huge decimal"),
         pytest.param("headers", {"a": Decimal("NaN")}, id="a decimal that is no number"),
         pytest.param("headers", {"a": "\ud800"}, id="a value that is not UTF-8"),
+        pytest.param("headers", {"a": nan}, id="a float that is no number"),
+        pytest.param("headers", {"a": [{"b": -inf}]}, id="an infinite float"),
+        pytest.param("headers", {"a": datetime(1969, 12, 31)}, id="a time before 1970"),
+        pytest.param(
+            "headers",
+            {"a": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))},
+            id="a time behind the year 9999",
+        ),
     ],
 )
 def test_a_property_that_does_not_fit_is_a_value_error_that_names_it(
@@ -322,6 +331,16 @@ def test_a_float_in_the_headers_keeps_its_precision(value: float) -> None:
     encoded = encode_properties(Properties(headers={"a": value}))
 
     assert decode_properties(encoded).headers == {"a": value}
+
+
+@pytest.mark.parametrize("value", [EPOCH, datetime.max.replace(tzinfo=UTC)])
+def test_the_first_and_the_last_time_can_be_sent(value: datetime) -> None:
+    encoded = encode_properties(Properties(timestamp=value, headers={"a": value}))
+
+    decoded = decode_properties(encoded)
+    second = value.replace(microsecond=0)
+    assert decoded.timestamp == second
+    assert decoded.headers == {"a": second}
 
 
 def test_bytes_in_the_headers_go_out_as_bytes() -> None:

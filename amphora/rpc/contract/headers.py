@@ -10,7 +10,7 @@ from typing import Any
 
 from amphora.errors import WrongRequest, printable
 from amphora.net import clock
-from amphora.wire.fields import MISFITS, Table, encode_table
+from amphora.wire.fields import MISFITS, Table, count_values, encode_table
 
 RESERVED = "x-amphora-"
 # What the client takes besides single answers: notes, separated by commas.
@@ -37,6 +37,8 @@ RUN = "x-amphora-run"
 # The most bytes of a program's headers, and how much room they leave in a frame at least.
 MOST_BYTES = 8 * 1024
 ROOM = 1024
+# The most values in them.  A server reads no more than 1,000, with those of amphora and the broker.
+MOST_VALUES = 900
 # The most bytes of a key.
 MOST_KEY = 255
 
@@ -71,6 +73,11 @@ def check_headers(headers: Mapping[str, Any], frame_max: int) -> Table:
     if size > most:
         raise WrongRequest(
             f"the headers cannot be sent: they have {size} bytes, and may have {most}"
+        )
+    values = sum(map(count_values, table.values()))
+    if values > MOST_VALUES:
+        raise WrongRequest(
+            f"the headers cannot be sent: they have {values} values, and may have {MOST_VALUES}"
         )
     return table
 
