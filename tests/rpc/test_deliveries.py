@@ -8,6 +8,7 @@ from hypothesis import given
 
 from amphora.rpc.server.progress.in_progress import (
     REMEMBERED,
+    REMEMBERED_FOR,
     WHOLE,
     InProgress,
     RequestInProgress,
@@ -146,6 +147,38 @@ def test_what_was_done_and_comes_again_is_acknowledged_once_and_then_it_is_a_str
     assert second.acked == [5]
     assert add(deliveries, request(6, again=True), second) is not None
     assert second.acked == [5]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(REMEMBERED_FOR + 1, 0, id="done long before its channel ended"),
+        pytest.param(0, REMEMBERED_FOR + 1, id="its channel ended long ago"),
+    ],
+)
+def test_of_what_was_done_long_ago_the_broker_has_the_acknowledgement(
+    deliveries: InProgress,
+    first: FakeChannel,
+    second: FakeChannel,
+    monkeypatch: pytest.MonkeyPatch,
+    before: float,
+    after: float,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("amphora.net.clock.monotonic", lambda: now)
+    ours = add(deliveries, request(1), first)
+    assert ours is not None
+    assert add(deliveries, request(2, b"in progress"), first) is not None
+    ours.ack()
+    now += before
+    first.is_open = False
+    assert add(deliveries, request(1, b"another"), second) is not None
+    now += after
+    # Another server had it, which is gone.
+    assert add(deliveries, request(2, again=True), second) is not None
+    # However long it takes.
+    assert add(deliveries, request(3, b"in progress", again=True), second) is None
+    assert second.acked == []
 
 
 def test_what_ends_after_its_channel_counts_as_done(

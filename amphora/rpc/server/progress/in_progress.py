@@ -10,6 +10,9 @@ Senders choose the ids, and different senders choose the same: counters, constan
 cron job.  So a delivery repeats a request only if the broker marks it as redelivered, if the
 channel of the request has ended (until then the broker delivers it to no one else), and if both are
 alike in everything that senders choose.  A request is repeated by one delivery at most.
+
+The broker has the acknowledgement of what was done long before the channel ended, and what looks
+like that is a stranger's, which another server had.  So what is done is remembered for a while.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from amphora.wire.properties import Properties
 # How many finished requests are remembered for one channel, and for all channels that have ended.
 # A broker rarely has more deliveries out to one server.
 REMEMBERED = 10_000
+# For how many seconds at most: a broker notices within three heartbeats that a connection is lost.
+REMEMBERED_FOR = 120.0
 # How many ended channels are remembered.
 CHANNELS = 100
 # Of a larger body, only this many bytes are compared, in so many pieces.
@@ -152,10 +157,12 @@ class Arrivals:
         self.room_since = clock.monotonic()
         self._paused = False
         self._in_progress: dict[RequestInProgress, None] = {}
-        self._done: deque[int] = deque(maxlen=REMEMBERED)
-        # By fingerprint, once the channel has ended.
+        # The fingerprints of those that are done, each with the time.
+        self._done: deque[tuple[int, float]] = deque(maxlen=REMEMBERED)
+        # By fingerprint, once the channel has ended; and until when it matters what was done.
         self._open_by_print: dict[int, list[RequestInProgress]] | None = None
         self._done_by_print: Counter[int] = Counter()
+        self._until = 0.0
 
     def __len__(self) -> int:
         return len(self._in_progress)
@@ -216,17 +223,23 @@ class Arrivals:
             self._limit -= 1
         if self.room_since == inf:
             self._make_room()
+        now = clock.monotonic()
         if self._open_by_print is None:
-            self._done.append(fingerprint(request.delivery))
+            self._done.append((fingerprint(request.delivery), now))
         else:
             self._done_by_print[fingerprint(request.delivery)] += 1
+            self._until = now + REMEMBERED_FOR
 
     def lost(self) -> None:
         """Called when the channel has ended: index what came on it by fingerprint."""
+        now = clock.monotonic()
+        self._until = now + REMEMBERED_FOR
         self._open_by_print = {}
         for request in self._in_progress:
             self._open_by_print.setdefault(fingerprint(request.delivery), []).append(request)
-        self._done_by_print.update(self._done)
+        self._done_by_print.update(
+            alike for alike, done_at in self._done if now - done_at < REMEMBERED_FOR
+        )
         self._done.clear()
 
     def find(self, delivery: Delivery, alike: int) -> RequestInProgress | None:
@@ -242,6 +255,8 @@ class Arrivals:
 
     def take_done(self, alike: int) -> bool:
         """Return whether a delivery repeats a finished request, which can be repeated once."""
+        if clock.monotonic() > self._until:
+            self._done_by_print.clear()
         if not self._done_by_print[alike]:
             return False
         self._done_by_print[alike] -= 1
