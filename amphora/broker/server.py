@@ -5,7 +5,6 @@ Its contents live as long as the object, which can be stopped and started again.
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +20,7 @@ from amphora.broker.model.limits import ConnectionLimits, Limits
 from amphora.broker.protocol.node import Node
 from amphora.net import clock
 from amphora.net.address import host_and_port
-from amphora.net.forks import close_copy, close_for_all
+from amphora.net.forks import close_copy, close_for_all, in_child
 from amphora.net.log import Log
 from amphora.wire.codes import ReplyCode
 
@@ -383,4 +382,4 @@ def _after_fork_in_child() -> None:
         server._forked()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_after_fork_in_child)

@@ -1,15 +1,46 @@
-"""What a forked child does with the sockets of its parent.
+"""What a forked child does before it uses anything: let go of what is its parent's.
 
 Both processes have the same connection: what the child sends or shuts down is sent and shut down
 for the parent, and as long as the child has its copy open, the end of the connection does not reach
 the peer.  So the child closes its copies, at once, and does no more.
+
+They also have the same ids: two processes that ask under one would get each other's answers.
+
+Python tells of its own forks.  A server written in C, such as uWSGI, forks without Python.  So
+whoever is about to give its id away, or to use a socket, calls `notice` first.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from gevent.socket import SHUT_RDWR, socket
+
+# The process that has let go of its parent's, or that is nobody's child.
+_process = os.getpid()
+_let_go: list[Callable[[], object]] = []
+
+
+def in_child(let_go: Callable[[], object]) -> None:
+    """Have a function called in each forked child.  It may not switch greenlets, or raise."""
+    _let_go.append(let_go)
+
+
+def notice() -> None:
+    """Let go of what is the parent's, if this is a child that was told nothing of the fork."""
+    if os.getpid() != _process:
+        _after_fork_in_child()
+
+
+def _after_fork_in_child() -> None:
+    global _process
+    _process = os.getpid()
+    for let_go in _let_go:
+        let_go()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def close_copy(sock: socket) -> None:

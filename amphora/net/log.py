@@ -25,6 +25,8 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from amphora.net.forks import in_child
+
 # Of each throttled kind of line, one in so many seconds.
 INTERVAL = 1.0
 # Lines that may wait for a handler that blocks; what comes then is lost, and counted.
@@ -260,5 +262,5 @@ def _after_fork_in_child() -> None:
     _tellers.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_after_fork_in_child)
 atexit.register(_tell_the_rest)

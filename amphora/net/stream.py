@@ -20,7 +20,7 @@ from gevent.hub import Waiter
 
 from amphora.errors import ConnectionLost
 from amphora.net.address import IN_MEMORY, address, socket_addresses
-from amphora.net.forks import close_copy
+from amphora.net.forks import close_copy, in_child, notice
 
 # From 128 KiB on the C library may give the memory of each read back to the system and take it
 # again; see `memory`.
@@ -48,7 +48,7 @@ def _after_fork_in_child() -> None:
         close_copy(sock)
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_after_fork_in_child)
 
 
 def listen_in_memory(name: str, take: Callable[[int], None]) -> None:
@@ -100,6 +100,7 @@ class Stream:
                 # Trying and failing first, as the socket does, takes longer than all the rest.
                 self._wait()
                 self._in_one_go = 0
+                notice()
             elif self._in_one_go >= TURN_SIZE:
                 gevent.sleep(0)
                 self._in_one_go = 0
@@ -130,6 +131,7 @@ class Stream:
         Raises:
             ConnectionLost: the connection broke.
         """
+        notice()
         try:
             # sendall() asks for the size of the socket's buffer each time; mostly all fits.
             sent = self._socket.send(data)
@@ -146,6 +148,7 @@ class Stream:
         Never switches greenlets.  If that is nothing, as always over TLS or after the end, `send`
         knows whether to wait or what to raise.
         """
+        notice()
         if self._readable is None:
             return 0
         try:
@@ -209,6 +212,7 @@ def connect(
         ConnectionLost: the host cannot be found, refuses, does not answer in time, or its
             certificate does not verify.
     """
+    notice()
     peer = address(host, port)
     if port == IN_MEMORY:
         return _connect_in_memory(host, peer)

@@ -12,7 +12,6 @@ format of Prometheus.  It needs no further packages.
 
 from __future__ import annotations
 
-import os
 import weakref
 from bisect import bisect_left
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import gevent
 
 from amphora.errors import AmphoraError
 from amphora.net import clock
+from amphora.net.forks import in_child
 from amphora.observe.families import BUCKETS, EXPECTED, FAMILIES, OTHER
 from amphora.observe.pool import Snapshot, Values, add, snapshot_of
 from amphora.rpc.client.calling import FunctionCaller
@@ -228,7 +228,7 @@ def _after_fork_in_child() -> None:
 
 
 _made: weakref.WeakSet[Metrics] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_after_fork_in_child)
 
 # The workers of `amphora serve` report these metrics; a program may use them, too.
 of_process = Metrics()

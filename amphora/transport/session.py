@@ -8,7 +8,6 @@ free its memory could no longer be acknowledged.  Each is opened when it is firs
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import warnings
 import weakref
@@ -23,6 +22,7 @@ from gevent import monkey
 
 from amphora.errors import ConnectionLost
 from amphora.net.deadline import Deadline
+from amphora.net.forks import in_child, notice
 from amphora.net.log import Log
 from amphora.net.script import note_script, program_ends, script_ended
 from amphora.transport.channel import Channel
@@ -259,6 +259,7 @@ def claim(session: Session) -> None:
             of asyncio calls this.
     """
     global _asyncio_loop
+    notice()
     hub = gevent.get_hub()
     if _asyncio_loop() is not None and in_coroutine():
         raise RuntimeError(
@@ -467,5 +468,5 @@ def _at_exit() -> None:
             )
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_after_fork_in_child)
 atexit.register(_at_exit)

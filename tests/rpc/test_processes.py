@@ -20,7 +20,7 @@ def test_monkey_patching_makes_no_difference(run_program: RunProgram, when: str)
     assert program.printed[1:] == ["answers 50", "other greenlets ran: True"]
 
 
-@pytest.mark.parametrize("way", ["os.fork", "gevent.os.fork", "multiprocessing", "patched"])
+@pytest.mark.parametrize("way", ["os.fork", "gevent.os.fork", "multiprocessing", "patched", "in C"])
 def test_after_a_fork_parent_and_child_go_on_with_connections_of_their_own(
     make_server: MakeServer, run_program: RunProgram, way: str
 ) -> None:
@@ -40,6 +40,15 @@ def test_after_a_fork_parent_and_child_go_on_with_connections_of_their_own(
         "parent's pending call of the parent",
         "reconnects 1 1",
     ]
+
+
+def test_children_forked_in_c_get_no_answers_of_one_another(
+    make_server: MakeServer, run_program: RunProgram
+) -> None:
+    make_server(add)
+    program = run_program("preforking_in_c")
+    assert program.wait() == 0
+    assert sorted(program.printed) == [f"child {child} got all its answers" for child in range(3)]
 
 
 def test_a_fork_beside_a_thread_that_waits_for_answers_is_quiet_and_disturbs_nobody(
@@ -73,11 +82,12 @@ def test_a_program_that_closes_nothing_ends_quietly(run_program: RunProgram, sta
     assert not [line for line in program.lines if "Traceback" in line or "ignored" in line]
 
 
+@pytest.mark.parametrize("way", ["os.fork", "in C"])
 def test_a_server_made_before_the_fork_serves_in_each_child(
-    run_program: RunProgram, make_client: MakeClient, tmp_path: Path
+    run_program: RunProgram, make_client: MakeClient, tmp_path: Path, way: str
 ) -> None:
     release = tmp_path / "release"
-    program = run_program("preforking")
+    program = run_program("preforking", way)
     results = [make_client().defer.wait_for_file(str(release)) for _ in range(2)]
     # Each has one request in progress, and neither takes a second one.
     wait_until(lambda: len([line for line in program.lines if line.startswith("holding")]) == 2)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from gevent.event import Event
 
+from amphora.net.forks import notice
 from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.response_queue import ResponseQueue
 from amphora.rpc.client.responses import Responses
@@ -34,8 +35,6 @@ class Mailbox:
         client_id: an id that the program has chosen; None for a random one.
 
     Attributes:
-        client_id: the id that requests are answered to now.
-        template: the properties of requests.
         needs: what must be set up before a request leaves, the response queue included.
         responses: takes what comes by the response queue.
         consumer: consumes the response queue.
@@ -64,6 +63,18 @@ class Mailbox:
         self._open(client_id)
 
     @property
+    def client_id(self) -> str:
+        """The id that requests are answered to now, in this process."""
+        notice()
+        return self._client_id
+
+    @property
+    def template(self) -> PropertiesTemplate:
+        """The properties of requests that are answered to that id."""
+        notice()
+        return self._template
+
+    @property
     def pending(self) -> int:
         """How many calls of the program wait for an answer."""
         return 0 if self.unseen else len(self._calls)
@@ -84,8 +95,8 @@ class Mailbox:
 
     def _use_id(self, client_id: str) -> None:
         """Have requests answered to this id from now on."""
-        self.client_id = client_id
-        self.template = self._asking(client_id)
+        self._client_id = client_id
+        self._template = self._asking(client_id)
 
     def _waits_long(self) -> bool:
         """Return whether a call has waited since the last look.

@@ -12,6 +12,8 @@ import re
 import secrets
 from typing import Any, Literal
 
+from amphora.net.forks import in_child, notice
+
 MANAGEMENT_NAMESPACE = "mgt"
 # The routing key of commands to the workers of all namespaces.
 ALL_WORKERS = MANAGEMENT_NAMESPACE
@@ -206,6 +208,7 @@ def check_client_id(client_id: str) -> str:
 
 def new_id() -> str:
     """Return 128 random bits as text, so that ids and queue names cannot be guessed."""
+    notice()
     while True:
         try:
             return _ids.pop()
@@ -218,7 +221,7 @@ def new_id() -> str:
 _IDS_AT_ONCE = 128
 # Ids that are not in use yet.  A forked child takes none of its parent's.
 _ids: list[str] = []
-os.register_at_fork(after_in_child=_ids.clear)
+in_child(_ids.clear)
 
 
 def new_worker_id(namespace: str) -> str:

@@ -15,6 +15,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, ConnectionLost
 from amphora.net.deadline import Deadline
+from amphora.net.forks import notice
 from amphora.net.log import Log
 from amphora.rpc.contract import headers, naming
 from amphora.rpc.keyed.attaching import RequestQueues
@@ -391,14 +392,17 @@ class Place:
 
     Args:
         new_worker: makes a worker.
-
-    Attributes:
-        worker: the worker of this process.
     """
 
     def __init__(self, new_worker: Callable[[], Worker]) -> None:
         self._new_worker = new_worker
-        self.worker = new_worker()
+        self._worker = new_worker()
+
+    @property
+    def worker(self) -> Worker:
+        """The worker of this process."""
+        notice()
+        return self._worker
 
     @property
     def pending(self) -> int:
@@ -407,10 +411,10 @@ class Place:
 
     def session_closed(self) -> None:
         """Called when the session was closed: tell the worker."""
-        self.worker.session_closed()
+        self._worker.session_closed()
 
     def forked(self) -> None:
         """Called in a forked child: make another worker, unless the server was stopped."""
-        self.worker.forget()
-        if self.worker.state is not State.STOPPED:
-            self.worker = self._new_worker()
+        self._worker.forget()
+        if self._worker.state is not State.STOPPED:
+            self._worker = self._new_worker()

@@ -12,6 +12,7 @@ if way == "patched":
 
     monkey.patch_all()
 
+import ctypes  # noqa: E402
 import multiprocessing  # noqa: E402
 import os  # noqa: E402
 
@@ -34,6 +35,9 @@ parent_id = client.client_id
 def child() -> None:
     if way in ("os.fork", "multiprocessing"):
         gevent.reinit()
+    if way == "in C":
+        # As a server in C may: it runs gevent's event loop before it uses amphora.
+        gevent.sleep(0)
     assert client.client_id != parent_id
     assert client.pending == 0
     assert client.state == "idle"
@@ -61,7 +65,11 @@ def fork() -> int:
             gevent.sleep(0.01)
         process.join()
         return process.exitcode or 0
-    pid = (gevent.os if way == "gevent.os.fork" else os).fork()
+    if way == "in C":
+        # Python is told nothing of it, as by uWSGI.
+        pid = ctypes.PyDLL(None).fork()
+    else:
+        pid = (gevent.os if way == "gevent.os.fork" else os).fork()
     if not pid:
         status = 1
         try:

@@ -1,8 +1,9 @@
 """Servers made before the fork and served after it, as in programs that fork workers.
 
-`preforking.py URL NAMESPACE`; it ends, with its two workers, on SIGTERM.
+`preforking.py URL NAMESPACE WAY`; it ends, with its two workers, on SIGTERM.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from amphora import AmqpRpcServer
 
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
-url, namespace = sys.argv[1:3]
+url, namespace, way = sys.argv[1:4]
 server = AmqpRpcServer(namespace, url=url, concurrency=1)
 
 
@@ -34,9 +35,11 @@ def wait_for_file(path: str) -> int:
 
 workers = []
 for _ in range(2):
-    pid = os.fork()
+    # Of a fork in C Python is told nothing.
+    pid = ctypes.PyDLL(None).fork() if way == "in C" else os.fork()
     if not pid:
-        gevent.reinit()
+        if way == "os.fork":
+            gevent.reinit()
         server.serve(nowait=False)
         say(f"stopped {os.getpid()}")
         os._exit(0)
