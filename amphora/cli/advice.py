@@ -65,9 +65,13 @@ def about_function(session: Session, namespace: str, function: str, told: str) -
     return f"; it is {signatures[function]}"
 
 
-def about_namespace(session: Session, namespace: str) -> str:
-    """Return the end of a sentence about a missing namespace.  Switches greenlets."""
-    return did_you_mean([namespace], offered(session, None))
+def about_namespace(session: Session, namespace: str) -> str | None:
+    """Return the end of a sentence about a missing namespace.  Switches greenlets.
+
+    None if a server of the namespace has come meanwhile.
+    """
+    names = offered(session, None)
+    return None if namespace in names else did_you_mean([namespace], names)
 
 
 def complete_target(

@@ -359,6 +359,20 @@ def test_a_misspelled_namespace_is_compared_with_those_that_are_there(
     assert f"; did you mean '{namespace}'?" in outcome.err
 
 
+@pytest.mark.usefixtures("_patience")
+@on_embedded
+def test_a_namespace_whose_first_server_starts_meanwhile_is_not_called_misspelled(
+    amphora: Amphora, make_server: MakeServer, broker: Broker, namespace: str
+) -> None:
+    call = gevent.spawn(amphora, "call", f"{namespace}.add", 1, 2)
+    # It has not found the namespace, and asks on another connection what else there is.
+    wait_until(lambda: broker.connections_from_here() == 2)
+    make_server(add)
+    outcome = call.get()
+    assert outcome.code == 6
+    assert outcome.err.endswith("; its first server has started just now: try again\n")
+
+
 # -- arguments from elsewhere ---------------------------------------------------------------------
 
 
