@@ -182,6 +182,12 @@ def test_a_namespace_that_could_be_taken_for_something_else_is_refused(namespace
         naming.check_namespace(namespace)  # type: ignore[arg-type]
 
 
+def test_a_url_in_the_place_of_the_namespace_is_told_without_its_password() -> None:
+    with pytest.raises(ValueError, match="the broker's URL is given as url=") as caught:
+        naming.check_namespace("amqp://guest:secret@broker.example/")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("namespace", ["a", "math", "a.b:c-d_e", "queue", "queues_", "a" * 100])
 def test_a_plain_namespace_is_taken(namespace: str) -> None:
     assert naming.check_namespace(namespace) == namespace

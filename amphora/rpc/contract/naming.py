@@ -51,6 +51,12 @@ def check_namespace(namespace: str) -> str:
     Raises:
         ValueError: it cannot be part of a queue's name, or it is reserved.
     """
+    if isinstance(namespace, str) and "://" in namespace:
+        # It is not shown: there may be a password in it.
+        raise ValueError(
+            "the namespace is a name such as 'math'; the broker's URL is given as url=, and on the"
+            " command line as --url"
+        )
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ValueError(
             f"the namespace {namespace!r} must be 1 to 100 letters, digits, or any of _ . : -"
