@@ -15,11 +15,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from gevent import monkey
 from gevent.socket import SHUT_RDWR, socket
 
-# The process that has let go of its parent's, or that is nobody's child.
-_process = os.getpid()
+# The process that has let go of its parent's, or that is nobody's child; and the one that began to.
+_process = _begun = os.getpid()
 _let_go: list[Callable[[], object]] = []
+# Threads of a child that come at the same time wait for the first.
+_lock = monkey.get_original("threading", "RLock")()
 
 
 def in_child(let_go: Callable[[], object]) -> None:
@@ -30,14 +33,19 @@ def in_child(let_go: Callable[[], object]) -> None:
 def notice() -> None:
     """Let go of what is the parent's, if this is a child that was told nothing of the fork."""
     if os.getpid() != _process:
-        _after_fork_in_child()
+        with _lock:
+            _after_fork_in_child()
 
 
 def _after_fork_in_child() -> None:
-    global _process
-    _process = os.getpid()
+    global _process, _begun
+    process = os.getpid()
+    if _begun == process:
+        return
+    _begun = process
     for let_go in _let_go:
         let_go()
+    _process = process
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
