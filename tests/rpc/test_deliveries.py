@@ -181,6 +181,29 @@ def test_of_what_was_done_long_ago_the_broker_has_the_acknowledgement(
     assert second.acked == []
 
 
+def test_what_was_done_is_known_for_half_of_the_time_at_least(
+    deliveries: InProgress,
+    first: FakeChannel,
+    second: FakeChannel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("amphora.net.clock.monotonic", lambda: now)
+    for number in range(1, 5):
+        ours = add(deliveries, request(number, b"%d" % number), first)
+        assert ours is not None
+        ours.ack()
+        now += REMEMBERED_FOR / 4
+    first.is_open = False
+    known = [
+        number
+        for number in range(1, 5)
+        if add(deliveries, request(10 + number, b"%d" % number, again=True), second) is None
+    ]
+    assert set(known) >= {3, 4}
+    assert second.acked == [10 + number for number in known]
+
+
 def test_what_ends_after_its_channel_counts_as_done(
     deliveries: InProgress, first: FakeChannel, second: FakeChannel
 ) -> None:

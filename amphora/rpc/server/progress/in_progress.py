@@ -157,8 +157,11 @@ class Arrivals:
         self.room_since = clock.monotonic()
         self._paused = False
         self._in_progress: dict[RequestInProgress, None] = {}
-        # The fingerprints of those that are done, each with the time.
-        self._done: deque[tuple[int, float]] = deque(maxlen=REMEMBERED)
+        # The fingerprints of those that are done: since then, and before.  Not each with its time,
+        # which would be ten thousand objects more for Python's garbage collector.
+        self._done: deque[int] = deque(maxlen=REMEMBERED)
+        self._done_before: deque[int] = deque()
+        self._since = self.room_since
         # By fingerprint, once the channel has ended; and until when it matters what was done.
         self._open_by_print: dict[int, list[RequestInProgress]] | None = None
         self._done_by_print: Counter[int] = Counter()
@@ -225,22 +228,32 @@ class Arrivals:
             self._make_room()
         now = clock.monotonic()
         if self._open_by_print is None:
-            self._done.append((fingerprint(request.delivery), now))
+            if now - self._since >= REMEMBERED_FOR / 2:
+                self._forget_old(now)
+            self._done.append(fingerprint(request.delivery))
         else:
             self._done_by_print[fingerprint(request.delivery)] += 1
             self._until = now + REMEMBERED_FOR
 
+    def _forget_old(self, now: float) -> None:
+        """Forget what was done too long ago, and begin another half of the time."""
+        if now - self._since >= REMEMBERED_FOR:
+            self._done.clear()
+        self._done_before, self._done = self._done, deque(maxlen=REMEMBERED)
+        self._since = now
+
     def lost(self) -> None:
         """Called when the channel has ended: index what came on it by fingerprint."""
         now = clock.monotonic()
+        if now - self._since >= REMEMBERED_FOR / 2:
+            self._forget_old(now)
         self._until = now + REMEMBERED_FOR
         self._open_by_print = {}
         for request in self._in_progress:
             self._open_by_print.setdefault(fingerprint(request.delivery), []).append(request)
-        self._done_by_print.update(
-            alike for alike, done_at in self._done if now - done_at < REMEMBERED_FOR
-        )
-        self._done.clear()
+        for done in (self._done_before, self._done):
+            self._done_by_print.update(done)
+            done.clear()
 
     def find(self, delivery: Delivery, alike: int) -> RequestInProgress | None:
         """Return the request in progress that a delivery repeats, None if there is none.
