@@ -73,11 +73,9 @@ class Stream:
         self._socket = sock
         self.peer = peer
         self._hub: Any = gevent.get_hub()
-        # As long as `_readable` is there: afterwards it may be another's.
-        self._descriptor = sock.fileno()
         # TLS may hold bytes that the socket does not show any more.
         tls = isinstance(sock, gevent.ssl.SSLSocket)
-        self._readable: Any = None if tls else self._hub.loop.io(self._descriptor, READ)
+        self._readable: Any = None if tls else self._hub.loop.io(sock.fileno(), READ)
         self._waiter: Any = None
         self._drained = False
         # How many bytes were received since the last wait.
@@ -153,8 +151,8 @@ class Stream:
             return 0
         try:
             if len(parts) == 1:
-                return os.write(self._descriptor, parts[0])
-            return os.writev(self._descriptor, parts)
+                return os.write(self._socket.fileno(), parts[0])
+            return os.writev(self._socket.fileno(), parts)
         except OSError:
             return 0
 

@@ -154,6 +154,7 @@ class Session:
             ConnectionLost: there is no connection to the broker.
             AuthenticationError: the broker refuses the login or the vhost.
         """
+        notice()
         claim(self)
         link = self.consuming if consume else self.publishing
         channel = link.wait_connected(timeout).channel()
@@ -179,6 +180,7 @@ class Session:
             ChannelClosed: the broker refuses it.
             AuthenticationError: the broker refuses the login or the vhost.
         """
+        notice()
         claim(self)
         deadline = Deadline(timeout)
         link = self.publishing if publishes else self.consuming
@@ -259,7 +261,6 @@ def claim(session: Session) -> None:
             of asyncio calls this.
     """
     global _asyncio_loop
-    notice()
     hub = gevent.get_hub()
     if _asyncio_loop() is not None and in_coroutine():
         raise RuntimeError(

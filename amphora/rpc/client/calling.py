@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoResult
 from amphora.net import clock
+from amphora.net.forks import notice
 from amphora.rpc.client.binding import BoundApi, Ways
 from amphora.rpc.client.caller import Caller, CallerSettings
 from amphora.rpc.client.declared import Declared
@@ -283,6 +284,7 @@ def _send(
         body: its encoded arguments, if they are.
         waits: the caller waits for the answer.
     """
+    notice()
     scope = here.get()
     calls = requests.calls
     template = requests.mailbox.template

@@ -35,6 +35,7 @@ class Mailbox:
         client_id: an id that the program has chosen; None for a random one.
 
     Attributes:
+        template: the properties of requests; whoever uses it has called `notice` of `net/forks`.
         needs: what must be set up before a request leaves, the response queue included.
         responses: takes what comes by the response queue.
         consumer: consumes the response queue.
@@ -69,12 +70,6 @@ class Mailbox:
         return self._client_id
 
     @property
-    def template(self) -> PropertiesTemplate:
-        """The properties of requests that are answered to that id."""
-        notice()
-        return self._template
-
-    @property
     def pending(self) -> int:
         """How many calls of the program wait for an answer."""
         return 0 if self.unseen else len(self._calls)
@@ -96,7 +91,7 @@ class Mailbox:
     def _use_id(self, client_id: str) -> None:
         """Have requests answered to this id from now on."""
         self._client_id = client_id
-        self._template = self._asking(client_id)
+        self.template = self._asking(client_id)
 
     def _waits_long(self) -> bool:
         """Return whether a call has waited since the last look.

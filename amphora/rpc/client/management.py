@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Unpack
 
 from amphora.net import clock
+from amphora.net.forks import notice
 from amphora.rpc.client.caller import Caller, CommonSettings
 from amphora.rpc.client.requests import Route
 from amphora.rpc.client.waiting.gather import Gathered, PendingGather, Servers
@@ -78,6 +79,7 @@ class ManagementClient(Caller):
             ValueError: the namespace cannot be one.
             ConnectionLost: the client is closed.
         """
+        notice()
         key = _key_of(namespace, worker)
         timeout = self.timeout if timeout is None else check_timeout(timeout)
         deadline = clock.monotonic() + timeout
