@@ -9,14 +9,9 @@ import gevent
 from amphora.net import clock
 from amphora.net.log import Log
 from amphora.stores.claims import Claim, Lease
-from amphora.stores.store import Store
+from amphora.stores.store import RENEWALS, Store
 
 log = Log("amphora.rpc")
-
-# How often a lease is renewed within its duration.
-RENEWALS = 3
-# An answer of the database after so many seconds is slow: perhaps it took no renewals either.
-SLOW = 1.0
 
 
 class Leases:
@@ -102,6 +97,7 @@ class Watch:
     def note(self, lease: Lease | None, took: float) -> None:
         """Note the lease that the run has now; `took` is how long the answer took, in seconds."""
         now = clock.monotonic()
-        if lease != self._seen or took > SLOW:
+        # While it gave no answer, the database may have taken no renewal either.
+        if lease != self._seen or took > self._seconds / RENEWALS:
             self._seen, self._since = lease, now
         self.lost = self._seen if now - self._since > self._seconds else None

@@ -37,9 +37,10 @@ MOST_IDLE = 10
 # Seconds after which one of them is asked whether it lives, and for a connection to answer.
 TRUSTED = 1.0
 PATIENCE = 5.0
-# For this part of a lease no key is taken over when the database is back: running calls renew their
-# leases after a third.
-RECOVERY = 2 / 3
+# How often a lease is renewed within its duration, and for which part of it no key is taken over
+# when the database is back: the calls that go on renew their leases meanwhile.
+RENEWALS = 3
+RECOVERY = 2 / RENEWALS
 # Seconds between two removals of outdated rows, and how many are removed at once: with SQLite, the
 # whole process waits meanwhile.
 PURGE_PAUSE = 60.0
@@ -184,10 +185,15 @@ class Store:
         whose = claim.scope, claim.key
         if clock.monotonic() - self._purged > PURGE_PAUSE:
             self._purge()
+        asked = clock.monotonic()
         with self._transaction() as connection:
             cursor = connection.cursor()
             times = lease, lease + keep
-            recovers = clock.monotonic() - self._back < lease * RECOVERY
+            now = clock.monotonic()
+            if now - asked > lease / RENEWALS:
+                # Renewals had to wait as long.
+                self._back = now
+            recovers = now - self._back < lease * RECOVERY
             grace = inf if recovers else 0.0
             over = lost or Lease("", 0.0)
             values = *whose, claim.fingerprint, claim.owner, *times, grace, *over
