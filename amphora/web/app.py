@@ -64,12 +64,14 @@ class Application:
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Serve a request."""
+        body: Iterable[bytes]
         try:
-            return self._serve(environ, start)
+            body = self._serve(environ, start)
         except Refusal as refusal:
-            body = str(refusal).encode()
+            body = [str(refusal).encode()]
             start(refusal.status, [*HEADERS, ("Content-Type", "text/plain; charset=utf-8")])
-            return [body]
+        # The server would send it, and a client take it for the next answer.
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def _serve(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         if not self._access.knows_host(environ):
@@ -105,7 +107,7 @@ class Application:
             "200 OK",
             [*HEADERS, ("Content-Type", type_of(name)), ("Content-Length", str(len(body)))],
         )
-        return [] if method == "HEAD" else [body]
+        return [body]
 
     def _answer(self, start: StartResponse, answer: Any) -> Iterable[bytes]:
         start("200 OK", [*HEADERS, ("Content-Type", "application/json")])
