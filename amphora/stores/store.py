@@ -344,8 +344,10 @@ class Store:
                 self._away = True
                 self.close()
             else:
-                self._put(connection)
-                return
+                # A failover may have left it at a database that only reads.
+                if not self._away:
+                    self._put(connection)
+                    return
         _close(connection)
 
     def _put(self, connection: Any) -> None:

@@ -490,6 +490,27 @@ class SilentCursor:
         self._cursor.execute(*args)
 
 
+@only_postgres
+def test_a_connection_that_takes_no_statement_is_not_used_again(
+    store: Store, database: Database
+) -> None:
+    store.claim(claim("a"), LEASE, KEEP)
+    connections: list[Any] = []
+
+    def connect() -> Any:
+        connections.append(database.connect())
+        # The first one is to a database that only reads for now.
+        connections[-1].read_only = len(connections) == 1
+        return connections[-1]
+
+    mine = PostgresStore(connect)
+    with pytest.raises(Exception, match="read-only"):
+        mine.claim(claim(), LEASE, KEEP)
+    assert mine.claim(claim(), LEASE, KEEP) is None
+    assert [connection.closed for connection in connections] == [True, False]
+    mine.close()
+
+
 @pytest.fixture
 def firewall(database: Database, monkeypatch: pytest.MonkeyPatch) -> Firewall:
     """A firewall before the database, where nobody waits long."""
