@@ -15,7 +15,7 @@ import sys
 import weakref
 from time import monotonic
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent import monkey
@@ -42,6 +42,8 @@ _sleep = monkey.get_original("time", "sleep")
 class Watchdog:
     """Watch the event loop of this thread for one server.
 
+    All servers of a thread share one watch: what holds one of them holds all, and is told once.
+
     Args:
         owner: the worker id, for logs.
 
@@ -51,27 +53,54 @@ class Watchdog:
 
     def __init__(self, owner: str) -> None:
         self.stalls = 0
-        self._owner = owner
+        self.owner = owner
+        self._watch: _Watch | None = None
+
+    def start(self) -> None:
+        """Begin watching."""
+        loop = id(gevent.get_hub().loop)
+        watch = _watches.get(loop)
+        if watch is None:
+            watch = _watches[loop] = _Watch()
+        watch.watchdogs[self] = None
+        self._watch = watch
+
+    def stop(self) -> None:
+        """Stop watching; the thread ends by itself."""
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return
+        watch.watchdogs.pop(self, None)
+        if not watch.watchdogs:
+            watch.close()
+
+
+class _Watch:
+    """The watch over the event loop of this thread.
+
+    Attributes:
+        watchdogs: those of its servers, in the order in which they began.
+    """
+
+    def __init__(self) -> None:
         self._thread = _get_thread()
-        self._beaten = monotonic()
-        self._culprit: str | None = None
-        self._looked = monotonic()
+        self.watchdogs: dict[Watchdog, None] = {}
+        self._beaten = self._looked = monotonic()
+        self._culprit: _Culprit | None = None
         # Whether the loop has run since the beginning.
         self._ran = False
         # Without `ref`, so that it does not keep the program running.
         self._timer: Any = gevent.get_hub().loop.timer(BEAT, BEAT, ref=False)
-
-    def start(self) -> None:
-        """Begin watching."""
-        self._beaten = self._looked = monotonic()
         self._timer.start(self._beat)
         _start_thread(_look, (weakref.ref(self),))
 
-    def stop(self) -> None:
-        """Stop watching; the thread ends by itself."""
-        if self._timer is not None:
-            self._timer.close()
-            self._timer = None
+    def close(self) -> None:
+        """End; the thread ends by itself."""
+        self._timer.close()
+        self._timer = None
+        for loop, watch in list(_watches.items()):
+            if watch is self:
+                del _watches[loop]
 
     def _beat(self) -> None:
         now = monotonic()
@@ -80,13 +109,14 @@ class Watchdog:
         self._ran = True
         culprit, self._culprit = self._culprit, None
         if held > TOLERATED:
-            self.stalls += 1
+            for watchdog in self.watchdogs:
+                watchdog.stalls += 1
             log.warning(
                 "%s: %s held the processor for %.1f s; nothing else ran meanwhile. Let it give"
                 " way with gevent.sleep() (time.sleep() does not), or add it with"
                 " threadpool=True",
-                self._owner,
-                culprit or "something other than a handler",
+                culprit.owner if culprit is not None else self._owner(),
+                culprit.function if culprit is not None else "something other than a handler",
                 held,
             )
 
@@ -97,50 +127,70 @@ class Watchdog:
         now = monotonic()
         since, self._looked = now - self._looked, now
         if now - self._beaten > TOLERATED and self._culprit is None:
-            frame = sys._current_frames().get(self._thread)
-            self._culprit = handler_on(frame)
+            call = _call_on(sys._current_frames().get(self._thread))
+            self._culprit = None if call is None else _Culprit(call.worker_id, call.function)
         # The thread was held itself if the whole process was.
-        if now - self._beaten > LONG and since < TOLERATED and self._culprit not in _told:
+        if now - self._beaten > LONG and since < TOLERATED:
             self._tell(self._culprit)
         return True
 
-    def _tell(self, culprit: str | None) -> None:
-        _told.add(culprit)
+    def _tell(self, culprit: _Culprit | None) -> None:
+        function = None if culprit is None else culprit.function
+        if function in _told:
+            return
+        _told.add(function)
         if culprit is not None:
             write_now(
-                f"{self._owner}: {culprit} has held the processor for {LONG:g} s, and nothing else"
-                " runs; let it give way with gevent.sleep() (time.sleep() does not), or add it with"
-                " threadpool=True"
+                f"{culprit.owner}: {culprit.function} has held the processor for {LONG:g} s, and"
+                " nothing else runs; let it give way with gevent.sleep() (time.sleep() does not),"
+                " or add it with threadpool=True"
             )
         # A person at Python's prompt knows that nothing runs meanwhile.
         elif not self._ran and not hasattr(sys, "ps1"):
             write_now(
-                f"{self._owner} takes no requests: the program has not given way to it for"
+                f"{self._owner()} takes no requests: the program has not given way to it for"
                 f" {LONG:g} s since serve(); server.run() and gevent.sleep() do, time.sleep() and"
                 " input() do not"
             )
 
+    def _owner(self) -> str:
+        return next((watchdog.owner for watchdog in list(self.watchdogs)), "a server")
 
+
+class _Culprit(NamedTuple):
+    """A handler that holds the processor: its worker's id, and its name."""
+
+    owner: str
+    function: str
+
+
+# By event loop, which a watch keeps alive.
+_watches: weakref.WeakValueDictionary[int, _Watch] = weakref.WeakValueDictionary()
 # What was told of, None for something other than a handler.
 _told: set[str | None] = set()
 
 
-def _look(reference: weakref.ref[Watchdog]) -> None:
+def _look(reference: weakref.ref[_Watch]) -> None:
     # Signals are for the main thread: a signal that this thread gets would not end a sleep there.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while True:
         _sleep(LOOK)
-        watchdog = reference()
-        if watchdog is None or not watchdog.look():
+        watch = reference()
+        if watch is None or not watch.look():
             return
-        del watchdog
+        del watch
 
 
 def handler_on(frame: FrameType | None) -> str | None:
     """Return the name of the handler on a stack, None if there is none."""
+    call = _call_on(frame)
+    return None if call is None else call.function
+
+
+def _call_on(frame: FrameType | None) -> CallContext | None:
     while frame is not None:
         if frame.f_code is Executor.call.__code__:
             call = frame.f_locals.get("call")
-            return call.function if isinstance(call, CallContext) else None
+            return call if isinstance(call, CallContext) else None
         frame = frame.f_back
     return None

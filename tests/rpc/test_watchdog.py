@@ -1,0 +1,47 @@
+"""What holds the processor holds all servers of a process, and is told once."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import amphora
+from amphora.rpc.server.requests import watchdog
+from tests.support.brokers import on_embedded
+from tests.support.rpc import MakeClient, MakeServer
+from tests.support.waiting import wait_until
+
+pytestmark = on_embedded
+
+
+def nap() -> str:
+    """Hold the processor, and return which worker did so."""
+    time.sleep(1.5)
+    return amphora.current().worker_id
+
+
+def test_a_handler_that_holds_many_servers_is_told_once(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(watchdog, "TOLERATED", 0.6)
+    servers = [make_server(nap) for _ in range(3)]
+    client = make_client()
+
+    def hold() -> None:
+        caplog.clear()
+        before = [server._worker.watchdog.stalls for server in servers]
+        worker = client.call.nap()
+        wait_until(lambda: "held the processor" in caplog.text)
+        assert [each._worker.watchdog.stalls for each in servers] == [each + 1 for each in before]
+        lines = [record.getMessage() for record in caplog.records]
+        (line,) = [line for line in lines if "held the processor" in line]
+        assert line.startswith(f"{worker}: nap held the processor for")
+
+    hold()
+    # Those that are left are still watched.
+    servers.pop(0).stop()
+    hold()
