@@ -13,7 +13,13 @@ import pytest
 from gevent.event import Event
 from hypothesis import given
 
-from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, PoisonRequest
+from amphora.errors import (
+    AccessRefused,
+    AmphoraError,
+    ChannelClosed,
+    ConnectionLost,
+    PoisonRequest,
+)
 from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
 from amphora.rpc.server.requests.attempts import Attempts
@@ -32,9 +38,13 @@ class FakeSession:
     def __init__(self) -> None:
         self.queues: dict[str, list[tuple[Properties, bytes]]] = {}
         self.declared: dict[str, Any] = {}
+        # The marks that somebody looks at; and the queues that somebody consumes.
+        self.held: list[tuple[str, tuple[Properties, bytes]]] = []
+        self.consumed: set[str] = set()
         # Queues whose node is down, and what the broker refuses.
         self.away: set[str] = set()
         self.deleting: AmphoraError | None = None
+        self.reading: AmphoraError | None = None
         # How often each operation runs, as after a connection that was lost at its end.
         self.runs = 1
         self.error = None
@@ -53,9 +63,12 @@ class FakeSession:
         assert method.passive
         if method.queue in self.away:
             raise ChannelClosed(404, f"NOT_FOUND - home node of queue '{method.queue}' is down")
-        if method.queue not in self.queues:
+        if method.queue not in self.queues and method.queue not in self.consumed:
             raise ChannelClosed(404, f"NOT_FOUND - no queue '{method.queue}' in vhost '/'")
-        return SimpleNamespace(message_count=len(self.queues[method.queue]), consumer_count=0)
+        return SimpleNamespace(
+            message_count=len(self.queues.get(method.queue, ())),
+            consumer_count=int(method.queue in self.consumed),
+        )
 
     def queue_declare(self, queue: str, arguments: dict[str, Any]) -> Any:
         assert queue not in self.away
@@ -66,6 +79,19 @@ class FakeSession:
         if self.deleting is not None:
             raise self.deleting
         self.queues.pop(queue, None)
+
+    def get(self, queue: str) -> Any:
+        if self.reading is not None:
+            raise self.reading
+        if not self.queues[queue]:
+            return None
+        self.held.append((queue, self.queues[queue].pop(0)))
+        properties, body = self.held[-1][1]
+        return Message(SimpleNamespace(delivery_tag=len(self.held)), properties, body)
+
+    def nack(self, delivery_tag: int) -> None:
+        queue, message = self.held[delivery_tag - 1]
+        self.queues[queue].append(message)
 
     def confirm_select(self) -> None:
         pass
@@ -95,8 +121,11 @@ def session() -> FakeSession:
     return FakeSession()
 
 
-def attempts_on(session: Any, limit: int = 3, *, dead_letter: bool = True) -> Attempts:
-    return Attempts(session, "n", limit, dead_letter, ARGUMENTS)
+def attempts_on(
+    session: Any, limit: int = 3, *, dead_letter: bool = True, worker_id: str | None = None
+) -> Attempts:
+    worker_id = worker_id or naming.new_worker_id("n")
+    return Attempts(session, "n", worker_id, limit, dead_letter, ARGUMENTS)
 
 
 def request(body: bytes = b"body", **properties: Any) -> Delivery:
@@ -169,7 +198,7 @@ def test_the_last_permitted_attempt_runs_alone(session: FakeSession) -> None:
     attempts = attempts_on(session)
     requests = [request(correlation_id=str(number)) for number in range(2)]
     for each in requests:
-        end_the_server(attempts, each)
+        end_the_server(attempts_on(session), each)
     running: list[str | None] = []
     release = Event()
 
@@ -189,6 +218,52 @@ def test_the_last_permitted_attempt_runs_alone(session: FakeSession) -> None:
     release.set()
     gevent.joinall(greenlets, timeout=20, raise_error=True)
     assert session.marks == 0
+
+
+def test_of_requests_that_look_alike_those_in_progress_are_no_attempts_at_the_others(
+    session: FakeSession,
+) -> None:
+    living = attempts_on(session, worker_id="living")
+    session.consumed.add(naming.management_queue("living"))
+    with living.attempt(request()), living.attempt(request()), living.attempt(request()):
+        assert session.marks == 3
+        with attempts_on(session).attempt(request()):
+            assert session.marks == 4
+    assert session.marks == 0
+
+
+def test_a_request_that_ends_its_servers_is_given_up_though_another_looks_like_it(
+    session: FakeSession,
+) -> None:
+    living = attempts_on(session, worker_id="living")
+    session.consumed.add(naming.management_queue("living"))
+    with living.attempt(request()):
+        end_the_server(attempts_on(session), request())
+        end_the_server(attempts_on(session), request())
+        told = pytest.raises(PoisonRequest, match="was begun 3 times")
+        with told, attempts_on(session).attempt(request()):
+            pytest.fail("it is begun once too often")
+
+
+def test_marks_that_may_not_be_read_are_counted_all(session: FakeSession) -> None:
+    end_the_server(attempts_on(session, 2), request())
+    session.reading = AccessRefused(403, "ACCESS_REFUSED - read access to queue refused")
+    with pytest.raises(PoisonRequest), attempts_on(session, 2).attempt(request()):
+        pytest.fail("it is begun once too often")
+
+
+def test_marks_that_were_deleted_before_they_were_read_do_not_count(session: FakeSession) -> None:
+    end_the_server(attempts_on(session, 2), request())
+    session.reading = ChannelClosed(404, "NOT_FOUND - no queue")
+    with attempts_on(session, 2).attempt(request()):
+        pass
+
+
+def test_the_mark_of_a_server_whose_node_is_away_is_not_counted(session: FakeSession) -> None:
+    end_the_server(attempts_on(session, 2, worker_id="away"), request())
+    session.away.add(naming.management_queue("away"))
+    with attempts_on(session, 2).attempt(request()):
+        pass
 
 
 def test_what_is_given_up_is_kept_as_it_was_but_for_what_would_lose_it(

@@ -221,9 +221,11 @@ def refused(shop: Shop) -> object:
 def given_up(shop: Shop) -> None:
     message = Message(Deliver("tag", 1, True, "exchange", ""), Properties(message_id="1"), b"body")
     with Session(shop.broker.url) as session:
-        attempts = Attempts(session, "shop", 3, dead_letter=False, queue_arguments={})
         request = Delivery.of(message, session.consuming.wait_connected(20).channel())
-        for _ in range(3):
+        for worker_id in ("one", "two", "three"):
+            attempts = Attempts(
+                session, "shop", worker_id, 3, dead_letter=False, queue_arguments={}
+            )
             # Each time something ends the server in the middle of it.
             with contextlib.suppress(GreenletExit), attempts.attempt(request):
                 raise GreenletExit

@@ -116,6 +116,7 @@ class Worker:
             Attempts(
                 session,
                 namespace,
+                self.worker_id,
                 settings.max_attempts,
                 settings.dead_letter,
                 settings.queue_arguments,

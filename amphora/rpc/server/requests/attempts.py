@@ -6,6 +6,9 @@ delivered before, and that is also true of the innocent requests beside it.  So 
 back is marked before it is begun again: the mark is a message in a small queue on the broker, named
 after the request.  The marks outlive any server.  When the handler is done the queue is deleted.
 
+Requests that are alike in everything that their senders chose have their marks in one queue, and
+may be in progress together.  So a mark says who made it, and counts only if that server is gone.
+
 Last permitted attempts run one at a time, and those that wait are not marked meanwhile.  So if the
 server ends then, the one that ran is to blame, and the others still have their last attempt.
 """
@@ -19,7 +22,7 @@ from typing import Any
 
 from gevent.lock import Semaphore
 
-from amphora.errors import AmphoraError, PoisonRequest
+from amphora.errors import AccessRefused, AmphoraError, ChannelClosed, PoisonRequest
 from amphora.net.log import Log
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.dead import buried
@@ -39,12 +42,15 @@ DEFAULT_MAX_ATTEMPTS = 3
 MARKS_EXPIRE_MS = 60 * 60 * 1000
 # Seconds for the broker to take a mark; after that the request goes back to the queue.
 TIMEOUT = 10.0
+# How many marks are looked at.
+MOST_MARKS = 100
 
 
 class Attempts:
     """Count attempts at the requests of one namespace.
 
     Args:
+        worker_id: the worker that begins them.
         limit: how often a request may be begun.
         dead_letter: keep a request that was given up in the queue `rpc_<namespace>_dead`.
         queue_arguments: the arguments of that queue.
@@ -54,6 +60,7 @@ class Attempts:
         self,
         session: Session,
         namespace: str,
+        worker_id: str,
         limit: int,
         dead_letter: bool,
         queue_arguments: dict[str, Any],
@@ -61,6 +68,7 @@ class Attempts:
         limit = check_count("max_attempts", limit)
         self._session = session
         self._namespace = namespace
+        self._worker_id = worker_id
         self._limit = limit
         self._dead_letter = dead_letter
         self._queue_arguments = queue_arguments
@@ -78,7 +86,7 @@ class Attempts:
         """
         queue = self._reachable(naming.attempts_queue(self._namespace, _name_of(delivery)))
         # The first attempt is not marked, because most requests are delivered once.
-        begun = 1 + self._count(queue)
+        begun = 1 + self._count_deaths(queue)
         if begun >= self._limit:
             self._give_up(delivery, queue, begun)
         if begun < self._limit - 1:
@@ -107,14 +115,37 @@ class Attempts:
         # Not if the greenlet is killed: then the attempt stays marked.
         self._remove(queue)
 
-    def _count(self, queue: str) -> int:
-        def count(channel: Channel) -> int:
-            return _declare(channel, queue)
+    def _count_deaths(self, queue: str) -> int:
+        """Return how many attempts have ended their servers."""
+        marks = self._session.operate(lambda channel: _declare(channel, queue), TIMEOUT)
+        if not marks:
+            return 0
+        try:
+            makers = self._session.operate(lambda channel: _makers(channel, queue), TIMEOUT)
+        except AccessRefused:
+            # Permissions of before marks were read.
+            return marks
+        except ChannelClosed:
+            # Another one that looks like it is done, and has deleted them.
+            return 0
+        gone = {maker for maker in set(makers) if self._is_gone(maker)}
+        return sum(maker in gone for maker in makers)
 
-        return self._session.operate(count, TIMEOUT)
+    def _is_gone(self, worker_id: str) -> bool:
+        """Return whether the worker that made a mark is certainly not there any more."""
+        if worker_id == self._worker_id:
+            return False
+        queue = naming.management_queue(worker_id)
+        try:
+            found = self._session.operate(lambda channel: find_queue(channel, queue), TIMEOUT)
+        except (ChannelClosed, ValueError):
+            # It may not be asked for; or it is no worker, whoever has put the mark there.
+            return True
+        return not found.away and not found.consumers
 
     def _mark(self, queue: str) -> None:
         before: int | None = None
+        properties = Properties(delivery_mode=PERSISTENT, app_id=self._worker_id)
 
         def mark(channel: Channel) -> None:
             # If it runs again after a lost connection, the count shows whether the mark arrived.
@@ -122,7 +153,7 @@ class Attempts:
             marks = _declare(channel, queue)
             if before is None or marks <= before:
                 before = marks
-                publish_confirmed(channel, "", queue, Properties(delivery_mode=PERSISTENT), b"")
+                publish_confirmed(channel, "", queue, properties, b"")
 
         self._session.operate(mark, TIMEOUT, publishes=True)
 
@@ -162,6 +193,24 @@ def _declare(channel: Channel, queue: str) -> int:
     arguments = {"x-queue-type": "classic", "x-expires": MARKS_EXPIRE_MS}
     found = channel.queue_declare(queue, arguments=arguments)
     return found.message_count or 0
+
+
+def _makers(channel: Channel, queue: str) -> list[str]:
+    """Return who made the marks in a queue, and leave them there."""
+    makers: list[str] = []
+    tags: list[int] = []
+    try:
+        while len(tags) < MOST_MARKS:
+            message = channel.get(queue)
+            if message is None:
+                break
+            method: Any = message.method
+            tags.append(method.delivery_tag)
+            makers.append(message.properties.app_id or "")
+    finally:
+        for tag in tags:
+            channel.nack(tag)
+    return makers
 
 
 def _name_of(delivery: Delivery) -> str:
