@@ -20,6 +20,7 @@ from amphora import (
     AmqpRpcServer,
     ManagementClient,
     Session,
+    testing,
 )
 from amphora.arpc import mq
 from tests.support.brokers import Broker
@@ -68,6 +69,26 @@ def test_a_client_that_shared_a_session_leaves_nothing_on_it(
     queue = f"rpc_{namespace}_{ids[0]}_response"
     wait_until(lambda: broker.consumers(queue) == 0)
     assert session.state == "connected"
+
+
+def test_a_client_that_is_closed_while_it_opens_a_channel_leaves_none_on_a_shared_session(
+    namespace: str,
+) -> None:
+    with testing.Broker() as broker, Session(broker.url) as session:
+        client = AmqpRpcClient(namespace, session=session, timeout=20)
+        client.create_new_request_queue("key")
+        result = client.defer(routing_key="key").f()
+        wait_until(lambda: session.publisher.unconfirmed == 0)
+        connection = session.publishing.connection
+        assert connection is not None
+        before = len(connection._channels)
+        broker.freeze()
+        # It is told over a channel of its own.
+        result.cancel()
+        wait_until(lambda: len(connection._channels) == before + 1)
+        client.close(timeout=0.1)
+        broker.heal()
+        wait_until(lambda: len(connection._channels) == before)
 
 
 def test_what_a_dropped_client_has_sent_is_still_answered(

@@ -151,6 +151,10 @@ class Control(Restorable):
     def restore(self, connection: Connection) -> None:
         """Open the channel."""
         channel = connection.channel()
+        if self._closed:
+            # Meanwhile.
+            channel.close()
+            return
         channel.on_closed = self._channel_closed
         self._channel = channel
         self._flush()
