@@ -204,8 +204,8 @@ class Consumer(Restorable):
 
     def _end(self) -> None:
         self._wanted = False
-        self._link.remove(self)
         self.ready = False
+        self._link.remove(self)
 
     def delete(self) -> None:
         """Close the consumer and delete its queue, which only this process uses.

@@ -86,14 +86,22 @@ class Restoring:
 
     def add(self, restorable: Restorable) -> None:
         """Have one set up now, if there is a connection, and on every later one."""
+        restorable.error = None
         self._restorables[restorable] = Backoff()
         self.soon(restorable)
 
     def remove(self, restorable: Restorable) -> None:
-        """Set one up no more; what it has on the present connection stays."""
-        self._restorables.pop(restorable, None)
+        """Set one up no more; what it has on the present connection stays.
+
+        If it is not set up, nothing that needs it can be sent any more.
+        """
+        if self._restorables.pop(restorable, None) is None:
+            return
         self._due.pop(restorable, None)
         restorable.trouble = None
+        if not restorable.ready:
+            restorable.error = ConnectionLost("its client or server was closed before it was sent")
+            self._changed()
 
     def soon(self, restorable: Restorable) -> None:
         """Set one up again on the present connection, after a pause."""

@@ -71,6 +71,21 @@ def test_a_client_that_shared_a_session_leaves_nothing_on_it(
     assert session.state == "connected"
 
 
+def test_what_a_client_could_not_send_is_not_kept_by_the_session_that_it_shared(
+    closed_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Session(f"amqp://127.0.0.1:{closed_port}/") as session:
+        client = AmqpRpcClient("n", session=session)
+        client.cast.f(1)
+        client.defer.f(2)
+        assert session.publisher.unconfirmed == 2
+        client.close(timeout=0.1)
+        assert session.publisher.unconfirmed == 0
+    closed = "has failed: its client or server was closed before it was sent"
+    assert f"a cast to n {closed}" in caplog.text
+    assert f"a request to n whose result was dropped {closed}" in caplog.text
+
+
 def test_a_client_that_is_closed_while_it_opens_a_channel_leaves_none_on_a_shared_session(
     namespace: str,
 ) -> None:
