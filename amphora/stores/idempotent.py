@@ -24,7 +24,8 @@ from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.functions.unfinished import Unfinished
 from amphora.stores.claims import Answer, Claim
 from amphora.stores.leases import Leases, Watch
-from amphora.stores.store import Run, Store, running
+from amphora.stores.run import Run, running
+from amphora.stores.store import Store
 
 log = Log("amphora.rpc")
 

@@ -1,10 +1,5 @@
 """Keys and answers in a table of a database, and transactions that they share with the program.
 
-Each transaction has a connection to itself, which is kept for the next one.  One that has been idle
-is asked first whether it lives: firewalls and failovers end connections without a word, and a
-statement on such a connection hangs for a quarter of an hour.  The question waits for no lock, so
-an answer that does not come soon never will.
-
 While the database is away, no lease can be renewed.  When it is back, the runs that go on renew
 theirs before anybody takes over a key whose lease is over.
 
@@ -13,30 +8,16 @@ The subclasses handle the differences between databases.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from math import inf
 from typing import Any
 
-import gevent
-from gevent import monkey
-
 from amphora.net import clock
-from amphora.net.log import Log
 from amphora.stores.claims import Answer, Claim, Earlier, Lease
+from amphora.stores.connections import Connections
+from amphora.stores.run import running
 
-log = Log("amphora.rpc")
-
-# In a patched program, too: threads share the lock.
-_allocate_lock = monkey.get_original("_thread", "allocate_lock")
-
-# How many connections are kept open for the next transaction.
-MOST_IDLE = 10
-# Seconds after which one of them is asked whether it lives, and for a connection to answer.
-TRUSTED = 1.0
-PATIENCE = 5.0
 # How often a lease is renewed within its duration, and for which part of it no key is taken over
 # when the database is back: the calls that go on renew their leases meanwhile.
 RENEWALS = 3
@@ -102,7 +83,7 @@ DELETE FROM amphora_answers WHERE (scope, key) IN (
 """
 
 
-class Store:
+class Store(Connections):
     """Keys and answers in a database: the base of `SqliteStore` and `PostgresStore`."""
 
     # The SQL of the database: a parameter, the seconds since 1970, the type of bytes, and what
@@ -113,16 +94,8 @@ class Store:
     _unlocked = ""
 
     def __init__(self) -> None:
-        # Each with the time since when it is idle.
-        self._idle: list[tuple[float, Any]] = []
-        self._ready = False
+        super().__init__()
         self._purged = clock.monotonic()
-        # Whether the database seems to be away, and since when it is back.
-        self._away = False
-        self._back = -inf
-        self._process = os.getpid()
-        # Kept open in a forked child: closing them would end them for the parent.
-        self._of_parent: list[tuple[float, Any]] = []
 
     # -- for programs ---------------------------------------------------------------------------
 
@@ -158,17 +131,6 @@ class Store:
         else:
             with run.block() as connection:
                 yield connection
-
-    def __del__(self) -> None:
-        # In a forked child, the parent's connections stay open: closing them would end them there.
-        if self.__dict__.get("_process") == os.getpid():
-            self.close()
-
-    def close(self) -> None:
-        """Close the connections that are not in use.  The store can be used again."""
-        idle, self._idle = self._idle, []
-        for _, connection in idle:
-            _close(connection)
 
     # -- keys and answers -----------------------------------------------------------------------
 
@@ -253,116 +215,13 @@ class Store:
         finished: bool = cursor.rowcount == 1
         return finished
 
-    # -- connections ------------------------------------------------------------------------------
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Any]:
-        """Run the block in a transaction of its own."""
-        connection = self.begin()
-        try:
-            yield connection
-            self._commit(connection)
-        except BaseException as error:
-            self.roll_back(connection, error)
-            raise
-        self._put(connection)
-
-    def begin(self) -> Any:
-        """Return a connection with an open transaction."""
-        try:
-            connection = self._open()
-        except Exception:
-            self._away = True
-            raise
-        if self._away:
-            self._away, self._back = False, clock.monotonic()
-        return connection
-
-    def _open(self) -> Any:
-        if self._process != os.getpid():
-            self._of_parent += self._idle
-            self._idle, self._process = [], os.getpid()
-        connection = self._take()
-        try:
-            if not self._ready:
-                self._begin(connection)
-                self._make_table(connection.cursor())
-                self._commit(connection)
-                self._ready = True
-            self._begin(connection)
-        except BaseException as error:
-            self.roll_back(connection, error)
-            raise
-        return connection
-
-    def _take(self) -> Any:
-        """Return an idle connection that lives, or a new one."""
-        while True:
-            try:
-                since, connection = self._idle.pop()
-            except IndexError:
-                # There is none, or another thread has taken the last one.
-                break
-            if clock.monotonic() - since < TRUSTED or self._lives(connection):
-                return connection
-        with _soon():
-            return self._connect()
-
-    def _lives(self, connection: Any) -> bool:
-        """Return whether an idle connection still lives; close it otherwise."""
-        try:
-            with _soon():
-                self._ask(connection)
-        except BaseException as error:
-            _close(connection)
-            if not isinstance(error, Exception):
-                raise
-            # The other connections are probably lost as well.
-            self._away = True
-            self.close()
-            return False
-        return True
-
-    def commit(self, connection: Any) -> None:
-        """Commit a transaction, and keep its connection for the next one."""
-        try:
-            self._commit(connection)
-        except BaseException as error:
-            self.roll_back(connection, error)
-            raise
-        self._put(connection)
-
-    def roll_back(self, connection: Any, error: BaseException) -> None:
-        """End a transaction after an error."""
-        # A killed greenlet may have been in the middle of a statement.
-        if isinstance(error, Exception):
-            try:
-                with _soon():
-                    connection.rollback()
-            except Exception:  # noqa: BLE001 (any database's own)
-                # The other connections are probably lost as well.
-                self._away = True
-                self.close()
-            else:
-                # A failover may have left it at a database that only reads.
-                if not self._away:
-                    self._put(connection)
-                    return
-        _close(connection)
-
-    def _put(self, connection: Any) -> None:
-        if len(self._idle) < MOST_IDLE:
-            self._idle.append((clock.monotonic(), connection))
-        else:
-            _close(connection)
+    # -- statements -------------------------------------------------------------------------------
 
     def _execute(self, cursor: Any, statement: str, values: tuple[Any, ...] = ()) -> None:
         try:
             cursor.execute(self._in_its_words(statement), values)
         except Exception:
-            # If the table was removed, the next transaction makes it again.
-            self._ready = False
-            self._away = True
+            self._doubt()
             raise
 
     def _in_its_words(self, statement: str) -> str:
@@ -373,182 +232,13 @@ class Store:
             .replace("UNLOCKED", self._unlocked)
         )
 
-    # -- what differs -----------------------------------------------------------------------------
-
-    def _connect(self) -> Any:
-        """Return a new connection."""
-        raise NotImplementedError
-
-    def _ask(self, connection: Any) -> None:
-        """Raise an exception if the connection is lost.  May begin a transaction."""
-
-    def _begin(self, connection: Any) -> None:
-        """Begin a transaction."""
-        raise NotImplementedError
-
-    def _commit(self, connection: Any) -> None:
-        connection.commit()
+    def _set_up(self, connection: Any) -> None:
+        self._make_table(connection.cursor())
 
     def _make_table(self, cursor: Any) -> None:
         """Make the table if it is missing."""
         self._execute(cursor, TABLE)
         self._execute(cursor, INDEX)
-
-
-class Run:
-    """One run of a call with a key, and its transaction.
-
-    A thread or a greenlet of the call may go on when the handler has ended.  Nobody else touches
-    the transaction while it is in a block.
-
-    Args:
-        store: the store of the key and the answer.
-        claim: the claim that was granted.
-
-    Attributes:
-        ended: True when the handler has returned.
-        with_work: True when the handler has used the transaction.
-    """
-
-    def __init__(self, store: Store, claim: Claim) -> None:
-        self.store = store
-        self.claim = claim
-        self.ended = False
-        self.with_work = False
-        self._connection: Any = None
-        # Held by whoever is in a block, and for good once the run is over.
-        self._busy = _allocate_lock()
-        self._inside: Any = None
-        self._broken = False
-        # Why the run is given up.
-        self._given_up: BaseException | None = None
-
-    @contextmanager
-    def block(self) -> Iterator[Any]:
-        """Run the block in the transaction of the run."""
-        me, outer = gevent.getcurrent(), self._inside
-        if outer is not me and not self._busy.acquire(blocking=False):
-            self._check()
-            raise RuntimeError(
-                "another greenlet of this call has a transaction of the store open: all of a call"
-                " is one transaction"
-            )
-        try:
-            self._check()
-            self._inside = me
-            if self._connection is None:
-                self._connection = self.store.begin()
-                self.with_work = True
-            connection = self._connection
-            # A block that raises is rolled back alone, because the handler may continue.
-            connection.cursor().execute("SAVEPOINT amphora_block")
-            try:
-                yield connection
-                self._check()
-                # This fails if the block has hidden an error that ended the transaction.
-                connection.cursor().execute("RELEASE SAVEPOINT amphora_block")
-            except BaseException as error:
-                self._undo_block(connection, error)
-                raise
-        finally:
-            if outer is not me:
-                self._inside = None
-                self._busy.release()
-                why = self._given_up
-                if why is not None and self._busy.acquire(blocking=False):
-                    self._clear(why)
-
-    def _undo_block(self, connection: Any, error: BaseException) -> None:
-        if self._connection is not connection:
-            # A block inside of this one has lost the transaction.
-            return
-        try:
-            connection.cursor().execute("ROLLBACK TO SAVEPOINT amphora_block")
-        except Exception:  # noqa: BLE001 (any database's own)
-            # The connection was lost, or a statement was interrupted.
-            self._broken = True
-            self._roll_back(error)
-
-    def _check(self) -> None:
-        if self._given_up is not None:
-            raise RuntimeError("the call has ended without an answer: its work is rolled back")
-        if self._broken:
-            raise RuntimeError("the transaction of this call was lost: its work is rolled back")
-
-    def _roll_back(self, error: BaseException) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self.store.roll_back(connection, error)
-
-    def end(self) -> None:
-        """Note that the handler has returned.
-
-        Raises:
-            RuntimeError: the transaction was lost, or is still used.
-        """
-        self._check()
-        if not self._busy.acquire(blocking=False):
-            raise RuntimeError(
-                "the function has returned while another greenlet of its call has a transaction of"
-                " the store open: wait for that greenlet in the function"
-            )
-        self.ended = True
-
-    def finish(self, answer: Answer, keep: float) -> bool:
-        """Store the answer, together with the handler's work in the transaction.
-
-        Returns:
-            False if another run has taken the key meanwhile: the work is rolled back.
-        """
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return self.store.finish(self.claim, answer, keep)
-        try:
-            kept = self.store.put_answer(connection, self.claim, answer, keep)
-        except BaseException as error:
-            self.store.roll_back(connection, error)
-            raise
-        if kept:
-            self.store.commit(connection)
-        else:
-            self.store.roll_back(connection, Exception("the key is another's"))
-        return kept
-
-    def abandon(self, error: BaseException) -> None:
-        """Roll back the work of the handler, and release its key.
-
-        If a greenlet or a thread of the call is still in a block, this is done at its end.
-        """
-        self._given_up = error
-        if self.ended or self._busy.acquire(blocking=False):
-            self.ended = False
-            self._clear(error)
-
-    def _clear(self, error: BaseException) -> None:
-        self._roll_back(error)
-        try:
-            self.store.release(self.claim)
-        except Exception as failure:  # noqa: BLE001 (any database's own)
-            log.throttled("a key stays taken until its lease is over: %s", failure)
-
-
-# The run in this greenlet.
-running: ContextVar[Run | None] = ContextVar("amphora_run", default=None)
-
-
-def _soon() -> gevent.Timeout:
-    """Return a time limit for what waits for no lock."""
-    return gevent.Timeout(
-        PATIENCE, TimeoutError(f"the database has not answered within {PATIENCE:g} s")
-    )
-
-
-def _close(connection: Any) -> None:
-    """Close a connection, whatever its state."""
-    try:
-        connection.close()
-    except Exception:  # noqa: BLE001, S110 (any database's own; it is no longer used)
-        pass
 
 
 Connect = Callable[[], Any]

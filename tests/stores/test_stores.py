@@ -16,7 +16,7 @@ from gevent.event import Event
 from amphora.errors import WrongRequest
 from amphora.net import clock
 from amphora.rpc.context.call import CallContext
-from amphora.stores import PostgresStore, SqliteStore
+from amphora.stores import PostgresStore, SqliteStore, connections
 from amphora.stores import store as store_module
 from amphora.stores.claims import Answer, Claim, Earlier, Lease, fingerprint
 from amphora.stores.leases import Leases, Watch
@@ -231,7 +231,7 @@ def test_a_transaction_is_done_at_its_end_or_not_at_all(store: Store, database: 
 
 
 def test_connections_are_used_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MOST_IDLE", 1)
+    monkeypatch.setattr(connections, "MOST_IDLE", 1)
     with store.transaction() as first:
         pass
     with store.transaction() as second:
@@ -514,7 +514,7 @@ def test_a_connection_that_takes_no_statement_is_not_used_again(
 @pytest.fixture
 def firewall(database: Database, monkeypatch: pytest.MonkeyPatch) -> Firewall:
     """A firewall before the database, where nobody waits long."""
-    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(connections, "PATIENCE", 0.05)
     return Firewall(database)
 
 
@@ -522,7 +522,7 @@ def firewall(database: Database, monkeypatch: pytest.MonkeyPatch) -> Firewall:
 def test_idle_connections_that_have_fallen_silent_are_replaced(
     firewall: Firewall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "TRUSTED", 0.0)
+    monkeypatch.setattr(connections, "TRUSTED", 0.0)
     store = PostgresStore(firewall.connect)
     with store.transaction(), store.transaction():
         pass
@@ -546,7 +546,7 @@ def test_no_key_is_taken_over_at_once_when_the_database_was_away(
             store.claim(claim(), LEASE, KEEP)
         firewall.admits = True
     elif how == "is silent":
-        now.now += store_module.TRUSTED
+        now.now += connections.TRUSTED
         firewall.silence()
     else:
         with store.transaction() as connection:
@@ -584,7 +584,7 @@ def test_a_transaction_whose_connection_has_fallen_silent_is_given_up(firewall: 
 def test_leases_are_renewed_after_a_renewal_whose_connection_has_fallen_silent(
     firewall: Firewall, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "TRUSTED", 60.0)
+    monkeypatch.setattr(connections, "TRUSTED", 60.0)
     store = PostgresStore(firewall.connect)
     leases = Leases(store, 1.0, KEEP)
     mine = claim()
