@@ -22,6 +22,7 @@ from amphora import (
     Unroutable,
 )
 from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.contract import streams
 from amphora.rpc.server.streams import streaming
 from amphora.transport import rebinding
 from amphora.transport.cheap_queue import CheapQueue
@@ -180,6 +181,31 @@ def test_a_stream_begins_although_its_client_was_unbound(
     assert list(client.stream.numbers()) == list(range(100))
     cut_off(client, broker, harm)
     assert list(client.stream(timeout=30.0).numbers()) == list(range(100))
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_items_that_the_exchange_does_not_lead_to_their_client_are_sent_again_straight_to_it(
+    make_server: MakeServer,
+    client: AmqpRpcClient,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: str,
+) -> None:
+    monkeypatch.setattr(streams, "CREDIT_INTERVAL", 0.05)
+    go_on = Event()
+
+    def numbers() -> Iterator[int]:
+        yield 0
+        go_on.wait()
+        yield from range(1, 100)
+
+    make_server(numbers)
+    # Before the client would bind its queue again by itself.
+    stream = client.stream(timeout=20.0).numbers()
+    assert next(stream) == 0
+    cut_off(client, broker, harm)
+    go_on.set()
+    assert list(stream) == list(range(1, 100))
 
 
 @pytest.mark.parametrize("harm", ["the queue is unbound", "its exchange is deleted"])

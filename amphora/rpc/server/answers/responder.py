@@ -229,7 +229,7 @@ class Responder:
             spread=True,
             patience=_seconds_left(properties.expiration),
             answers=True,
-            queue_for=self._queue_for,
+            queue_for=self.queue_for,
         )
         try:
             self._session.publisher.publish(outgoing)
@@ -257,14 +257,14 @@ class Responder:
             mandatory=not direct,
             # A client that is still there makes itself heard again.
             expires_at=clock.monotonic() + DEFAULT_PATIENCE,
-            queue_for=self._queue_for,
+            queue_for=self.queue_for,
         )
         try:
             self._session.publisher.publish(outgoing)
         except (AmphoraError, ValueError) as error:
             log.throttled("%s: the end of a stream cannot be sent: %s", self._worker_id, error)
 
-    def _queue_for(self, client: str) -> str | None:
+    def queue_for(self, client: str) -> str | None:
         """Return the queue of a client, if responses may go straight there."""
         if self._never_straight_on == self._session.publishing.connects:
             return None
@@ -273,8 +273,11 @@ class Responder:
         except ValueError:
             return None  # a stranger's
 
-    def _tell_of_way(self, outgoing: Outgoing) -> None:
-        """Say that a message could not go by the exchange, if somebody has to mend that."""
+    def tell_of_way(self, outgoing: Outgoing) -> None:
+        """Say that a message could not go by the exchange, if somebody has to mend that.
+
+        Never switches greenlets.
+        """
         if isinstance(outgoing.error, AccessRefused):
             # Each one more would close the channel of all responses.
             self._never_straight_on = self._session.publishing.connects
@@ -312,7 +315,7 @@ class Responder:
             confirm=first.durable,
             patience=max(map(_seconds_left, expirations)),
             answers=True,
-            queue_for=self._queue_for,
+            queue_for=self.queue_for,
         )
         if self._open is not None:
             for response in responses:
@@ -330,7 +333,7 @@ class Responder:
     def _batch_done(self, outgoing: Outgoing, responses: list[_Response]) -> None:
         underway = self._underway
         if outgoing.went_straight is not None:
-            self._tell_of_way(outgoing)
+            self.tell_of_way(outgoing)
         alone = outgoing.error is not None and not isinstance(outgoing.error, ConnectionLost)
         for response in responses:
             if response.ended:
@@ -371,7 +374,7 @@ class Responder:
             confirm=durable,
             patience=_seconds_left(request.expiration),
             answers=True,
-            queue_for=self._queue_for,
+            queue_for=self.queue_for,
         )
         if len(response.body) >= BULK:
             # What is behind items of a stream, or a note, must not arrive before them.
@@ -441,7 +444,7 @@ class Responder:
         if self._open is not None:
             self._close_response(response)
         if outgoing.went_straight is not None:
-            self._tell_of_way(outgoing)
+            self.tell_of_way(outgoing)
         if outgoing.error is not None and isinstance(_reason(outgoing), Unroutable):
             asking = gevent.Greenlet(self._look_for_client, response, outgoing)
             self._asking.add(asking)

@@ -249,6 +249,9 @@ class Outlet:
         """Yield the messages with the items that are to be sent."""
         reply_to, request_id, run_id = self.key
         direct = reply_to.startswith(DIRECT_REPLY_TO)
+        responder = self._outlets.responder
+        # The exchange may not lead to the client any more.
+        in_doubt = self._window.stalled and not direct
         while self._window.due(self._most_under_way):
             first, items = self._window.next_items()
             numbers = {headers.RUN: run_id, streams.SEQ: first}
@@ -259,9 +262,11 @@ class Outlet:
                 request_id,
                 streams.join_items(self._serializer, items),
                 needs=(),
-                mandatory=False,
-                confirm=False,
+                on_done=responder.tell_of_way if in_doubt else None,
+                mandatory=in_doubt,
+                confirm=in_doubt,
                 answers=True,
+                queue_for=responder.queue_for if in_doubt else None,
             )
 
 

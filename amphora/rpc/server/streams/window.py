@@ -39,11 +39,13 @@ class Window:
     Attributes:
         seq: the number of the latest item.
         received: up to which item the client has taken them.
+        stalled: True while what is sent was sent before, and the client has none of it.
     """
 
     def __init__(self, allowed: int) -> None:
         self.seq = 0
         self.received = 0
+        self.stalled = False
         self._allowed = min(max(allowed, 1), MOST_WINDOW)
         self._came = 0
         self._sent = 0
@@ -90,6 +92,8 @@ class Window:
         self.received, self._came = received, came
         self._sent = max(self._sent, came)
         self._allowed = max(self._allowed, min(allowed, received + MOST_WINDOW))
+        if progress or self._sent == came:
+            self.stalled = False
         if self._sent == came:
             self._stalls, self._patience = 0, STALLS
         elif progress:
@@ -99,6 +103,7 @@ class Window:
         if self._stalls >= self._patience:
             self._patience = min(2 * self._patience, MOST_STALLS)
             self.send_again()
+            self.stalled = True
 
     def send_again(self) -> None:
         """Have everything sent again that has not come."""
