@@ -9,7 +9,9 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, Session
+from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, Session
+from amphora.transport.restoring import Restorable
+from tests.support.brokers import Broker
 from tests.support.leaks import running_greenlets
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, RunProgram, add
 from tests.support.waiting import wait_until
@@ -126,6 +128,41 @@ def test_a_stop_that_was_interrupted_while_it_closed_has_closed_everything(
     server.stop(timeout=0.1)
     assert server.state == "stopped"
     assert server.session.state == "closed"
+
+
+def test_a_stop_that_is_interrupted_wherever_it_waits_leaves_nothing_on_a_shared_session(
+    make_session: MakeSession, make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    session = make_session()
+    client = make_client()
+    client.create_new_request_queue("key")
+    links = (session.publishing, session.consuming)
+
+    def set_up() -> list[Restorable]:
+        return [restorable for link in links for restorable in link._restoring._restorables]
+
+    before = set_up()
+    server = AmqpRpcServer(namespace, session=session)
+    server.add_function(add)
+    server.serve()
+    server.receive_from_queue("key", block=False)
+    # It learns when this one is created.
+    server.receive_from_queue("missing", block=False)
+    assert client.call(routing_key="key").add(1, 2) == 3
+    wait_until(lambda: broker.consumers(f"rpc_{namespace}_{server.worker_id}_created") == 1)
+    stopping = gevent.spawn(server.stop)
+
+    def interrupt_always() -> None:
+        while not stopping.dead:
+            stopping.kill(block=False)
+            gevent.sleep(0)
+
+    server.on_stop(lambda: gevent.spawn(interrupt_always))
+    stopping.join()
+    server.stop(timeout=0.1)
+    assert server.state == "stopped"
+    assert set_up() == before
+    wait_until(lambda: broker.consumers(f"rpc_{namespace}_queue_key") == 0)
 
 
 def test_a_gather_is_whole_after_an_interruption(

@@ -35,7 +35,7 @@ class Announcements:
         )
         self._link = link
         self._on_created = on_created
-        self._begun = False
+        self._begun = self._closed = False
         self._consumer = Consumer(link, queue, self._on_message, prefetch=PREFETCH)
 
     @property
@@ -48,13 +48,16 @@ class Announcements:
 
         Switches greenlets for at most a second.
         """
+        if self._closed:
+            return False
         if not self._begun:
             self._begun = True
             self._link.add(self._consumer)
         return self._link.wait_ready(self._consumer, BEGIN_TIMEOUT)
 
     def close(self) -> None:
-        """Stop listening and delete the queue.  Switches greenlets."""
+        """Stop listening and delete the queue, for good.  Switches greenlets."""
+        self._closed = True
         if self._begun:
             self._consumer.delete()
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -220,11 +221,18 @@ class RequestQueues:
         self.stop()
         attachers, self._attachers = self._attachers, set()
         gevent.killall(list(attachers), block=False)
-        self._announcements.close()
+        try:
+            self._announcements.close()
+        finally:
+            self._close_lanes()
+
+    def _close_lanes(self) -> None:
         deadline = Deadline(CLOSE_TIMEOUT)
         lanes, self._lanes = self._lanes, set()
-        for lane in lanes:
-            lane.close(deadline.left() or 0.0)
+        with ExitStack() as closing:
+            # Also those behind one that is interrupted, or its requests would come to nobody.
+            for lane in lanes:
+                closing.callback(lambda lane: lane.close(deadline.left() or 0.0), lane)
 
     # -- receivers to attach --------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import gevent
@@ -197,10 +198,12 @@ class Management:
         for greenlet in list(self._greenlets):
             if greenlet is not current:
                 greenlet.kill(block=False)
-        self.consumer.delete()
-        # Last: see `roll_call`.
-        self.roll_call.close()
-        self._responder.close()
+        with ExitStack() as ending:
+            # From the last to the first, also those behind one that is interrupted.
+            ending.callback(self._responder.close)
+            # Behind the queue: see `roll_call`.
+            ending.callback(self.roll_call.close)
+            ending.callback(self.consumer.delete)
 
     def _on_request(self, delivery: Delivery) -> None:
         greenlet = gevent.Greenlet(self._handle, delivery)
