@@ -586,7 +586,8 @@ class Channel(Operations):
     def close(self, timeout: float = 1.0) -> None:
         """Close the channel; unacknowledged deliveries go back to their queues.
 
-        Switches greenlets for at most `timeout` seconds.  Closing twice is fine.
+        Switches greenlets for at most `timeout` seconds, and not at all if that is 0.  Closing
+        twice is fine.
         """
         if self.error is not None or self._closing:
             return
@@ -595,7 +596,8 @@ class Channel(Operations):
         self._send(encode_method(self.number, methods.Channel.Close(ReplyCode.SUCCESS, "", 0, 0)))
         try:
             # Without an answer the number stays taken, and its frames are dropped.
-            self._close_ok.wait(timeout)
+            if timeout > 0:
+                self._close_ok.wait(timeout)
         finally:
             self._end(ConnectionLost("the channel was closed on this side"))
 

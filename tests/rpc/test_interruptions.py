@@ -9,7 +9,13 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, Session
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    AmqpRpcServer,
+    Session,
+)
 from amphora.transport.restoring import Restorable
 from tests.support.brokers import Broker
 from tests.support.leaks import running_greenlets
@@ -35,6 +41,19 @@ def interrupt(greenlet: gevent.Greenlet[..., None]) -> None:
     with pytest.raises(KeyboardInterrupt):
         # It is raised here, as soon as it has ended that greenlet.
         greenlet.kill(KeyboardInterrupt, block=False) or gevent.sleep(5)
+
+
+def interrupt_always(greenlet: gevent.Greenlet[..., None]) -> None:
+    """Interrupt a greenlet wherever it waits, to its end."""
+    while not greenlet.dead:
+        gevent.sleep(0)
+        greenlet.kill(block=False)
+
+
+def set_up_on(session: Session) -> list[Restorable]:
+    """Return what is set up on the connections of a session."""
+    links = (session.publishing, session.consuming)
+    return [restorable for link in links for restorable in link._restoring._restorables]
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
@@ -136,12 +155,7 @@ def test_a_stop_that_is_interrupted_wherever_it_waits_leaves_nothing_on_a_shared
     session = make_session()
     client = make_client()
     client.create_new_request_queue("key")
-    links = (session.publishing, session.consuming)
-
-    def set_up() -> list[Restorable]:
-        return [restorable for link in links for restorable in link._restoring._restorables]
-
-    before = set_up()
+    before = set_up_on(session)
     server = AmqpRpcServer(namespace, session=session)
     server.add_function(add)
     server.serve()
@@ -151,18 +165,30 @@ def test_a_stop_that_is_interrupted_wherever_it_waits_leaves_nothing_on_a_shared
     assert client.call(routing_key="key").add(1, 2) == 3
     wait_until(lambda: broker.consumers(f"rpc_{namespace}_{server.worker_id}_created") == 1)
     stopping = gevent.spawn(server.stop)
-
-    def interrupt_always() -> None:
-        while not stopping.dead:
-            stopping.kill(block=False)
-            gevent.sleep(0)
-
-    server.on_stop(lambda: gevent.spawn(interrupt_always))
+    server.on_stop(lambda: gevent.spawn(interrupt_always, stopping))
     stopping.join()
     server.stop(timeout=0.1)
     assert server.state == "stopped"
-    assert set_up() == before
+    assert set_up_on(session) == before
     wait_until(lambda: broker.consumers(f"rpc_{namespace}_queue_key") == 0)
+
+
+def test_a_close_that_is_interrupted_wherever_it_waits_leaves_nothing_on_a_shared_session(
+    make_session: MakeSession, make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    make_server(add)
+    session = make_session()
+    assert make_client(session=session).call.add(1, 2) == 3
+    before = set_up_on(session)
+    client = AmqpRpcClient(namespace, session=session)
+    assert client.call.add(3, 4) == 7
+    # Servers are told of cancelled calls over a channel of its own.
+    client._calls.control.open()
+    wait_until(lambda: client._calls.control.ready)
+    client.cast.add(5, 6)
+    closing = gevent.spawn(client.close)
+    interrupt_always(closing)
+    assert set_up_on(session) == before
 
 
 def test_a_gather_is_whole_after_an_interruption(
