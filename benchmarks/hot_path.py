@@ -234,7 +234,7 @@ class ServerSide:
         self._server = AmqpRpcServer(NAMESPACE, session=self._wire.session())
         self._server.add_function(lambda value: value, name="echo")
         worker = self._server._worker
-        worker.responder._topology.ready = True
+        worker.responder.ways.topology.ready = True
         self._underway = worker.underway
         self._wire.consume(worker.requests.take)
         client = naming.new_id()

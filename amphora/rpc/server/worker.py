@@ -100,13 +100,8 @@ class Worker:
         self.executor.cancellable = settings.cancellable
         self.responder = Responder(session, namespace, self.worker_id, self.underway)
         self.management = Management(server, settings, self.worker_id, self.underway)
-        self.outlets = Outlets(
-            session,
-            naming.response_exchange(namespace),
-            self.responder,
-            self.statistics,
-            session.endpoint.max_message_size,
-        )
+        most = session.endpoint.max_message_size
+        self.outlets = Outlets(session, self.responder, self.statistics, most)
         self.requests = RequestHandling(
             namespace,
             self.worker_id,

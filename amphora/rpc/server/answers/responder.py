@@ -2,10 +2,7 @@
 
 If anything breaks before the ack, the broker still has the request and delivers it again.
 
-The exchange for responses may not lead to a client's queue: somebody has deleted or unbound it, and
-only the client can bind its queue.  Then a response goes straight to the queue.
-
-If no queue takes it then, either the client is gone, or its queue is on a node that is away, as
+If no queue takes a response, either the client is gone, or its queue is on a node that is away, as
 RabbitMQ 3 routes nothing there.  In the second case the client soon has another queue, and the
 response is sent again until the request expires.
 
@@ -21,31 +18,29 @@ client drops duplicates, and the request is acknowledged once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
-import msgspec
 
-from amphora.errors import (
-    AccessRefused,
-    AmphoraError,
-    ChannelClosed,
-    ConnectionLost,
-    StreamLost,
-    Unroutable,
-)
+from amphora.errors import AmphoraError, ConnectionLost, StreamLost, Unroutable
 from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.bodies import STARTED, Response, error_body
-from amphora.rpc.contract.checks import seconds_of
 from amphora.rpc.contract.serializers import JSON, serializer_for
 from amphora.rpc.server.answers.batching import Batching
+from amphora.rpc.server.answers.response import (
+    DEFAULT_PATIENCE,
+    Answerable,
+    OutgoingResponse,
+    seconds_left,
+)
+from amphora.rpc.server.answers.ways import Ways
 from amphora.rpc.server.progress.underway import Underway
 from amphora.transport.lookout import Lookout
 from amphora.transport.outgoing import BULK, Outgoing
 from amphora.transport.session import Session
-from amphora.transport.topology import Exchange, Presence, Topology
+from amphora.transport.topology import Presence
 from amphora.wire.fields import Table
 from amphora.wire.properties import (
     DIRECT_REPLY_TO,
@@ -57,60 +52,10 @@ from amphora.wire.properties import (
 
 log = Log("amphora.rpc")
 
-# Seconds that a client waits, if its request does not say.
-DEFAULT_PATIENCE = 5.0
-LONGEST_PATIENCE = 600.0
 # Seconds before a response is sent again whose client has no queue at the moment.
 AGAIN = 0.3
 # Seconds after which an unconfirmed response is sent again.
 UNCONFIRMED = 2.0
-
-
-class Answerable(Protocol):
-    """A request that can be answered, and is then acknowledged."""
-
-    properties: Properties
-
-    def ack(self) -> None:
-        """Acknowledge it."""
-
-    def nack(self, *, requeue: bool = True) -> None:
-        """Refuse it: requeue it, or drop it."""
-
-
-class _Response(msgspec.Struct, eq=False):
-    """A response on its way."""
-
-    request: Answerable
-    body: bytes
-    content_type: str
-    response_type: str | None
-    headers: Table | None
-    # Until when it is sent again; None if it was sent once.
-    until: float | None = None
-    # The latest message that carries it, and when that was sent; and the messages that carry it
-    # alone, of which all but the last are duplicates.
-    last: Outgoing | None = None
-    sent_at: float = 0.0
-    single: tuple[Outgoing, ...] = ()
-    # True when its request was acknowledged or given back.
-    ended: bool = False
-
-    def request_id(self) -> str:
-        """Return the id of its request."""
-        properties = self.request.properties
-        return properties.correlation_id or properties.message_id or ""
-
-    @property
-    def durable(self) -> bool:
-        """Whether it is persistent and confirmed, as its request was."""
-        return self.request.properties.delivery_mode != TRANSIENT
-
-    def still_wanted(self, now: float) -> bool:
-        """Return whether its client still waits for it."""
-        if self.until is None:
-            self.until = now + _seconds_left(self.request.properties.expiration)
-        return now < self.until
 
 
 class Responder:
@@ -123,6 +68,7 @@ class Responder:
 
     Attributes:
         lost: how many responses were dropped because their client was gone.
+        ways: how responses reach their clients.
     """
 
     def __init__(
@@ -133,8 +79,7 @@ class Responder:
         self.control_queue: Callable[[], str | None] = lambda: None
         self._session = session
         self._namespace = namespace
-        self._exchange = naming.response_exchange(namespace)
-        self._topology = Topology(Exchange(self._exchange))
+        self.ways = Ways(session, namespace, worker_id)
         self._worker_id = worker_id
         self._underway = underway
         # By content type, delivery mode and message type.
@@ -148,22 +93,20 @@ class Responder:
         # Looks for clients' queues, and the greenlets that ask it.
         self._lookout = Lookout(session)
         self._asking: set[gevent.Greenlet[..., None]] = set()
-        # The number of the connection on which no response may go straight to a queue.
-        self._never_straight_on: int | None = None
         # Unconfirmed responses, if there are several nodes.
-        self._open: dict[_Response, None] | None = {} if self._several_nodes() else None
+        self._open: dict[OutgoingResponse, None] | None = {} if self._several_nodes() else None
         self._timer: Any = None
 
     def open(self) -> None:
         """Declare the exchange for responses, now and on every later connection."""
-        self._session.publishing.add(self._topology)
+        self._session.publishing.add(self.ways.topology)
         if self._open is not None:
             self._timer = gevent.get_hub().loop.timer(UNCONFIRMED / 2, UNCONFIRMED / 2, ref=False)
             self._timer.start(self._send_unconfirmed_again)
 
     def close(self) -> None:
         """Stop declaring it, and drop the responses whose client has no queue."""
-        self._session.publishing.remove(self._topology)
+        self._session.publishing.remove(self.ways.topology)
         self._batching.forget()
         gevent.killall(list(self._asking), block=False)
         if self._timer is not None:
@@ -188,7 +131,7 @@ class Responder:
             request.ack()
             return
         self._underway.unconfirmed += 1
-        response = _Response(request, body, content_type, response_type, headers)
+        response = OutgoingResponse(request, body, content_type, response_type, headers)
         alone = response_type is not None or headers is not None
         if not alone and _may_travel_with_others(properties, content_type, body):
             # As `durable`, but inlined for speed.
@@ -207,8 +150,6 @@ class Responder:
             extra: more headers of the note.
         """
         properties = request.properties
-        reply_to = properties.reply_to or ""
-        direct = reply_to.startswith(DIRECT_REPLY_TO)
         template = PropertiesTemplate(
             Properties(
                 headers={headers.RUN: run_id, **(extra or {})},
@@ -218,18 +159,14 @@ class Responder:
                 app_id=self._worker_id,
             )
         )
-        outgoing = Outgoing(
-            "" if direct else self._exchange,
-            reply_to,
+        outgoing = self.ways.outgoing(
+            properties.reply_to or "",
             template,
             properties.correlation_id or properties.message_id or "",
             b"",
-            needs=() if direct else (self._topology,),
-            mandatory=not direct,
             spread=True,
-            patience=_seconds_left(properties.expiration),
+            patience=seconds_left(properties.expiration),
             answers=True,
-            queue_for=self.queue_for,
         )
         try:
             self._session.publisher.publish(outgoing)
@@ -245,55 +182,21 @@ class Responder:
             run_id: the run of the stream that the client reads.
         """
         lost = StreamLost("the stream has ended at its server, and its end was lost")
-        direct = client.startswith(DIRECT_REPLY_TO)
         template = self._template(JSON.content_type, False, None)
-        outgoing = Outgoing(
-            "" if direct else self._exchange,
+        outgoing = self.ways.outgoing(
             client,
             template.with_headers({headers.RUN: run_id}),
             request_id,
             JSON.encode(Response(exception=error_body(lost))),
-            needs=() if direct else (self._topology,),
-            mandatory=not direct,
             # A client that is still there makes itself heard again.
             expires_at=clock.monotonic() + DEFAULT_PATIENCE,
-            queue_for=self.queue_for,
         )
         try:
             self._session.publisher.publish(outgoing)
         except (AmphoraError, ValueError) as error:
             log.throttled("%s: the end of a stream cannot be sent: %s", self._worker_id, error)
 
-    def queue_for(self, client: str) -> str | None:
-        """Return the queue of a client, if responses may go straight there."""
-        if self._never_straight_on == self._session.publishing.connects:
-            return None
-        try:
-            return naming.response_queue(self._namespace, naming.check_client_id(client))
-        except ValueError:
-            return None  # a stranger's
-
-    def tell_of_way(self, outgoing: Outgoing) -> None:
-        """Say that a message could not go by the exchange, if somebody has to mend that.
-
-        Never switches greenlets.
-        """
-        if isinstance(outgoing.error, AccessRefused):
-            # Each one more would close the channel of all responses.
-            self._never_straight_on = self._session.publishing.connects
-            log.warning(
-                "%s: no response can go straight to its client's queue: %s",
-                self._worker_id,
-                outgoing.error,
-            )
-        elif outgoing.error is None and isinstance(outgoing.went_straight, ChannelClosed):
-            log.throttled(
-                "%s: responses go straight to their clients' queues: %s",
-                self._worker_id,
-                outgoing.went_straight,
-            )
-
-    def _send_together(self, responses: list[_Response]) -> None:
+    def _send_together(self, responses: list[OutgoingResponse]) -> None:
         """Send responses of one kind to one client."""
         if len(responses) == 1:
             self._send(responses[0])
@@ -303,19 +206,16 @@ class Responder:
         assert serializer is not None  # noqa: S101 (they may travel together)
         # Most of them are alike.
         expirations = {each.request.properties.expiration for each in responses}
-        outgoing = Outgoing(
-            self._exchange,
+        outgoing = self.ways.outgoing(
             first.request.properties.reply_to or "",
             self._template(first.content_type, first.durable, batches.BATCH),
             naming.new_id(),
             batches.join(serializer, [(each.request_id(), each.body) for each in responses]),
-            needs=(self._topology,),
             on_done=lambda outgoing: self._batch_done(outgoing, responses),
             mandatory=first.durable,
             confirm=first.durable,
-            patience=max(map(_seconds_left, expirations)),
+            patience=max(map(seconds_left, expirations)),
             answers=True,
-            queue_for=self.queue_for,
         )
         if self._open is not None:
             for response in responses:
@@ -330,10 +230,10 @@ class Responder:
             for response in responses:
                 self._send(response)
 
-    def _batch_done(self, outgoing: Outgoing, responses: list[_Response]) -> None:
+    def _batch_done(self, outgoing: Outgoing, responses: list[OutgoingResponse]) -> None:
         underway = self._underway
         if outgoing.went_straight is not None:
-            self.tell_of_way(outgoing)
+            self.ways.tell(outgoing)
         alone = outgoing.error is not None and not isinstance(outgoing.error, ConnectionLost)
         for response in responses:
             if response.ended:
@@ -353,28 +253,22 @@ class Responder:
                 self._end(outgoing, response)
         underway.changed()
 
-    def _send(self, response: _Response) -> None:
+    def _send(self, response: OutgoingResponse) -> None:
         request = response.request.properties
         durable = response.durable
-        reply_to = request.reply_to or ""
-        direct = reply_to.startswith(DIRECT_REPLY_TO)
         template = self._template(response.content_type, durable, response.response_type)
         if response.headers is not None:
             template = template.with_headers(response.headers)
-        outgoing = Outgoing(
-            "" if direct else self._exchange,
-            reply_to,
+        outgoing = self.ways.outgoing(
+            request.reply_to or "",
             template,
             response.request_id(),
             response.body,
-            needs=() if direct else (self._topology,),
             on_done=lambda outgoing: self._done(outgoing, response),
-            # With `mandatory`, RabbitMQ returns direct replies although it delivers them.
-            mandatory=durable and not direct,
+            mandatory=durable,
             confirm=durable,
-            patience=_seconds_left(request.expiration),
+            patience=seconds_left(request.expiration),
             answers=True,
-            queue_for=self.queue_for,
         )
         if len(response.body) >= BULK:
             # What is behind items of a stream, or a note, must not arrive before them.
@@ -388,13 +282,13 @@ class Responder:
         except (AmphoraError, ValueError) as error:
             self._not_sent(response, error)
 
-    def _note_sent(self, response: _Response, outgoing: Outgoing) -> None:
+    def _note_sent(self, response: OutgoingResponse, outgoing: Outgoing) -> None:
         if self._open is not None:
             response.last = outgoing
             response.sent_at = clock.monotonic()
             self._open[response] = None
 
-    def _not_sent(self, response: _Response, error: Exception) -> None:
+    def _not_sent(self, response: OutgoingResponse, error: Exception) -> None:
         """Requeue the request if the session was closed; drop it if the response is unsendable."""
         log.throttled("%s: a response cannot be sent: %s", self._worker_id, error)
         self._close_response(response)
@@ -412,7 +306,7 @@ class Responder:
             if sent and now - response.sent_at > UNCONFIRMED and response.still_wanted(now):
                 self._send(response)
 
-    def _close_response(self, response: _Response) -> None:
+    def _close_response(self, response: OutgoingResponse) -> None:
         """Withdraw the duplicates of a response that is confirmed or has failed."""
         if self._open is None or response not in self._open:
             return
@@ -438,13 +332,13 @@ class Responder:
             self._templates[kind] = template
         return template
 
-    def _done(self, outgoing: Outgoing, response: _Response) -> None:
+    def _done(self, outgoing: Outgoing, response: OutgoingResponse) -> None:
         if response.ended:
             return
         if self._open is not None:
             self._close_response(response)
         if outgoing.went_straight is not None:
-            self.tell_of_way(outgoing)
+            self.ways.tell(outgoing)
         if outgoing.error is not None and isinstance(_reason(outgoing), Unroutable):
             asking = gevent.Greenlet(self._look_for_client, response, outgoing)
             self._asking.add(asking)
@@ -453,7 +347,7 @@ class Responder:
         else:
             self._end(outgoing, response)
 
-    def _look_for_client(self, response: _Response, outgoing: Outgoing) -> None:
+    def _look_for_client(self, response: OutgoingResponse, outgoing: Outgoing) -> None:
         reply_to = response.request.properties.reply_to or ""
         gone = not self._lookout.needed
         if not gone and response.still_wanted(clock.monotonic()):
@@ -465,7 +359,7 @@ class Responder:
             gone = presence is Presence.GONE
         self._end(outgoing, response, gone)
 
-    def _end(self, outgoing: Outgoing, response: _Response, gone: bool = False) -> None:
+    def _end(self, outgoing: Outgoing, response: OutgoingResponse, gone: bool = False) -> None:
         request = response.request
         response.ended = True
         if isinstance(outgoing.error, ConnectionLost):
@@ -503,10 +397,3 @@ def _may_travel_with_others(request: Properties, content_type: str, body: bytes)
     if (request.reply_to or "").startswith(DIRECT_REPLY_TO):
         return False
     return batches.can_travel(content_type, body)
-
-
-def _seconds_left(expiration: str | None) -> float:
-    """Return for how many seconds the client of a request waits, by the request's expiration."""
-    # Clients other than amphora may leave it out or get it wrong.
-    seconds = seconds_of(expiration)
-    return DEFAULT_PATIENCE if seconds is None else min(seconds, LONGEST_PATIENCE)

@@ -249,24 +249,24 @@ class Outlet:
         """Yield the messages with the items that are to be sent."""
         reply_to, request_id, run_id = self.key
         direct = reply_to.startswith(DIRECT_REPLY_TO)
-        responder = self._outlets.responder
+        ways = self._outlets.responder.ways
         # The exchange may not lead to the client any more.
         in_doubt = self._window.stalled and not direct
         while self._window.due(self._most_under_way):
             first, items = self._window.next_items()
             numbers = {headers.RUN: run_id, streams.SEQ: first}
             yield Outgoing(
-                "" if direct else self._outlets.exchange,
+                "" if direct else ways.exchange,
                 reply_to,
                 self._template.with_headers(numbers),
                 request_id,
                 streams.join_items(self._serializer, items),
                 needs=(),
-                on_done=responder.tell_of_way if in_doubt else None,
+                on_done=ways.tell if in_doubt else None,
                 mandatory=in_doubt,
                 confirm=in_doubt,
                 answers=True,
-                queue_for=responder.queue_for if in_doubt else None,
+                queue_for=ways.queue_for if in_doubt else None,
             )
 
 
@@ -274,8 +274,7 @@ class Outlets:
     """The streams of one worker.
 
     Args:
-        exchange: the name of the exchange for responses.
-        responder: tells clients that a stream has begun.
+        responder: tells clients that a stream has begun, and knows the ways to them.
         statistics: tells whether there are calls beside.
         max_size: the largest item that can be sent, in bytes.
     """
@@ -283,12 +282,10 @@ class Outlets:
     def __init__(
         self,
         session: Session,
-        exchange: str,
         responder: Responder,
         statistics: Statistics,
         max_size: int,
     ) -> None:
-        self.exchange = exchange
         self.responder = responder
         self.max_size = max_size
         self.statistics = statistics
