@@ -264,7 +264,8 @@ class ServerSide:
         return self._wire.publishing.unconfirmed_count == (BURST if self._single else 1)
 
     def close(self) -> None:
-        """Forget what is unconfirmed."""
+        """End its greenlets, and forget what is unconfirmed."""
+        self._server._worker.requests.close()
         self._wire.close()
 
     def _burst(self, request: Frames) -> bytes:
