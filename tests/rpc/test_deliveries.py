@@ -260,6 +260,30 @@ def test_what_is_remembered_is_bounded(deliveries: InProgress) -> None:
     assert sum(arrivals.remembered for arrivals in deliveries._ended) <= REMEMBERED
 
 
+@pytest.mark.parametrize("channels", [1, 2], ids=["on its channel", "on a later one"])
+def test_a_request_in_progress_is_known_again_however_much_was_done(
+    deliveries: InProgress, first: FakeChannel, second: FakeChannel, channels: int
+) -> None:
+    ours = add(deliveries, request(1, b"in progress"), first)
+    assert ours is not None
+    channel = first
+    for _ in range(channels):
+        for tag in range(2, REMEMBERED + 3):
+            done = add(deliveries, request(tag, b"%d" % tag), channel)
+            assert done is not None
+            done.ack()
+        channel.is_open = False
+        channel = FakeChannel()
+    # The latest are known, and the others are not.
+    latest = request(1, b"%d" % (REMEMBERED + 2), again=True)
+    assert add(deliveries, latest, second) is None
+    assert add(deliveries, request(2, b"2", again=True), second) is not None
+    assert ours in list(deliveries)
+    assert add(deliveries, request(3, b"in progress", again=True), second) is None
+    ours.ack()
+    assert second.acked == [1, 3]
+
+
 @given(st.binary(max_size=20), st.integers(0, 3), st.data())
 def test_equal_requests_have_equal_fingerprints_whatever_their_size(
     pattern: bytes, factor: int, data: st.DataObject

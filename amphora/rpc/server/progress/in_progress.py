@@ -35,7 +35,7 @@ from amphora.wire.properties import Properties
 REMEMBERED = 10_000
 # For how many seconds at most: a broker notices within three heartbeats that a connection is lost.
 REMEMBERED_FOR = 120.0
-# How many ended channels are remembered.
+# Of how many ended channels they are.
 CHANNELS = 100
 # Of a larger body, only this many bytes are compared, in so many pieces.
 WHOLE = 4096
@@ -172,8 +172,8 @@ class Arrivals:
 
     @property
     def remembered(self) -> int:
-        """How many requests can still be repeated, once the channel has ended."""
-        return len(self._in_progress) + self._done_by_print.total()
+        """How many finished requests can still be repeated, once the channel has ended."""
+        return self._done_by_print.total()
 
     def __iter__(self) -> Iterator[RequestInProgress]:
         return iter(self._in_progress)
@@ -251,9 +251,13 @@ class Arrivals:
         self._open_by_print = {}
         for request in self._in_progress:
             self._open_by_print.setdefault(fingerprint(request.delivery), []).append(request)
-        for done in (self._done_before, self._done):
-            self._done_by_print.update(done)
-            done.clear()
+        self._done_by_print.update([*self._done_before, *self._done][-REMEMBERED:])
+        self._done_before.clear()
+        self._done.clear()
+
+    def forget_done(self) -> None:
+        """Forget what is done, and keep what is in progress, for as long as that takes."""
+        self._done_by_print.clear()
 
     def find(self, delivery: Delivery, alike: int) -> RequestInProgress | None:
         """Return the request in progress that a delivery repeats, None if there is none.
@@ -269,7 +273,7 @@ class Arrivals:
     def take_done(self, alike: int) -> bool:
         """Return whether a delivery repeats a finished request, which can be repeated once."""
         if clock.monotonic() > self._until:
-            self._done_by_print.clear()
+            self.forget_done()
         if not self._done_by_print[alike]:
             return False
         self._done_by_print[alike] -= 1
@@ -288,7 +292,7 @@ class InProgress:
         self._limit = limit
         self._on_early = on_early
         self._of_channels: dict[Channel, Arrivals] = {}
-        self._ended: deque[Arrivals] = deque(maxlen=CHANNELS)
+        self._ended: list[Arrivals] = []
 
     def __len__(self) -> int:
         """How many requests are in progress."""
@@ -352,13 +356,22 @@ class InProgress:
         return arrivals
 
     def _look_for_ended(self) -> None:
-        for channel in [channel for channel in self._of_channels if not channel.is_open]:
+        channels = [channel for channel in self._of_channels if not channel.is_open]
+        for channel in channels:
             arrivals = self._of_channels.pop(channel)
             arrivals.lost()
-            if arrivals.remembered:
-                self._ended.append(arrivals)
-        while sum(arrivals.remembered for arrivals in self._ended) > REMEMBERED:
-            self._ended.popleft()
+            self._ended.append(arrivals)
+        if channels:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Keep what is in progress, and the latest of what is done."""
+        remembered = 0
+        for number, arrivals in enumerate(reversed(self._ended)):
+            remembered += arrivals.remembered
+            if remembered > REMEMBERED or number >= CHANNELS:
+                arrivals.forget_done()
+        self._ended = [each for each in self._ended if len(each) or each.remembered]
 
 
 def fingerprint(delivery: Delivery) -> int:
