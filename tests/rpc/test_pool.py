@@ -114,6 +114,12 @@ def leave_a_value() -> object:
     return None
 
 
+def leave_a_link() -> object:
+    greenlet: Any = gevent.getcurrent()
+    greenlet.rawlink(lambda _: None)
+    return None
+
+
 @pytest.mark.parametrize(
     "leave",
     [
@@ -123,6 +129,7 @@ def leave_a_value() -> object:
         gevent.getcurrent,
         leave_an_attribute,
         leave_a_value,
+        leave_a_link,
         gevent.sleep,
     ],
 )

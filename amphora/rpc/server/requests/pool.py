@@ -1,19 +1,20 @@
 """The greenlets that run handlers.
 
 What one handler leaves in its greenlet must not reach the request of another client: timeouts that
-were not cancelled, values of a `gevent.local`, whatever refers to the greenlet.  So a request has a
-greenlet that no other had, with one exception.  If a handler never gave way, and nothing refers to
-its greenlet afterwards that did not before, the greenlet is as good as new.  It goes on with the
-next request, and if there is none it waits for one.  That saves a sixth of the instructions that a
-small request takes, and the memory for a stack, which the system would have to find each time.
+were not cancelled, values of a `gevent.local`, whatever refers to the greenlet or is to be told of
+its end.  So a request has a greenlet that no other had, with one exception.  If a handler never
+gave way, nothing refers to its greenlet afterwards that did not before, and nothing waits for its
+end, the greenlet is as good as new.  It goes on with the next request, and if there is none it
+waits for one.  That saves a sixth of the instructions that a small request takes, and the memory
+for a stack, which the system would have to find each time.
 
 Each request runs in a copy of the context in which the server was made.
 
 The broker sends no more requests than may run at once, because it counts those that are not
 acknowledged.  It does not count a request that is acknowledged when it begins.  So where there are
-such requests, the pool counts too.  Before it acknowledges one that
-takes the last place, no more are taken, and others get them, until there is a place.  What comes
-all the same, because several places were free or it was on its way, waits here for its turn.
+such requests, the pool counts too.  Before it acknowledges one that takes the last place, no more
+are taken, and others get them, until there is a place.  What comes all the same, because several
+places were free or it was on its way, waits here for its turn.
 
 Streams take no place.  Most of them wait for their client, and a few that are never read to their
 end would keep all calls out.
@@ -172,6 +173,7 @@ class HandlerPool:
                     or getrefcount(greenlet) != references
                     or getweakrefcount(greenlet)
                     or len(greenlet.__dict__) != attributes
+                    or greenlet.has_links()
                     or self._closed
                 ):
                     break
