@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from gevent import monkey
 from gevent.socket import SHUT_RDWR, socket
@@ -43,9 +44,13 @@ def _after_fork_in_child() -> None:
     if _begun == process:
         return
     _begun = process
-    for let_go in _let_go:
-        let_go()
-    _process = process
+    try:
+        with ExitStack() as letting_go:
+            # From the first to the last, also those behind one that is interrupted.
+            for let_go in reversed(_let_go):
+                letting_go.callback(let_go)
+    finally:
+        _process = process
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.processes import PythonProcess
 
 PROGRAM = """
@@ -47,3 +49,39 @@ def test_a_child_lets_go_once_of_what_is_its_parents() -> None:
     (child, parent) = program.printed
     assert sorted(child.split(", ")) == ["let go", "used by another thread"]
     assert parent == "child's exit status 0 []"
+
+
+INTERRUPTED = """
+import ctypes, os, signal, sys
+from amphora.net import forks
+
+done = []
+
+def interrupted():
+    done.append("first")
+    signal.raise_signal(signal.SIGINT)
+
+forks.in_child(interrupted)
+forks.in_child(lambda: done.append("second"))
+pid = ctypes.PyDLL(None).fork() if sys.argv[1] == "in C" else os.fork()
+if not pid:
+    try:
+        forks.notice()
+    except KeyboardInterrupt:
+        done.append("interrupted")
+    forks.notice()
+    print(*done, sep=", ", flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "done"), [("in C", "first, second, interrupted"), ("in Python", "first, second")]
+)
+def test_a_child_that_is_interrupted_lets_go_of_all_that_is_its_parents(
+    way: str, done: str
+) -> None:
+    with PythonProcess("-c", INTERRUPTED, way) as program:
+        assert program.wait() == 0
+    assert program.printed == [done]
