@@ -145,8 +145,11 @@ class Connections:
                     return
         _close(connection)
 
-    def _doubt(self) -> None:
-        """Note that a statement has failed: the database may be away, or lack what was set up."""
+    def doubt(self) -> None:
+        """Note that a statement has failed, or had to be given up.
+
+        The database may be away, or lack what was set up.
+        """
         self._ready = False
         self._away = True
 

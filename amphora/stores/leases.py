@@ -68,6 +68,7 @@ class Leases:
             log.throttled("the keys of calls that are running cannot be kept: %s", error)
         else:
             if late:
+                self._store.doubt()
                 log.throttled(
                     "the keys of calls that are running cannot be kept: the database has not"
                     " answered within %g s",

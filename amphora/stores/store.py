@@ -221,7 +221,7 @@ class Store(Connections):
         try:
             cursor.execute(self._in_its_words(statement), values)
         except Exception:
-            self._doubt()
+            self.doubt()
             raise
 
     def _in_its_words(self, statement: str) -> str:

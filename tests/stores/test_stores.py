@@ -434,6 +434,22 @@ def test_no_key_is_taken_over_at_once_after_a_long_wait_for_the_file(
     assert is_taken_over_a_while_later(store, now)
 
 
+@only_sqlite
+def test_no_key_is_taken_over_at_once_when_leases_could_not_be_renewed(
+    store: Store, database: Database, now: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.claim(claim(), 0.0, KEEP)
+    leases = Leases(store, 0.3, KEEP)
+    mine = claim("b")
+    other = database.connect()
+    other.execute("BEGIN IMMEDIATE")
+    leases.add(mine)
+    wait_until(lambda: "the database has not answered" in caplog.text)
+    leases.discard(mine)
+    other.close()
+    assert is_taken_over_a_while_later(store, now)
+
+
 class Firewall:
     """Makes connections, and makes those that there are silent, as firewalls and failovers do."""
 
