@@ -96,7 +96,10 @@ class Rebinding(Restorable):
     def _bind_all(self) -> None:
         for consumer in self._consumers:
             if consumer.channel is None:
-                continue  # it is bound when it is set up, or may not be
+                if consumer.ready:
+                    # Its refusal is put up with, and may have ended.  The others try by themselves.
+                    self._session.consuming.restore_soon(consumer)
+                continue
             try:
                 self._session.operate(consumer.bind, TIMEOUT)
             except AmphoraError as error:

@@ -18,10 +18,12 @@ from amphora import (
     NoResult,
     Session,
     StreamLost,
+    WrongRequest,
 )
 from amphora.cli.failures import Exit, exit_code_of
 from amphora.gateway import Gateway
 from amphora.gateway.problems import problem_of
+from amphora.transport import rebinding
 from tests.gateway.conftest import ask
 from tests.support.processes import ROOT
 from tests.support.rabbitmq import RabbitNode
@@ -244,6 +246,40 @@ def test_who_may_not_tell_servers_anything_has_no_streams(
                 client.stream.count()
         # Nobody can tell the server.
         server.stop(timeout=0)
+
+
+def test_a_server_has_streams_once_its_control_queue_is_permitted(
+    rabbit_node: RabbitNode,
+    permit: Permit,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(rebinding, "INTERVAL", 0.2)
+    monkeypatch.setattr(rebinding, "SHORTEST_INTERVAL", 0.2)
+
+    def count() -> Iterator[int]:
+        yield from range(1000)
+
+    url = permit(*[f"^(?!rpc_{namespace}_(.*_)?control$)"] * 3)
+    with (
+        AmqpRpcServer(namespace, url=url) as server,
+        AmqpRpcClient(namespace, url=rabbit_node.url, timeout=20) as client,
+    ):
+        server.add_function(count)
+        server.serve()
+        wait_until(lambda: server.ready and server._worker.control.consumer.ready)
+        with pytest.raises(WrongRequest, match="has no control queue") as caught:
+            list(client.stream.count())
+        assert caught.value.executed is False
+        connection = server.session.consuming.connection
+        permit(ALL, ALL, ALL)
+        wait_until(lambda: server._worker.control.address is not None)
+        assert list(client.stream.count()) == list(range(1000))
+        assert server.session.consuming.connection is connection
+    # However often that was refused.
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "calls cannot be cancelled" in line]) == 1
 
 
 def test_the_documented_permissions_of_a_gateway_are_enough(

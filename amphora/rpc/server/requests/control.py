@@ -114,14 +114,19 @@ class Control:
 class _Listening(Consumer):
     """The consumer of a control queue, which the worker can do without."""
 
+    # The text of the latest refusal, so that it is logged once.
+    _reported = ""
+
     def restore(self, connection: Connection) -> None:
         """Declare, bind and consume, if the worker may."""
         try:
             super().restore(connection)
         except AccessRefused as error:
-            # Permissions of before there were control queues.  Nothing else needs this one, and the
-            # next connection is early enough to try again.
-            log.warning("calls cannot be cancelled at this worker: %s", error)
+            # Permissions of before there were control queues.  Nothing else needs this one, and it
+            # is early enough to try again when others are bound again: see `rebinding`.
+            if self._reported != str(error):
+                self._reported = str(error)
+                log.warning("calls cannot be cancelled at this worker: %s", error)
 
 
 class Cancelled:
