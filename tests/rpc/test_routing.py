@@ -22,6 +22,7 @@ from amphora import (
     Unroutable,
 )
 from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.client.workers import control
 from amphora.rpc.contract import streams
 from amphora.rpc.server.streams import streaming
 from amphora.transport import rebinding
@@ -318,6 +319,41 @@ def test_a_server_binds_again_what_somebody_has_unbound(
         wait_until(lambda: everybody.gather(timeout=1.0).abs(-1).values() == [1])
         wait_until(lambda: len(list(asked(server.namespace, "ping", timeout=1.0))) == 1)
     wait_until(is_cancelled)
+
+
+@pytest.mark.parametrize("harm", ["the exchange is deleted", "the queue is unbound"])
+@pytest.mark.parametrize("when", ["before it begins", "while it runs"])
+def test_a_stream_goes_on_although_its_server_was_not_told_how_far_it_may_go(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: str,
+    when: str,
+) -> None:
+    # Before the server would bind its queue again by itself.
+    monkeypatch.setattr(streams, "DOUBT", 0.2)
+    monkeypatch.setattr(control, "REFUSED_FOR", 0.2)
+
+    def numbers() -> Iterator[int]:
+        yield from range(1000)
+
+    server = make_server(numbers)
+    wait_until(lambda: server._worker.control.consumer.ready)
+    client = make_client()
+    stream = client.stream.numbers() if when == "while it runs" else iter(())
+    assert next(stream, 0) == 0
+    queue = server._worker.control.queue
+    with broker.channel() as channel:
+        if harm == "the exchange is deleted":
+            channel.exchange_delete(queue.binding.exchange)
+        else:
+            for key in queue.keys:
+                channel.queue_unbind(queue.name, queue.binding.exchange, key)
+    if when == "before it begins":
+        stream = client.stream.numbers()
+        assert next(stream) == 0
+    assert list(stream) == list(range(1, 1000))
 
 
 def test_an_ordinary_queue_that_is_deleted_without_servers_keeps_the_next_request(

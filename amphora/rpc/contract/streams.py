@@ -40,8 +40,10 @@ BESIDE_BYTES = 1024 * 1024
 # The most items and bytes of items that travel together.
 MOST_ITEMS = 100
 MOST_BYTES = 64 * 1024
-# Seconds between two messages with credit, and seconds without any after which a stream ends.
+# Seconds between two messages with credit; seconds without any after which the way that they come
+# by is in doubt; and seconds after which a stream ends.
 CREDIT_INTERVAL = 1.0
+DOUBT = 5.0
 SILENCE = 30.0
 
 

@@ -151,6 +151,7 @@ class Worker:
         self._rebinding = Rebinding(
             session, (self.intake.consumer, self.management.consumer, self.control.consumer)
         )
+        self.outlets.on_doubt = self._rebinding.bind_soon
         self.watchdog = Watchdog(self.worker_id)
         self._server = server
         self._settings = settings

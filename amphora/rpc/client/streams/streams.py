@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -87,7 +88,8 @@ class Streams:
         deadline = Deadline(min(timeout, LOOK_TIMEOUT))
         try:
             # A server declares the exchange before it consumes the queue.
-            if not self._session.operate(self._count_consumers, deadline.left() or 0.0):
+            count = partial(_count_consumers, naming.request_queue(self._namespace))
+            if not self._session.operate(count, deadline.left() or 0.0):
                 return
             self._session.operate(self._try_control, deadline.left() or 0.0, publishes=True)
         except AccessRefused as error:
@@ -98,8 +100,10 @@ class Streams:
             refused.executed = False
             raise refused from None
         except ChannelClosed as error:
-            if error.code != ReplyCode.NOT_FOUND:
-                return  # it may not be asked for
+            if error.code != ReplyCode.NOT_FOUND or self._are_counted(deadline):
+                # It may not be asked for; or it was deleted, and servers make it again while a
+                # client of theirs says nothing.
+                return
             raise WrongRequest(
                 f"the servers of {self._namespace} run an older amphora, which has no streams"
             ) from None
@@ -117,18 +121,25 @@ class Streams:
         # A refusal comes before the answer to this.
         channel.exchange_declare(exchange, passive=True)
 
+    def _are_counted(self, deadline: Deadline) -> bool:
+        """Return whether a server is in the roll call, where older ones are not."""
+        roll_call = naming.roll_call_queue(self._namespace)
+        try:
+            count = partial(_count_consumers, roll_call)
+            return self._session.operate(count, deadline.left() or 0.0) > 0
+        except AmphoraError:
+            return False
+
     def _refused(self, error: AmphoraError | None) -> None:
         """End the streams whose servers cannot be told how far they may go."""
         self._known = False
+        if isinstance(error, ChannelClosed) and error.code == ReplyCode.NOT_FOUND:
+            return  # as in `check`: a server that has begun a stream has had the exchange
         for pending in list(self._open):
             if pending.run_id:
                 lost = StreamLost(f"this client may not tell the server how far to go: {error}")
                 lost.__cause__ = error
                 self._fail(pending, lost)
-
-    def _count_consumers(self, channel: Channel) -> int:
-        queue = naming.request_queue(self._namespace)
-        return find_queue(channel, queue, LOOK_TIMEOUT).consumers
 
     def begun(self, pending: PendingStream, properties: Properties) -> bool:
         """Take the note that a worker has begun; return whether its run is taken."""
@@ -260,6 +271,10 @@ class Streams:
             return
         client_id = pending.outgoing.template.reply_to or ""
         self._control.credit(client_id, pending.worker, pending.counts())
+
+
+def _count_consumers(queue: str, channel: Channel) -> int:
+    return find_queue(channel, queue, LOOK_TIMEOUT).consumers
 
 
 def _numbers(properties: Properties) -> tuple[str, int]:

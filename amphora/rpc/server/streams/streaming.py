@@ -233,17 +233,21 @@ class Outlet:
         """Have the handler's side look at what has changed."""
         self._changed.set()
 
-    def look(self, now: float, listening: bool) -> None:
+    def look(self, now: float, listening: bool) -> bool:
         """Cancel the stream if its client has said nothing for too long.
 
         Args:
             listening: False if it could not have been heard.
+
+        Returns:
+            Whether the way by which it says something is in doubt.
         """
         if not listening:
             self._heard = now
         elif now - self._heard > streams.SILENCE and not self._call.cancelled:
             self.forsaken = True
             self.request.cancel()
+        return now - self._heard > streams.DOUBT
 
     def messages(self) -> Iterator[Outgoing]:
         """Yield the messages with the items that are to be sent."""
@@ -277,6 +281,10 @@ class Outlets:
         responder: tells clients that a stream has begun, and knows the ways to them.
         statistics: tells whether there are calls beside.
         max_size: the largest item that can be sent, in bytes.
+
+    Attributes:
+        on_doubt: called when a client says nothing, as if the queue that it is heard by was
+            unbound; must not block.
     """
 
     def __init__(
@@ -289,6 +297,7 @@ class Outlets:
         self.responder = responder
         self.max_size = max_size
         self.statistics = statistics
+        self.on_doubt: Callable[[], None] = lambda: None
         self._session = session
         self._open: dict[tuple[str, str, str], Outlet] = {}
         # Since when there is credit for streams that are not open, or never were.
@@ -409,5 +418,6 @@ class Outlets:
     def _look(self) -> None:
         now = clock.monotonic()
         listening = self.responder.control_queue() is not None
-        for outlet in list(self._open.values()):
-            outlet.look(now, listening)
+        in_doubt = [outlet.look(now, listening) for outlet in list(self._open.values())]
+        if any(in_doubt):
+            self.on_doubt()
