@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from itertools import count
@@ -70,6 +70,33 @@ def test_a_block_gives_its_calls_one_time_together(
             assert client.call.left() < 15
             assert client.call(timeout=10).left() < 10
         assert 15 < client.defer.left().get() < 30
+    assert client.call.left() > 50
+
+
+@pytest.mark.parametrize("make", [lambda: amphora.deadline(30), amphora.shield])
+def test_what_holds_for_a_block_holds_for_one(make: Callable[[], Any]) -> None:
+    once = make()
+    with once, pytest.raises(RuntimeError, match="each block needs an amphora"):
+        once.__enter__()
+    with pytest.raises(RuntimeError, match=r"write it in the line of the with statement"), once:
+        pass
+    with pytest.raises(KeyError), make():
+        raise KeyError
+
+
+def test_a_deadline_holds_for_each_call_of_a_function(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(left)
+    client = make_client(timeout=60)
+
+    @amphora.deadline(30)
+    def ask(**options: Any) -> Any:
+        # It may call itself.
+        return ask() if options else client.call.left()
+
+    assert 20 < ask() < 30
+    assert 20 < ask(again=True) < 30
     assert client.call.left() > 50
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from amphora.errors import printable
 from amphora.net import clock
 from amphora.net.log import tell
+from amphora.rpc.context.blocks import block
 from amphora.rpc.context.cancelling import Cancellation
 from amphora.rpc.context.outcome import ABORTED, Outcome, WhenDone, tell_all
 from amphora.rpc.contract import headers, streams
@@ -274,7 +274,7 @@ def current() -> CallContext:
     return call
 
 
-@contextmanager
+@block
 def shield() -> Iterator[None]:
     """Hold `Cancel` off for the block, for work that must not be left half done.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from amphora.net import clock
+from amphora.rpc.context.blocks import block
 from amphora.rpc.context.call import Scope, here
 from amphora.rpc.contract.checks import check_timeout
 
 
-@contextmanager
+@block
 def deadline(seconds: float) -> Iterator[None]:
     """Give all calls made in the `with` block this many seconds together.
 
