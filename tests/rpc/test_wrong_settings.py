@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from amphora import AmqpRpcClient, AmqpRpcServer, OutgoingCall
+from amphora import AmqpRpcClient, AmqpRpcServer, OutgoingCall, Session
 from amphora.rpc.context.call import CallContext
 from amphora.transport.endpoint import endpoint
 from amphora.wire.properties import Properties
@@ -123,6 +123,8 @@ def test_certificates_are_verified_unless_it_is_true_that_they_are_not() -> None
     ("settings", "text"),
     [
         ({"identify": 5}, "identify must be True, or a login as text, not 5"),
+        ({"identify": "x" * 256}, "identify cannot name the login 'xx.*does not fit into AMQP's"),
+        ({"identify": "\ud800"}, "identify cannot name the login .*surrogates not allowed"),
         ({"serializer": []}, "no serializer is called"),
         ({"queue_type": []}, "queue_type must be one of"),
     ],
@@ -130,6 +132,17 @@ def test_certificates_are_verified_unless_it_is_true_that_they_are_not() -> None
 def test_a_setting_of_another_type_is_named(settings: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         AmqpRpcClient("shop", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"identify": "x" * 256}, {"max_pending": 0}, {"when_full": "no"}, {"uuid": "?"}]
+)
+def test_a_client_that_cannot_be_made_leaves_nothing_on_a_shared_session(settings: Any) -> None:
+    with Session() as session:
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            AmqpRpcClient("shop", session=session, **settings)
+        for link in (session.publishing, session.consuming):
+            assert list(link._restoring._restorables) in ([], [session.publisher])
 
 
 def test_management_takes_names() -> None:

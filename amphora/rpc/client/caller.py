@@ -25,6 +25,7 @@ from amphora.transport.session import (
     register,
     session_for,
 )
+from amphora.wire.fields import encode_shortstr
 
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_MAX_PENDING = 50_000
@@ -89,6 +90,7 @@ class Caller:
         self._owns_session = session is None
         self.session = session_for(session, url, connection, type(self))
         self._durable = check_flag("durable", durable)
+        user = _login(identify, self.session)
         self._calls = Calls(namespace, self.session, route.topology, max_pending, when_full)
         self._closed = False
         self._route = route
@@ -100,7 +102,7 @@ class Caller:
             timeout=timeout,
             serializer=self.serializer,
             durable=durable,
-            user=_login(identify, self.session),
+            user=user,
             client_id=client_id,
         )
         self._mailbox = self._requests.mailbox
@@ -232,9 +234,17 @@ class Caller:
 
 
 def _login(identify: bool | str, session: Session) -> str | None:
-    """Return the login that requests name as their sender, None if they name none."""
+    """Return the login that requests name as their sender, None if they name none.
+
+    Raises:
+        ValueError: there can be no such login.
+    """
     if not isinstance(identify, bool | str):
         raise ValueError(f"identify must be True, or a login as text, not {identify!r:.100}")
-    if identify is True:
-        return session.endpoint.user
-    return identify or None
+    login = session.endpoint.user if identify is True else identify or None
+    if login is not None:
+        try:
+            encode_shortstr(login)
+        except ValueError as error:
+            raise ValueError(f"identify cannot name the login {login!a:.100}: {error}") from None
+    return login
