@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from types import EllipsisType
-from typing import Any, Self
+from typing import Any, Self, TypeGuard, TypeVar
 
 __all__ = [
     "AccessRefused",
@@ -39,6 +39,8 @@ __all__ = [
     "printable",
 ]
 
+E = TypeVar("E", bound=BaseException)
+
 # A text that travels is cut at this many characters.
 MAX_TEXT = 8192
 # How many notes of an exception, and how many members of a group, are shown.
@@ -67,6 +69,14 @@ def printable(value: object, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
 
 
+def is_a(error: BaseException, kinds: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
+    """Return whether an exception is of one of these classes, as an `except` clause finds it.
+
+    `isinstance` asks the exception as well, and a user's class may do anything when it is asked.
+    """
+    return issubclass(type(error), kinds)
+
+
 def text_of(error: BaseException, limit: int = MAX_TEXT) -> str:
     """Return the text of an exception, with its notes; "" if it has none.
 
@@ -74,7 +84,7 @@ def text_of(error: BaseException, limit: int = MAX_TEXT) -> str:
     cannot be sent as UTF-8, are escaped, and the text is cut at `limit` characters.
     """
     text = _said(error, limit)
-    if isinstance(error, BaseExceptionGroup):
+    if is_a(error, BaseExceptionGroup):
         # Its own text says how many members there are, but not which.
         text = f"{text}: {_members(error, limit)}"
     return _plain("\n".join([text, *_notes(error, limit)]), limit)
@@ -108,7 +118,7 @@ def _members(group: BaseExceptionGroup[BaseException], limit: int) -> str:
             if limit <= 0:
                 break
             name, text = type(error).__name__, text_of(error, limit)
-            if isinstance(error, BaseExceptionGroup):
+            if is_a(error, BaseExceptionGroup):
                 text = f"({text})"
             told.append(f"{name}: {text}" if text else name)
             limit -= len(told[-1])

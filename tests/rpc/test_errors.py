@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import secrets
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -574,3 +575,54 @@ def test_an_ignored_request_goes_to_another_server(
     willing = make_server()
     willing.add_function(lambda: "willing", name="who")
     assert result.get() == "willing"
+
+
+class Secretive(Exception):
+    """Whatever it is asked for, even its class, it fails."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("nothing for you")
+
+
+class Leaves(Exception):
+    """Whatever it is asked for, even its class, it ends the program."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(3)
+
+
+@on_embedded
+@pytest.mark.parametrize("error", [Secretive, Leaves])
+@pytest.mark.parametrize("way", ["a call", "a stream", "a stream with items", "with a hook"])
+def test_an_exception_that_fails_when_anything_is_asked_of_it_is_answered_once(
+    make_server: MakeServer, make_client: MakeClient, error: type[Exception], way: str
+) -> None:
+    begun = []
+    server = make_server(add)
+
+    def fail() -> None:
+        begun.append(1)
+        raise error
+
+    def fail_in_stream(items: int) -> Iterator[int]:
+        begun.append(1)
+        yield from range(items)
+        raise error
+
+    server.add_function(fail)
+    server.add_function(fail_in_stream, expected=KeyError)
+    outcomes = []
+    if way == "with a hook":
+        server.on_done(lambda call, outcome: outcomes.append((outcome.status, outcome.error_type)))
+    client = make_client(timeout=20.0)
+    ways: dict[str, Callable[[], Any]] = {
+        "a stream": lambda: list(client.stream.fail_in_stream(0)),
+        "a stream with items": lambda: list(client.stream.fail_in_stream(3)),
+    }
+    with pytest.raises(RemoteException, match=error.__name__):
+        ways.get(way, client.call.fail)()
+    assert client.call.add(1, 2) == 3
+    assert begun == [1]
+    wait_until(lambda: len(server._worker.outlets) == server.running == 0)
+    if way == "with a hook":
+        assert ("RemoteException", error.__name__) in outcomes

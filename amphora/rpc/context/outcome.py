@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from amphora.errors import AmphoraError, RemoteException
+from amphora.errors import AmphoraError, RemoteException, is_a
 from amphora.net.log import tell
 
 OK = "OK"
@@ -61,19 +61,19 @@ class Outcome:
         Where that is a RemoteException, it is what the remote function raised.
         """
         error = self.error
-        if isinstance(error, RemoteException):
-            return error.error_type
-        return None if error is None else type(error).__name__
+        if error is None:
+            return None
+        return error.error_type if is_a(error, RemoteException) else type(error).__name__
 
 
 def status_of(error: BaseException | None) -> str:
     """Return the status of a call that ends so for its caller."""
     if error is None:
         return OK
-    if isinstance(error, AmphoraError):
+    if is_a(error, AmphoraError):
         return type(error).__name__
     # What is no Exception ends a caller that waits: it is killed, or has a time limit.
-    return OTHER if isinstance(error, Exception) else CANCELLED
+    return OTHER if is_a(error, Exception) else CANCELLED
 
 
 # Told what has become of one call.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -95,8 +95,8 @@ _CLASSES = {name: cls for cls, name in _NAMES.items()}
 _KINDS = {f"amphora.{cls.__name__}": cls for cls in _LATER}
 
 
-def travels(error: AmphoraError) -> bool:
-    """Return whether the caller gets an amphora error as the same class."""
+def travels(error: BaseException) -> TypeGuard[AmphoraError]:
+    """Return whether the caller gets an error as the same class, which is one of amphora's."""
     return type(error) in _NAMES or type(error) in _LATER
 
 

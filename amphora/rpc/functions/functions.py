@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Unpack
 
-from amphora.errors import WrongRequest, printable
+from amphora.errors import WrongRequest, is_a, printable
 from amphora.rpc.contract.types.signatures import Handler, check_bound
 from amphora.rpc.functions.parameters import Misfit, Parameters
 from amphora.rpc.functions.terms import Terms, checked_terms
@@ -186,7 +186,7 @@ class Functions:
     def expects(self, name: str, error: BaseException) -> bool:
         """Return whether an exception is an answer of a function, and no fault."""
         function = self.by_name.get(name)
-        return function is not None and isinstance(error, function.expected)
+        return function is not None and is_a(error, function.expected)
 
     def find(self, name: str) -> Function:
         """Return the function of that name.

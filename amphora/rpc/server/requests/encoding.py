@@ -13,7 +13,7 @@ import gevent
 import msgspec
 from gevent import GreenletExit
 
-from amphora.errors import AmphoraError, WrongResult, printable
+from amphora.errors import AmphoraError, WrongResult, is_a, printable
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
 from amphora.rpc.contract import legacy
@@ -138,7 +138,7 @@ class Encoding:
         except (GreenletExit, KeyboardInterrupt):
             raise
         except BaseException as trouble:
-            if raises and trouble is not patience and not isinstance(trouble, Exception):
+            if raises and trouble is not patience and not is_a(trouble, Exception):
                 raise
             return bare_body(error), False
 

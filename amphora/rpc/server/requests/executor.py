@@ -20,6 +20,7 @@ from amphora.errors import (
     TimedOut,
     WrongRequest,
     WrongResult,
+    is_a,
 )
 from amphora.net import clock
 from amphora.net.log import Log, tell
@@ -209,14 +210,14 @@ class Executor:
             return Response(exception=error_body(unfinished)), failure
         except BaseException as error:
             # SystemExit, Timeout and the like too: a handler cannot end the server.
-            if isinstance(error, Cancel) and call.interrupted:
+            if is_a(error, Cancel) and call.interrupted:
                 return None, None
-            if (raises or self.forgotten) and not isinstance(error, Exception):
+            if (raises or self.forgotten) and not is_a(error, Exception):
                 # In a forked child, sys.exit() ends the child.
                 raise
-            if isinstance(error, TimedOut) and call.timed_out:
+            if type(error) is TimedOut and call.timed_out:
                 return Response(exception=error_body(error)), Failure(function, "is late", error)
-            if not call.begun and isinstance(error, AmphoraError) and travels(error):
+            if not call.begun and travels(error):
                 # Of amphora itself, or of middleware.
                 return Response(exception=error_body(error)), None
             expected = call.begun and self._functions.expects(function, error)
@@ -224,7 +225,7 @@ class Executor:
             if not call.begun:
                 # Middleware raised it.
                 body.executed = False
-            if isinstance(error, GreenletExit):
+            if is_a(error, GreenletExit):
                 return Response(exception=body), None
             what = f"raised {type(error).__name__}"
             return Response(exception=body), Failure(function, what, error, legible, expected)
