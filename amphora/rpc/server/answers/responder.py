@@ -232,8 +232,7 @@ class Responder:
 
     def _batch_done(self, outgoing: Outgoing, responses: list[OutgoingResponse]) -> None:
         underway = self._underway
-        if outgoing.went_straight is not None:
-            self.ways.tell(outgoing)
+        self.ways.tell(outgoing)
         alone = outgoing.error is not None and not isinstance(outgoing.error, ConnectionLost)
         for response in responses:
             if response.ended:
@@ -337,8 +336,7 @@ class Responder:
             return
         if self._open is not None:
             self._close_response(response)
-        if outgoing.went_straight is not None:
-            self.ways.tell(outgoing)
+        self.ways.tell(outgoing)
         if outgoing.error is not None and isinstance(_reason(outgoing), Unroutable):
             asking = gevent.Greenlet(self._look_for_client, response, outgoing)
             self._asking.add(asking)

@@ -87,6 +87,8 @@ class Ways:
 
         Never switches greenlets.
         """
+        if outgoing.went_straight is None:
+            return
         if isinstance(outgoing.error, AccessRefused):
             # Each one more would close the channel of all responses.
             self._never_straight_on = self._session.publishing.connects

@@ -162,7 +162,7 @@ class Outlet:
         self._began = self._outlets.statistics.last_request
         note.event.wait(START_TIMEOUT)
         if note.error is not None and not isinstance(note.error, Unroutable):
-            # It cannot reach its client, so no item can.
+            # It cannot reach its client, so no item can.  One without a queue may have it again.
             self.request.cancel()
         self.request.ack_now()
         # Not to be left half done by a client that has gone away.
