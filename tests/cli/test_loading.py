@@ -10,6 +10,7 @@ import pytest
 
 from amphora import AmqpRpcServer
 from amphora.cli.failures import Exit
+from amphora.transport.endpoint import endpoint
 from tests.cli.conftest import Serve, is_alive, on_rabbitmq, wait_for_workers, workers
 from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeClient
@@ -112,6 +113,34 @@ def load_prices():
         assert [make_client().call.pid()] == wait_for_workers(pool, 1)
     pool.terminate()
     assert pool.wait() == Exit.DONE
+
+
+@pytest.mark.parametrize(
+    ("refused", "text"),
+    [
+        ("amqp_user='nobody'", "AuthenticationError"),
+        ("amqp_vhost='nowhere'", "AuthenticationError"),
+        ("", "ACCESS_REFUSED"),
+    ],
+    ids=["the login", "the vhost", "an exchange"],
+)
+def test_a_program_that_the_broker_refuses_something_is_tried_once(
+    serve: Serve, url: str, tmp_path: Path, refused: str, text: str
+) -> None:
+    ((host, port),) = endpoint(url).hosts
+    write(
+        tmp_path,
+        f"""{SERVER}
+from amphora import Session
+with Session(amqp_host={host!r}, amqp_port={port}, {refused}) as session:
+    session.channel().exchange_declare("amq.mine")
+""",
+    )
+    pool = serve("-w", 2, program="prog", cwd=tmp_path)
+    assert pool.wait() == Exit.NOT_ALLOWED
+    assert text in pool.output
+    assert "prog cannot be imported" in pool.output
+    assert pool.output.count(" starts") == 1
 
 
 def test_a_start_that_fails_stops_the_other_servers_of_its_worker(

@@ -14,8 +14,10 @@ import gevent
 
 import amphora
 from amphora.arpc.mq import JSONServer
+from amphora.cli.failures import Exit, exit_code_of
 from amphora.cli.serving.guard import Left
 from amphora.errors import (
+    AmphoraError,
     Busy,
     ConnectionLost,
     NoResult,
@@ -25,6 +27,7 @@ from amphora.errors import (
     ServerLost,
     StreamLost,
     Unroutable,
+    is_a,
 )
 from amphora.rpc.server.blocking import never_blocking
 from amphora.rpc.server.server import AmqpRpcServer, start_failed
@@ -53,7 +56,13 @@ _TARGET = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::([^\W\d]\w*(?:\.[^\W\d]\
 
 
 class CannotLoad(Exception):
-    """The program has no server to run; the text says why, with any traceback of the program."""
+    """The program has no server to run; the text says why, with any traceback of the program.
+
+    Attributes:
+        code: the exit code of its worker.
+    """
+
+    code = Exit.USAGE
 
 
 class CannotStart(CannotLoad):
@@ -61,6 +70,14 @@ class CannotStart(CannotLoad):
 
     What it lacks may come, such as a database or the broker, so another worker may be luckier.
     """
+
+    code = Exit.FAILED
+
+
+class NotAllowed(CannotLoad):
+    """The program could not use the broker, which refuses the login, or something to this user."""
+
+    code = Exit.NOT_ALLOWED
 
 
 def parse_target(target: str) -> tuple[str, str]:
@@ -180,7 +197,11 @@ def start(server: AmqpRpcServer) -> None:
 
 def _failed(what: str, error: BaseException) -> CannotLoad:
     # The program may serve while it is being loaded, or call another service.
-    kind = CannotStart if start_failed() or isinstance(error, AWAY) else CannotLoad
+    kind = CannotLoad
+    if start_failed() or is_a(error, AWAY):
+        kind = CannotStart
+    elif is_a(error, AmphoraError) and exit_code_of(error) is Exit.NOT_ALLOWED:
+        kind = NotAllowed
     return kind(f"{what}\n{_own_traceback(error)}")
 
 

@@ -16,7 +16,7 @@ import msgspec
 from amphora.cli.failures import Exit, exit_code_of
 from amphora.cli.serving.guard import Forked, Guard, Left
 from amphora.cli.serving.options import WorkerOptions, programs_argument, worker_options
-from amphora.cli.serving.programs import CannotLoad, CannotStart, load_server, start
+from amphora.cli.serving.programs import CannotLoad, load_server, start
 from amphora.cli.settings import url_and_debug
 from amphora.errors import AmphoraError
 from amphora.observe.health import about
@@ -83,7 +83,7 @@ def load_and_run(given: WorkerOptions, guard: Guard, reports: bool) -> Exit:
         # A program that waits at its end may fail because its server has stopped.
         if not guard.stopping:
             show(error, given)
-            status = Exit.FAILED if isinstance(error, CannotStart) else Exit.USAGE
+            status = error.code
     # Servers may have begun to serve while the program was loaded.
     guard.stop()
     return status
