@@ -25,6 +25,8 @@ from amphora.wire.codes import ReplyCode
 TIMEOUT = 10.0
 # Seconds for a look that says why no answer came, when the command's time is over.
 LAST_LOOK = 1.0
+# Seconds for a question, at least: earlier answers may have taken all of the time.
+LEAST = 0.05
 # How many queues are looked up at once.
 AT_ONCE = 50
 
@@ -45,6 +47,12 @@ def within(timeout: float | None) -> Iterator[Deadline]:
 def time_left(deadline: Deadline | None = None) -> float:
     """Return the seconds that the next look may take, by the deadline of the block or another."""
     return max((deadline or _deadline.get()).left(TIMEOUT), LAST_LOOK)
+
+
+def rest_of(timeout: float) -> float:
+    """Return the seconds of a timeout that connecting and earlier looks of the block have left."""
+    # As texts show it.
+    return max(round(_deadline.get().left(timeout), 2), LEAST)
 
 
 def find_queue(session: Session, name: str) -> Found | None:

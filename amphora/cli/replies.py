@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 
 from amphora.cli.failures import Exit, Failure, as_json, exit_code_of, sentence_of
-from amphora.cli.lookup import count_workers, find_queue, unknown_namespace
+from amphora.cli.lookup import LEAST, count_workers, find_queue, rest_of, unknown_namespace
 from amphora.cli.output import counted, show_error, show_json
 from amphora.errors import NoResult, WrongRequest
 from amphora.net.deadline import Deadline
@@ -33,7 +33,7 @@ class Replies:
     Args:
         worker: the only worker that was asked; None if all were.
         ask: sends the request, and waits for answers for the given seconds.
-        timeout: seconds for all of it.
+        timeout: seconds for all of it, of which connecting and earlier looks have had their part.
         again: whether asking twice does no harm.
         if_refused: the hint for a command that a worker does not have.
         json: print each answer as it comes, as one line: {"worker": ..., "result": ...}.
@@ -67,11 +67,11 @@ class Replies:
         self._found: dict[str, Reply] = {}
         there = 0
         if again and worker is None:
-            gathered = self._ask_again_and_again(timeout)
+            gathered = self._ask_again_and_again(rest_of(timeout))
         else:
             if worker is None:
                 there = count_workers(session, namespace)
-            self._found, gathered = self._gather(timeout)
+            self._found, gathered = self._gather(rest_of(timeout))
         replies = list(self._found.values())
         self.good = sorted(
             (reply for reply in replies if reply.error is None), key=lambda reply: reply.worker
@@ -101,7 +101,7 @@ class Replies:
             left = deadline.left() or 0.0
             last = patience >= left
             try:
-                replies, gathered = self._gather(max(min(patience, left), PAUSE))
+                replies, gathered = self._gather(max(min(patience, left), LEAST))
             except NoResult:
                 # The time was too short for the broker to take the question.  The next one may have
                 # more time, and earlier answers are known.

@@ -11,10 +11,12 @@ import gevent
 import pytest
 
 from amphora import NoResult
+from amphora.cli import lookup
 from amphora.cli.failures import Exit
 from amphora.cli.replies import Replies
 from amphora.rpc.client.offers import offers_of_all
 from amphora.rpc.client.waiting.gather import Reply
+from amphora.transport.topology import Found, Presence
 
 ANSWER = Reply("loud", {"namespace": "math", "functions": []}, None)
 
@@ -96,3 +98,25 @@ def test_a_question_that_is_never_confirmed_is_an_error() -> None:
         replies(Workers(False))
     with pytest.raises(NoResult, match="not confirmed"):
         offers_of_all(Workers(False), 0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_question_has_what_the_looks_before_it_have_left_of_the_time(again: bool) -> None:
+    asked: list[float] = []
+    workers = Workers(True)
+    workers.complete = True
+
+    def ask(seconds: float) -> Any:
+        asked.append(seconds)
+        return workers
+
+    def operate(look: Any, timeout: float) -> Found:
+        gevent.sleep(0.2)
+        return Found(Presence.THERE, consumers=2)
+
+    session: Any = SimpleNamespace(operate=operate)
+    with lookup.within(0.5):
+        lookup.find_queue(session, "rpc_math_request")
+        Replies(session, "math", None, ask, 0.5, json=True, again=again)
+    # Whoever does not ask again counts the workers first.
+    assert 0.0 < asked[0] <= (0.3 if again else 0.1)
