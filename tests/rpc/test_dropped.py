@@ -197,6 +197,27 @@ def test_a_server_that_serves_is_not_ended_by_being_dropped(broker: Broker, name
     server.stop()
 
 
+def test_a_server_whose_session_was_closed_can_be_dropped(broker: Broker, namespace: str) -> None:
+    servers: list[weakref.ref[AmqpRpcServer]] = []
+
+    def serve() -> None:
+        with Session(broker.url) as session:
+            server = AmqpRpcServer(namespace, session=session)
+            server.add_function(add)
+            server.serve()
+            with AmqpRpcClient(namespace, url=broker.url) as client:
+                assert client.call.add(1, 2) == 3
+            servers.append(weakref.ref(server))
+
+    gevent.spawn(serve).get()
+
+    def is_gone() -> bool:
+        gc.collect()
+        return servers[0]() is None
+
+    wait_until(is_gone)
+
+
 def test_what_was_not_used_or_was_closed_needs_no_warning(
     broker: Broker, namespace: str, recwarn: pytest.WarningsRecorder
 ) -> None:

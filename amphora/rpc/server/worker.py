@@ -373,6 +373,7 @@ class Worker:
 
     def session_closed(self) -> None:
         """Called when the session was closed: responses fail, and requests go back."""
+        self.requests.no_more()
         if self.state is State.SERVING:
             self.fail(ConnectionLost(f"the session of {self._server!r} was closed"))
 

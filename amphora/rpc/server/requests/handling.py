@@ -156,6 +156,11 @@ class RequestHandling:
         self._given_up = self._forgotten = self._executor.forgotten = True
         self._pool.abort(spared=gevent.getcurrent())
 
+    def no_more(self) -> None:
+        """Note that none will come.  Never switches greenlets."""
+        # What waits for them would keep a server that nobody stops.
+        self._pool.close()
+
     def close(self) -> None:
         """End the greenlets that are left."""
         gevent.killall(list(self._leaving), block=False)

@@ -134,7 +134,7 @@ class HandlerPool:
         underway.changed()
 
     def close(self) -> None:
-        """End the greenlet that waits for requests.  Never switches greenlets."""
+        """End the greenlet that waits for requests, and have none wait.  Never switches."""
         self._closed = True
         idle, self._idle = self._idle, None
         if idle is not None:
