@@ -17,13 +17,14 @@ def use():
     done.append("used by another thread")
 
 def let_go():
+    global thread
+    thread = threading.Thread(target=use)
     thread.start()
     time.sleep(0.1)
     done.append("let go")
     # Whoever lets go names things anew, which notices as well.
     forks.notice()
 
-thread = threading.Thread(target=use)
 forks.in_child(let_go)
 pid = ctypes.PyDLL(None).fork() if sys.argv[1] == "in C" else os.fork()
 if not pid:
