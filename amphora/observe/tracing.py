@@ -19,9 +19,10 @@ from collections.abc import Callable, Mapping
 from contextvars import Token
 from functools import partial
 from time import time_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 from amphora.errors import WrongRequest, printable, text_of
+from amphora.net import clock
 from amphora.net.log import Log
 from amphora.observe.families import EXPECTED, OTHER
 from amphora.rpc.client.calling import FunctionCaller
@@ -114,7 +115,7 @@ class _ServerSpans:
         span = _begun(self._tracer, name, SpanKind.SERVER, attributes, parent)
         if span.get_span_context().is_valid:
             token = attach(set_span_in_context(span, parent))
-            call.when_done(partial(_request_ended, span, time_ns(), token))
+            call.when_done(partial(_request_ended, span, _now(), token))
         elif parent is not _NOWHERE:
             # Without an SDK, an older API does not keep the parent: it is passed through anyway.
             token = attach(parent)
@@ -141,7 +142,7 @@ class _ClientSpans:
             return proceed()
         context = set_span_in_context(span)
         self._inject(call, context)
-        call.when_done(partial(_call_ended, span, time_ns(), call))
+        call.when_done(partial(_call_ended, span, _now(), call))
         token = attach(context)
         try:
             return proceed()
@@ -215,13 +216,24 @@ def _parent(headers: Mapping[str, Any]) -> Context:
         return _NOWHERE
 
 
-def _request_ended(span: Span, began: int, token: Token[Context], outcome: Outcome) -> None:
+class _Began(NamedTuple):
+    """When a span began: in nanoseconds of time.time_ns(), and on the monotonic clock."""
+
+    time: int
+    monotonic: float
+
+
+def _now() -> _Began:
+    return _Began(time_ns(), clock.monotonic())
+
+
+def _request_ended(span: Span, began: _Began, token: Token[Context], outcome: Outcome) -> None:
     detach(token)
     status = EXPECTED if outcome.expected else outcome.status
     _end(span, began, outcome, status, status in _ERRORS_OF_SERVERS, shows_error=True)
 
 
-def _call_ended(span: Span, began: int, call: OutgoingCall, outcome: Outcome) -> None:
+def _call_ended(span: Span, began: _Began, call: OutgoingCall, outcome: Outcome) -> None:
     if call.id:
         span.set_attribute("messaging.message.id", call.id)
     failed = outcome.status not in _NO_ERRORS_OF_CLIENTS
@@ -229,12 +241,11 @@ def _call_ended(span: Span, began: int, call: OutgoingCall, outcome: Outcome) ->
 
 
 def _end(
-    span: Span, began: int, outcome: Outcome, status: str, failed: bool, *, shows_error: bool
+    span: Span, began: _Began, outcome: Outcome, status: str, failed: bool, *, shows_error: bool
 ) -> None:
     """End a span.
 
     Args:
-        began: when it began, in nanoseconds of time.time_ns().
         shows_error: add the exception, with its traceback.
     """
     try:
@@ -242,7 +253,10 @@ def _end(
             _describe(span, outcome, status, failed, shows_error)
     finally:
         seconds = outcome.seconds
-        span.end(None if seconds is None else began + int(seconds * 1e9))
+        if seconds is not None:
+            # It may include what other middleware did before the span began.
+            seconds = min(seconds, clock.monotonic() - began.monotonic)
+        span.end(None if seconds is None else began.time + int(seconds * 1e9))
 
 
 def _describe(span: Span, outcome: Outcome, status: str, failed: bool, shows_error: bool) -> None:

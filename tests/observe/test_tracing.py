@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from time import time_ns
 from typing import Any
 
 import gevent
@@ -285,6 +286,24 @@ def test_a_stream_is_a_span_until_its_end(
     calls = [span for span in ended if span.kind is SpanKind.CLIENT and span.name.endswith("/add")]
     assert {parent_of(span) for span in calls} == {id_of(served)}
     assert all((span.end_time or 0) <= (served.end_time or 0) for span in calls)
+
+
+def test_a_span_ends_with_its_call_also_behind_middleware_that_takes_its_time(
+    make_server: MakeServer, make_client: MakeClient, spans: Spans
+) -> None:
+    def slow(call: object, proceed: Callable[[], Any]) -> Any:
+        gevent.sleep(0.05)
+        return proceed()
+
+    server = make_server(add)
+    client = make_client()
+    server.middleware(slow)
+    client.use(slow)
+    spans.trace(server, client)
+    assert client.call.add(1, 2) == 3
+    ended = spans.ended(2)
+    now = time_ns()
+    assert all(span.end_time is not None and span.end_time <= now for span in ended)
 
 
 def test_a_stream_that_is_left_and_a_result_that_is_dropped_are_no_errors(
