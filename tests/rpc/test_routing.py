@@ -230,13 +230,7 @@ def test_a_stream_without_a_deadline_goes_on_after_its_client_was_unbound(
     client = make_client()
     stream = client.stream.numbers()
     assert next(stream) == 0
-    exchange = f"rpc_{client.namespace}_response"
-    with broker.channel() as channel:
-        if harm == "the queue is unbound":
-            queue = f"rpc_{client.namespace}_{client.client_id}_response"
-            channel.queue_unbind(queue, exchange, client.client_id)
-        else:
-            channel.exchange_delete(exchange)
+    cut_off(client, broker, harm)
     go_on.set()
     assert list(stream) == list(range(1, 100))
 
