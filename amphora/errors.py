@@ -6,6 +6,7 @@ did) or None (it may have).  False is set only where no broker can hold the requ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from copy import copy
 from types import EllipsisType
@@ -48,6 +49,8 @@ MOST_PARTS = 20
 # The reply codes of errors that may pass by themselves: NOT_FOUND, RESOURCE_LOCKED, INTERNAL_ERROR.
 # As plain numbers, because `wire.codes` is above this file.
 PASSING_CODES = frozenset((404, 405, 541))
+# What stands in a URL before its host.
+_LOGIN = re.compile(r"://\S*@")
 # The beginning of the note of a RemoteException.
 TRACEBACK_NOTE = "The remote traceback:"
 
@@ -67,6 +70,19 @@ def printable(value: object, limit: int = 200) -> str:
     cut = text[: limit + 1]
     safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
+
+
+def repr_of(value: object, limit: int = 100) -> str:
+    """Return what a program has given in the place of something else, for the error that says so.
+
+    The text is the value's `repr`, safe to print and cut at `limit` characters.  The login of a
+    URL is left out, and a `repr` that fails is replaced.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 (a user's class may raise anything)
+        text = f"<a {type(value).__name__} whose repr fails>"
+    return printable(_LOGIN.sub("://***@", text), limit)
 
 
 def is_a(error: BaseException, kinds: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:

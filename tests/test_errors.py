@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amphora import errors
-from amphora.errors import AmphoraError, ChannelClosed, FrameError, RemoteException, printable
+from amphora import AmqpRpcClient, AmqpRpcServer, errors
+from amphora.errors import (
+    AmphoraError,
+    ChannelClosed,
+    FrameError,
+    RemoteException,
+    printable,
+    repr_of,
+)
 from amphora.wire.codes import ReplyCode
 
 EXAMPLES: list[Exception] = [
@@ -130,6 +139,50 @@ def test_long_text_is_cut_where_it_can_be_seen() -> None:
     assert printable("x" * 201) == "x" * 197 + "..."
     assert printable(b"x" * 10_000_000, 10) == "xxxxxxx..."
     assert printable("\n" * 150) == r"\n" * 98 + "\\..."
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("half a minute", "'half a minute'"),
+        (b"\x1b[31m", r"b'\x1b[31m'"),
+        ("amqp://shop:s3cr@t@broker/", "'amqp://***@broker/'"),
+        (["amqps://shop:s3cret@a,b/"], "['amqps://***@a,b/']"),
+        ("x" * 101, "'" + "x" * 96 + "..."),
+        (Unshowable(), "<a Unshowable whose repr fails>"),
+    ],
+    ids=["text", "escapes", "login", "inside", "long", "failing"],
+)
+def test_what_a_program_has_given_is_shown_without_its_login(value: object, text: str) -> None:
+    assert repr_of(value) == text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda value: AmqpRpcClient("shop", uuid=value),
+        lambda value: AmqpRpcClient("shop", timeout=value),
+        lambda value: AmqpRpcClient("shop", heartbeat=value),
+        lambda value: AmqpRpcClient("shop", durable=value),
+        lambda value: AmqpRpcClient("shop", serializer=value),
+        lambda value: AmqpRpcServer("shop", queue_type=value),
+        lambda value: AmqpRpcServer("shop", concurrency=value),
+        lambda value: AmqpRpcServer("shop", max_wait=value),
+        AmqpRpcServer,
+    ],
+)
+def test_a_url_in_the_wrong_place_is_refused_without_its_password(
+    wrong: Callable[[Any], object],
+) -> None:
+    with pytest.raises(ValueError, match=r"amqp://\*\*\*@broker/|url=") as raised:
+        wrong("amqp://shop:s3cret@broker/")
+
+    assert "s3cret" not in str(raised.value)
 
 
 def test_the_codes_of_what_passes_by_itself_are_those_of_the_wire() -> None:

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Unpack
 
-from amphora.errors import NoResult
+from amphora.errors import NoResult, repr_of
 from amphora.rpc.client.caller import DEFAULT_TIMEOUT
 from amphora.rpc.client.client import AmqpRpcClient
 from amphora.rpc.client.management import ManagementClient
@@ -166,7 +166,7 @@ class ServiceCaller:
 
     def __init__(self, amqp: AMQPOperations, key: str, want_replies: bool = True) -> None:
         if not isinstance(key, str):
-            raise ValueError(f"the key of a service must be text, not {key!r:.100}")
+            raise ValueError(f"the key of a service must be text, not {repr_of(key)}")
         self.key = key
         self.want_replies = want_replies
         self._target = key.removeprefix(MANAGEMENT_PREFIX)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Self
 
-from amphora.errors import AmphoraError
+from amphora.errors import AmphoraError, repr_of
 from amphora.export.openapi import openapi
 from amphora.export.openrpc import openrpc
 from amphora.gateway.calls import Calls, IsStream, Limits
@@ -321,7 +321,7 @@ def _check_functions(namespaces: tuple[str, ...], functions: Collection[str] | N
         namespace, function = split(name, namespaces)
         if not function:
             raise ValueError(
-                f"{name!r:.100} is not a function of {', '.join(namespaces)}:"
+                f"{repr_of(name)} is not a function of {', '.join(namespaces)}:"
                 " write namespace.function"
             )
         served.add(namespace)
@@ -340,7 +340,8 @@ def _checked_origins(origins: Collection[str]) -> frozenset[str]:
         parts = _ORIGIN.fullmatch(origin.lower())
         if parts is None:
             raise ValueError(
-                f"{origin!r:.100} is not an origin: write it as https://host, without a path, or *"
+                f"{repr_of(origin)} is not an origin: write it as https://host, without a path,"
+                " or *"
             )
         scheme, host, port = parts.groups("")
         found.add(f"{scheme}://{host}{'' if port == _DEFAULT_PORTS[scheme] else port}")

@@ -27,6 +27,7 @@ from collections.abc import Hashable, Iterable
 
 import msgspec
 
+from amphora.errors import repr_of
 from amphora.observe.families import FAMILIES
 
 # By metric name: the label values and the numbers; see `Family.numbers`.
@@ -52,7 +53,7 @@ def decode(line: bytes) -> Snapshot:
     for name, series in snapshot.items():
         family = FAMILIES.get(name)
         if family is None:
-            raise ValueError(f"there is no metric {name!r:.100}")
+            raise ValueError(f"there is no metric {repr_of(name)}")
         for labels, numbers in series:
             if len(labels) != len(family.labels) or len(numbers) != family.numbers:
                 raise ValueError(f"a value of {name} has too few or too many parts")

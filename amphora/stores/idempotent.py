@@ -14,7 +14,7 @@ from typing import Any
 
 import gevent
 
-from amphora.errors import IgnoreRequest, WrongRequest, printable
+from amphora.errors import IgnoreRequest, WrongRequest, printable, repr_of
 from amphora.net import clock
 from amphora.net.backoff import doubled
 from amphora.net.log import Log
@@ -66,7 +66,7 @@ def idempotent(
         ValueError: a duration is out of range.
     """
     if not hasattr(store, "claim"):
-        raise TypeError(f"idempotent() takes a SqliteStore or PostgresStore, not {store!r:.100}")
+        raise TypeError(f"idempotent() takes a SqliteStore or PostgresStore, not {repr_of(store)}")
     return _Once(store, check_timeout(keep), check_timeout(lease))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+from amphora.errors import repr_of
 from amphora.rpc.contract.types.apis import Api
 from amphora.rpc.contract.types.signatures import signature_of
 from amphora.rpc.functions.functions import Functions
@@ -85,7 +86,7 @@ def _offered_name(server: AmqpRpcServer, real: Callable[..., Any]) -> str:
     """
     if not callable(real):
         raise TypeError(
-            f"only functions and classes can be mocked, not {real!r:.100}; for the methods of an"
+            f"only functions and classes can be mocked, not {repr_of(real)}; for the methods of an"
             " object, give its class"
         )
     functions = Functions(server.namespace, Threads(1))

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import gevent.ssl
 
-from amphora.errors import printable
+from amphora.errors import printable, repr_of
 from amphora.net.address import IN_MEMORY, MEMORY_SCHEME, address
 from amphora.transport.words import is_unicode, utf8_word
 from amphora.wire.content import DEFAULT_MAX_MESSAGE_SIZE
@@ -264,7 +264,7 @@ def check_count(name: str, value: Any, most: int | None = None) -> int:
         number = None
     if number is None or number < 1 or (most is not None and number > most):
         span = "of at least 1" if most is None else f"from 1 to {most}"
-        raise ValueError(f"{name} must be a whole number {span}, not {printable(repr(value), 50)}")
+        raise ValueError(f"{name} must be a whole number {span}, not {repr_of(value, 50)}")
     return number
 
 
@@ -278,13 +278,13 @@ def check_flag(name: str, value: Any) -> bool:
         ValueError: it is neither; a text such as "false" would count as on.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {printable(repr(value), 50)}")
+        raise ValueError(f"{name} must be True or False, not {repr_of(value, 50)}")
     return value
 
 
 def _seconds(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
-        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+        raise ValueError(f"{name} must be a number of seconds, not {repr_of(value)}")
     return float(value)
 
 
@@ -347,7 +347,7 @@ def _host_and_port(host: str, port: int) -> tuple[str, int]:
     if not colon or (":" in name and not name.endswith("]")):
         return host, port
     if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65536):
-        raise ValueError(f"the port of amqp_host must be 1 to 65535, not {digits!r:.100}")
+        raise ValueError(f"the port of amqp_host must be 1 to 65535, not {repr_of(digits)}")
     return name.removeprefix("[").removesuffix("]") or "127.0.0.1", int(digits)
 
 

@@ -16,6 +16,8 @@ from collections.abc import Container, Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+from amphora.errors import repr_of
+
 Environ = dict[str, Any]
 
 # The header that a request needs to change something.
@@ -57,8 +59,8 @@ def checked_names(names: Iterable[str]) -> set[str]:
     for name in names:
         if not _NAME.fullmatch(name) and not _is_address(name):
             raise ValueError(
-                f"{name!r:.100} is not the name of a host: write it like shop.example.org, without"
-                " a scheme or a port"
+                f"{repr_of(name)} is not the name of a host: write it like shop.example.org,"
+                " without a scheme or a port"
             )
     return {name.lower() for name in names}
 

@@ -33,4 +33,5 @@ def test_everything_else_is_refused_with_what_it_was(timeout: Any) -> None:
         ValueError, match="a timeout must be more than 0 and at most 1,000,000 seconds"
     ) as told:
         check_timeout(timeout)
-    assert repr(timeout) in str(told.value)
+    # What is long is cut.
+    assert repr(timeout)[:90] in str(told.value)

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from amphora.cli.settings import Settings
+from amphora.errors import repr_of
 from amphora.net.address import host_and_port
 from amphora.transport.endpoint import endpoint
 from amphora.transport.options import did_you_mean
@@ -97,12 +98,12 @@ def _settings(
         parameter = parameters.get(name)
         if parameter is None:
             hint = did_you_mean([name], parameters)
-            raise click.UsageError(f"{path} has {key!r:.100}, which is not a setting{hint}")
+            raise click.UsageError(f"{path} has {repr_of(key)}, which is not a setting{hint}")
         is_list = parameter.nargs == -1 or parameter.multiple
         if is_list and isinstance(value, str):
             value = [value]
         if not _fits(parameter, value, is_list):
-            raise click.UsageError(f"{path}: {key} cannot be {value!r:.100}")
+            raise click.UsageError(f"{path}: {key} cannot be {repr_of(value)}")
         yield name.replace("-", "_"), value
 
 

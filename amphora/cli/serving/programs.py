@@ -28,6 +28,7 @@ from amphora.errors import (
     StreamLost,
     Unroutable,
     is_a,
+    repr_of,
 )
 from amphora.rpc.server.blocking import never_blocking
 from amphora.rpc.server.server import AmqpRpcServer, start_failed
@@ -152,7 +153,7 @@ def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
             raise _failed(f"{target}() raised", error) from error
         server = _as_server(found)
     if server is None:
-        raise CannotLoad(f"{target} is not a server and returns none; it is {found!r:.200}")
+        raise CannotLoad(f"{target} is not a server and returns none; it is {repr_of(found, 200)}")
     return server
 
 
@@ -207,7 +208,7 @@ def _failed(what: str, error: BaseException) -> CannotLoad:
 
 def _exits(error: SystemExit) -> str:
     """Return a text that says that a program ends its process, and where."""
-    return f"exits with {error.code!r:.200}. {AS_A_SCRIPT}\n{_own_traceback(error)}"
+    return f"exits with {repr_of(error.code, 200)}. {AS_A_SCRIPT}\n{_own_traceback(error)}"
 
 
 def _hidden(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, Unpack
 
 import gevent
 
+from amphora.errors import repr_of
 from amphora.net.deadline import Deadline
 from amphora.net.script import program_ends
 from amphora.rpc.client.calls import Calls, WhenFull
@@ -240,7 +241,7 @@ def _login(identify: bool | str, session: Session) -> str | None:
         ValueError: there can be no such login.
     """
     if not isinstance(identify, bool | str):
-        raise ValueError(f"identify must be True, or a login as text, not {identify!r:.100}")
+        raise ValueError(f"identify must be True, or a login as text, not {repr_of(identify)}")
     login = session.endpoint.user if identify is True else identify or None
     if login is not None:
         try:

@@ -27,6 +27,7 @@ from amphora.errors import (
     Overloaded,
     ServerLost,
     Unroutable,
+    repr_of,
 )
 from amphora.net import clock
 from amphora.net.deadline import Deadline
@@ -88,7 +89,9 @@ class Calls:
         when_full: WhenFull,
     ) -> None:
         if when_full not in get_args(WhenFull):
-            raise ValueError(f"when_full must be one of {get_args(WhenFull)}, not {when_full!r}")
+            raise ValueError(
+                f"when_full must be one of {get_args(WhenFull)}, not {repr_of(when_full)}"
+            )
         limit = check_count("max_pending", limit)
         self.namespace = namespace
         self._limit = limit

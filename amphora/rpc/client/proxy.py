@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Never, TypedDict, TypeVar, Unpack
 
+from amphora.errors import repr_of
 from amphora.transport.endpoint import check_flag
 from amphora.transport.options import unknown_options
 
@@ -141,7 +142,7 @@ class Way(Generic[R]):
             check_flag(flag, options[flag])
         name = options.get("function_name")
         if not (name is None or isinstance(name, str)):
-            raise TypeError(f"function_name must be text, not {name!r:.100}")
+            raise TypeError(f"function_name must be text, not {repr_of(name)}")
         return Step(self.__mode, self.__send, options, name)
 
 

@@ -17,6 +17,7 @@ from amphora.errors import (
     RemoteException,
     WrongRequest,
     WrongResult,
+    repr_of,
 )
 from amphora.net.backoff import FIRST_PAUSE, LONGEST_PAUSE, doubled
 
@@ -40,7 +41,7 @@ def check_retries(retries: Any) -> int:
         ValueError: it is not a number from 0 on.
     """
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise ValueError(f"retries must be a number from 0 on, not {retries!r:.100}")
+        raise ValueError(f"retries must be a number from 0 on, not {repr_of(retries)}")
     return retries
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from amphora.errors import repr_of
 from amphora.rpc.client.proxy import CallOptions
 from amphora.rpc.contract import legacy
 from amphora.transport.options import did_you_mean
@@ -41,7 +42,7 @@ class Tuning:
         if not isinstance(tuned, dict):
             raise TypeError(
                 f"the tune function of {name} must return a routing key, a dict of options or"
-                f" None, not {tuned!r:.100}"
+                f" None, not {repr_of(tuned)}"
             )
         if "queue" in tuned:
             tuned = legacy.tuned_options(name, tuned)

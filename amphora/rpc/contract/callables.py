@@ -6,6 +6,8 @@ import inspect
 from functools import partial
 from typing import Any
 
+from amphora.errors import repr_of
+
 
 def check_callback(where: str, callback: Any) -> None:
     """Check what the program wants called: a hook, an observer or middleware.
@@ -17,7 +19,7 @@ def check_callback(where: str, callback: Any) -> None:
         TypeError: it cannot be called, or its body would not run when it is.
     """
     if not callable(callback):
-        raise TypeError(f"{where} takes a function, not {callback!r:.100}")
+        raise TypeError(f"{where} takes a function, not {repr_of(callback)}")
     kind = kind_of(callback)
     if kind is not None:
         name = getattr(function_below(callback), "__qualname__", type(callback).__qualname__)

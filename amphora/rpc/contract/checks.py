@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from amphora.errors import repr_of
+
 # The longest timeout of a call, in seconds.
 LONGEST_TIMEOUT = 1_000_000.0
 # Ten years: more, RabbitMQ refuses.
@@ -35,7 +37,7 @@ def _seconds_up_to(longest: float, name: str, seconds: Any) -> float:
     # NaN is not more than 0.
     if not (_is_number(seconds) and 0 < seconds <= longest):
         raise ValueError(
-            f"{name} must be more than 0 and at most {longest:,.0f} seconds, not {seconds!r}"
+            f"{name} must be more than 0 and at most {longest:,.0f} seconds, not {repr_of(seconds)}"
         )
     return float(seconds)
 
@@ -56,7 +58,7 @@ def check_names(name: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         return (names,)
     if not isinstance(names, Iterable):
-        raise ValueError(f"{name} takes names, such as {{'kill'}}, not {names!r:.100}")
+        raise ValueError(f"{name} takes names, such as {{'kill'}}, not {repr_of(names)}")
     return tuple(names)
 
 
@@ -75,7 +77,8 @@ def check_wait(seconds: Any) -> float:
     """
     if not (_is_number(seconds) and 0 <= seconds <= LONGEST_TIMEOUT):
         raise ValueError(
-            f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:,.0f} seconds, not {seconds!r}"
+            f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:,.0f} seconds, not"
+            f" {repr_of(seconds)}"
         )
     return float(seconds)
 
@@ -94,6 +97,6 @@ def check_version(version: Any) -> str:
     ):
         raise ValueError(
             f"a version must be text of at most {LONGEST_VERSION} characters that can be printed,"
-            f' such as "2.1.0", not {version!r:.120}'
+            f' such as "2.1.0", not {repr_of(version)}'
         )
     return version

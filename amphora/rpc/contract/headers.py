@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from amphora.errors import WrongRequest, printable
+from amphora.errors import WrongRequest, printable, repr_of
 from amphora.net import clock
 from amphora.wire.fields import MISFITS, Table, count_values, encode_table
 
@@ -58,11 +58,11 @@ def check_headers(headers: Mapping[str, Any], frame_max: int) -> Table:
         WrongRequest: they cannot be sent.
     """
     if not isinstance(headers, Mapping):
-        raise WrongRequest(f"headers must be a mapping of names to values, not {headers!r:.100}")
+        raise WrongRequest(f"headers must be a mapping of names to values, not {repr_of(headers)}")
     table = dict(headers)
     for name in table:
         if not isinstance(name, str):
-            raise WrongRequest(f"the name of a header must be text, not {name!r:.100}")
+            raise WrongRequest(f"the name of a header must be text, not {repr_of(name)}")
         if name.lower().startswith(RESERVED):
             raise WrongRequest(f"the header {printable(name, 100)!r} is reserved for amphora")
     try:
@@ -94,7 +94,7 @@ def check_key(key: Any) -> str:
             return key
     except UnicodeEncodeError:
         pass
-    raise ValueError(f"a key must be text of 1 to {MOST_KEY} bytes, not {key!r:.100}")
+    raise ValueError(f"a key must be text of 1 to {MOST_KEY} bytes, not {repr_of(key)}")
 
 
 def key_of(headers: Table | None) -> str | None:

@@ -12,6 +12,7 @@ import re
 import secrets
 from typing import Any, Literal
 
+from amphora.errors import repr_of
 from amphora.net.forks import in_child, notice
 
 MANAGEMENT_NAMESPACE = "mgt"
@@ -59,7 +60,8 @@ def check_namespace(namespace: str) -> str:
         )
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise ValueError(
-            f"the namespace {namespace!r} must be 1 to 100 letters, digits, or any of _ . : -"
+            f"the namespace {repr_of(namespace)} must be 1 to 100 letters, digits, or any of"
+            " _ . : -"
         )
     if "_queue_" in f"{namespace}_":
         raise ValueError(
@@ -89,7 +91,9 @@ def queue_arguments(queue_type: QueueType) -> dict[str, Any]:
     """
     arguments = _QUEUE_TYPES.get(queue_type) if isinstance(queue_type, str) else None
     if arguments is None:
-        raise ValueError(f"queue_type must be one of {tuple(_QUEUE_TYPES)}, not {queue_type!r}")
+        raise ValueError(
+            f"queue_type must be one of {tuple(_QUEUE_TYPES)}, not {repr_of(queue_type)}"
+        )
     return arguments
 
 
@@ -117,7 +121,7 @@ def routing_key_for(key: str) -> str:
 
 def _utf8(what: str, text: object) -> bytes:
     if not isinstance(text, str) or not text:
-        raise ValueError(f"a {what} must be text that is not empty, not {text!r:.100}")
+        raise ValueError(f"a {what} must be text that is not empty, not {repr_of(text)}")
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -206,7 +210,9 @@ def check_client_id(client_id: str) -> str:
         ValueError: it cannot be part of a queue's name.
     """
     if not isinstance(client_id, str) or not _NAMESPACE.fullmatch(client_id):
-        raise ValueError(f"the uuid {client_id!r:.100} must be 1 to 100 letters, digits or _ . : -")
+        raise ValueError(
+            f"the uuid {repr_of(client_id)} must be 1 to 100 letters, digits or _ . : -"
+        )
     if client_id.startswith("queue_"):
         raise ValueError(f"the uuid {client_id!r} may not begin with queue_, as request queues do")
     return client_id

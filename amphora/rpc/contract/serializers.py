@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 from gevent.event import AsyncResult
 
-from amphora.errors import printable, text_of
+from amphora.errors import printable, repr_of, text_of
 from amphora.rpc.contract.bodies import Request, Response
 from amphora.rpc.contract.models import is_model, sent_model
 from amphora.wire.properties import Properties
@@ -282,7 +282,9 @@ def serializer_named(name: SerializerName) -> Serializer:
     """
     serializer = _BY_NAME.get(name) if isinstance(name, str) else None
     if serializer is None:
-        raise ValueError(f"no serializer is called {name!r}; there are {', '.join(_BY_NAME)}")
+        raise ValueError(
+            f"no serializer is called {repr_of(name)}; there are {', '.join(_BY_NAME)}"
+        )
     return serializer
 
 

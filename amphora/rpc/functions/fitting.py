@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amphora.errors import repr_of
 from amphora.rpc.contract.types.apis import Api
 from amphora.rpc.contract.types.compatibility import Offer, differences
 from amphora.rpc.contract.types.signatures import Handler
@@ -27,5 +28,5 @@ def api_methods(service: object, api: Api) -> list[tuple[Handler, str]]:
     offered = Offer(type(service).__name__, describer.functions(), describer.definitions)
     found = differences(api.offer(), offered)
     if found:
-        raise TypeError(f"{service!r:.100} is not what {api.title} says: {'; '.join(found)}")
+        raise TypeError(f"{repr_of(service)} is not what {api.title} says: {'; '.join(found)}")
     return methods

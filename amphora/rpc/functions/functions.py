@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Unpack
 
-from amphora.errors import WrongRequest, is_a, printable
+from amphora.errors import WrongRequest, is_a, printable, repr_of
 from amphora.rpc.contract.types.signatures import Handler, check_bound
 from amphora.rpc.functions.parameters import Misfit, Parameters
 from amphora.rpc.functions.terms import Terms, checked_terms
@@ -157,16 +157,20 @@ class Functions:
 
     def _made(self, handler: Handler, name: str | None, **terms: Unpack[Terms]) -> Function:
         if not callable(handler):
-            raise TypeError(f"only something that can be called can be added, not {handler!r}")
+            raise TypeError(
+                f"only something that can be called can be added, not {repr_of(handler)}"
+            )
         check_bound(handler)
         if name is None:
             name = getattr(handler, "__name__", None)
             if name is None or name == "<lambda>":
                 raise TypeError(f"{handler!r} has no name of its own; give one with name=")
         if not isinstance(name, str):
-            raise TypeError(f"a function's name must be text, not {name!r:.50}")
+            raise TypeError(f"a function's name must be text, not {repr_of(name)}")
         if not name or len(name) > 200:
-            raise ValueError(f"a function's name must have 1 to 200 characters, not {name!r:.50}")
+            raise ValueError(
+                f"a function's name must have 1 to 200 characters, not {repr_of(name)}"
+            )
         threads = self.threads if terms.get("threadpool") else None
         return Function(name, handler, threads, checked_terms(terms))
 

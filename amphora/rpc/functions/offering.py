@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, Unpack, overload
 
+from amphora.errors import repr_of
 from amphora.rpc.contract import legacy
 from amphora.rpc.contract.types.apis import Api
 from amphora.rpc.contract.types.signatures import Handler
@@ -111,7 +112,7 @@ class Offering:
         if not methods:
             instead = '; prefix="" offers those whose names do not begin with _' if prefix else ""
             raise ValueError(
-                f"{service!r:.100} has no method whose name begins with {prefix!r}{instead}"
+                f"{repr_of(service)} has no method whose name begins with {prefix!r}{instead}"
             )
         self.functions.add_all(
             (method, f"{name}.{method_name}" if name else method_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Literal, TypedDict, get_args
 
+from amphora.errors import repr_of
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.endpoint import check_count, check_flag
 from amphora.transport.options import unknown_options
@@ -69,7 +70,7 @@ def checked_terms(terms: Terms) -> Terms:
         raise unknown_options("add_function", unknown, Terms.__optional_keys__)
     ack = terms.get("ack", "done")
     if ack not in get_args(Ack):
-        raise ValueError(f'ack must be "done" or "early", not {ack!r:.100}')
+        raise ValueError(f'ack must be "done" or "early", not {repr_of(ack)}')
     timeout = terms.get("timeout")
     if timeout is not None:
         check_timeout(timeout)
@@ -85,7 +86,7 @@ def checked_terms(terms: Terms) -> Terms:
     allow: Any = terms.get("allow")
     if allow is not None:
         if not _are_logins(allow):
-            raise TypeError(f"allow must be a set of logins, not {allow!r:.100}")
+            raise TypeError(f"allow must be a set of logins, not {repr_of(allow)}")
         checked["allow"] = frozenset(allow)
     if "expected" in terms:
         checked["expected"] = _exceptions(terms["expected"])
@@ -103,6 +104,6 @@ def _exceptions(expected: Any) -> tuple[type[Exception], ...]:
     for each in types:
         if not (isinstance(each, type) and issubclass(each, Exception)):
             raise TypeError(
-                f"expected must be a class of exceptions or a tuple of them, not {each!r:.100}"
+                f"expected must be a class of exceptions or a tuple of them, not {repr_of(each)}"
             )
     return types

@@ -13,6 +13,8 @@ from typing import Any
 import gevent
 from gevent.threadpool import ThreadPool
 
+from amphora.errors import repr_of
+
 DEFAULT_THREADS = 10
 
 
@@ -28,7 +30,7 @@ class Threads:
 
     def __init__(self, size: int) -> None:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"threads must be a number of at least 1, not {size!r}")
+            raise ValueError(f"threads must be a number of at least 1, not {repr_of(size)}")
         self._size = size
         self._pool: ThreadPool | None = None
         # What goes on in threads although the greenlet that waited for it does not.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 import gevent
 from gevent.event import AsyncResult
 
-from amphora.errors import AmphoraError
+from amphora.errors import AmphoraError, repr_of
 from amphora.net.script import program_ends
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
@@ -80,7 +80,7 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
                             self._greenlet = None
             elif block is not True and block is not False:
                 raise TypeError(
-                    f"get({block!r:.50}) would wait without a limit: write get(timeout=)"
+                    f"get({repr_of(block, 50)}) would wait without a limit: write get(timeout=)"
                 )
             value: Any = super().get(block, timeout)
         except BaseException:
@@ -213,8 +213,8 @@ def iwait(results: Iterable[Any], timeout: float | None = None) -> Iterator[Any]
     for each in waited_for:
         if not hasattr(each, "rawlink"):
             raise TypeError(
-                f"{each!r:.100} is nothing to wait for: client.defer makes results, and client.call"
-                " returns the answer itself"
+                f"{repr_of(each)} is nothing to wait for: client.defer makes results, and"
+                " client.call returns the answer itself"
             )
     return iter(gevent.iwait(waited_for, timeout=timeout))
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from inspect import Signature
 from typing import Any, TypeVar
 
-from amphora.errors import WrongResult, printable, text_of
+from amphora.errors import WrongResult, printable, repr_of, text_of
 from amphora.rpc.contract.reports import FunctionDescription
 from amphora.rpc.contract.serializers import of_the_program
 from amphora.rpc.contract.types.compatibility import Offer
@@ -175,7 +175,7 @@ class Api:
 
     def __init__(self, api: Any, prefix: str = "") -> None:
         if not isinstance(api, type):
-            raise TypeError(f"an API is a class, not {api!r:.100}")
+            raise TypeError(f"an API is a class, not {repr_of(api)}")
         self.title = api.__name__
         self.functions = {
             name: ApiFunction(api, name, method, prefix) for name, method in _methods(api)
@@ -195,7 +195,7 @@ class Api:
         for function in self.functions.values():
             if function.method == method:
                 return function
-        raise TypeError(f"{method!r:.100} is not a method of {self.title}")
+        raise TypeError(f"{repr_of(method)} is not a method of {self.title}")
 
     def offer(self) -> Offer:
         """Return what a service with these functions offers."""

@@ -26,6 +26,7 @@ from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin
 import msgspec
 from msgspec.inspect import CustomType, DataclassType, DictType, Field, Type, UnionType, type_info
 
+from amphora.errors import repr_of
 from amphora.rpc.contract.models import is_model, is_pydantics, model_converter
 from amphora.rpc.contract.serializers import AS_TEXT
 
@@ -54,7 +55,7 @@ def converter_of(hint: Any) -> Converter | None:
         Unevaluated: the hint, or a part of it, cannot be evaluated.
     """
     if not _is_a_type(hint):
-        raise Unevaluated(f"{hint!r:.100} is not a type")
+        raise Unevaluated(f"{repr_of(hint)} is not a type")
     try:
         plain = buildable(hint)
     except NameError as error:
@@ -512,5 +513,5 @@ def _limits(meta: Any) -> list[msgspec.Meta]:
     limits = {name: getattr(meta, name, None) for name in names}
     given = {name: limit for name, limit in limits.items() if limit is not None}
     if not given:
-        raise Unevaluated(f"amphora does not know what {meta!r:.100} demands")
+        raise Unevaluated(f"amphora does not know what {repr_of(meta)} demands")
     return [msgspec.Meta(**given)]
