@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from amphora.errors import AmphoraError, StreamLost
-from amphora.rpc.client.streams.stream import PendingStream
+from amphora.rpc.client.streams.stream import MOST_REFUSED, PendingStream
 from amphora.rpc.contract.control import (
     Credit,
     Unwanted,
@@ -250,6 +250,24 @@ def test_of_several_runs_the_caller_sees_one(
     assert caller.pending.outcome() == (f"end of {run}", None)
     assert (f"worker of {run}", run) not in caller.refused
     assert len(caller.refused) == len(set(caller.refused))
+
+
+def test_a_run_that_was_given_up_for_another_is_not_taken_again() -> None:
+    # Its worker is told to end it.  What it said before may come once more, and late.
+    caller = Caller(8)
+    assert caller.pending.begun("first", "run 1", False)
+    assert caller.pending.begun("second", "run 2", False)
+    assert not caller.pending.begun("first", "run 1", False)
+    assert caller.pending.run_id == "run 2"
+    assert caller.refused == [("first", "run 1")] * 2
+
+
+def test_what_is_remembered_of_runs_is_bounded() -> None:
+    caller = Caller(8)
+    for number in range(100):
+        caller.pending.begun("stranger", f"run {number}", False)
+    assert len(caller.pending._refused) == MOST_REFUSED
+    assert len(caller.refused) == 99
 
 
 @given(

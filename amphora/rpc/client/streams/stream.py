@@ -30,6 +30,8 @@ from amphora.transport.session import cannot_leave, check_can_wait
 
 # The server is told when so many bytes were taken, which may be far fewer items than the credit.
 TELL_BYTES = BESIDE_BYTES // 4
+# How many runs of a stream are given up for another one at most.
+MOST_REFUSED = 10
 
 
 class Flow(Protocol):
@@ -72,6 +74,7 @@ class PendingStream(Pending):
         "_end",
         "_flow",
         "_items",
+        "_refused",
         "_seen",
         "_untold",
         "arrival",
@@ -122,6 +125,8 @@ class PendingStream(Pending):
         # of.
         self._items: deque[tuple[Any, int]] = deque()
         self._untold = 0
+        # The runs that were taken and given up for another: what is said of them may come again.
+        self._refused: set[str] = set()
         self._end: tuple[int, Any, AmphoraError | None] | None = None
         self.failed = False
 
@@ -146,11 +151,12 @@ class PendingStream(Pending):
         """Note that a worker has begun; return whether its run is taken."""
         if not run_id or self.run_id == run_id:
             return bool(run_id)
-        if self._seen:
+        if self._seen or run_id in self._refused or len(self._refused) >= MOST_REFUSED:
             # Two workers have the request, or one has it twice.
             self._flow.refuse(self, worker, run_id)
             return False
         if self.run_id:
+            self._refused.add(self.run_id)
             self._flow.refuse(self, self.worker, self.run_id)
             # Its end may have overtaken its items.
             self._end = None
