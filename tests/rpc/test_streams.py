@@ -37,6 +37,8 @@ from amphora.rpc.contract.streams import (
 )
 from amphora.rpc.server.requests import pool
 from amphora.rpc.server.requests.attempts import Attempts
+from amphora.wire.codec import Deliver
+from amphora.wire.content import Message
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient, RawServer
@@ -940,6 +942,42 @@ def test_a_client_that_falls_silent_ends_its_stream(
     gevent.joinall(reading, raise_error=True)
     assert (source.yielded, ending.yielded) == (5, 4)
     wait_until(lambda: (source.ended, ending.ended) == (["closed"], ["ended"]))
+    wait_until(lambda: open_streams(server) == 0)
+
+
+@pytest.mark.parametrize("most", [0, 3, 100])
+def test_a_client_reads_a_stream_of_which_all_but_the_end_is_lost_at_first(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+) -> None:
+    # As when the broker restarts: neither the note of the beginning nor items are persistent.
+    from amphora.rpc.contract import streams
+
+    monkeypatch.setattr(streams, "DOUBT", 0.5)
+    server = make_server(source.count)
+    client = make_client()
+    assert list(client.stream.count(1)) == [0]
+    taken: list[Message[Deliver]] = []
+
+    def types() -> set[str | None]:
+        return {message.properties.message_type for message in taken}
+
+    with broker.channel() as channel:
+        queue = f"rpc_{client.namespace}_{client.client_id}_response"
+        first = {"x-priority": 1000}
+        channel.consume(queue, taken.append, "first", no_ack=True, arguments=first)
+        stream = client.stream(timeout=30).count(most)
+        wait_until(lambda: types() >= {"started", None if most < WINDOW else "item"})
+        channel.cancel("first")
+        for message in taken:
+            if message.properties.message_type is None:
+                channel.publish("", queue, message.properties, message.body)
+    assert list(stream) == list(range(most))
+    assert stream.result == "the end"
     wait_until(lambda: open_streams(server) == 0)
 
 

@@ -179,6 +179,9 @@ class Streams:
     ) -> bool:
         """Take the answer at the end; return True if nothing else of the stream is awaited."""
         run_id, behind = _numbers(properties)
+        if not pending.run_id:
+            # The note of its beginning is lost, and the items are sent again to who knows of it.
+            self.begun(pending, properties)
         gives_up = isinstance(error, StreamLost) and run_id != "" and run_id == pending.run_id
         if gives_up and self.again(pending):
             # As when a server stops: another one may have the rest.

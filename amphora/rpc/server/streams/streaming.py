@@ -6,6 +6,9 @@ repeated, late or lost does no harm.  What is not taken is kept here, and what h
 again after a lost connection, or when the client's counts stand still; see `window`.  Items are
 neither persistent nor confirmed.
 
+The note that it has begun is not persistent either: a client that has said nothing yet is told
+again after a lost connection, and when it stays silent.
+
 The end is sent once, and may get lost all the same: the client's queue was unbound, or a policy has
 dropped it.  A client that gives credit for a stream which has ended is told that it has.
 
@@ -91,7 +94,10 @@ class Outlet:
         self._call = call
         self._serializer: Serializer = serializer_for(properties.content_type) or JSON
         self._window = Window(allowed)
-        self._heard = clock.monotonic()
+        # What tells the client of the beginning; and whether it has said anything since.
+        self._note: Outgoing | None = None
+        self._answered = False
+        self._heard = self._told = clock.monotonic()
         # When its own request arrived, as statistics know it.
         self._began: float | None = None
         self._changed = Event()
@@ -155,8 +161,7 @@ class Outlet:
 
     def _open(self) -> None:
         """Tell the client that the stream begins, and acknowledge its request."""
-        extra = {streams.RESUMABLE: True} if self.resumable else {}
-        note = self._outlets.responder.started(self.request, self._call.run_id, extra)
+        note = self._tell_beginning()
         self._outlets.add(self)
         self.opened = True
         self._began = self._outlets.statistics.last_request
@@ -168,6 +173,18 @@ class Outlet:
         # Not to be left half done by a client that has gone away.
         with self._call.to_cancel().shielded():
             self.on_opened()
+
+    def _tell_beginning(self) -> Outgoing:
+        """Tell the client that the stream begins, or has begun."""
+        extra = {streams.RESUMABLE: True} if self.resumable else {}
+        self._told = clock.monotonic()
+        self._note = self._outlets.responder.started(self.request, self._call.run_id, extra)
+        return self._note
+
+    def _tell_again(self) -> None:
+        """Tell the client once more if it may not know, and nothing is on its way to it."""
+        if not self._answered and self._note is not None and self._note.done:
+            self._tell_beginning()
 
     def _add(self, item: Any) -> None:
         encode = self._serializer.encode
@@ -218,6 +235,7 @@ class Outlet:
 
     def credit(self, credit: Credit) -> None:
         """Take the client's counts.  Never switches greenlets."""
+        self._answered = True
         self._heard = clock.monotonic()
         self._window.credit(credit.allowed, credit.received, credit.came)
         if self._window.due(self._most_under_way):
@@ -226,6 +244,8 @@ class Outlet:
 
     def send_again(self) -> None:
         """Send again what has not come to the client.  Never switches greenlets."""
+        # It takes no items of a stream of which it does not know that it has begun.
+        self._tell_again()
         self._window.send_again()
         self._outlets.send_soon(self)
 
@@ -247,7 +267,10 @@ class Outlet:
         elif now - self._heard > streams.SILENCE and not self._call.cancelled:
             self.forsaken = True
             self.request.cancel()
-        return now - self._heard > streams.DOUBT
+        in_doubt = now - self._heard > streams.DOUBT
+        if in_doubt and now - self._told > streams.DOUBT:
+            self._tell_again()
+        return in_doubt
 
     def messages(self) -> Iterator[Outgoing]:
         """Yield the messages with the items that are to be sent."""
