@@ -7,6 +7,7 @@ import gc
 import json
 import pickle
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -1046,6 +1047,24 @@ def test_a_server_that_cannot_hear_its_clients_does_not_take_them_for_gone(
     assert list(stream) == list(range(1, 20))
     assert source.ended == ["ended"]
     wait_until(lambda: open_streams(server) == 0)
+
+
+def test_a_server_that_is_held_does_not_take_its_clients_for_gone(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from amphora.rpc.contract import streams
+
+    monkeypatch.setattr(streams, "SILENCE", 2.0)
+    make_server(source.count)
+    stream = make_client().stream(credit=4).count(20)
+    assert next(stream) == 0
+    # What the client says is there, but nothing has read it.
+    time.sleep(4.0)
+    assert list(stream) == list(range(1, 20))
+    assert source.ended == ["ended"]
 
 
 def test_a_stream_goes_on_at_another_server_when_its_own_stops(

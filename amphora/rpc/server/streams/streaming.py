@@ -19,6 +19,7 @@ time limit of the broker, and is not begun again from the start.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 import gevent
@@ -47,6 +48,8 @@ log = Log("amphora.rpc")
 
 # Seconds to wait for the broker's confirm that the client is told of the beginning.
 START_TIMEOUT = 60.0
+# Seconds between two looks at which clients have fallen silent.
+LOOK = 1.0
 # For so many seconds after a request, large items leave room for the answers to others.
 BESIDE = 1.0
 # For so many seconds a client may give credit for a stream that has ended here, as its end may
@@ -253,18 +256,17 @@ class Outlet:
         """Have the handler's side look at what has changed."""
         self._changed.set()
 
-    def look(self, now: float, listening: bool) -> bool:
+    def look(self, now: float, deaf: float) -> bool:
         """Cancel the stream if its client has said nothing for too long.
 
         Args:
-            listening: False if it could not have been heard.
+            deaf: seconds for which nobody could be heard before, which do not count.
 
         Returns:
             Whether the way by which it says something is in doubt.
         """
-        if not listening:
-            self._heard = now
-        elif now - self._heard > streams.SILENCE and not self._call.cancelled:
+        self._heard = min(self._heard + deaf, now)
+        if now - self._heard > streams.SILENCE and not self._call.cancelled:
             self.forsaken = True
             self.request.cancel()
         in_doubt = now - self._heard > streams.DOUBT
@@ -328,6 +330,7 @@ class Outlets:
         self._unsent: dict[Outlet, None] = {}
         self._callback: Any = None
         self._timer: Any = None
+        self._looked = 0.0
         self._connection: Connection | None = None
 
     def __len__(self) -> int:
@@ -367,7 +370,8 @@ class Outlets:
             link = self._session.publishing
             self._connection = link.connection
             link.watch(self._link_changed)
-            self._timer = gevent.get_hub().loop.timer(1.0, 1.0, ref=False)
+            self._looked = clock.monotonic()
+            self._timer = gevent.get_hub().loop.timer(LOOK, LOOK, ref=False)
             self._timer.start(self._look)
         self._open[outlet.key] = outlet
 
@@ -440,7 +444,9 @@ class Outlets:
 
     def _look(self) -> None:
         now = clock.monotonic()
-        listening = self.responder.control_queue() is not None
-        in_doubt = [outlet.look(now, listening) for outlet in list(self._open.values())]
+        passed, self._looked = now - self._looked, now
+        # If this comes late, the processor was held: what clients said meanwhile is still unread.
+        deaf = inf if self.responder.control_queue() is None else max(passed - LOOK, 0.0)
+        in_doubt = [outlet.look(now, deaf) for outlet in list(self._open.values())]
         if any(in_doubt):
             self.on_doubt()
