@@ -23,6 +23,7 @@ from amphora import (
     RemoteException,
     Reply,
     Unroutable,
+    current,
 )
 from amphora.rpc.client.management import ManagementClient
 from tests.support.brokers import Broker, ManagedBroker
@@ -235,6 +236,17 @@ def test_an_ordinary_client_is_told_that_the_namespace_is_not_its_kind(
 
 
 # -- gather ---------------------------------------------------------------------------------------
+
+
+def test_a_tune_function_is_asked_for_each_gather(
+    start: Start, client: AmqpRpcFanoutClient
+) -> None:
+    def language() -> Any:
+        return current().headers["language"]
+
+    start(language=language)
+    client.tune_function("language")(lambda args, kwargs: {"headers": {"language": "nl"}})
+    assert client.gather(timeout=LONG).language().values() == ["nl"]
 
 
 def test_gather_returns_the_answers_of_all_servers(

@@ -579,6 +579,21 @@ def test_a_tune_function_can_have_casts_wait_for_the_broker(client: AmqpRpcClien
         client.defer.show_message("x")
 
 
+def test_a_tune_function_chooses_the_queue_of_a_stream(
+    server: AmqpRpcServer, client: AmqpRpcClient, receive: Receive
+) -> None:
+    @server.add_function
+    def letters(user: str) -> Iterator[str]:
+        yield from user
+
+    client.tune_function("letters")(lambda args, kwargs: args[0])
+    bob = receive("Bob")
+    assert list(client.stream.letters("Bob")) == ["B", "o", "b"]
+    assert bob.get() == 1
+    with pytest.raises(Unroutable, match="'nobody'"):
+        list(client.stream.letters("nobody"))
+
+
 def test_an_exception_of_a_tune_function_is_the_callers(client: AmqpRpcClient) -> None:
     @client.tune_function("show_message")
     def to_user(args: Any, kwargs: Any) -> Any:

@@ -97,6 +97,8 @@ class AmqpRpcFanoutClient(FunctionCaller):
     ) -> Any:
         if self._middleware and WENT_THROUGH not in options:
             return self._through("gather", self._gather, name, args, kwargs, options)
+        if name in self._tuning.functions:
+            options = self._tuning.options(name, args, kwargs, options)
         timeout, deadline = self._requests.time_for(name, options, here.get())
         template = self._requests.template(self.client_id, GATHER)
         headers = options.get("headers")

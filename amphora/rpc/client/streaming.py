@@ -37,6 +37,8 @@ class StreamCaller(FunctionCaller):
     ) -> Any:
         if self._middleware and WENT_THROUGH not in options:
             return self._through("stream", self._stream, name, args, kwargs, options)
+        if name in self._tuning.functions:
+            options = self._tuning.options(name, args, kwargs, options)
         credit = check_count("credit", options.get("credit", streams.WINDOW), streams.MOST_WINDOW)
         idle = options.get("idle_timeout")
         idle_timeout = None if idle is None else check_timeout(idle)
