@@ -131,7 +131,8 @@ class Connection:
         """
         timeout = endpoint.connect_timeout
         started = clock.monotonic()
-        stream = connect(host, port, timeout=timeout, ssl_context=endpoint.ssl_context)
+        context = None if endpoint.tls is None else endpoint.tls.context()
+        stream = connect(host, port, timeout=timeout, ssl_context=context)
         left = max(timeout - (clock.monotonic() - started), 0.001)
         silent = ConnectionLost(
             f"{stream.peer} accepts connections but does not finish the AMQP handshake"

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any, TypedDict
@@ -18,6 +16,7 @@ import gevent.ssl
 
 from amphora.errors import printable, repr_of
 from amphora.net.address import IN_MEMORY, MEMORY_SCHEME, address
+from amphora.transport.tls import Tls, TlsFiles, TlsOfFiles
 from amphora.transport.words import is_unicode, utf8_word
 from amphora.wire.content import DEFAULT_MAX_MESSAGE_SIZE
 
@@ -37,7 +36,6 @@ _PORTS = {"amqp": 5672, "amqps": 5671, "memory": IN_MEMORY}
 # Characters that no host name has, but a URL does.
 _NO_HOST = frozenset("/@?#")
 _NUMBER_OPTIONS = {"heartbeat": "heartbeat", "connection_timeout": "connect_timeout"}
-_FILE_OPTIONS = ("cafile", "certfile", "keyfile")
 
 
 class ConnectionSettings(TypedDict, total=False):
@@ -59,16 +57,15 @@ class ConnectionSettings(TypedDict, total=False):
 class Endpoint:
     """Everything that is needed to open a connection.
 
-    `hosts` are tried in random order.  `ssl_context` is a `gevent.ssl.SSLContext`, None for a
-    connection without TLS.  `heartbeat` and `connect_timeout` are seconds; a heartbeat of 0
-    switches heartbeats off.
+    `hosts` are tried in random order.  `tls` is None for a connection without TLS.  `heartbeat` and
+    `connect_timeout` are seconds; a heartbeat of 0 switches heartbeats off.
     """
 
     hosts: tuple[tuple[str, int], ...]
     user: str = "guest"
     password: str = field(default="guest", repr=False)
     vhost: str = "/"
-    ssl_context: gevent.ssl.SSLContext | None = field(default=None, repr=False)
+    tls: Tls | None = field(default=None, repr=False)
     heartbeat: float = DEFAULT_HEARTBEAT
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
     method_timeout: float = DEFAULT_METHOD_TIMEOUT
@@ -77,7 +74,7 @@ class Endpoint:
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE
 
     def __str__(self) -> str:
-        scheme = "amqps" if self.ssl_context else "amqp"
+        scheme = "amqps" if self.tls else "amqp"
         hosts = ",".join(address(host, port) for host, port in self.hosts)
         if hosts.startswith(MEMORY_SCHEME):
             scheme, _, hosts = hosts.partition("://")
@@ -93,7 +90,7 @@ class Endpoint:
         """
         host, port = self.hosts[0]
         anybody = (self.user, self.password, self.vhost) == ("guest", "guest", "/")
-        if len(self.hosts) > 1 or host not in LOOPBACK or self.ssl_context or not anybody:
+        if len(self.hosts) > 1 or host not in LOOPBACK or self.tls or not anybody:
             return ""
         option = "" if port == _PORTS["amqp"] else f" --port {port}"
         return f"; `amphora broker{option}` starts one here"
@@ -179,9 +176,9 @@ def endpoint(
     if ssl_context is not None:
         if not isinstance(ssl_context, gevent.ssl.SSLContext):
             raise ValueError("ssl_context must be made by gevent.ssl, not by ssl")
-        changes["ssl_context"] = ssl_context
+        changes["tls"] = Tls(ssl_context)
     elif tls:
-        changes["ssl_context"] = _tls_context(files, unverified)
+        changes["tls"] = TlsOfFiles(TlsFiles(**files), skip_verification=unverified)
     elif unverified or files:
         raise ValueError("TLS settings need an amqps:// URL")
     return _replace(parsed, changes)
@@ -214,38 +211,6 @@ def _of_environment() -> tuple[Endpoint, bool, dict[str, str]]:
 def _replace(parsed: Endpoint, changes: dict[str, object]) -> Endpoint:
     values = {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
     return Endpoint(**{**values, **changes})
-
-
-def _tls_context(files: dict[str, str], skip_verification: bool) -> gevent.ssl.SSLContext:
-    # Not create_default_context: without monkey-patching, its context comes from the standard
-    # library, whose sockets block the hub.  A client context verifies by default.
-    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
-    if "cafile" in files:
-        with _named("cafile", files["cafile"]):
-            context.load_verify_locations(files["cafile"])
-    else:
-        context.load_default_certs()
-    context.minimum_version = gevent.ssl.TLSVersion.TLSv1_2
-    if "certfile" in files:
-        names = [files[option] for option in ("certfile", "keyfile") if option in files]
-        with _named("certfile", " with ".join(names)):
-            context.load_cert_chain(files["certfile"], files.get("keyfile"))
-    if skip_verification:
-        context.check_hostname = False
-        context.verify_mode = gevent.ssl.CERT_NONE
-    return context
-
-
-@contextmanager
-def _named(option: str, file: str) -> Iterator[None]:
-    """Name the unusable file in the error: the system and OpenSSL do not."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ValueError(
-            f"the {option} {printable(file)} of the broker's URL cannot be used: {why}"
-        ) from None
 
 
 def check_count(name: str, value: Any, most: int | None = None) -> int:
@@ -320,10 +285,10 @@ def _parse_url(url: str) -> tuple[Endpoint, bool, dict[str, str]]:
                 values[_NUMBER_OPTIONS[name]] = _seconds(name, float(value))
             except ValueError:
                 raise ValueError(f"{name} in the broker's URL must be seconds") from None
-        elif name in _FILE_OPTIONS:
+        elif name in TlsFiles._fields:
             files[name] = value
         else:
-            known = ", ".join([*_NUMBER_OPTIONS, *_FILE_OPTIONS])
+            known = ", ".join([*_NUMBER_OPTIONS, *TlsFiles._fields])
             raise ValueError(
                 f"unknown option {printable(name, 50)!r} in the broker's URL; known are {known}"
             )

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from enum import StrEnum
 
 import gevent
-import gevent.ssl
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
@@ -341,15 +340,14 @@ class Link:
 
     def _warn_of_risks(self, host: str) -> None:
         endpoint = self.endpoint
-        context = endpoint.ssl_context
-        if context is not None and context.verify_mode == gevent.ssl.CERT_NONE:
+        if endpoint.tls is not None and not endpoint.tls.verifies:
             log.warning(
                 "%s: the certificate of %s is not verified; anyone on the way can read and change"
                 " everything",
                 self.name,
                 host,
             )
-        elif context is None and host not in LOOPBACK and self.connects == 1:
+        elif endpoint.tls is None and host not in LOOPBACK and self.connects == 1:
             log.warning(
                 "%s: the password goes to %s without encryption; amqps:// would encrypt",
                 self.name,

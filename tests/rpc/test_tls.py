@@ -108,6 +108,79 @@ def test_a_lost_connection_comes_back_with_tls(
             assert [result.get() for result in results] == [n + k for k in range(20)]
 
 
+def replace(path: Path, contents: bytes) -> None:
+    """Replace a file as renewals do, and as the shell does: another one gets its name."""
+    new = path.with_suffix(".new")
+    new.write_bytes(contents)
+    new.rename(path)
+
+
+def test_certificates_that_were_replaced_are_used_for_the_next_connection(
+    make_server: MakeServer,
+    make_proxy: MakeProxy,
+    authority: trustme.CA,
+    cafile: Path,
+    namespace: str,
+    tmp_path: Path,
+) -> None:
+    def ask(context: gevent.ssl.SSLContext) -> None:
+        contexts.append(context)
+        authority.configure_trust(context)
+        context.verify_mode = gevent.ssl.CERT_REQUIRED
+
+    def renew(issuer: trustme.CA, days: int) -> None:
+        expiry = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days)
+        own = issuer.issue_cert("client@amphora.example", not_after=expiry)
+        replace(keyfile, own.private_key_pem.bytes())
+        replace(certfile, own.cert_chain_pems[0].bytes())
+
+    contexts: list[gevent.ssl.SSLContext] = []
+    certfile, keyfile = tmp_path / "own.pem", tmp_path / "own.key"
+    make_server(add)
+    proxy = make_proxy(configure=ask)
+    renew(authority, days=-1)
+    url = f"{proxy.url}?cafile={cafile}&certfile={certfile}&keyfile={keyfile}"
+    with AmqpRpcClient(namespace, url=url, timeout=20) as client:
+        waiting = client.defer.add(1, 2)
+        wait_until(lambda: any("expired" in reason for reason in proxy.refused))
+        renew(authority, days=1)
+        assert waiting.get() == 3
+        # The broker's own, and who vouches for it.
+        other = trustme.CA()
+        other.issue_cert("127.0.0.1").configure_cert(contexts[0])
+        other.configure_trust(contexts[0])
+        renew(other, days=1)
+        replace(cafile, other.cert_pem.bytes())
+        proxy.cut()
+        assert client.call.add(3, 4) == 7
+
+
+def test_files_that_are_being_replaced_are_used_as_they_were(
+    make_server: MakeServer,
+    make_proxy: MakeProxy,
+    cafile: Path,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_server(add)
+    proxy = make_proxy()
+    before = cafile.read_bytes()
+    with AmqpRpcClient(namespace, url=f"{proxy.url}?cafile={cafile}", timeout=20) as client:
+        assert client.call.add(1, 2) == 3
+        for contents in (b"", before, None, before):
+            if contents is None:
+                cafile.unlink()
+            else:
+                replace(cafile, contents)
+            connects = client.session.publishing.connects
+            proxy.cut()
+            wait_until(lambda connects=connects: client.session.publishing.connects > connects)
+            assert client.call.add(1, 2) == 3
+    told = [each.getMessage() for each in caplog.records if str(cafile) in each.getMessage()]
+    assert len(told) == 2
+    assert all(text.endswith("; what was read before is used") for text in told)
+
+
 def test_an_unknown_authority_is_refused_before_anything_is_said(
     make_proxy: MakeProxy, namespace: str, tmp_path: Path
 ) -> None:
