@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ TURN_SIZE = 256 * 1024
 # An event of gevent's loop, which has no name for it.
 READ = 1
 
+# How OpenSSL calls what the other side says of the certificate that it was shown, or was not.
+_REFUSED = re.compile("_ALERT_(.*CERTIFICATE.*|UNKNOWN_CA)$")
 # How OpenSSL calls an answer that is no TLS, by its releases.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
@@ -278,7 +281,14 @@ def _connected_to(family: Any, where: Any) -> gevent.socket.socket:
 def _reason(error: Exception) -> str:
     if isinstance(error, gevent.ssl.SSLCertVerificationError):
         return f"its certificate does not verify: {error.verify_message}"
-    if isinstance(error, gevent.ssl.SSLError) and error.reason in _NO_TLS:
-        return "what listens there does not speak TLS, without which the URL begins with amqp://"
+    if isinstance(error, gevent.ssl.SSLError):
+        reason = error.reason or ""
+        if reason in _NO_TLS:
+            return (
+                "what listens there does not speak TLS, without which the URL begins with amqp://"
+            )
+        if refused := _REFUSED.search(reason):
+            why = refused[1].lower().replace("_", " ")
+            return f"it does not accept this program's certificate (certfile in the URL): {why}"
     strerror = error.strerror if isinstance(error, OSError) else None
     return strerror or str(error) or type(error).__name__
