@@ -70,6 +70,9 @@ class Link:
         self._watchers: list[Callable[[Link], None]] = []
         self.connects = 0
         self.lost_at = self.restored_at = self._connected_at = 0.0
+        # Since when no connection has lasted; and whether the end of the latest was not logged.
+        self._unsettled_since: float | None = None
+        self._ended_again = False
         self._restoring = Restoring(name, self.wait_for_others, self._changed)
         # The host of the latest connection, and when each failed the last time.
         self._host = endpoint.hosts[0]
@@ -299,27 +302,31 @@ class Link:
             self._drop(connection.error or ConnectionLost("the connection ended"))
 
     def _begin(self, connection: Connection) -> None:
-        if self.error is None:
-            log.info("%s: connected to %s", self.name, connection.peer)
+        self._connected_at = clock.monotonic()
+        if self.error is not None:
+            self.restored_at = self._connected_at
+        if self._ended_again:
+            # As this one may soon.
+            gevent.spawn_later(SUCCESS_AFTER, self._tell_connected, connection, "again ")
         else:
-            self.restored_at = clock.monotonic()
-            log.info(
-                "%s: connected%s to %s after %s",
-                self.name,
-                " again" if self.connects else "",
-                connection.peer,
-                shown_duration(self.restored_at - self.lost_at),
-            )
+            self._tell_connected(connection, "again " if self.connects else "")
         self.connects += 1
         connection.on_closed = self._wake_keeper
         connection.on_blocked = self._changed
         connection.on_room = self._changed
         self.connection = connection
         self.error = None
-        self._connected_at = clock.monotonic()
         self._restoring.begin(connection)
         # Also when there is nothing to set up: a caller may wait for the connection alone.
         self._changed()
+
+    def _tell_connected(self, connection: Connection, again: str) -> None:
+        if self._closed or connection.error is not None:
+            return
+        after = ""
+        if self._unsettled_since is not None:
+            after = f" after {shown_duration(self._connected_at - self._unsettled_since)}"
+        log.info("%s: connected %sto %s%s", self.name, again, connection.peer, after)
 
     def _connect(self) -> Connection:
         hosts = random.sample(self.endpoint.hosts, len(self.endpoint.hosts))
@@ -364,15 +371,21 @@ class Link:
     def _drop(self, error: AmphoraError) -> None:
         # One line for each change: a broker that stays away is reported once, and so is one that
         # takes each connection and ends it at once.
-        if self.connection is not None and clock.monotonic() > self._connected_at + SUCCESS_AFTER:
-            self._reported = None
-        if self._reported is None or str(self._reported) != str(error):
+        now = clock.monotonic()
+        if self.connection is not None and now > self._connected_at + SUCCESS_AFTER:
+            self._reported = self._unsettled_since = None
+        if self._unsettled_since is None:
+            self._unsettled_since = now
+        is_news = self._reported is None or str(self._reported) != str(error)
+        if self.connection is not None:
+            self._ended_again = not is_news
+        if is_news:
             log.warning("%s: %s; connecting again", self.name, error, error=_unforeseen(error))
         if self.error is None:
-            self.lost_at = clock.monotonic()
+            self.lost_at = now
         self.error = self._reported = error
         if self.connection is not None:
-            self._failed[self._host] = clock.monotonic()
+            self._failed[self._host] = now
         self.connection = None
         self._restoring.stop()
         self._restoring.forgive()
