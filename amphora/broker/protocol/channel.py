@@ -126,12 +126,13 @@ class ClientChannel:
             raise Refusal(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen")
         else:
             self._connection.settle()
+            # Also if it is refused: a commit may be done in part.
+            self._connection.unsettled = True
             reply = answer(self.model, method)
             if isinstance(method, methods.Tx.Commit):
                 self._connection.settle_now()
             if reply is not None:
                 self._send(encode_method(self.number, reply))
-            self._connection.unsettled = True
 
     def _get(self, method: methods.Basic.Get) -> bytes:
         found = self.model.basic_get(method.queue, no_ack=method.no_ack)

@@ -124,6 +124,19 @@ def mandatory_in_a_transaction(t: Transcript) -> None:
 
 
 @script
+def a_transaction_that_is_done_in_part(t: Transcript) -> None:
+    client = t.client()
+    full = Queue.Declare(
+        queue=t.name, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+    )
+    t.call(client, full, Tx.Select())
+    client.publish(f"{t.name}.none", "a", mandatory=True)
+    client.publish(t.name, "b")
+    client.send(Tx.Commit())
+    t.take(client, 2)
+
+
+@script
 def transactions_and_confirms_do_not_mix(t: Transcript) -> None:
     for said in (
         (Tx.Select(), Confirm.Select()),
