@@ -1,14 +1,19 @@
 """A channel as programs have it: for what amphora does not do, and AMQP does.
 
 What amphora itself needs of a channel is in `channel`, and may change with any release.
+
+The callbacks that a program gives are called by the reader of a connection that others share, in
+the middle of its work.  So what they raise is shown (`net.log.tell`), and costs nobody anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from amphora.errors import AmphoraError
+from amphora.net.log import tell
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned, Unconfirmed
 from amphora.transport.operations import Operations
@@ -19,8 +24,21 @@ from amphora.wire.properties import Properties
 R = TypeVar("R")
 
 
+class _Published:
+    """A message that waits for its confirm; the verdict goes to what the program gave with it."""
+
+    def __init__(self, unconfirmed: Unconfirmed) -> None:
+        self.unconfirmed = unconfirmed
+        self.message_id = unconfirmed.message_id
+
+    def confirmed(self, accepted: bool, returned: Returned | None) -> None:
+        tell(self.unconfirmed.confirmed, accepted, returned)
+
+
 class RawChannel(Operations):
     """A channel of a session's connection, open until `error` is set.  Made by `Session.channel`.
+
+    What a callback raises is shown on the standard error stream; the channel goes on.
 
     Attributes:
         on_closed: called once with the channel when it has ended; must not block.
@@ -56,7 +74,11 @@ class RawChannel(Operations):
     @property
     def unconfirmed(self) -> list[Unconfirmed]:
         """What the broker has not confirmed, in the order of publishing."""
-        return self._channel.unconfirmed
+        return [
+            message.unconfirmed
+            for message in self._channel.unconfirmed
+            if isinstance(message, _Published)
+        ]
 
     def call(self, method: Method, *replies: type[R], timeout: float | None = None) -> R:
         """Send a synchronous method and return the broker's answer.  Switches greenlets.
@@ -97,7 +119,12 @@ class RawChannel(Operations):
             ConnectionLost, ChannelClosed: the channel has ended; nothing was sent.
         """
         self._channel.publish(
-            exchange, routing_key, properties, body, mandatory=mandatory, unconfirmed=unconfirmed
+            exchange,
+            routing_key,
+            properties,
+            body,
+            mandatory=mandatory,
+            unconfirmed=None if unconfirmed is None else _Published(unconfirmed),
         )
 
     def consume(
@@ -114,7 +141,8 @@ class RawChannel(Operations):
         """Have the messages of a queue delivered to `callback`.  Switches greenlets.
 
         Args:
-            callback: called with each message, in the reader greenlet; must not block.
+            callback: called with each message, in the reader greenlet; must not block.  A message
+                for which it raises stays unacknowledged.
             consumer_tag: chosen by the caller, new for every consume: the broker closes the
                 connection if a tag is used twice on a channel.
             on_cancel: called with the tag when the broker ends the consumer, as when the queue is
@@ -122,12 +150,12 @@ class RawChannel(Operations):
         """
         self._channel.consume(
             queue,
-            callback,
+            partial(tell, callback),
             consumer_tag,
             no_ack=no_ack,
             exclusive=exclusive,
             arguments=arguments,
-            on_cancel=on_cancel,
+            on_cancel=None if on_cancel is None else partial(tell, on_cancel),
         )
 
     def cancel(self, consumer_tag: str, timeout: float | None = None) -> None:
@@ -159,8 +187,8 @@ class RawChannel(Operations):
 
     def _closed(self, _: Channel) -> None:
         if self.on_closed is not None:
-            self.on_closed(self)
+            tell(self.on_closed, self)
 
     def _returned(self, message_id: str, returned: Returned) -> None:
         if self.on_returned is not None:
-            self.on_returned(message_id, returned)
+            tell(self.on_returned, message_id, returned)

@@ -385,6 +385,85 @@ def test_what_the_broker_refuses_on_a_raw_channel_hurts_nobody_else(
     assert session.publishing.connects == session.consuming.connects == 1
 
 
+class Failing:
+    """A callback of a program that fails, in each of the places that a raw channel has for one."""
+
+    message_id = "failing"
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, *told: object) -> None:
+        self.times += 1
+        raise ValueError("a mistake of the program")
+
+    confirmed = __call__
+
+    def wait_called(self) -> None:
+        wait_until(lambda: self.times)
+
+
+def test_a_callback_of_a_raw_channel_that_fails_hurts_nobody_else(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    make_session: MakeSession,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session = make_session()
+    make_server(add, session=session)
+    client = make_client(session=session)
+    assert client.call.add(1, 2) == 3
+    queue = f"failing-{secrets.token_hex(4)}"
+    delivered, cancelled, returned, confirmed = Failing(), Failing(), Failing(), Failing()
+    channel = session.channel(consume=True)
+    channel.queue_declare(queue, durable=False)
+    channel.consume(queue, delivered, "tag", on_cancel=cancelled)
+    publishing = session.channel()
+    publishing.on_returned = returned
+    publishing.publish("", queue, Properties(), b"")
+    publishing.publish("", "nowhere", Properties(), b"", mandatory=True)
+    delivered.wait_called()
+    returned.wait_called()
+    confirming = session.channel()
+    confirming.confirm_select()
+    confirming.publish("", queue, Properties(), b"", unconfirmed=confirmed)
+    confirmed.wait_called()
+    confirming.queue_delete(queue)
+    cancelled.wait_called()
+    assert channel.is_open and publishing.is_open
+    assert not confirming.unconfirmed
+    assert client.call.add(1, 2) == 3
+    assert session.publishing.connects == session.consuming.connects == 1
+    assert "a mistake of the program" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("consume", [False, True])
+def test_a_raw_channel_whose_end_is_not_taken_well_ends_like_others(
+    make_server: MakeServer, make_client: MakeClient, make_session: MakeSession, consume: bool
+) -> None:
+    session = make_session()
+    make_server(add, session=session)
+    client = make_client(session=session)
+    assert client.call.add(1, 2) == 3
+    channel = session.channel(consume=consume)
+    channel.on_closed = closed = Failing()
+    link = session.consuming if consume else session.publishing
+    assert link.connection is not None
+    link.connection.fail(ConnectionLost("gone"))
+    assert closed.times == 1
+    assert client.call.add(1, 2) == 3
+    assert link.connects == 2
+    refused = session.channel(consume=consume)
+    refused.on_closed = closed
+    with pytest.raises(ChannelClosed, match="404"):
+        refused.queue_declare(f"missing-{secrets.token_hex(4)}", passive=True)
+    leaving = session.channel(consume=consume)
+    leaving.on_closed = closed
+    leaving.close()
+    assert closed.times == 3
+    assert link.connects == 2
+
+
 def test_an_operation_whose_connection_has_just_ended_is_done_on_the_next_one(
     make_session: MakeSession,
 ) -> None:
