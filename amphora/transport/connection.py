@@ -30,6 +30,7 @@ from amphora.net.liveness import Liveness
 from amphora.net.log import Log
 from amphora.net.stream import Stream, connect
 from amphora.net.writer import Writer
+from amphora.transport.attendant import Attendant
 from amphora.transport.burst import take_burst
 from amphora.transport.channel import Channel
 from amphora.transport.endpoint import Endpoint
@@ -56,10 +57,6 @@ FRAME_LIMIT = 60.0
 # Seconds within which a channel must be opened.  That needs no queue and no other node.  After its
 # cluster had been without a majority, RabbitMQ 4.3 never did it on some connections.
 OPEN_LIMIT = 30.0
-
-
-class Attendant(gevent.Greenlet):  # type: ignore[type-arg] # the connection's own take none
-    """A greenlet that a connection cannot do without: what waits in it waits for itself."""
 
 
 class Connection:

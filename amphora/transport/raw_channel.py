@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from amphora.errors import AmphoraError
 from amphora.net.log import tell
+from amphora.transport.attendant import check_can_wait, is_waited_for
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned, Unconfirmed
 from amphora.transport.operations import Operations
@@ -92,11 +93,14 @@ class RawChannel(Operations):
             ChannelClosed: the broker refused; the channel cannot be used any more.
             ConnectionLost: the connection ended or the broker did not answer in time.
             ValueError: an argument does not fit its AMQP type; nothing was sent.
+            RuntimeError: a callback asks for it, and would keep its own answer from being read.
         """
+        check_can_wait()
         return self._channel.call(method, *replies, timeout=timeout)
 
     def confirm_select(self) -> None:
         """Ask the broker to confirm every publish (https://www.rabbitmq.com/docs/confirms)."""
+        check_can_wait()
         self._channel.confirm_select()
 
     def publish(
@@ -148,6 +152,7 @@ class RawChannel(Operations):
             on_cancel: called with the tag when the broker ends the consumer, as when the queue is
                 deleted (https://www.rabbitmq.com/docs/consumer-cancel).
         """
+        check_can_wait()
         self._channel.consume(
             queue,
             partial(tell, callback),
@@ -160,10 +165,12 @@ class RawChannel(Operations):
 
     def cancel(self, consumer_tag: str, timeout: float | None = None) -> None:
         """End a consumer; its deliveries stay unacknowledged.  Switches greenlets."""
+        check_can_wait()
         self._channel.cancel(consumer_tag, timeout)
 
     def get(self, queue: str, no_ack: bool = False) -> Message[Method] | None:
         """Fetch one message; return None if the queue is empty.  Switches greenlets."""
+        check_can_wait()
         return self._channel.get(queue, no_ack)
 
     def ack(self, delivery_tag: int) -> None:
@@ -181,9 +188,10 @@ class RawChannel(Operations):
     def close(self, timeout: float = 1.0) -> None:
         """Close the channel; unacknowledged deliveries go back to their queues.
 
-        Switches greenlets for at most `timeout` seconds.  Closing twice is fine.
+        Switches greenlets for at most `timeout` seconds.  Closing twice is fine.  A callback may
+        close it, too, and does not wait for the broker.
         """
-        self._channel.close(timeout)
+        self._channel.close(0 if is_waited_for() else timeout)
 
     def _closed(self, _: Channel) -> None:
         if self.on_closed is not None:

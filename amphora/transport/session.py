@@ -25,8 +25,8 @@ from amphora.net.deadline import Deadline
 from amphora.net.forks import in_child, notice
 from amphora.net.log import Log
 from amphora.net.script import note_script, program_ends, script_ended
+from amphora.transport.attendant import check_can_wait, is_waited_for
 from amphora.transport.channel import Channel
-from amphora.transport.connection import Attendant
 from amphora.transport.endpoint import SETTINGS, ConnectionSettings, endpoint
 from amphora.transport.link import Link, LinkState
 from amphora.transport.options import check_options
@@ -153,9 +153,11 @@ class Session:
         Raises:
             ConnectionLost: there is no connection to the broker.
             AuthenticationError: the broker refuses the login or the vhost.
+            RuntimeError: a callback of the event loop, or of a raw channel, asks for it.
         """
         notice()
         claim(self)
+        check_can_wait()
         link = self.consuming if consume else self.publishing
         channel = link.wait_connected(timeout).channel()
         self._raw.add(channel)
@@ -297,7 +299,7 @@ def left_to_another(session: Session, end: Callable[[], object]) -> bool:
     if session._hub is not None and session._hub is not hub:
         _run_soon(session, end)
         return True
-    if _is_waited_for():
+    if is_waited_for():
         gevent.spawn(end)
         return True
     return False
@@ -321,31 +323,6 @@ def is_of_this_thread(session: Session) -> bool:
     hub = session._hub
     # Without a hub of its own for a thread that has none.
     return hub is None or hub.thread_ident == _get_thread()
-
-
-def check_can_wait() -> None:
-    """Check that the present greenlet can wait for something that comes from the broker.
-
-    Raises:
-        RuntimeError: it is the event loop, or it is needed by the connection: a signal handler that
-            has interrupted it would wait for itself, and all others for that.
-    """
-    if _is_waited_for():
-        raise cannot_wait()
-
-
-def _is_waited_for() -> bool:
-    """Return whether this is the event loop, or a greenlet that a connection cannot do without."""
-    current: Any = gevent.getcurrent()
-    return current is gevent.get_hub() or isinstance(current, Attendant)
-
-
-def cannot_wait() -> RuntimeError:
-    """Return the error for the event loop, or a greenlet of a connection, that is about to wait."""
-    return RuntimeError(
-        "a signal handler or another callback of the event loop cannot wait for an answer: let it"
-        " start a greenlet that does, with gevent.spawn()"
-    )
 
 
 def in_coroutine() -> bool:

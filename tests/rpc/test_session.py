@@ -7,6 +7,7 @@ import gc
 import random
 import secrets
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -430,7 +431,8 @@ def test_a_callback_of_a_raw_channel_that_fails_hurts_nobody_else(
     confirmed.wait_called()
     confirming.queue_delete(queue)
     cancelled.wait_called()
-    assert channel.is_open and publishing.is_open
+    assert channel.is_open
+    assert publishing.is_open
     assert not confirming.unconfirmed
     assert client.call.add(1, 2) == 3
     assert session.publishing.connects == session.consuming.connects == 1
@@ -462,6 +464,39 @@ def test_a_raw_channel_whose_end_is_not_taken_well_ends_like_others(
     leaving.close()
     assert closed.times == 3
     assert link.connects == 2
+
+
+def test_a_callback_of_a_raw_channel_cannot_wait_for_what_it_keeps_from_being_read(
+    make_session: MakeSession,
+) -> None:
+    session = make_session()
+    channel = session.channel(consume=True)
+    queue = channel.queue_declare("", durable=False, exclusive=True).queue or ""
+    waits: dict[str, Callable[[], object]] = {
+        "get": lambda: channel.get(queue),
+        "purge": lambda: channel.queue_purge(queue),
+        "consume": lambda: channel.consume(queue, print, "another"),
+        "cancel": lambda: channel.cancel("tag"),
+        "confirm_select": channel.confirm_select,
+        "channel": session.channel,
+    }
+    told: list[str] = []
+
+    def callback(_: object) -> None:
+        for name, wait in waits.items():
+            with pytest.raises(RuntimeError, match=r"gevent\.spawn"):
+                wait()
+            told.append(name)
+        channel.close()
+        told.append("closed")
+
+    channel.consume(queue, callback, "tag")
+    session.channel(consume=True).publish("", queue, Properties(), b"")
+    # No answer is waited for, which takes 10 s at least.
+    with gevent.Timeout(5):
+        wait_until(lambda: told)
+        wait_until(lambda: not channel.is_open)
+    assert told == [*waits, "closed"]
 
 
 def test_an_operation_whose_connection_has_just_ended_is_done_on_the_next_one(

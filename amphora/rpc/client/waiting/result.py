@@ -14,8 +14,7 @@ from amphora.net.script import program_ends
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
-from amphora.transport.connection import Attendant
-from amphora.transport.session import cannot_wait
+from amphora.transport.attendant import Attendant, cannot_wait
 
 # What a program has missed that uses a result as if it were the answer.
 _TO_GET = "its get() waits for the answer and returns it"
