@@ -26,6 +26,8 @@ IDLE_TIMEOUT = 60.0
 HEAD_TIMEOUT = 10.0
 # Seconds for which a client may read nothing, or send nothing of a body.
 SOCKET_TIMEOUT = 30.0
+# So much of an answer has this time, and then the next part.
+_PART = 64 * 1024
 # How much of an unwanted body is read, so that its client sees the answer.
 MOST_IGNORED = 1024 * 1024
 IGNORING_TIMEOUT = 2.0
@@ -149,6 +151,13 @@ class Handler(serving.Handler):
         if self.server.closed:
             headers = [*headers, ("Connection", "close")]
         return super().start_response(status, headers, exc_info)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of an answer."""
+        # gevent's limit is for all that it is given at once: on a slow line a large answer would
+        # not arrive, however steadily it is read.
+        for start in range(0, len(data) or 1, _PART):
+            super().write(data[start : start + _PART])
 
     def handle_one_response(self) -> None:
         """Serve a request."""

@@ -306,6 +306,27 @@ def test_a_client_that_reads_nothing_is_cut_off(
         wait_until(lambda: ended.by == ["stream"])
 
 
+@pytest.mark.slow
+def test_a_client_that_reads_slowly_gets_all_of_a_large_answer(
+    serve_gateway: ServeGateway, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SOCKET_TIMEOUT", 1.0)
+    # More than the buffers of both sides have room for.
+    body = b"x" * 24_000_000
+
+    def large(environ: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    received = 0
+    with connected(serve_gateway(large), head("/", 0, "Connection: close")) as connection:
+        while data := connection.recv(65536):
+            received += len(data)
+            # Three seconds in all.
+            gevent.sleep(3.0 * len(data) / len(body))
+    assert received > len(body)
+
+
 def test_an_application_that_fails_is_told_of(
     serve_gateway: ServeGateway, make_gateway: MakeGateway, capfd: pytest.CaptureFixture[str]
 ) -> None:
