@@ -46,12 +46,23 @@ class Handler(pywsgi.WSGIHandler):
         _check_head(headers)
         return headers
 
+    def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Any:
+        """Begin an answer; for HTTP/1.0, one of unknown length ends with its connection."""
+        if self.request_version == "HTTP/1.0" and not _has_length(headers):
+            # It has no chunks: its client would wait for more.
+            headers = [*headers, ("Connection", "close")]
+        return super().start_response(status, headers, exc_info)
+
     def handle_error(self, kind: Any, error: Any, traceback: Any) -> None:
         """Close the connection after an error; one of the connection itself is not logged."""
         if isinstance(error, OSError):
             self.close_connection = True
         else:
             super().handle_error(kind, error, traceback)
+
+
+def _has_length(headers: Any) -> bool:
+    return any(name.lower() == "content-length" for name, _ in headers)
 
 
 def _check_head(headers: Any) -> None:

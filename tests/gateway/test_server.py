@@ -140,6 +140,30 @@ def test_a_connection_serves_one_request_after_the_other(
     assert answers.endswith(b"4")
 
 
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+def test_for_http_1_0_a_stream_ends_with_its_connection(
+    make_server: MakeServer,
+    make_gateway: MakeGateway,
+    serve_gateway: ServeGateway,
+    namespace: str,
+    accept: str,
+) -> None:
+    def count() -> Iterator[int]:
+        yield 1
+
+    make_server(add, count)
+    port = serve_gateway(make_gateway())
+    kept = "Connection: keep-alive"
+    sent = head(f"/{namespace}/add", 5, kept) + b"[1,2]"
+    sent += head(f"/{namespace}/count", 2, kept, f"Accept: {accept}") + b"[]"
+    with connected(port, sent.replace(b"HTTP/1.1", b"HTTP/1.0")) as connection:
+        _, first, second = read_all(connection).split(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nConnection: keep-alive\r\n" in first
+    assert first.endswith(b"\r\n\r\n3")
+    assert b"\r\nConnection: close\r\n" in second
+    assert b"Transfer-Encoding" not in second
+
+
 @pytest.mark.parametrize(
     "lines",
     [
