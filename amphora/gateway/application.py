@@ -27,7 +27,7 @@ from amphora.rpc.contract.checks import check_timeout, check_wait
 from amphora.rpc.contract.naming import check_namespace
 from amphora.transport.session import Session
 from amphora.web.access import Environ, checked_names, has_own_origin, knows_host
-from amphora.web.pages import HEADERS, static_files, type_of
+from amphora.web.pages import AT_ONCE, HEADERS, static_files, type_of
 
 log = Log("amphora.gateway")
 
@@ -209,8 +209,7 @@ class Gateway:
             else:
                 return _answer(start, headers, "POST", value)
         stream = self._calls.stream(environ, namespace, function, given)
-        # Proxies pass each item on at once.
-        start("200 OK", [*headers, ("Content-Type", kind), ("X-Accel-Buffering", "no")])
+        start("200 OK", [*headers, ("Content-Type", kind), AT_ONCE])
         return StreamBody(stream, kind)
 
     def _serve_rpc(

@@ -12,7 +12,7 @@ from amphora.errors import AmphoraError, NoResult, RemoteException, WrongRequest
 from amphora.web.access import Access, Environ
 from amphora.web.actions import ACTIONS, ANY_WORKER
 from amphora.web.collecting import Collector
-from amphora.web.pages import HEADERS, static_files, type_of
+from amphora.web.pages import AT_ONCE, HEADERS, static_files, type_of
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
@@ -97,7 +97,7 @@ class Application:
         if path == "/api/events":
             if self._collector.viewers >= MOST_VIEWERS:
                 raise Refusal("503 Service Unavailable", "there are too many viewers\n")
-            start("200 OK", [*HEADERS, ("Content-Type", "text/event-stream")])
+            start("200 OK", [*HEADERS, ("Content-Type", "text/event-stream"), AT_ONCE])
             return self._events(query.get("namespace", [""])[0] or None)
         name = "index.html" if path == "/" else path.removeprefix("/static/")
         if name not in self._static:

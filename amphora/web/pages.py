@@ -22,6 +22,8 @@ HEADERS = [
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Cache-Control", "no-store"),
 ]
+# For an answer that comes part by part: nginx would hold parts back until it has some kilobytes.
+AT_ONCE = ("X-Accel-Buffering", "no")
 
 
 def static_files(package: str) -> dict[str, bytes]:

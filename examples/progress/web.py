@@ -36,6 +36,8 @@ def application(environ, start_response):
             start_response("400 Bad Request", [("Content-Type", "text/plain")])
             return [b"a title and a number of pages are needed"]
         headers = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
+        # nginx would hold events back until it has some kilobytes.
+        headers.append(("X-Accel-Buffering", "no"))
         start_response("200 OK", headers)
         return copy(title, pages, environ["browser"])
     start_response("404 Not Found", [("Content-Type", "text/plain")])

@@ -258,6 +258,8 @@ def test_a_stream_is_lines_of_json_unless_events_are_asked_for(
     for _ in range(2):
         answer = ask(gateway, path, [3])
         assert answer.headers["Content-Type"] == "application/x-ndjson"
+        # Or nginx would not pass it on at once.
+        assert answer.headers["X-Accel-Buffering"] == "no"
         assert answer.body == b"0\n1\n2\n"
     answer = ask(gateway, path, {"most": 2}, ACCEPT="application/json, text/event-stream")
     assert answer.headers["Content-Type"] == EVENTS

@@ -75,6 +75,8 @@ def watching(dashboard: Dashboard, namespace: str = "") -> Iterator[Next]:
         with HTTPResponse(connection) as response:
             response.begin()
             assert response.getheader("Content-Type") == "text/event-stream"
+            # Or nginx would not pass it on at once.
+            assert response.getheader("X-Accel-Buffering") == "no"
 
             def following() -> Any:
                 line = response.readline()
