@@ -119,7 +119,9 @@ class Access:
     @property
     def cookie(self) -> str:
         """The value of a Set-Cookie header."""
-        return f"{self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+        # A link on a page of another site, such as a chat, may open the dashboard: with "Strict" it
+        # would be refused.  Nothing that a link can do changes something.
+        return f"{self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
 
     @staticmethod
     def is_own(environ: Environ) -> bool:

@@ -60,7 +60,7 @@ def test_the_token_is_in_the_cookie_and_nothing_else_is_taken_for_it() -> None:
     assert not access.knows("")
     assert not access.knows("t\xf6ken")
     cookie, *attributes = access.cookie.split("; ")
-    assert set(attributes) == {"Path=/", "HttpOnly", "SameSite=Strict"}
+    assert set(attributes) == {"Path=/", "HttpOnly", "SameSite=Lax"}
     assert access.is_allowed({"HTTP_COOKIE": f"other=1; {cookie}"})
     for wrong in (
         "",

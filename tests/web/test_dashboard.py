@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from gevent.pywsgi import WSGIServer
 
 from amphora.web.access import Access, Environ
 from amphora.web.app import Application, StartResponse
@@ -290,6 +291,30 @@ def test_no_width_is_too_narrow_and_the_policy_is_kept(
             "document.body.append(script);"
         )
         wait_until(lambda: tab.run("return document.title") == "oh")
+
+
+def test_the_printed_address_may_be_a_link_on_a_page_of_another_site(
+    make_dashboard: MakeDashboard, make_server: MakeServer, namespace: str
+) -> None:
+    make_server(add)
+    access = Access("10.0.0.5", 8765)
+    dashboard = make_dashboard(access=access)
+    address = f"http://127.0.0.1:{dashboard.port}/?token={access.token}"
+
+    def chat(environ: Environ, start: StartResponse) -> list[bytes]:
+        start("200 OK", [("Content-Type", "text/html")])
+        return [f"<a href='{address}'>Look here</a>".encode()]
+
+    elsewhere = WSGIServer(("127.0.0.1", 0), chat, log=None)
+    elsewhere.start()
+    try:
+        with Browser() as browser:
+            # To a browser, this name is another site than the address.
+            tab = browser.open(f"http://localhost:{elsewhere.server_port}/")
+            tab.click("a")
+            tab.wait_for_text("#main", namespace, PATIENCE)
+    finally:
+        elsewhere.stop(0)
 
 
 def test_elsewhere_the_printed_address_opens_it_once_and_for_all(
