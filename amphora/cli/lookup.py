@@ -34,12 +34,11 @@ _deadline: ContextVar[Deadline] = ContextVar("_deadline", default=Deadline(None)
 
 
 @contextmanager
-def within(timeout: float | None) -> Iterator[Deadline]:
+def within(timeout: float | None) -> Iterator[None]:
     """Give all looks in the `with` block so many seconds together; None for no limit."""
-    deadline = Deadline(timeout)
-    token = _deadline.set(deadline)
+    token = _deadline.set(Deadline(timeout))
     try:
-        yield deadline
+        yield
     finally:
         _deadline.reset(token)
 

@@ -70,9 +70,9 @@ class Settings:
         with settings_errors():
             session = Session(None if self.url is None else utf8_word(self.url))
             timeout = None if timeout is None else check_timeout(timeout)
-        with session, within(timeout) as deadline:
+        with session, within(timeout):
             try:
-                connect(session.consuming, deadline.left())
+                connect(session.consuming, timeout)
             except ConnectionLost as error:
                 where = (
                     "That is where a broker is looked for by default; --url or AMQP_URL names"
