@@ -2,17 +2,20 @@
 
 A connection is kept for the next transaction.  One that has been idle is asked first whether it
 lives: firewalls and failovers end connections without a word, and a statement on such a connection
-hangs for a quarter of an hour.  The question waits for no lock, so an answer that does not come
-soon never will.
+hangs for a quarter of an hour; while the database is halted, it hangs for ever.  The question waits
+for no lock, so an answer that does not come soon never will.
+
+Nothing that the store asks of its own accord waits without a limit: it holds up a call, and the
+stop of its server.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 
@@ -23,6 +26,8 @@ MOST_IDLE = 10
 # Seconds after which one of them is asked whether it lives, and for a connection to answer.
 TRUSTED = 1.0
 PATIENCE = 5.0
+
+T = TypeVar("T")
 
 
 class Connections:
@@ -145,6 +150,38 @@ class Connections:
                     return
         _close(connection)
 
+    def within(self, seconds: float, ask: Callable[..., T], *args: Any) -> T:
+        """Return the answer of a method of the store, or give it up after so many seconds.
+
+        Switches greenlets if the connection does.
+
+        Raises:
+            TimeoutError: there was none.  The connection that was asked is closed.
+        """
+        limit = gevent.Timeout(seconds)
+        try:
+            with limit:
+                return ask(*args)
+        except gevent.Timeout as late:
+            if late is not limit:
+                raise
+            self.doubt()
+            raise _silent(seconds) from None
+
+    def say(self, connection: Any, statement: str) -> None:
+        """Run a statement that waits for no lock, in a transaction that is open.
+
+        Switches greenlets if the connection does.
+
+        Raises:
+            TimeoutError: there was no answer.  The connection is closed.
+        """
+        try:
+            self.within(PATIENCE, connection.cursor().execute, statement)
+        except TimeoutError:
+            _close(connection)
+            raise
+
     def doubt(self) -> None:
         """Note that a statement has failed, or had to be given up.
 
@@ -181,9 +218,11 @@ class Connections:
 
 def _soon() -> gevent.Timeout:
     """Return a time limit for what waits for no lock."""
-    return gevent.Timeout(
-        PATIENCE, TimeoutError(f"the database has not answered within {PATIENCE:g} s")
-    )
+    return gevent.Timeout(PATIENCE, _silent(PATIENCE))
+
+
+def _silent(seconds: float) -> TimeoutError:
+    return TimeoutError(f"the database has not answered within {seconds:g} s")
 
 
 def _close(connection: Any) -> None:

@@ -17,6 +17,7 @@ import gevent
 from amphora.errors import IgnoreRequest, WrongRequest, printable, repr_of
 from amphora.net import clock
 from amphora.net.backoff import doubled
+from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext
 from amphora.rpc.context.middleware import Middleware
@@ -103,11 +104,15 @@ class _Once:
             IgnoreRequest: the request must go back to its queue.
         """
         lease, pause = self._leases.seconds, 0.0
+        deadline = Deadline(call.remaining())
         watch = Watch(lease)
         while True:
             asked = clock.monotonic()
             try:
-                earlier = self._store.claim(claim, lease, self._keep, watch.lost)
+                earlier = self._store.within(
+                    max(deadline.left(lease), self._leases.patience),
+                    *(self._store.claim, claim, lease, self._keep, watch.lost),
+                )
             except Exception as error:
                 log.throttled(
                     "%s: calls with keys go back to their queue, as the store cannot be asked:"
@@ -126,7 +131,7 @@ class _Once:
                 )
             if earlier.answer is not None:
                 return earlier.answer
-            if call.remaining() == 0.0:
+            if deadline.passed:
                 # The broker drops the request.
                 raise IgnoreRequest
             watch.note(earlier.lease, clock.monotonic() - asked)
@@ -167,21 +172,27 @@ class _Once:
                 f"the result of {call.namespace}.{call.function} cannot be sent, so it is not kept:"
                 f" {error}"
             ) from error
-        give_up, pause = clock.monotonic() + self._leases.seconds, 0.0
+        # As long as the caller waits, and for one lease at most.
+        deadline = Deadline(Deadline(call.remaining()).left(self._leases.seconds))
+        within, patience, pause = self._store.within, self._leases.patience, 0.0
         failed: Exception | None = None
         while True:
             try:
-                if failed is None or not run.with_work:
-                    return run.finish(answer, self._keep)
+                if not run.with_work:
+                    return within(patience, run.finish, answer, self._keep)
+                if failed is None:
+                    # The only try, as its work is in a transaction.
+                    left = deadline.left(self._leases.seconds)
+                    return within(max(left, patience), run.finish, answer, self._keep)
                 # Its commit may have come through all the same.
-                kept = self._store.has_answer(run.claim)
+                kept = within(patience, self._store.has_answer, run.claim)
             except Exception as error:  # noqa: BLE001 (any database's own)
                 failed = failed or error
             else:
                 if kept:
                     return True
                 raise failed
-            if call.remaining() == 0.0 or clock.monotonic() >= give_up:
+            if deadline.passed:
                 if run.with_work:
                     raise failed
                 # The work is done and cannot be undone.

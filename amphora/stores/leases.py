@@ -25,6 +25,8 @@ class Leases:
 
     def __init__(self, store: Store, seconds: float, keep: float) -> None:
         self.seconds = seconds
+        # Seconds for what is tried again on another connection.
+        self.patience = seconds / RENEWALS / 2
         self._store = store
         self._keep = keep
         self._claims: set[Claim] = set()
@@ -56,24 +58,11 @@ class Leases:
             self._renewing = gevent.spawn(self._renew)
 
     def _renew(self) -> None:
-        # One that hangs must not hold up the next one, which uses another connection.
-        patience = self.seconds / RENEWALS / 2
-        claims = list(self._claims)
-        renew = self._store.renew
+        renew, claims = self._store.renew, list(self._claims)
         try:
-            late = gevent.with_timeout(
-                patience, renew, claims, self.seconds, self._keep, timeout_value=True
-            )
+            self._store.within(self.patience, renew, claims, self.seconds, self._keep)
         except Exception as error:  # noqa: BLE001 (any database's own)
             log.throttled("the keys of calls that are running cannot be kept: %s", error)
-        else:
-            if late:
-                self._store.doubt()
-                log.throttled(
-                    "the keys of calls that are running cannot be kept: the database has not"
-                    " answered within %g s",
-                    patience,
-                )
 
 
 class Watch:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import gevent
 from gevent import monkey
 
 from amphora.net.log import Log
 from amphora.stores.claims import Answer, Claim
+from amphora.stores.connections import PATIENCE
 
 log = Log("amphora.rpc")
 
 # In a patched program, too: threads share the lock.
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
+
+
+T = TypeVar("T")
 
 
 class Keeper(Protocol):
@@ -30,6 +34,12 @@ class Keeper(Protocol):
 
     def roll_back(self, connection: Any, error: BaseException) -> None:
         """End a transaction after an error."""
+
+    def within(self, seconds: float, ask: Callable[..., T], *args: Any) -> T:
+        """Return the answer of a method of the store, or give it up after so many seconds."""
+
+    def say(self, connection: Any, statement: str) -> None:
+        """Run a statement that waits for no lock, in a transaction that is open."""
 
     def release(self, claim: Claim) -> None:
         """Release a key that has no answer."""
@@ -87,12 +97,12 @@ class Run:
                 self.with_work = True
             connection = self._connection
             # A block that raises is rolled back alone, because the handler may continue.
-            connection.cursor().execute("SAVEPOINT amphora_block")
+            self.store.say(connection, "SAVEPOINT amphora_block")
             try:
                 yield connection
                 self._check()
                 # This fails if the block has hidden an error that ended the transaction.
-                connection.cursor().execute("RELEASE SAVEPOINT amphora_block")
+                self.store.say(connection, "RELEASE SAVEPOINT amphora_block")
             except BaseException as error:
                 self._undo_block(connection, error)
                 raise
@@ -109,7 +119,7 @@ class Run:
             # A block inside of this one has lost the transaction.
             return
         try:
-            connection.cursor().execute("ROLLBACK TO SAVEPOINT amphora_block")
+            self.store.say(connection, "ROLLBACK TO SAVEPOINT amphora_block")
         except Exception:  # noqa: BLE001 (any database's own)
             # The connection was lost, or a statement was interrupted.
             self._broken = True
@@ -173,7 +183,7 @@ class Run:
     def _clear(self, error: BaseException) -> None:
         self._roll_back(error)
         try:
-            self.store.release(self.claim)
+            self.store.within(PATIENCE, self.store.release, self.claim)
         except Exception as failure:  # noqa: BLE001 (any database's own)
             log.throttled("a key stays taken until its lease is over: %s", failure)
 

@@ -14,13 +14,20 @@ import gevent
 import pytest
 
 import amphora
-from amphora.errors import ConnectionLost, RemoteException, TimedOut, WrongRequest, WrongResult
+from amphora.errors import (
+    ConnectionLost,
+    NoResult,
+    RemoteException,
+    TimedOut,
+    WrongRequest,
+    WrongResult,
+)
 from amphora.rpc.contract import naming
-from amphora.stores import PostgresStore, SqliteStore
+from amphora.stores import PostgresStore, SqliteStore, connections
 from amphora.stores.claims import Claim, fingerprint
 from amphora.stores.store import Store
 from tests.support.brokers import Broker
-from tests.support.databases import Database, SqliteDatabase, store_named
+from tests.support.databases import Database, Firewall, SqliteDatabase, store_named
 from tests.support.rpc import Gate, MakeClient, MakeServer, RunProgram
 from tests.support.waiting import wait_until
 
@@ -602,6 +609,116 @@ def test_what_has_become_of_a_commit_is_asked_when_the_database_is_back(
     assert rows_of(database) == [("a", True)] * comes_through
     assert tries == 4
     store.close()
+
+
+# -- a database that has fallen silent -------------------------------------------------------------
+
+
+@pytest.fixture
+def firewall(database: Database, monkeypatch: pytest.MonkeyPatch) -> Firewall:
+    """A firewall before the database, where no idle connection is asked whether it lives."""
+    monkeypatch.setattr(connections, "TRUSTED", 600.0)
+    monkeypatch.setattr(connections, "PATIENCE", 0.3)
+    database.run("CREATE TABLE work (what text)")
+    return Firewall(database)
+
+
+@pytest.fixture
+def store_behind(firewall: Firewall) -> Iterator[Store]:
+    """A store that makes its connections through the firewall."""
+    made = PostgresStore(firewall.connect)
+    yield made
+    made.close()
+
+
+# When the connections fall silent, and what becomes of the call.
+SILENT = [
+    ("before the call", None),
+    ("before the block", TimeoutError),
+    ("in the block", TimeoutError),
+    ("in a block that raises", ZeroDivisionError),
+    ("behind the block", TimeoutError),
+    ("without a block", None),
+]
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+@pytest.mark.parametrize(("when", "raised"), SILENT)
+def test_a_call_ends_whenever_the_connections_of_its_store_fall_silent(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    firewall: Firewall,
+    store_behind: Store,
+    database: Database,
+    when: str,
+    raised: type[Exception] | None,
+) -> None:
+    ran = []
+
+    def order() -> str:
+        ran.append(when)
+        if when in ("before the block", "without a block"):
+            firewall.silence()
+        if when == "without a block":
+            return "done"
+        with store_behind.transaction() as connection:
+            connection.cursor().execute("INSERT INTO work VALUES ('tea')")
+            if when.startswith("in "):
+                firewall.silence()
+            if when == "in a block that raises":
+                raise ZeroDivisionError
+        if when == "behind the block":
+            firewall.silence()
+        return "done"
+
+    server = make_server(order, serve=False)
+    server.middleware(amphora.idempotent(store_behind, lease=1.0))
+    server.serve()
+    # Connections that will be used again.
+    with store_behind.transaction(), store_behind.transaction():
+        pass
+    if when == "before the call":
+        firewall.silence()
+    call = make_client().defer(key="a").order()
+    if raised is None:
+        assert call.get(timeout=20) == "done"
+        assert rows_of(database) == [("a", True)]
+    else:
+        with pytest.raises(RemoteException, match=raised.__name__):
+            call.get(timeout=20)
+        # All of it is as if it had not been run.
+        wait_until(lambda: rows_of(database) == [])
+        assert work_of(database) == []
+    assert ran == [when]
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_server_stops_while_the_database_of_its_store_is_halted(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    firewall: Firewall,
+    store_behind: Store,
+) -> None:
+    gate = Gate()
+    server = make_server(gate.hold, serve=False)
+    server.middleware(amphora.idempotent(store_behind, lease=1.0))
+    server.serve()
+    client = make_client()
+    first = client.defer(key="a").hold(1)
+    wait_until(lambda: gate.entered)
+    with store_behind.transaction(), store_behind.transaction():
+        pass
+    firewall.silence()
+    firewall.admits = False
+    second = client.defer(key="b", timeout=2.0).hold(2)
+    gate.open()
+    # It is not kept.
+    assert first.get() == 1
+    with pytest.raises(NoResult):
+        second.get()
+    with gevent.Timeout(20.0):
+        server.stop()
+    assert gate.entered == [1]
 
 
 def test_an_answer_that_cannot_be_kept_comes_before_its_caller_has_left(

@@ -11,7 +11,6 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event
 
 from amphora.errors import WrongRequest
 from amphora.net import clock
@@ -23,7 +22,7 @@ from amphora.stores.leases import Leases, Watch
 from amphora.stores.store import Store
 from amphora.wire.properties import Properties
 from tests.support.clock import Clock
-from tests.support.databases import Database, PostgresDatabase, store_named
+from tests.support.databases import Database, Firewall, PostgresDatabase, store_named
 from tests.support.waiting import wait_until
 
 LEASE = 60.0
@@ -449,62 +448,6 @@ def test_no_key_is_taken_over_at_once_when_leases_could_not_be_renewed(
     leases.discard(mine)
     other.close()
     assert is_taken_over_a_while_later(store, now)
-
-
-class Firewall:
-    """Makes connections, and makes those that there are silent, as firewalls and failovers do."""
-
-    def __init__(self, database: Database) -> None:
-        self.connections: list[SilentConnection] = []
-        self.admits = True
-        self._database = database
-
-    def connect(self) -> Any:
-        if not self.admits:
-            Event().wait()
-        self.connections.append(SilentConnection(self._database.connect()))
-        return self.connections[-1]
-
-    def silence(self) -> None:
-        for connection in self.connections:
-            connection.silent = True
-
-
-class SilentConnection:
-    """A connection that may answer no more."""
-
-    def __init__(self, connection: Any) -> None:
-        self.silent = False
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def cursor(self) -> Any:
-        return SilentCursor(self, self._connection.cursor())
-
-    def rollback(self) -> None:
-        self.answer()
-        self._connection.rollback()
-
-    def answer(self) -> None:
-        if self.silent:
-            Event().wait()
-
-
-class SilentCursor:
-    """A cursor of such a connection."""
-
-    def __init__(self, connection: SilentConnection, cursor: Any) -> None:
-        self._connection = connection
-        self._cursor = cursor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
-
-    def execute(self, *args: Any) -> None:
-        self._connection.answer()
-        self._cursor.execute(*args)
 
 
 @only_postgres

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from gevent.event import Event
+
 from amphora.stores import PostgresStore, SqliteStore
 from amphora.stores.store import Store
 from tests.support.postgres import PostgresServer
@@ -72,6 +74,66 @@ class PostgresDatabase:
 
 
 Database = SqliteDatabase | PostgresDatabase
+
+
+class Firewall:
+    """Makes connections, and makes those that there are silent, as firewalls and failovers do."""
+
+    def __init__(self, database: Database) -> None:
+        self.connections: list[SilentConnection] = []
+        self.admits = True
+        self._database = database
+
+    def connect(self) -> Any:
+        if not self.admits:
+            Event().wait()
+        self.connections.append(SilentConnection(self._database.connect()))
+        return self.connections[-1]
+
+    def silence(self) -> None:
+        for connection in self.connections:
+            connection.silent = True
+
+
+class SilentConnection:
+    """A connection that may answer no more."""
+
+    def __init__(self, connection: Any) -> None:
+        self.silent = False
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def cursor(self) -> Any:
+        return SilentCursor(self, self._connection.cursor())
+
+    def commit(self) -> None:
+        self.answer()
+        self._connection.commit()
+
+    def rollback(self) -> None:
+        self.answer()
+        self._connection.rollback()
+
+    def answer(self) -> None:
+        if self.silent:
+            Event().wait()
+
+
+class SilentCursor:
+    """A cursor of such a connection."""
+
+    def __init__(self, connection: SilentConnection, cursor: Any) -> None:
+        self._connection = connection
+        self._cursor = cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def execute(self, *args: Any) -> None:
+        self._connection.answer()
+        self._cursor.execute(*args)
 
 
 def store_named(name: str) -> Store:
