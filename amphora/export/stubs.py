@@ -153,15 +153,16 @@ class _Module:
         receiver = free_name("self", own)
         parameters = [receiver, *method.parameters]
         returned = self._returned(method.function, form)
-        line = f"    def {method.name}({', '.join(parameters)}) -> {returned}:"
+        told = docstring(_told(method.function), "        ")
+        end = "" if told else " ..."
+        line = f"    def {method.name}({', '.join(parameters)}) -> {returned}:{end}"
         if len(line) > WIDTH:
             line = f"        {', '.join(parameters)}"
             inner = [line] if len(line) <= WIDTH else [f"        {part}," for part in parameters]
-            lines += [f"    def {method.name}(", *inner, f"    ) -> {returned}:"]
+            lines += [f"    def {method.name}(", *inner, f"    ) -> {returned}:{end}"]
         else:
             lines.append(line)
-        told = docstring(_told(method.function), "        ")
-        return [*lines, *told, "        ..."] if told else [*lines[:-1], f"{lines[-1]} ..."]
+        return [*lines, *told, "        ..."] if told else lines
 
     def _returned(self, function: FunctionDescription, form: str) -> str:
         # Asking for a type imports it, so each type is asked for only where it is written.

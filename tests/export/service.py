@@ -196,6 +196,10 @@ def model(model: Model) -> list[Model]:
     return [model]
 
 
+def wide(first: float, second: float, third: float, fourth: float) -> float:
+    return first
+
+
 def self(self: int, cls: int = 0) -> None:
     pass
 
@@ -223,7 +227,7 @@ def ticks() -> Iterator[None]:
 def offer() -> Offer:
     """Return what the service offers."""
     functions = Functions("shop", Threads(1))
-    for function in (tail, count, places, untyped, animals, values, model, self, rare, ticks):
+    for function in (tail, count, places, untyped, animals, values, model, wide, self, rare, ticks):
         functions.add(function)
     functions.add(find, expected=(NotFound, LookupError))
     for name in ("date", "class", "dt", "Line", "send_message.sms", "send_message_sms", "_private"):
