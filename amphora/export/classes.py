@@ -72,7 +72,7 @@ def _named_tuple(name: str, schema: Schema, types: Types) -> list[str]:
     lines = [f"class {name}(NamedTuple):", *_documented(schema)]
     parts = list(zip(schema["x-field-names"], schema["prefixItems"], strict=True))
     for place, (field, part) in enumerate(parts):
-        line = f"    {field}: {types.of(part)}"
+        line = f"    {field}: {types.of_field(part)}"
         if place >= schema.get("minItems", 0):
             default = types.constant(part, part["default"]) if "default" in part else None
             if default is None:
@@ -88,9 +88,9 @@ def _typed_dict(name: str, schema: Schema, types: Types) -> list[str]:
     types.imports.use("TypedDict")
     required = schema.get("required", ())
     fields = {
-        field: types.of(part)
+        field: types.of_field(part)
         if field in required
-        else f"{types.imports.use('NotRequired')}[{types.of(part)}]"
+        else f"{types.imports.use('NotRequired')}[{types.of_field(part)}]"
         for field, part in schema["properties"].items()
     }
     if all(types.may_be_called(field) for field in fields):
@@ -130,9 +130,9 @@ def _dataclass(name: str, schema: Schema, types: Types) -> list[str]:
         if renamed:
             lines.append(_struct_field(field, part, default, types, taken))
         elif default is None:
-            lines.append(f"    {field}: {types.of(part)}")
+            lines.append(f"    {field}: {types.of_field(part)}")
         elif default.startswith("lambda: "):
-            lines += _factory(f"    {field}: {types.of(part)} =", default, types)
+            lines += _factory(f"    {field}: {types.of_field(part)} =", default, types)
         else:
             lines.append(f"    {field}: {_kind(part, default, types)} = {default}")
     return lines
@@ -149,7 +149,7 @@ def _struct_field(
     if default is not None:
         factory = default.startswith("lambda: ")
         settings.append(f"default_factory={default}" if factory else f"default={default}")
-    kind = types.of(part) if default is None else _kind(part, default, types)
+    kind = types.of_field(part) if default is None else _kind(part, default, types)
     line = f"    {own}: {kind}"
     return f"{line} = msgspec.field({', '.join(settings)})" if settings else line
 
@@ -165,12 +165,12 @@ def _factory(begin: str, default: str, types: Types) -> list[str]:
 
 
 def _kind(part: Schema, default: str, types: Types) -> str:
-    return _optional(types, part) if default == "UNSET" else types.of(part)
+    return _optional(types, part) if default == "UNSET" else types.of_field(part)
 
 
 def _optional(types: Types, part: Schema) -> str:
     types.imports.use("UnsetType")
-    return f"{types.of(part)} | UnsetType"
+    return f"{types.of_field(part)} | UnsetType"
 
 
 def _default(part: Schema, types: Types) -> str | None:
@@ -180,7 +180,7 @@ def _default(part: Schema, types: Types) -> str | None:
     """
     if "default" in part:
         value: Any = part["default"]
-        if value is not None or "None" in types.of(part).split(" | "):
+        if value is not None or types.may_be_none(part):
             constant = types.constant(part, value)
             if constant is not None:
                 return constant

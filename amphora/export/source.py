@@ -71,6 +71,21 @@ class Imports:
         self._modules.add(module)
         return ALIASES[module]
 
+    def use_of(self, name: str) -> str:
+        """Return a name that may be one of the module `datetime`, and import what it needs."""
+        if not name.startswith("dt."):
+            return self.use(name)
+        self.use_module("datetime")
+        return name
+
+    def used(self) -> tuple[set[str], set[str]]:
+        """Return what is used so far, for `reset`."""
+        return self._used.copy(), self._modules.copy()
+
+    def reset(self, used: tuple[set[str], set[str]]) -> None:
+        """Forget what was used since then, because it is not written."""
+        self._used, self._modules = used
+
     def lines(self) -> list[str]:
         """Return the statements in the order that linters expect."""
         standard: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from amphora.export.source import TAKEN, TYPE_NAMES, Imports, free_name, is_name, literal
 from amphora.rpc.contract.types.compatibility import resolved
@@ -40,6 +40,19 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+# What a plain value is in JSON; `bool` comes before `int`, which it is as well.
+_IN_JSON = {bool: "boolean", int: "integer", float: "number", str: "string"}
+# An IP address, which amphora converts, and an enum that it converts outside of classes alone.
+_OF_AMPHORA, _OUTSIDE = "of amphora", "outside"
+
+
+class _Part(NamedTuple):
+    """A member of a union: its source, and what its values are in JSON."""
+
+    source: str
+    kinds: tuple[str, ...]
+
+
 class Types:
     """The types of the schemas of one service.
 
@@ -64,6 +77,7 @@ class Types:
             taken.add(self.names[name])
         # The definitions that are being written where they are referred to.
         self._open: list[str] = []
+        self._in_field = False
 
     def may_be_called(self, name: str) -> bool:
         """Return whether a name is allowed for a method or a field."""
@@ -71,14 +85,39 @@ class Types:
 
     def of(self, schema: Schema | None) -> str:
         """Return the source of the type of a schema; `Any` if the schema allows anything."""
+        before = self.imports.used()
         parts = list(dict.fromkeys(self._parts(schema or {})))
-        if not parts or "Any" in parts:
+        sources = [part.source for part in parts]
+        if not parts or "Any" in sources or (self._in_field and not _are_told_apart(parts)):
+            self.imports.reset(before)
             return self.imports.use("Any")
         # None comes last, as people write it.
-        parts.sort(key=lambda part: part == "None")
-        return " | ".join(parts)
+        sources.sort(key=lambda source: source == "None")
+        return " | ".join(sources)
 
-    def _parts(self, schema: Schema) -> Iterable[str]:
+    def of_field(self, schema: Schema) -> str:
+        """Return the source of the type of a field of a class.
+
+        msgspec converts these, and knows fewer types than amphora: others are `Any`.
+        """
+        self._in_field = True
+        try:
+            return self.of(schema)
+        finally:
+            self._in_field = False
+
+    def may_be_none(self, schema: Schema) -> bool:
+        """Return whether None is one of the members of a union."""
+        return "None" in self._sources(schema)
+
+    def _sources(self, schema: Schema) -> list[str]:
+        """Return the members of a union for a look at them: they are not written."""
+        before = self.imports.used()
+        sources = [part.source for part in self._parts(schema)]
+        self.imports.reset(before)
+        return sources
+
+    def _parts(self, schema: Schema) -> Iterable[_Part]:
         """Yield the members of a union, or the only type."""
         if "$ref" in schema:
             yield from self._named(str(schema["$ref"]).removeprefix(DEFINITIONS))
@@ -95,10 +134,11 @@ class Types:
         else:
             yield self._single(schema)
 
-    def _named(self, name: str) -> Iterable[str]:
+    def _named(self, name: str) -> Iterable[_Part]:
         """Yield the name of a class, or what else a definition says."""
         if name in self.names or name in self._open:
-            yield self.names.get(name, "Any")
+            definition = self.definitions.get(name, {})
+            yield _Part(self.names.get(name, "Any"), _kinds_of_class(definition))
             return
         self._open.append(name)
         try:
@@ -106,37 +146,35 @@ class Types:
         finally:
             self._open.pop()
 
-    def _literals(self, values: list[Any]) -> Iterable[str]:
+    def _literals(self, values: list[Any]) -> Iterable[_Part]:
         plain = [value for value in values if isinstance(value, str | int) and value is not None]
         if plain:
             self.imports.use("Literal")
-            yield f"Literal[{', '.join(str(literal(value)) for value in plain)}]"
+            kinds = tuple(dict.fromkeys(_IN_JSON[type(value)] for value in plain))
+            yield _Part(f"Literal[{', '.join(str(literal(value)) for value in plain)}]", kinds)
         for value in values:
             if value is None:
-                yield "None"
+                yield _Part("None", ("null",))
             elif not isinstance(value, str | int):
-                yield "float" if isinstance(value, float) else "Any"
+                # Not `float`: there are only these.
+                yield _Part("Any", ("number",))
 
-    def _single(self, schema: Schema) -> str:
-        kind = schema.get("type")
+    def _single(self, schema: Schema) -> _Part:
+        kind = str(schema.get("type"))
         if kind == "string":
-            return self._text(schema)
+            source = self._text(schema)
+            return _Part(source, (_OF_AMPHORA if source.startswith("IPv") else kind,))
         if kind == "array":
-            return self._array(schema)
+            return _Part(self._array(schema), (kind,))
         if kind == "object":
-            return self._object(schema)
-        return _SCALARS.get(str(kind), "Any")
+            return _Part(self._object(schema), (kind,))
+        return _Part(_SCALARS.get(kind, "Any"), (kind,))
 
     def _text(self, schema: Schema) -> str:
         if schema.get("contentEncoding") == "base64":
             return "bytes"
         name = FORMATS.get(str(schema.get("format")))
-        if name is None:
-            return "str"
-        if name.startswith("dt."):
-            self.imports.use_module("datetime")
-            return name
-        return self.imports.use(name)
+        return "str" if name is None else self.imports.use_of(name)
 
     def _array(self, schema: Schema) -> str:
         places = schema.get("prefixItems", [])
@@ -155,7 +193,7 @@ class Types:
         values = schema.get("additionalProperties")
         names = schema.get("propertyNames") or {"type": "string"}
         keys = "int" if names == INTEGER_KEYS else self.of(names.get(KEY, names))
-        if keys == "Any":
+        if keys == "Any" or (self._in_field and keys.startswith("IPv")):
             keys = "str"
         return f"dict[{keys}, {self.of(values if isinstance(values, dict) else {})}]"
 
@@ -165,7 +203,7 @@ class Types:
         """Return the source of a default if a signature can contain it, otherwise None."""
         if value is None:
             return "None"
-        parts = list(self._parts(schema))
+        parts = self._sources(schema)
         if any(isinstance(value, _KINDS.get(part, ())) for part in parts) and (
             not isinstance(value, bool) or "bool" in parts
         ):
@@ -176,16 +214,34 @@ class Types:
     def made(self, schema: Schema, value: Any) -> str | None:
         """Return the source of an expression that makes a default, None if that is not possible."""
         if value == [] or value == {}:
-            kind = self.of(schema).partition("[")[0]
-            return f"{kind}()" if kind in ("list", "set", "dict") else None
+            kinds = [source.partition("[")[0] for source in self._sources(schema)]
+            fitting = ("list", "set") if value == [] else ("dict",)
+            return next((f"{kind}()" for kind in kinds if kind in fitting), None)
         if isinstance(value, list | dict):
             return None
         text = literal(value)
-        for part in self._parts(schema):
-            if text is not None and isinstance(value, str) and part in _MAKE:
-                return f"{_MAKE[part]}({text})"
+        for source in self._sources(schema):
+            if text is not None and isinstance(value, str) and source in _MAKE:
+                self.imports.use_of(source)
+                return f"{_MAKE[source]}({text})"
         name = str(schema.get("$ref", "")).removeprefix(DEFINITIONS)
         members = resolved(schema, self.definitions)
         if text is not None and value in members.get("enum", ()) and name in self.names:
             return f"{self.names[name]}({text})"
         return None
+
+
+def _kinds_of_class(definition: Schema) -> tuple[str, ...]:
+    """Return what the values of a class are in JSON."""
+    if "enum" not in definition:
+        return (str(definition.get("type")),)
+    kinds = {_IN_JSON.get(type(value), _OUTSIDE) for value in definition["enum"]}
+    return tuple(kinds) if kinds in ({"string"}, {"integer"}) else (_OUTSIDE,)
+
+
+def _are_told_apart(parts: list[_Part]) -> bool:
+    """Return whether msgspec tells the members of a union apart, by what they are in JSON."""
+    kinds = [kind for part in parts for kind in part.kinds]
+    if _OF_AMPHORA in kinds:
+        return set(kinds) <= {_OF_AMPHORA, "null"}
+    return _OUTSIDE not in kinds and len(kinds) == len(set(kinds))

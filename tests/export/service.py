@@ -123,6 +123,19 @@ class Part(pydantic.BaseModel):
     pair: tuple[int, str] = (1, "a")
 
 
+class Ratio(enum.Enum):
+    HALF = 0.5
+    WHOLE = 1.0
+
+
+class Shipment(pydantic.BaseModel):
+    parts: list[Part | Model] = []
+    number: UUID | str = "none"
+    host: IPv4Address | int = 1
+    loads: dict[IPv4Address, int] = {}
+    share: dict[str, Ratio] = {}
+
+
 class Model(pydantic.BaseModel):
     part: Part | None = None
     number: int = pydantic.Field(gt=0, alias="no")
@@ -200,6 +213,10 @@ def wide(first: float, second: float, third: float, fourth: float) -> float:
     return first
 
 
+def ship(shipment: Shipment, ratio: Ratio) -> Shipment:
+    return shipment
+
+
 def self(self: int, cls: int = 0) -> None:
     pass
 
@@ -227,7 +244,20 @@ def ticks() -> Iterator[None]:
 def offer() -> Offer:
     """Return what the service offers."""
     functions = Functions("shop", Threads(1))
-    for function in (tail, count, places, untyped, animals, values, model, wide, self, rare, ticks):
+    for function in (
+        tail,
+        count,
+        places,
+        untyped,
+        animals,
+        values,
+        model,
+        ship,
+        wide,
+        self,
+        rare,
+        ticks,
+    ):
         functions.add(function)
     functions.add(find, expected=(NotFound, LookupError))
     for name in ("date", "class", "dt", "Line", "send_message.sms", "send_message_sms", "_private"):

@@ -147,6 +147,15 @@ def test_what_a_service_sends_becomes_the_classes_of_the_stub(module: Any) -> No
     assert functions["animals"].result({"ok": True}) == module.Result_(True)
 
 
+def test_what_no_field_of_a_class_can_be_is_anything(source: str, module: Any) -> None:
+    sent = {"parts": [{"no": 1}], "number": "a", "host": "127.0.0.1", "loads": {"127.0.0.1": 1}}
+    shipment = Api(module.ShopAPI).functions["ship"].result(sent)
+    assert shipment == module.Shipment(
+        parts=[{"no": 1}], number="a", host="127.0.0.1", loads={"127.0.0.1": 1}
+    )
+    assert "    parts: list[Any] = field" in source
+
+
 def test_flags_may_be_combined_and_keys_may_be_numbers(module: Any) -> None:
     rare = Api(module.ShopAPI).functions["rare"]
     key = str(IDENTITY)
