@@ -10,7 +10,17 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from ipaddress import IPv4Address
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, Unpack
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 from uuid import UUID
 
 import msgspec
@@ -20,6 +30,8 @@ from amphora.rpc.contract.types.compatibility import Offer
 from amphora.rpc.functions.describing import Describer
 from amphora.rpc.functions.functions import Functions
 from amphora.rpc.functions.threads import Threads
+
+T = TypeVar("T")
 
 
 class Colour(enum.Enum):
@@ -128,7 +140,27 @@ class Ratio(enum.Enum):
     WHOLE = 1.0
 
 
+class Small(pydantic.BaseModel):
+    size: Literal["small"] = "small"
+    weight: int
+
+
+class Large(pydantic.BaseModel):
+    size: Literal["large"] = "large"
+    crates: int
+
+
+# Pydantic looks at the size.
+Parcel = Annotated[Small | Large, pydantic.Field(discriminator="size")]
+
+
+class Page(pydantic.BaseModel, Generic[T]):
+    items: list[T]
+
+
 class Shipment(pydantic.BaseModel):
+    parcels: list[Parcel] = []
+    pages: Page[int] | None = None
     parts: list[Part | Model] = []
     number: UUID | str = "none"
     host: IPv4Address | int = 1
@@ -217,6 +249,10 @@ def ship(shipment: Shipment, ratio: Ratio) -> Shipment:
     return shipment
 
 
+def weigh(parcel: Parcel, page: Page[int]) -> Parcel:
+    return parcel
+
+
 def self(self: int, cls: int = 0) -> None:
     pass
 
@@ -253,6 +289,7 @@ def offer() -> Offer:
         values,
         model,
         ship,
+        weigh,
         wide,
         self,
         rare,

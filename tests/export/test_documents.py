@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -239,6 +240,17 @@ def test_several_services_keep_their_classes_apart(make: Any) -> None:
     assert targets
     for target in targets:
         assert target.removeprefix("#/components/schemas/") in schemas
+
+
+@pytest.mark.parametrize("make", [openrpc, openapi])
+def test_no_text_names_a_schema_that_is_not_there(make: Any) -> None:
+    document = make(offers(), "shop")
+    targets = set(re.findall(r'"(#/[^"]*)"', json.dumps(document)))
+    assert len(targets) > 20
+    for target in targets:
+        place = document
+        for step in target.removeprefix("#/").split("/"):
+            place = place[step]
 
 
 @pytest.mark.parametrize("make", [openrpc, openapi])

@@ -156,6 +156,15 @@ def test_what_no_field_of_a_class_can_be_is_anything(source: str, module: Any) -
     assert "    parts: list[Any] = field" in source
 
 
+def test_a_tagged_union_is_a_union_of_its_classes(source: str, module: Any) -> None:
+    assert "    def weigh(self, parcel: Small | Large, page: Page_int) -> Small | Large" in source
+    weigh = Api(module.ShopAPI).functions["weigh"]
+    assert weigh.result({"size": "large", "crates": 2}) == module.Large(2)
+    # One class, whether it is in another one or not.
+    assert source.count("class Page") == 1
+    assert "    pages: Page_int | None = None" in source
+
+
 def test_flags_may_be_combined_and_keys_may_be_numbers(module: Any) -> None:
     rare = Api(module.ShopAPI).functions["rare"]
     key = str(IDENTITY)

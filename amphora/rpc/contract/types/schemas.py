@@ -80,6 +80,9 @@ _IN_PYTHON: dict[str, Any] = {
     "object": dict,
 }
 
+# What pydantic replaces in the names of classes, such as `Page[int]`.
+_NOT_IN_PYDANTICS_NAMES = re.compile(r"[^a-zA-Z0-9.\-_]")
+
 # Keys of dicts are texts in JSON: what is a number otherwise says so.
 INTEGER_KEYS: Schema = {"pattern": "^-?[0-9]+$"}
 _NUMBER_KEYS: Schema = {"pattern": "^-?([0-9]|nan|inf)"}
@@ -300,12 +303,15 @@ class Schemas:
         """Return what pydantic says of a hint, with its definitions among the others."""
         adapter = sys.modules["pydantic"].TypeAdapter(hint)
         template = f"{DEFINITIONS}{{model}}"
-        schema: Schema = adapter.json_schema(ref_template=template, by_alias=True)
+        schema: Schema = _without_discriminators(
+            adapter.json_schema(ref_template=template, by_alias=True)
+        )
         own: dict[str, Schema] = schema.pop("$defs", {})
-        if isinstance(hint, type) and "properties" in schema and hint.__name__ not in own:
+        title = _NOT_IN_PYDANTICS_NAMES.sub("_", getattr(hint, "__name__", ""))
+        if isinstance(hint, type) and "properties" in schema and title not in own:
             # Not in its own definitions, as it does not contain itself.
-            own[hint.__name__] = schema
-            schema = {"$ref": f"{DEFINITIONS}{hint.__name__}"}
+            own[title] = schema
+            schema = {"$ref": f"{DEFINITIONS}{title}"}
         renamed = {
             name: self._free_name(name)
             for name, definition in own.items()
@@ -422,6 +428,24 @@ def _docstring(cls: Any) -> str:
     text = getattr(cls, "__dict__", {}).get("__doc__") or ""
     # Dataclasses and named tuples have their signature there.
     return "" if text.startswith(f"{cls.__name__}(") else text.strip()
+
+
+def _without_discriminators(value: Any) -> Any:
+    """Return a schema of pydantic whose tagged unions are written as all others are.
+
+    The constant in the tag of each member says as much, and a discriminator would be another kind
+    of reference.
+    """
+    if isinstance(value, list):
+        return [_without_discriminators(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {key: _without_discriminators(part) for key, part in value.items()}
+    # Otherwise it is a property of that name.
+    if isinstance(changed.get("oneOf"), list):
+        changed["anyOf"] = changed.pop("oneOf")
+        changed.pop("discriminator", None)
+    return changed
 
 
 def _with_names(value: Any, renamed: dict[str, str]) -> Any:
