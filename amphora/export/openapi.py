@@ -52,7 +52,7 @@ _TIMEOUT = {
 
 def openapi(offers: Mapping[str, Offer], title: str) -> dict[str, Any]:
     """Return the document of some services, by namespace."""
-    components = Components(offers, taken=(PROBLEM,))
+    components = Components(offers, taken=(PROBLEM,), translate=_plain_tuples)
     versions = sorted({offer.version for offer in offers.values()} - {""})
     return {
         "openapi": VERSION,
@@ -174,3 +174,13 @@ def _body(components: Components, namespace: str, parameters: list[ParameterDesc
         # One body cannot pass some arguments by position and others by name.
         return {"description": "This function cannot be called over HTTP.", "not": {}}
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
+
+
+def _plain_tuples(schema: Schema) -> Schema:
+    """Return a schema whose tuples are bounded by their number of items alone.
+
+    Some generators of clients take no document in which a schema is `false`.
+    """
+    if schema.get("items") is False and "maxItems" in schema:
+        return {name: part for name, part in schema.items() if name != "items"}
+    return schema

@@ -190,6 +190,14 @@ def test_a_body_is_an_array_or_an_object_of_the_arguments(
         assert not validator.is_valid(body), body
 
 
+def test_no_schema_is_false_where_a_number_says_as_much() -> None:
+    validator = body_of("values")
+    first = [[1], [1, "a"], {}, {}, "", "a"]
+    assert validator.is_valid(first)
+    assert not validator.is_valid([[1], [1, "a", 2], *first[2:]])
+    assert '"items": false' not in json.dumps(openapi(offers(), "shop"))
+
+
 def test_answers_are_results_lines_of_items_and_problems() -> None:
     paths = openapi(offers(), "shop")["paths"]
     find = paths["/shop/find"]["post"]
