@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import pytest
 
@@ -160,6 +160,23 @@ def test_what_is_no_api_is_refused() -> None:
     class Unsigned:
         f = staticmethod(max)
 
+    class Overloaded(Protocol):
+        @overload
+        def f(self, one: int) -> int: ...
+
+        @overload
+        def f(self, one: str) -> str: ...
+
+    class Finished(Protocol):
+        @overload
+        def f(self, one: int) -> int: ...
+
+        @overload
+        def f(self, one: str) -> str: ...
+
+        def f(self, one: int | str) -> int | str: ...
+
+    assert Api(Finished).functions["f"].result("a") == "a"
     for api, text in (
         (UsersAPI.find, "an API is a class"),
         (Empty, "Empty has no methods"),
@@ -167,6 +184,7 @@ def test_what_is_no_api_is_refused() -> None:
         (Unknown, r"the result of Unknown\.f has a hint that is not a type: Missing"),
         (Selfless, "Selfless.f takes no self"),
         (Unsigned, "Unsigned.f has no signature"),
+        (Overloaded, r"Overloaded\.f has overloads alone, .* without @overload$"),
     ):
         with pytest.raises(TypeError, match=text):
             Api(api)

@@ -33,6 +33,8 @@ from amphora.rpc.contract.types.signatures import evaluate, signature_of
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME = "__amphora_name__"
+# How Python calls what it has in the place of a method that has overloads and nothing else.
+_OVERLOADED = "_overload_dummy"
 # The longest text about a result that does not fit, in characters.
 MAX_TEXT = 2000
 
@@ -81,6 +83,11 @@ class ApiFunction:
         signature = signature_of(function, follow_wrapped=True)
         if signature is None:
             raise TypeError(f"{self._told} has no signature")
+        if getattr(function, "__qualname__", "") == _OVERLOADED:
+            raise TypeError(
+                f"{self._told} has overloads alone, of which Python keeps no parameters: define it"
+                " once more behind them, without @overload"
+            )
         parameters = list(signature.parameters.values())
         if not isinstance(method, staticmethod):
             if not parameters:
