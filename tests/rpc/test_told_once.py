@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import pickle
 import traceback
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -135,6 +137,8 @@ def test_what_the_programs_own_code_raised_is_shown_with_its_traceback(
     ("value", "text"),
     [
         (range(3), "type range cannot be sent; send a list of its items"),
+        (MappingProxyType({}), "type mappingproxy cannot be sent; send dict() of it"),
+        (collections.UserString("a"), "type UserString cannot be sent; send str() of it"),
         ({}.keys(), "type dict_keys cannot be sent; send a list of its items"),
         ((n for n in [1]), "type generator cannot be sent; send a list of its items"),
         (len, "type builtin_function_or_method cannot be sent"),

@@ -12,7 +12,7 @@ import ipaddress
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -42,6 +42,13 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
     bytes: bytes.__bytes__,
     bytearray: bytearray,
 }
+
+# What can be sent in place of a value: the first that fits.
+_INSTEAD: tuple[tuple[Any, str], ...] = (
+    (collections.UserString, "; send str() of it"),
+    (Mapping, "; send dict() of it"),
+    (Iterable, "; send a list of its items"),
+)
 
 _TEXTS = (str, bytes)
 _CONTAINERS = (tuple, list, dict, set, frozenset)
@@ -185,11 +192,12 @@ def _instead(value: Any) -> str:
     """Return the end of an error that says what can be sent in place of a value."""
     if isinstance(value, AsyncResult):
         return "; send what its get() returns"
-    if isinstance(value, _CONTAINERS) or callable(value):
+    if isinstance(value, (*_CONTAINERS, io.IOBase)) or callable(value):
         # A container comes here as the key of a dict.
         return ""
-    if isinstance(value, Iterable) and not isinstance(value, io.IOBase):
-        return "; send a list of its items"
+    for kind, told in _INSTEAD:
+        if isinstance(value, kind):
+            return told
     return ""
 
 
