@@ -181,6 +181,7 @@ DAY = date(2026, 1, 2)
 KEY = UUID("12345678-1234-5678-1234-567812345678")
 Day = typing.TypeVar("Day", bound=date)
 P = typing.ParamSpec("P")
+Ts = typing.TypeVarTuple("Ts")
 
 
 def function_of(hint: Any) -> Function:
@@ -488,6 +489,7 @@ def test_hints_that_python_evaluates_later_are_evaluated_each_on_its_own() -> No
         5,
         [int],
         Annotated[int, Predicate(bool)],
+        "tuple[int, *Ts]",
     ],
 )
 def test_what_cannot_be_checked_warns_and_is_passed_as_it_came(hint: Any) -> None:

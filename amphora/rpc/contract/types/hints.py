@@ -58,7 +58,10 @@ def converter_of(hint: Any) -> Converter | None:
         raise Unevaluated(f"{repr_of(hint)} is not a type")
     try:
         plain = buildable(hint)
-    except NameError as error:
+    except Unmeetable:
+        raise
+    except (NameError, TypeError) as error:
+        # A TypeError is Python's own, as for `tuple[int, *Ts]` with something in the place of Ts.
         raise Unevaluated(str(error)) from error
     except RecursionError:
         raise Unevaluated(f"{name_of(hint)} contains itself") from None
