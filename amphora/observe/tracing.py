@@ -59,7 +59,10 @@ log = Log("amphora.rpc")
 SYSTEM = "amphora"
 # The statuses that are errors of a server.  A wrong request, for example, is its client's error.
 _ERRORS_OF_SERVERS = frozenset(
-    ("RemoteException", "WrongResult", "PoisonRequest", "ServerLost", "StreamLost", ABORTED)
+    (
+        *("RemoteException", "WrongResult", "TimedOut", "PoisonRequest"),
+        *("ServerLost", "StreamLost", ABORTED),
+    )
 )
 _NO_ERRORS_OF_CLIENTS = frozenset((OK, DROPPED))
 # For these, the exception says more than the status.

@@ -174,6 +174,7 @@ def test_an_error_is_told_on_both_sides(
     server.add_function(lambda: 1 // 0, name="fail")
     server.add_function({}.__getitem__, name="find", expected=KeyError)
     server.add_function(object, name="unsendable")
+    server.add_function(lambda: gevent.sleep(60), name="endless", timeout=0.01)
     client = make_client()
     spans.trace(server, client)
     said = "rpc.status_code", "error.type"
@@ -190,6 +191,11 @@ def test_an_error_is_told_on_both_sides(
         client.call.unsendable()
     for span in spans.pair():
         assert attributes(span, *said) == ("WrongResult", "WrongResult")
+    with pytest.raises(errors.TimedOut):
+        client.call.endless()
+    for span in spans.pair():
+        assert attributes(span, *said) == ("TimedOut", "TimedOut")
+        assert span.status.status_code is StatusCode.ERROR
     with pytest.raises(errors.RemoteException):
         client.call.find("it")
     mine, its = spans.pair()
