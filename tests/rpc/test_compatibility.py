@@ -189,6 +189,7 @@ def test_parameters_that_do_not_take_it_are_named(
         (dict[str, int], dict[str, float]),
         (dict[int, int], dict[int, int]),
         (dict[int, int], dict[str, int]),
+        (complex, float | str | None),
         # The keys are not compared: one side says nothing of them.
         (dict[str, int], dict[int, int]),
         (classes(("a", int)), classes(("a", float), name="Other")),

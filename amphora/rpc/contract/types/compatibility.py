@@ -234,6 +234,9 @@ class _Fit:
     def _misfit(self, value: Schema, taken: Schema, named: Schema, other: Schema) -> str:
         if not _says(value) or not _says(taken):
             return ""
+        if isinstance(value.get("type"), list) and "anyOf" in taken:
+            # Each of them may fit another member.
+            value = {"anyOf": [{**value, "type": kind} for kind in value["type"]]}
         if "anyOf" in value:
             misfits = (self.misfit(each, taken) for each in value["anyOf"])
             return next(filter(None, misfits), "")
