@@ -57,6 +57,8 @@ FRAME_LIMIT = 60.0
 # Seconds within which a channel must be opened.  That needs no queue and no other node.  After its
 # cluster had been without a majority, RabbitMQ 4.3 never did it on some connections.
 OPEN_LIMIT = 30.0
+# Where RabbitMQ has its web pages: it waits there for the rest of a request of HTTP.
+PAGES_PORT = 15672
 
 
 class Connection:
@@ -131,9 +133,10 @@ class Connection:
         context = None if endpoint.tls is None else endpoint.tls.context()
         stream = connect(host, port, timeout=timeout, ssl_context=context)
         left = max(timeout - (clock.monotonic() - started), 0.001)
+        hint = f"; {port} is the port of RabbitMQ's web pages, and AMQP's is 5672"
         silent = ConnectionLost(
             f"{stream.peer} accepts connections but does not finish the AMQP handshake"
-            f" within {timeout:g} s"
+            f" within {timeout:g} s{hint if port == PAGES_PORT else ''}"
         )
         try:
             with gevent.Timeout(left, silent):

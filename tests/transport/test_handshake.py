@@ -420,6 +420,17 @@ def test_a_peer_that_says_too_little_to_be_judged_is_an_error_within_the_time_li
     assert "within 0.5 s" in str(refusal(script, connect_timeout=0.5))
 
 
+def test_the_port_of_rabbitmq_s_web_pages_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It waits for the end of a line.
+    with ScriptedPeer(Conversation.drain) as peer:
+        monkeypatch.setattr("amphora.transport.connection.PAGES_PORT", peer.port)
+        with pytest.raises(ConnectionLost) as caught:
+            connect(peer, connect_timeout=0.5)
+    assert str(caught.value).endswith(
+        f"{peer.port} is the port of RabbitMQ's web pages, and AMQP's is 5672"
+    )
+
+
 def test_a_start_larger_than_a_frame_may_be_before_tuning_is_refused_on_its_header() -> None:
     def script(peer: Conversation) -> None:
         peer.expect_protocol_header()
