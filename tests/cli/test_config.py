@@ -64,6 +64,16 @@ def test_what_is_typed_counts_more_than_the_environment_and_that_more_than_the_f
     )
 
 
+def test_the_environment_may_name_the_programs(
+    amphora_anywhere: Amphora, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMPHORA_PROGRAMS", "shop.orders shop.returns:make")
+    named = ("shop.orders shop.returns:make", "AMPHORA_PROGRAMS")
+    assert shown(amphora_anywhere)["programs"] == named
+    assert shown(amphora_anywhere, "--config", file)["programs"] == named
+    assert shown(amphora_anywhere, "other")["programs"] == ("other", "command line")
+
+
 def test_the_environment_may_name_the_file(
     amphora_anywhere: Amphora, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,8 +84,14 @@ def _address(
 
 def programs_argument(command: F) -> F:
     """Add the programs to a command."""
-    metavar = "MODULE[:SERVER]..."
-    return click.argument("programs", metavar=metavar, nargs=-1, required=True)(command)
+    return click.argument(
+        "programs",
+        metavar="MODULE[:SERVER]...",
+        nargs=-1,
+        required=True,
+        # click looks for options alone by itself.
+        envvar="AMPHORA_PROGRAMS",
+    )(command)
 
 
 def worker_options(command: F) -> F:
