@@ -152,6 +152,8 @@ def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
         except BaseException as error:
             raise _failed(f"{target}() raised", error) from error
         server = _as_server(found)
+        if server is None:
+            raise CannotLoad(f"{target}() returns {found!r:.200}, and no server")
     if server is None:
         raise CannotLoad(f"{target} is not a server and returns none; it is {repr_of(found, 200)}")
     return server
