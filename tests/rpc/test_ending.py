@@ -17,6 +17,7 @@ SERVER = """
 import gevent, os, sys
 from amphora import AmqpRpcClient, AmqpRpcServer
 url = sys.argv[1]
+AWAY = lambda: server.session.consuming.error
 server = AmqpRpcServer(sys.argv[2] if len(sys.argv) > 2 else "shop", url=url)
 """
 NOWHERE = "amqp://127.0.0.1:1"
@@ -76,6 +77,29 @@ def test_a_script_that_ends_for_another_reason_is_not_told_of_its_server(program
 def test_a_script_that_never_serves_is_told_so(program: str, told: bool) -> None:
     said = said_at_the_end(program)
     assert ("its server of shop has never served: end the script with" in said) is told
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("with server: server.serve()", "ends before it could take a request: end the block with"),
+        ("with server: server.add_function(len)", "ends and it has never served: end the block"),
+        ("with server: pass", None),
+        ("with server:\n  server.serve()\n  sys.exit(1)", None),
+        ("with server:\n  server.serve()\n  server.stop()", None),
+        # The broker is away, and that was said.
+        ("with server:\n  server.serve()\n  server.session.consuming.wait_until(AWAY)", None),
+    ],
+)
+def test_a_script_whose_block_ends_before_its_server_could_work_is_told_so(
+    program: str, told: str | None
+) -> None:
+    said = said_at_the_end(program)
+    if told is None:
+        assert "the `with` block of the server" not in said
+    else:
+        assert f"the `with` block of the server of shop {told}" in said
+    assert TOO_EARLY not in said
 
 
 def test_a_script_that_runs_a_server_in_a_thread_is_told_of_the_thread_alone() -> None:

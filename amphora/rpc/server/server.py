@@ -158,7 +158,21 @@ class AmqpRpcServer(Offering):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        worker = self._worker
+        never, early = self._never_served(), worker.state is State.SERVING and not worker.begun
         self.stop()
+        if self._of_script and exc_info[:1] == (None,) and (never or early):
+            log.warning(
+                "the `with` block of the server of %s ends %s: end the block with server.run(),"
+                " which serves until ctrl-C",
+                self.namespace,
+                "before it could take a request" if early else "and it has never served",
+            )
+
+    def _never_served(self) -> bool:
+        """Return whether there is something to serve, and it was never begun."""
+        worker = self._worker
+        return worker.state is State.IDLE and not worker.opened and bool(self.functions)
 
     @property
     def worker_id(self) -> str:
@@ -470,12 +484,7 @@ def _at_exit() -> None:
         return
     for server in servers_made():
         worker = server._worker
-        if (
-            server._of_script
-            and worker.state is State.IDLE
-            and not worker.opened
-            and server.functions
-        ):
+        if server._of_script and server._never_served():
             log.warning(
                 "the program ends, and its server of %s has never served: end the script with"
                 " server.run()",
