@@ -93,9 +93,12 @@ class CheapQueue(Topology):
     def _declare_somewhere(self, connection: Connection) -> None:
         before = self.name
         presence = None
+        shared = False
         if self._made or self._as_found:
             with connection.errand() as channel:
-                presence = find_queue(channel, before).presence
+                found = find_queue(channel, before)
+            presence = found.presence
+            shared = not self._made and found.consumers > 0
         if self._made and presence is Presence.AWAY:
             self.away(connection)
         with connection.errand() as channel:
@@ -109,6 +112,8 @@ class CheapQueue(Topology):
         if self.name != before:
             log.warning("queue %s is on a node that is away; %s replaces it", before, self.name)
             self._unbind(connection, before)
+        if shared:
+            self.shared()
 
     def _unbind(self, connection: Connection, queue: str) -> None:
         """Unbind a replaced queue: while it is bound, the broker refuses what is routed to it."""
@@ -136,6 +141,9 @@ class CheapQueue(Topology):
         """Return the queues replaced since the last call; their messages are still to be read."""
         left, self._left_behind = self._left_behind, []
         return left
+
+    def shared(self) -> None:
+        """Called when the queue was found, and somebody else consumes from it."""
 
     def gone(self) -> None:
         """Called when the queue was gone; it has been declared again."""

@@ -461,6 +461,20 @@ def test_a_client_takes_over_the_uuid_and_the_queue_of_an_old_one(
     assert not broker.queue_exists(queue)
 
 
+def test_a_uuid_that_another_client_has_is_told_to_the_second(
+    make_server: MakeServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_server(add)
+    first = make_client(uuid="frontend-1")
+    assert first.call.add(1, 2) == 3
+    assert "is in use" not in caplog.text
+    second = make_client(uuid="frontend-1")
+    result = second.defer.add(1, 2)
+    wait_until(lambda: "the uuid 'frontend-1' of a client of" in caplog.text)
+    assert caplog.text.count("is in use: clients that have it at the same time take") == 1
+    result.cancel()
+
+
 # -- programs: what they are written in -----------------------------------------------------------
 
 

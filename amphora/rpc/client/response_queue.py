@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from amphora.net.log import Log
 from amphora.rpc.contract import naming
 from amphora.transport.cheap_queue import CheapQueue
 from amphora.transport.connection import Connection
 from amphora.transport.topology import Exchange
+
+log = Log("amphora.rpc")
 
 EXPIRES = naming.LEFT_QUEUE_EXPIRES
 # The answers to this many former ids of a client are still taken.
@@ -49,6 +52,15 @@ class ResponseQueue(CheapQueue):
             expires=EXPIRES,
             # A queue with a chosen id may date from amphora 0.1, whose queues did not expire.
             as_found=client_id is not None,
+        )
+
+    def shared(self) -> None:
+        """Called when another client has the id: tell of it, as each takes the other's answers."""
+        log.warning(
+            "the uuid %r of a client of %s is in use: clients that have it at the same time take"
+            " each other's answers, and calls end without one: leave uuid out",
+            self.client_id,
+            self._namespace,
         )
 
     def gone(self) -> None:
