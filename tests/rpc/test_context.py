@@ -16,6 +16,7 @@ from gevent.queue import Queue
 import amphora
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer
 from amphora.errors import Denied, Rejected, RemoteException, WrongRequest
+from amphora.rpc.context import middleware
 from amphora.rpc.server import stop_hooks
 from tests.support.brokers import Broker
 from tests.support.raw import JSON_TYPE, RawClient
@@ -307,6 +308,39 @@ def test_an_exception_of_middleware_says_whether_the_function_has_run(
     with pytest.raises(RemoteException, match="LookupError: no tenant") as caught:
         make_client().call.add(1, 2)
     assert caught.value.executed is executed
+
+
+def test_middleware_that_forgets_its_return_is_told_of_once(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(middleware, "_told", set())
+    server, client = make_server(add), make_client()
+
+    @server.middleware
+    def at_the_server(_: amphora.CallContext, proceed: Any) -> Any:
+        value = proceed()
+        return None if value == 3 else value
+
+    for _ in range(2):
+        assert client.call.add(1, 2) is None
+        assert client.call.add(1, 1) == 2
+
+    @client.use
+    def at_the_client(_: amphora.OutgoingCall, proceed: Any) -> None:
+        proceed()
+
+    client.cast.add(5, 6)
+    assert client.call.add(5, 6) is None
+    wait_until(lambda: ".at_the_client returned None where" in caplog.text)
+    assert caplog.text.count("at_the_server returned None where") == 1
+    assert (
+        f"returned None where {namespace}.add had a result, so its caller gets None: let it end"
+        " with return proceed()"
+    ) in caplog.text
 
 
 def test_middleware_of_a_client_sees_every_call(

@@ -22,11 +22,15 @@ def check_callback(where: str, callback: Any) -> None:
         raise TypeError(f"{where} takes a function, not {repr_of(callback)}")
     kind = kind_of(callback)
     if kind is not None:
-        name = getattr(function_below(callback), "__qualname__", type(callback).__qualname__)
         raise TypeError(
-            f"{where} takes a plain function, and {name} is {kind}: a call of it would not run its"
-            " body"
+            f"{where} takes a plain function, and {callback_name(callback)} is {kind}: a call of it"
+            " would not run its body"
         )
+
+
+def callback_name(callback: Any) -> str:
+    """Return the name of a callback, for errors and logs."""
+    return str(getattr(function_below(callback), "__qualname__", type(callback).__qualname__))
 
 
 def kind_of(handler: Any) -> str | None:

@@ -17,7 +17,7 @@ from gevent.event import Event
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log, tell
 from amphora.rpc.context.spawning import spawn
-from amphora.rpc.contract.callables import function_below
+from amphora.rpc.contract.callables import callback_name
 from amphora.rpc.server.settings import Hook
 
 log = Log("amphora.rpc")
@@ -91,7 +91,7 @@ class StopHooks:
             log.warning(
                 "%s: the function %s of on_stop has not ended, and was given up",
                 self._worker_id,
-                _name_of(hook),
+                callback_name(hook),
             )
         for error in raised:
             raise error
@@ -105,7 +105,3 @@ def _run(hook: Callable[[], object], raised: list[BaseException]) -> None:
         raise
     except BaseException as error:  # noqa: BLE001 (it is raised where the server is stopped)
         raised.append(error)
-
-
-def _name_of(hook: Any) -> str:
-    return str(getattr(function_below(hook), "__qualname__", type(hook).__qualname__))
