@@ -35,7 +35,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PORTS = {"amqp": 5672, "amqps": 5671, "memory": IN_MEMORY}
 # Characters that no host name has, but a URL does.
 _NO_HOST = frozenset("/@?#")
+# Of AMQP's type "path", which a vhost is, and of a short string.
+_LONGEST_VHOST = 127
+_LONGEST_VHOST_BYTES = 255
 _NUMBER_OPTIONS = {"heartbeat": "heartbeat", "connection_timeout": "connect_timeout"}
+# Settings in seconds of which 0 means none.
+_SWITCHED_OFF_BY_0 = frozenset({"heartbeat"})
 
 
 class ConnectionSettings(TypedDict, total=False):
@@ -156,11 +161,15 @@ def endpoint(
     if url is None and not given:
         parsed, tls, files = _of_environment()
     elif url is None:
+        host, port = _host_and_port(amqp_host or "127.0.0.1", amqp_port or _PORTS["amqp"])
+        if not _may_be_host(host):
+            several = "; several hosts are given in a url" if "," in host else ""
+            raise ValueError(f"amqp_host must be the name or the address of a host{several}")
         parsed = Endpoint(
-            hosts=(_host_and_port(amqp_host or "127.0.0.1", amqp_port or _PORTS["amqp"]),),
+            hosts=((host, port),),
             user="guest" if amqp_user is None else amqp_user,
             password="guest" if amqp_password is None else amqp_password,
-            vhost="/" if amqp_vhost is None else amqp_vhost,
+            vhost="/" if amqp_vhost is None else _checked_vhost(amqp_vhost),
         )
         tls, files = False, {}
     else:
@@ -250,6 +259,8 @@ def check_flag(name: str, value: Any) -> bool:
 def _seconds(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
         raise ValueError(f"{name} must be a number of seconds, not {repr_of(value)}")
+    if value == 0 and name not in _SWITCHED_OFF_BY_0:
+        raise ValueError(f"{name} must be more than 0 seconds")
     return float(value)
 
 
@@ -258,7 +269,8 @@ def _parse_url(url: str) -> tuple[Endpoint, bool, dict[str, str]]:
     scheme, separator, rest = url.strip().partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
-        raise ValueError("the broker's URL must begin with amqp:// or amqps://")
+        quoted = ", and not with a quotation mark" if scheme.startswith(("'", '"')) else ""
+        raise ValueError(f"the broker's URL must begin with amqp:// or amqps://{quoted}")
     if any(unicodedata.category(character) == "Cc" for character in rest):
         raise ValueError("the broker's URL has a line end or another control character in it")
     if "#" in rest:
@@ -274,7 +286,8 @@ def _parse_url(url: str) -> tuple[Endpoint, bool, dict[str, str]]:
         )
     userinfo, at, hostlist = login_and_hosts.rpartition("@")
     user, colon, password = userinfo.partition(":")
-    hosts = tuple(_parse_host(item, _PORTS[scheme]) for item in hostlist.split(","))
+    items = hostlist.split(",")
+    hosts = tuple(_parse_host(item, _PORTS[scheme], alone=len(items) == 1) for item in items)
     if "/" in path:
         raise ValueError("a slash in the name of a vhost must be written as %2f in the URL")
     values: dict[str, object] = {}
@@ -284,7 +297,8 @@ def _parse_url(url: str) -> tuple[Endpoint, bool, dict[str, str]]:
             try:
                 values[_NUMBER_OPTIONS[name]] = _seconds(name, float(value))
             except ValueError:
-                raise ValueError(f"{name} in the broker's URL must be seconds") from None
+                more = "" if name in _SWITCHED_OFF_BY_0 else ", more than 0"
+                raise ValueError(f"{name} in the broker's URL must be seconds{more}") from None
         elif name in TlsFiles._fields:
             files[name] = value
         else:
@@ -296,7 +310,7 @@ def _parse_url(url: str) -> tuple[Endpoint, bool, dict[str, str]]:
         hosts=hosts,
         user=unquote(user) if at else "guest",
         password=unquote(password) if colon else "guest",
-        vhost=unquote(path) or "/",
+        vhost=_checked_vhost(unquote(path)) or "/",
     )
     return _replace(parsed, values), scheme == "amqps", files
 
@@ -316,13 +330,44 @@ def _host_and_port(host: str, port: int) -> tuple[str, int]:
     return name.removeprefix("[").removesuffix("]") or "127.0.0.1", int(digits)
 
 
-def _parse_host(item: str, default_port: int) -> tuple[str, int]:
+def _parse_host(item: str, default_port: int, *, alone: bool) -> tuple[str, int]:
     try:
         parts = urlsplit("//" + item)
         port = parts.port
-        host = parts.hostname
+        host = unquote(parts.hostname or "")
     except ValueError:
         raise ValueError("the host or port in the broker's URL cannot be understood") from None
     if port == IN_MEMORY or (port is not None and default_port == IN_MEMORY):
         raise ValueError(f"the broker's URL cannot have the port {port}")
-    return unquote(host or "127.0.0.1"), default_port if port is None else port
+    if not host and not alone:
+        # This machine is not meant where a variable is empty, or a comma too many.
+        raise ValueError("one of the hosts in the broker's URL is empty")
+    if default_port != IN_MEMORY and not _may_be_host(host):
+        raise ValueError("a host in the broker's URL is neither a name nor an address")
+    return host or "127.0.0.1", default_port if port is None else port
+
+
+def _may_be_host(name: str) -> bool:
+    """Return whether a text can be looked up as the name of a host, or is an address.
+
+    For what cannot, each attempt to connect would fail, and gevent print a traceback.
+    """
+    if "," in name or any(each.isspace() or not each.isprintable() for each in name):
+        return False
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        # A part between two dots is empty or too long, or has characters that no name has.
+        return False
+    return True
+
+
+def _checked_vhost(name: str) -> str:
+    """Return the name of a vhost.
+
+    Raises:
+        ValueError: it is too long to be sent.
+    """
+    if len(name) > _LONGEST_VHOST or len(name.encode("utf-8")) > _LONGEST_VHOST_BYTES:
+        raise ValueError(f"the name of a vhost has at most {_LONGEST_VHOST} characters")
+    return name

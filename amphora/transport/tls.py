@@ -108,7 +108,8 @@ def _make_context(files: TlsFiles, skip_verification: bool) -> gevent.ssl.SSLCon
     context.minimum_version = gevent.ssl.TLSVersion.TLSv1_2
     if files.certfile is not None:
         names = [file for file in (files.certfile, files.keyfile) if file is not None]
-        with _named("certfile", " with ".join(names)):
+        hint = "" if files.keyfile else "; without a keyfile, the key must be in it as well"
+        with _named("certfile", " with ".join(names), hint):
             context.load_cert_chain(files.certfile, files.keyfile)
     if skip_verification:
         context.check_hostname = False
@@ -117,12 +118,18 @@ def _make_context(files: TlsFiles, skip_verification: bool) -> gevent.ssl.SSLCon
 
 
 @contextmanager
-def _named(option: str, file: str) -> Iterator[None]:
-    """Name the unusable file in the error: the system and OpenSSL do not."""
+def _named(option: str, file: str, hint: str = "") -> Iterator[None]:
+    """Name the unusable file in the error: the system and OpenSSL do not.
+
+    Args:
+        hint: what may be the matter with its contents.
+    """
     try:
         yield
     except OSError as error:
         why = error.strerror or str(error)
+        if isinstance(error, gevent.ssl.SSLError):
+            why += hint
         raise ValueError(
             f"the {option} {printable(file)} of the broker's URL cannot be used: {why}"
         ) from None

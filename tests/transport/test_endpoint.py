@@ -100,6 +100,21 @@ def test_a_password_is_understood_or_refused(password: str, tail: str) -> None:
         ({"max_message_size": 1.5}, "max_message_size must be a whole number of at least 1"),
         ({"url": "amqp://u:p@h/a@b"}, "@ must be written as %40"),
         ({"url": "amqp://u:p@h/a\nb"}, "a line end"),
+        ({"url": '"amqp://u:secret@h"'}, "must begin with .* and not with a quotation mark"),
+        # As where a variable that a part comes from is empty.
+        ({"url": "amqp://u:secret@h,"}, "one of the hosts in the broker's URL is empty"),
+        ({"url": "amqp://u:secret@h,:5672/"}, "one of the hosts in the broker's URL is empty"),
+        ({"url": "amqp://u:secret@.example.com"}, "is neither a name nor an address"),
+        ({"url": "amqp://u:secret@a b"}, "is neither a name nor an address"),
+        ({"url": f"amqp://{'h' * 64}"}, "is neither a name nor an address"),
+        ({"amqp_host": ".example.com"}, "amqp_host must be the name or the address of a host$"),
+        ({"amqp_host": "a\nb"}, "amqp_host must be the name or the address of a host$"),
+        ({"amqp_host": "a,b"}, "of a host; several hosts are given in a url"),
+        ({"url": f"amqp://h/{'v' * 128}"}, "the name of a vhost has at most 127 characters"),
+        ({"amqp_vhost": "v" * 128}, "the name of a vhost has at most 127 characters"),
+        ({"amqp_vhost": "\u20ac" * 86}, "the name of a vhost has at most 127 characters"),
+        ({"connect_timeout": 0}, "connect_timeout must be more than 0 seconds"),
+        ({"url": "amqp://h?connection_timeout=0"}, "must be seconds, more than 0"),
     ],
     ids=lambda value: ascii(value)[:40],
 )
@@ -107,6 +122,13 @@ def test_a_setting_of_another_type_is_a_clear_error(settings: dict[str, Any], te
     with pytest.raises(ValueError, match=text) as caught:
         endpoint(**settings)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["my_host", "localhost.", "h\u00f6st.example", "fe80::1%eth0"])
+def test_an_unusual_host_is_taken(host: str) -> None:
+    assert endpoint(amqp_host=host).hosts == ((host, 5672),)
+    written = f"[{host}]" if ":" in host else host
+    assert endpoint(f"amqp://{written}/").hosts == ((host, 5672),)
 
 
 def test_single_settings_make_an_endpoint() -> None:
@@ -139,6 +161,11 @@ def test_a_file_for_tls_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ("cafile=/no/such.pem", "the cafile /no/such.pem of .* cannot be used: No such file"),
         (f"cafile={empty}", rf"the cafile {empty} of .* cannot be used: "),
         ("certfile=/a.pem&keyfile=/b.pem", "the certfile /a.pem with /b.pem of .* cannot be used"),
+        ("certfile=/a.pem", "the certfile /a.pem of .* cannot be used: No such file or directory$"),
+        (
+            f"certfile={empty}",
+            "cannot be used: .*; without a keyfile, the key must be in it as well",
+        ),
     ):
         with pytest.raises(ValueError, match=text):
             endpoint(f"amqps://u:secret@h?{query}")
