@@ -282,6 +282,18 @@ def claim(session: Session) -> None:
         )
 
 
+def used_elsewhere(thing: object, used: str) -> RuntimeError:
+    """Return the error for what only the thread of its client can use.
+
+    Args:
+        used: what another thread does with it, such as "is read".
+    """
+    return RuntimeError(
+        f"{thing!r} {used} in another thread than that of its client: greenlets of one thread can"
+        " share it, and a thread needs a client of its own"
+    )
+
+
 def left_to_another(session: Session, end: Callable[[], object]) -> bool:
     """Have something ended by a greenlet of its own, if the present one cannot wait for that.
 

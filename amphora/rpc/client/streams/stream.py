@@ -27,7 +27,7 @@ from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.streams import BESIDE_BYTES
 from amphora.transport.attendant import check_can_wait
 from amphora.transport.outgoing import Outgoing
-from amphora.transport.session import cannot_leave
+from amphora.transport.session import cannot_leave, used_elsewhere
 
 # The server is told when so many bytes were taken, which may be far fewer items than the credit.
 TELL_BYTES = BESIDE_BYTES // 4
@@ -367,10 +367,7 @@ class Stream(Generic[R_co]):
             RuntimeError: this is another thread than that of its client.
         """
         if gevent.get_hub() is not self._home:
-            raise RuntimeError(
-                f"{self!r} is read in another thread than that of its client: greenlets of one"
-                " thread can share it, and a thread needs a client of its own"
-            )
+            raise used_elsewhere(self, "is read")
         call = self._call
         idle_since = clock.monotonic()
         begun = bool(call.run_id)

@@ -19,7 +19,7 @@ from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.attendance import Attendance
 from amphora.transport.attendant import check_can_wait
 from amphora.transport.outgoing import Outgoing
-from amphora.transport.session import cannot_leave
+from amphora.transport.session import cannot_leave, used_elsewhere
 
 # Seconds between two roll calls while answers are missing; they grow.
 FIRST_PAUSE = 0.02
@@ -177,6 +177,8 @@ class Gathered(Generic[R_co]):
 
     def __init__(self, request: PendingGather) -> None:
         self._request = request
+        # The event loop of its thread.
+        self._home = gevent.get_hub()
         self._attendance = Attendance()
         self._looked_at = 0
         # What makes the value of a reply from the one that comes; see `binding`.
@@ -222,9 +224,12 @@ class Gathered(Generic[R_co]):
 
         Raises:
             AmphoraError: the request did not reach the broker.
-            RuntimeError: a signal handler or another callback reads it, which cannot wait.
+            RuntimeError: a signal handler or another callback reads it, which cannot wait; or this
+                is another thread than that of its client.
         """
         try:
+            if gevent.get_hub() is not self._home:
+                raise used_elsewhere(self, "is read")
             yield from self._replies()
         except BaseException as error:
             # An error that is kept, as by a killed greenlet, keeps all frames that it has passed,

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 import gevent
 from gevent.event import AsyncResult
 
-from amphora.errors import AmphoraError, repr_of
+from amphora.errors import AmphoraError, NoResult, repr_of
 from amphora.net.script import program_ends
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.transport.attendant import Attendant, cannot_wait
+from amphora.transport.session import used_elsewhere
 
 # What a program has missed that uses a result as if it were the answer.
 _TO_GET = "its get() waits for the answer and returns it"
-# Seconds, more than any call has.
-FOR_EVER = 2_000_000.0
+# Seconds behind the deadline of a call for which another thread waits for it to end.
+ELSEWHERE_LATER = 1.0
 
 
 class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
@@ -56,6 +57,8 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         Raises:
             TypeError: `block` is a number, which was meant as the timeout.
             RuntimeError: a signal handler or another callback calls it, which cannot wait.
+            NoResult: this is another thread than that of the client, which has not let the call end
+                by its deadline.
         """
         try:
             if block is True and not self.ready():
@@ -66,9 +69,9 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
                     raise cannot_wait()
                 if self._greenlet is None and timeout is None:
                     if hub is not self._home:
-                        # gevent's own way wakes other threads, too.  Without a timer, their event
-                        # loops may have nothing to wait for.
-                        timeout = FOR_EVER
+                        self._wait_elsewhere()
+                        if not self.ready():
+                            raise self._overdue()
                     else:
                         self._greenlet = greenlet
                         try:
@@ -89,6 +92,44 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
             raise
         made: R_co = value if self._convert is None else self._convert(value)
         return made
+
+    def wait(self, timeout: float | None = None) -> R_co | None:
+        """Wait until it is ready and return the result, None if there is none.  Switches greenlets.
+
+        Args:
+            timeout: seconds after which it returns, and the call goes on.
+
+        Raises:
+            NoResult: this is another thread than that of the client, which has not let the call end
+                by its deadline.
+        """
+        if timeout is None and gevent.get_hub() is not self._home and not self.ready():
+            self._wait_elsewhere()
+            if not self.ready():
+                raise self._overdue()
+        value: R_co | None = super().wait(timeout)
+        return value
+
+    def _wait_elsewhere(self) -> None:
+        """Wait in another thread than that of the client, by whose event loop the call ends.
+
+        That loop may never run again, as in a program that joins the other thread: so this has a
+        limit of its own.  Without one, the loop of this thread might have nothing to wait for.
+        """
+        try:
+            # gevent's own way wakes other threads, too.
+            super().wait(timeout=self._call.timeout + ELSEWHERE_LATER)
+        except BaseException:
+            # As in `get`.
+            del self
+            raise
+
+    def _overdue(self) -> NoResult:
+        call = self._call
+        return NoResult(
+            f"no result of {call.function_name} within {call.timeout:g} s: the thread of its client"
+            " has not given way to gevent; make a client in the thread that waits"
+        )
 
     @property
     def value(self) -> R_co | None:
@@ -207,9 +248,14 @@ def iwait(results: Iterable[Any], timeout: float | None = None) -> Iterator[Any]
 
     Raises:
         TypeError: one of them is nothing that gevent can wait for.
+        RuntimeError: one is of a client of another thread.
     """
     waited_for = list(results)
+    hub = gevent.get_hub()
     for each in waited_for:
+        if isinstance(each, Result) and each._home is not hub:
+            # gevent would end the wait with an error in the thread of the client.
+            raise used_elsewhere(each, "is waited for")
         if not hasattr(each, "rawlink"):
             raise TypeError(
                 f"{repr_of(each)} is nothing to wait for: client.defer makes results, and"
@@ -229,5 +275,6 @@ def wait(results: Iterable[Any], timeout: float | None = None) -> list[Any]:
 
     Raises:
         TypeError: one of them is nothing that gevent can wait for.
+        RuntimeError: one is of a client of another thread.
     """
     return list(iwait(results, timeout))
