@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from datetime import date
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -25,6 +27,7 @@ def large() -> str:
     return "x" * 20_000
 
 
+NOT_CALLED = "if it was meant to be called, send what the call returns"
 PLACE = 'result["rows"][1]["owner"]: type Foo cannot be sent'
 
 
@@ -117,6 +120,12 @@ def test_arguments_that_cannot_be_sent_are_named_with_their_place(make_client: M
         (lambda: client.call.f(1, [Foo()]), "args[1][0]: type Foo cannot be sent"),
         (lambda: client.defer.f(a=1, b={"c": Foo()}), 'b["c"]: type Foo cannot be sent'),
         (lambda: client.cast.f(Foo()), "args[0]: type Foo cannot be sent"),
+        (lambda: client.call.f(Foo), "args[0]: type type cannot be sent"),
+        (lambda: client.call.f(date), "args[0]: type type cannot be sent"),
+        (lambda: client.call.f(Mock()), f"args[0]: type Mock cannot be sent; {NOT_CALLED}"),
+        (lambda: client.call.f(report), f"args[0]: type function cannot be sent; {NOT_CALLED}"),
+        # Looking for what it can be sent as calls nothing.
+        (lambda: client.call.f(client.call.g), f"args[0]: type Step cannot be sent; {NOT_CALLED}"),
     ):
         with pytest.raises(WrongRequest) as caught:
             call()

@@ -106,3 +106,11 @@ def test_a_timeout_of_the_program_goes_through(
     assert caught.value is outer
     gates["a"].open()
     assert amphora.wait([result]) == [result]
+
+
+def test_what_was_not_called_is_nothing_to_wait_for_and_is_not_called_now(
+    client: AmqpRpcClient,
+) -> None:
+    with pytest.raises(TypeError, match=r"^<defer a> is nothing to wait for: client\.defer "):
+        amphora.wait([client.defer.a])
+    assert client.pending == 0

@@ -74,6 +74,8 @@ def test_what_makes_no_sense_is_explained(call: Any) -> None:
         call(timeout=5)()
     with pytest.raises(TypeError, match="function_name must be text, not 5"):
         call(function_name=5)
+    with pytest.raises(TypeError, match=r"^<call a\.b> was not called: put parentheses behind it$"):
+        list(call.a.b)
 
 
 def test_steps_are_kept_and_there_is_an_end_to_it(call: CallWay[Sent]) -> None:

@@ -14,7 +14,7 @@ attributes and methods have two underscores: any other name may be that of a fun
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Never, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypedDict, TypeVar, Unpack
 
 from amphora.errors import repr_of
 from amphora.transport.endpoint import check_flag
@@ -98,6 +98,11 @@ class Step(Generic[R]):
         if path is None:
             raise TypeError(f"{self.__mode}(...) needs a function: {self.__mode}(...).name(...)")
         return send(path, args, kwargs, options)
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(f"{self!r} was not called: put parentheses behind it")
 
 
 class Way(Generic[R]):

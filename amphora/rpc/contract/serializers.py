@@ -181,10 +181,11 @@ def _send_as(value: Any) -> Any:
     if is_model(type(value)):
         return sent_model(value)
     for name in ("isoformat", "tolist"):
-        # Dates of other libraries; numbers and arrays of numpy.
-        convert = getattr(value, name, None)
+        # Dates of other libraries; numbers and arrays of numpy.  Their class has it: what makes up
+        # each attribute that it is asked for, such as `client.call.f` or a mock, is none of them.
+        convert = getattr(type(value), name, None)
         if callable(convert):
-            return convert()
+            return convert(value)
     raise NotImplementedError(f"type {type(value).__name__} cannot be sent{_instead(value)}")
 
 
@@ -192,9 +193,11 @@ def _instead(value: Any) -> str:
     """Return the end of an error that says what can be sent in place of a value."""
     if isinstance(value, AsyncResult):
         return "; send what its get() returns"
-    if isinstance(value, (*_CONTAINERS, io.IOBase)) or callable(value):
+    if isinstance(value, (*_CONTAINERS, io.IOBase, type)):
         # A container comes here as the key of a dict.
         return ""
+    if callable(value):
+        return "; if it was meant to be called, send what the call returns"
     for kind, told in _INSTEAD:
         if isinstance(value, kind):
             return told

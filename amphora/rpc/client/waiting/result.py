@@ -256,7 +256,8 @@ def iwait(results: Iterable[Any], timeout: float | None = None) -> Iterator[Any]
         if isinstance(each, Result) and each._home is not hub:
             # gevent would end the wait with an error in the thread of the client.
             raise used_elsewhere(each, "is waited for")
-        if not hasattr(each, "rawlink"):
+        # Asked of its class: `client.defer.f` has any attribute.
+        if not hasattr(type(each), "rawlink"):
             raise TypeError(
                 f"{repr_of(each)} is nothing to wait for: client.defer makes results, and"
                 " client.call returns the answer itself"
