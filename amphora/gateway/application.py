@@ -109,7 +109,7 @@ class Gateway:
         self._title = title
         limits = Limits(
             check_timeout(timeout),
-            check_timeout(longest_timeout),
+            check_timeout(longest_timeout, "longest_timeout"),
             None if wait_for_server is None else check_wait(wait_for_server),
             max_pending,
             max_streams,

@@ -68,7 +68,7 @@ def idempotent(
     """
     if not hasattr(store, "claim"):
         raise TypeError(f"idempotent() takes a SqliteStore or PostgresStore, not {repr_of(store)}")
-    return _Once(store, check_timeout(keep), check_timeout(lease))
+    return _Once(store, check_timeout(keep, "keep"), check_timeout(lease, "lease"))
 
 
 class _Once:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 
+# Of the settings that are the parts of a URL.
+_BEGINNING = "amqp_"
+
 
 def check_options(cls: type, given: Iterable[str], others: Iterable[str]) -> None:
     """Check the keywords that a constructor passes on.
@@ -33,11 +36,20 @@ def unknown_options(owner: str, unknown: Iterable[str], known: Iterable[str]) ->
 
 def did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> str:
     """Return the end of an error that names the nearest option, "" if none is near."""
+    names = list(known)
+    near = [match for name in sorted(unknown) for match in _nearest(name, names)]
+    return f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
+def _nearest(name: str, known: list[str]) -> list[str]:
+    # Few letters are the same of a short name whose beginning is left out, or of one too many.
+    for other in (_BEGINNING + name, name.removeprefix(_BEGINNING)):
+        if other in known:
+            return [other]
     # Imported here, because most programs never need it.
     from difflib import get_close_matches
 
-    near = [match for name in sorted(unknown) for match in get_close_matches(name, known, 1, 0.7)]
-    return f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+    return get_close_matches(name, known, 1, 0.7)
 
 
 def _taken_by(cls: type) -> Iterable[str]:

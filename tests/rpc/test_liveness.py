@@ -153,7 +153,7 @@ def test_an_interval_is_a_number_of_seconds(make_client: MakeClient, interval: A
         with pytest.raises(NoResult):
             client.call(liveness=None, timeout=0.1).f()  # type: ignore[arg-type]
         return
-    with pytest.raises(ValueError, match="a timeout must be"):
+    with pytest.raises(ValueError, match="liveness must be"):
         client.call(liveness=interval).f()
 
 

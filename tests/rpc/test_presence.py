@@ -148,7 +148,7 @@ def test_a_tune_function_can_have_requests_wait(make_client: MakeClient) -> None
 @on_embedded
 @pytest.mark.parametrize("seconds", [-1, "5", None, True, inf, float("nan")])
 def test_what_is_no_time_to_wait_is_refused(make_client: MakeClient, seconds: Any) -> None:
-    with pytest.raises(ValueError, match="wait_for_server must be from 0 to"):
+    with pytest.raises(ValueError, match="wait_for_server must be "):
         make_client().call(wait_for_server=seconds).add(1, 2)
     with pytest.raises(ValueError, match="a routing key must be text"):
         make_client().call(wait_for_server=0, routing_key="").add(1, 2)

@@ -238,12 +238,16 @@ class Shop(AmqpRpcServer):
     ("make", "name", "option", "meant"),
     [
         (AmqpRpcServer, "AmqpRpcServer", "concurency", "concurrency"),
+        (AmqpRpcServer, "AmqpRpcServer", "host", "amqp_host"),
         (AmqpRpcClient, "AmqpRpcClient", "tmeout", "timeout"),
+        (AmqpRpcClient, "AmqpRpcClient", "amqp_url", "url"),
+        (AmqpRpcClient, "AmqpRpcClient", "user", "amqp_user"),
         (AmqpRpcFanoutClient, "AmqpRpcFanoutClient", "serialiser", "serializer"),
         (AmqpRpcFanoutServer, "AmqpRpcFanoutServer", "traceback", "tracebacks"),
         (Shop, "Shop", "color", "colour"),
         (lambda _, **given: ManagementClient(**given), "ManagementClient", "time_out", "timeout"),
         (lambda _, **given: Session(**given), "Session", "heartbeet", "heartbeat"),
+        (lambda _, **given: Session(**given), "Session", "port", "amqp_port"),
         (lambda _, **given: mq.AMQPOperations(**given), "AMQPOperations", "user_id", "userid"),
     ],
 )

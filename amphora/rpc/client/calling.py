@@ -304,7 +304,7 @@ def _send(
         template = template.with_headers({TAKES: f"{BATCH},{STARTED}"})
         outgoing = requests.make(name, args, kwargs, key, template, deadline, headers, body)
         watched = WatchedCall(calls, name, timeout, outgoing)
-        calls.watch(watched, check_timeout(interval))
+        calls.watch(watched, check_timeout(interval, "liveness"))
         call = watched
     if waits and len(outgoing.body) >= BULK:
         # The caller sends nothing that could overtake it.

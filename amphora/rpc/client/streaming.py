@@ -41,7 +41,7 @@ class StreamCaller(FunctionCaller):
             options = self._tuning.options(name, args, kwargs, options)
         credit = check_count("credit", options.get("credit", streams.WINDOW), streams.MOST_WINDOW)
         idle = options.get("idle_timeout")
-        idle_timeout = None if idle is None else check_timeout(idle)
+        idle_timeout = None if idle is None else check_timeout(idle, "idle_timeout")
         scope = here.get()
         inherits = scope is not None and options.get("inherit_deadline", True)
         ends_at = scope.ends_at if scope is not None and inherits else None

@@ -24,7 +24,7 @@ def deadline(seconds: float) -> Iterator[None]:
     Raises:
         ValueError: `seconds` is not a positive number.
     """
-    end = clock.monotonic() + check_timeout(seconds)
+    end = clock.monotonic() + check_timeout(seconds, "a deadline")
     outer = here.get()
     if outer is not None and outer.ends_at is not None:
         end = min(end, outer.ends_at)

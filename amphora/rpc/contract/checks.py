@@ -15,13 +15,16 @@ LONGEST_EXPIRY = 315_360_000.0
 LONGEST_VERSION = 100
 
 
-def check_timeout(timeout: Any) -> float:
+def check_timeout(timeout: Any, name: str = "a timeout") -> float:
     """Return a timeout in seconds.
+
+    Args:
+        name: the name of the setting, if it is another.
 
     Raises:
         ValueError: it is no number of seconds, or out of range.
     """
-    return _seconds_up_to(LONGEST_TIMEOUT, "a timeout", timeout)
+    return _seconds_up_to(LONGEST_TIMEOUT, name, timeout)
 
 
 def check_expiry(seconds: Any) -> float:
@@ -34,16 +37,18 @@ def check_expiry(seconds: Any) -> float:
 
 
 def _seconds_up_to(longest: float, name: str, seconds: Any) -> float:
+    _check_number(name, seconds)
     # NaN is not more than 0.
-    if not (_is_number(seconds) and 0 < seconds <= longest):
+    if not 0 < seconds <= longest:
         raise ValueError(
             f"{name} must be more than 0 and at most {longest:,.0f} seconds, not {repr_of(seconds)}"
         )
     return float(seconds)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number of seconds, not {value!r:.100}")
 
 
 def check_names(name: str, names: Any) -> tuple[str, ...]:
@@ -75,7 +80,8 @@ def check_wait(seconds: Any) -> float:
     Raises:
         ValueError: it is no number of seconds, or out of range.
     """
-    if not (_is_number(seconds) and 0 <= seconds <= LONGEST_TIMEOUT):
+    _check_number("wait_for_server", seconds)
+    if not 0 <= seconds <= LONGEST_TIMEOUT:
         raise ValueError(
             f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:,.0f} seconds, not"
             f" {repr_of(seconds)}"

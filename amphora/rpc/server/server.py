@@ -110,7 +110,7 @@ class AmqpRpcServer(Offering):
         self.concurrency = check_count("concurrency", concurrency, 65535)
         queue_arguments = naming.queue_arguments(queue_type)
         if max_wait is not None:
-            max_wait = check_timeout(max_wait)
+            max_wait = check_timeout(max_wait, "max_wait")
             if not self._intake.shared:
                 raise TypeError(f"{type(self).__name__} gets every request, and turns none away")
         self.tracebacks = check_flag("tracebacks", tracebacks)
