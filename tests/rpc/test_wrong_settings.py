@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -79,6 +79,45 @@ def test_a_callback_whose_body_would_not_run_is_refused(
     for take in takers(server, client):
         with pytest.raises(TypeError, match="would not run its body"):
             take(callback)
+
+
+def test_a_callback_that_takes_something_else_is_refused(
+    server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    def odd(one: int, two: int, three: int) -> None:
+        """Nothing is called with three arguments."""
+
+    for take, called in (
+        (server.on_start, "on_start calls its function as odd()"),
+        (server.on_stop, "on_stop calls its function as odd()"),
+        (server.on_done, "on_done calls its function as odd(call, outcome)"),
+        (server.on_error, "on_error calls its function as odd(name, error)"),
+        (server.middleware, "middleware calls its function as odd(call, proceed)"),
+        (client.use, "use calls its function as odd(call, proceed)"),
+        (client.tune_function("f"), "tune_function calls its function as odd(args, kwargs)"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            take(odd)  # type: ignore[arg-type]
+        assert str(caught.value).startswith(f"{called}, which takes (one: ")
+
+
+def test_a_callback_may_take_more_than_it_gets(
+    server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    def open_minded(*arguments: Any, more: int = 0) -> Any:
+        """Takes anything."""
+
+    @wraps(open_minded)
+    def narrow(call: Any, proceed: Any) -> Any:
+        """Takes less than the function that it wraps."""
+
+    for take in takers(server, client):
+        take(open_minded)
+        take(partial(open_minded, more=1))
+    server.middleware(narrow)
+    client.use(narrow)
+    with pytest.raises(TypeError, match="on_start calls its function as open_minded"):
+        server.on_start(narrow)  # type: ignore[type-var]
 
 
 def test_any_other_callback_is_taken(server: AmqpRpcServer, client: AmqpRpcClient) -> None:

@@ -73,7 +73,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         caller gets: the result of a `call`, the `Result` of a `defer`, None for a `cast`, the
         answers of a `gather`.  The first one is the outermost.  What it raises reaches the caller.
         """
-        check_callback("use", middleware)
+        check_callback("use", middleware, ("call", "proceed"))
         self._middleware.append(middleware)
         return middleware
 
@@ -250,7 +250,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             )
 
         def decorate(function: T) -> T:
-            check_callback("tune_function", function)
+            check_callback("tune_function", function, ("args", "kwargs"))
             self._tuning.functions[name] = function
             return function
 

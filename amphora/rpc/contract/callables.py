@@ -6,17 +6,18 @@ import inspect
 from functools import partial
 from typing import Any
 
-from amphora.errors import repr_of
+from amphora.errors import printable, repr_of
 
 
-def check_callback(where: str, callback: Any) -> None:
+def check_callback(where: str, callback: Any, gets: tuple[str, ...] | None = None) -> None:
     """Check what the program wants called: a hook, an observer or middleware.
 
     Args:
         where: what takes it, such as "on_start".
+        gets: what it will be called with, in words; None if that is not worth the time to look.
 
     Raises:
-        TypeError: it cannot be called, or its body would not run when it is.
+        TypeError: it cannot be called, or not with that, or its body would not run when it is.
     """
     if not callable(callback):
         raise TypeError(f"{where} takes a function, not {repr_of(callback)}")
@@ -26,6 +27,24 @@ def check_callback(where: str, callback: Any) -> None:
             f"{where} takes a plain function, and {callback_name(callback)} is {kind}: a call of it"
             " would not run its body"
         )
+    if gets is not None:
+        _check_parameters(where, callback, gets)
+
+
+def _check_parameters(where: str, callback: Any, gets: tuple[str, ...]) -> None:
+    try:
+        # Not that of a function within: a decorator may pass other arguments.
+        signature = inspect.signature(callback, follow_wrapped=False)
+    except Exception:  # noqa: BLE001 (it has none, as some builtins, or its hints raise)
+        return
+    try:
+        signature.bind(*gets)
+    except TypeError:
+        name = getattr(callback, "__name__", type(callback).__name__)
+        raise TypeError(
+            f"{where} calls its function as {name}({', '.join(gets)}), which takes"
+            f" {printable(str(signature), 200)}"
+        ) from None
 
 
 def callback_name(callback: Any) -> str:

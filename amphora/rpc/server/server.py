@@ -247,7 +247,7 @@ class AmqpRpcServer(Offering):
         For a result that cannot be sent the exception is a WrongResult.  The callback runs in the
         handler's greenlet.  What it raises is logged.
         """
-        check_callback("on_error", callback)
+        check_callback("on_error", callback, ("name", "error"))
         self._settings.on_error = self._worker.executor.on_error = callback
 
     # -- management ------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ class AmqpRpcServer(Offering):
         `function` is ""): `proceed` then raises WrongRequest.
         What it returns is the answer, and what it raises reaches the caller.
         """
-        check_callback("middleware", middleware)
+        check_callback("middleware", middleware, ("call", "proceed"))
         self._settings.middleware.append(middleware)
         return middleware
 
@@ -302,7 +302,7 @@ class AmqpRpcServer(Offering):
         time was over or their caller had gone away; and of a result that could not be sent.  What
         it raises is logged.  It is not told of requests that go back to the queue unread.
         """
-        check_callback("on_done", observer)
+        check_callback("on_done", observer, ("call", "outcome"))
         self._settings.on_done.append(observer)
         return observer
 
@@ -313,7 +313,7 @@ class AmqpRpcServer(Offering):
         place to connect to a database.  It takes no arguments.  What it raises, `serve` raises;
         before that, the functions of `on_stop` that were added before it are called.
         """
-        check_callback("on_start", hook)
+        check_callback("on_start", hook, ())
         self._settings.hooks.append(("start", hook))
         return hook
 
@@ -324,7 +324,7 @@ class AmqpRpcServer(Offering):
         logged.  One that has not ended when the timeout of `stop` is over, and for five seconds at
         least, is killed, and so is the one that runs when a second signal comes.
         """
-        check_callback("on_stop", hook)
+        check_callback("on_stop", hook, ())
         self._settings.hooks.append(("stop", hook))
         return hook
 
