@@ -115,8 +115,19 @@ def test_a_name_with_an_underscore_in_front_is_never_offered(make_server: MakeSe
 
 def test_a_service_without_such_methods_is_a_mistake(make_server: MakeServer) -> None:
     server = make_server(serve=False)
-    with pytest.raises(ValueError, match="no method whose name begins with 'c_'"):
-        server.add_service(Plain())
+    for service, instead in (
+        (Plain(), "whose names do not begin with _"),
+        (Marked(), "that are marked with exposed"),
+    ):
+        with pytest.raises(ValueError, match="no method whose name begins with 'c_'") as told:
+            server.add_service(service)
+        assert str(told.value).endswith(f'; prefix="" offers those {instead}')
+
+
+def test_a_prefix_is_text(make_server: MakeServer) -> None:
+    server = make_server(serve=False)
+    with pytest.raises(TypeError, match="prefix must be text, not None"):
+        server.add_service(Marked(), prefix=None)  # type: ignore[arg-type]
 
 
 def test_two_services_may_not_have_a_method_of_one_name(make_server: MakeServer) -> None:

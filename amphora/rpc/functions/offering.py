@@ -11,7 +11,7 @@ from amphora.rpc.contract.types.apis import Api
 from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.fitting import api_methods
 from amphora.rpc.functions.functions import Functions
-from amphora.rpc.functions.services import service_methods
+from amphora.rpc.functions.services import has_marked, service_methods
 from amphora.rpc.functions.terms import Terms, checked_terms
 
 H = TypeVar("H", bound=Handler)
@@ -20,6 +20,16 @@ H = TypeVar("H", bound=Handler)
 def swapped(method: str) -> TypeError:
     """Return the error for a name where the function should be."""
     return TypeError(f"the function comes first, then its name: {method}(function, 'name')")
+
+
+def _instead(service: object, prefix: str) -> str:
+    """Return the end of the error for an object without methods of that prefix."""
+    if not prefix:
+        return ""
+    which = "whose names do not begin with _"
+    if has_marked(service):
+        which = "that are marked with exposed"
+    return f'; prefix="" offers those {which}'
 
 
 class Offering:
@@ -103,16 +113,18 @@ class Offering:
         Raises:
             ValueError: the object has no such method, or a name is taken.
             TypeError: it is a class, whose methods have no object; or the object is not what the
-                API says, and each difference is named.
+                API says, and each difference is named; or the prefix is no text.
         """
         if api is not None:
             self.functions.add_all(api_methods(service, Api(api, name or "")))
             return
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix must be text, not {repr_of(prefix)}")
         methods = dict(service_methods(service, prefix))
         if not methods:
-            instead = '; prefix="" offers those whose names do not begin with _' if prefix else ""
             raise ValueError(
-                f"{repr_of(service)} has no method whose name begins with {prefix!r}{instead}"
+                f"{repr_of(service)} has no method whose name begins with {prefix!r}"
+                f"{_instead(service, prefix)}"
             )
         self.functions.add_all(
             (method, f"{name}.{method_name}" if name else method_name)

@@ -38,6 +38,11 @@ def service_methods(service: object, prefix: str) -> Iterator[tuple[str, Callabl
         yield name[len(prefix) :], member
 
 
+def has_marked(service: object) -> bool:
+    """Return whether an object has methods that are marked as those that clients may call."""
+    return any(hasattr(member, _MARK) for _, member in _methods(service))
+
+
 def _methods(service: object) -> Iterator[tuple[str, Callable[..., Any]]]:
     for name in dir(service):
         # Looked up without running code: properties are not methods.
