@@ -21,6 +21,7 @@ from amphora import (
     RemoteException,
     Unroutable,
 )
+from amphora.rpc.keyed import attaching
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
 from tests.support.waiting import wait_until
@@ -334,6 +335,36 @@ def test_a_receivers_time_passes_while_there_is_no_queue(
         server.receive_from_queue("Alice", max_calls=1, timeout=0.05)
     assert server.receive_from_queue("Alice", timeout=0.05) == 0
     assert not broker.queue_exists(queue_of(namespace))
+
+
+def test_receivers_that_were_refused_are_attached_together_when_one_is_not(
+    server: AmqpRpcServer,
+    client: AmqpRpcClient,
+    broker: Broker,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(attaching, "RETRIES_PER_SECOND", 0.5)
+    labels = [f"user{number}" for number in range(100)]
+    for label in labels:
+        create(client, label)
+    queues = server._worker.queues
+    with broker.channel() as stranger:
+        for label in labels:
+            queue = queue_of(namespace, label)
+            stranger.consume(queue, lambda message: None, label, exclusive=True)
+        receiving = [server.receive_from_queue(label, block=False) for label in labels]
+        wait_until(lambda: all(each._receiver.refusal for each in receiving))
+        assert queues.attached == 0
+        waiting = [send(client, label, label=label)[0] for label in labels]
+    assert [result.get() for result in waiting] == labels
+    wait_until(lambda: queues.attached == len(labels))
+    # Those that were refused are tried on channels of their own, and have none for good.
+    assert len(queues._lanes) < len(labels) / 4
+    assert [send(client, label, label=label)[0].get() for label in labels] == labels
+    told = [each for each in caplog.records if "cannot be attached" in each.getMessage()]
+    assert 1 <= len(told) < len(labels)
 
 
 def test_receivers_of_queues_that_are_missing_hold_up_nobody(

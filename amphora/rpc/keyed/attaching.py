@@ -13,6 +13,9 @@ A missing queue is looked up rarely, because each look costs a channel and a lin
 log.  Clients announce the queues that they create, through a fanout exchange; see `announcements`.
 In case another program creates the queue, it is also looked up with growing pauses, at most
 RETRIES_PER_SECOND queues in all.
+
+So is one that the broker refuses, and first on a channel of its own, as the refusal closes it.  If
+it is refused no more, its reason may be gone for all others: they are tried again at once.
 """
 
 from __future__ import annotations
@@ -104,6 +107,8 @@ class RequestQueues:
         self._after = after
         # The connection on which that was waited for.
         self._begun_on: Connection | None = None
+        # When those that were refused were tried again together.
+        self._all_tried_at = -LONGEST_PAUSE
         self._paused = False
 
     def __len__(self) -> int:
@@ -352,11 +357,12 @@ class RequestQueues:
         except AuthenticationError as error:
             self._end_all(error)
         except AmphoraError as error:
-            missing = isinstance(error, ChannelClosed) and error.code == ReplyCode.NOT_FOUND
-            if not missing:
-                receiver.alone = True
+            code = error.code if isinstance(error, ChannelClosed) else None
+            if code != ReplyCode.NOT_FOUND:
+                if code is not None:
+                    receiver.alone = True
                 if receiver.refusal != str(error):
-                    log.warning("%s cannot be attached: %s", receiver, error)
+                    log.throttled("%s cannot be attached: %s", receiver, error)
                 receiver.refusal = str(error)
             self._attach_later(receiver)
         except Exception as error:  # noqa: BLE001 (a bug; all others are attached)
@@ -393,19 +399,40 @@ class RequestQueues:
         if self._begun_on is not connection:
             self._link.wait_for_others((self._after,))
             self._begun_on = connection
+            self._try_all_refused()
         # Before the lookup: the queue's creation may be announced before the answer arrives.
         self._note_missing(receiver)
         if not self._look_up(receiver.queue, connection):
             self._attach_later(receiver)
             return
-        lane = self._lane_with_room(receiver, connection)
-        lane.attach(receiver)
+        if receiver.alone:
+            lane = self._lane_with_room(connection, alone=True)
+            lane.attach(receiver)
+            receiver.alone = False
+            if receiver.lane is lane:
+                # What it has got there is handled all the same.
+                lane.detach(receiver)
+        if not (receiver.stopped or receiver.full):
+            lane = self._lane_with_room(connection)
+            lane.attach(receiver)
+            if receiver.paused:
+                # Meanwhile.
+                lane.detach(receiver)
         self._forget_missing(receiver)
-        receiver.pause = 0.0
-        receiver.refusal = ""
-        if receiver.paused:
-            # Meanwhile.
-            lane.detach(receiver)
+        receiver.pause = receiver.retry_at = 0.0
+        if receiver.refusal:
+            receiver.refusal = ""
+            self._try_all_refused()
+
+    def _try_all_refused(self) -> None:
+        """Try again to attach what was refused, unless that was done a moment ago."""
+        now = clock.monotonic()
+        if now - self._all_tried_at < LONGEST_PAUSE:
+            return
+        self._all_tried_at = now
+        for receiver in list(self._receivers):
+            if receiver.refusal and receiver.lane is None:
+                self._attach_soon(receiver)
 
     def _look_up(self, queue: str, connection: Connection) -> bool:
         """Return whether a queue exists; if not, its creation will be announced."""
@@ -417,11 +444,11 @@ class RequestQueues:
         # It may have been created just before listening began.
         return _is_there(queue, connection)
 
-    def _lane_with_room(self, receiver: Receiver, connection: Connection) -> Lane:
-        room = 1 if receiver.alone else RECEIVERS_PER_LANE
+    def _lane_with_room(self, connection: Connection, *, alone: bool = False) -> Lane:
         with self._opening:
             for lane in self._lanes:
-                if len(lane.receivers) < room and lane.channel.connection is connection:
+                has_room = lane.idle if alone else len(lane.receivers) < RECEIVERS_PER_LANE
+                if has_room and lane.channel.connection is connection:
                     return lane
             lane = Lane(connection.channel(), self._lane_closed, self._attach_soon, self._wake.set)
             self._lanes.add(lane)

@@ -34,7 +34,7 @@ class Receiver:
         handled: how many requests were handled to their end.
         stopped: True when it takes no more.
         error: why it was stopped, if that was not asked for.
-        alone: True when it gets a channel of its own, because the broker closed one for it.
+        alone: True when it is tried on a channel of its own, because the broker closed one for it.
         pause: seconds until its queue is looked up again, if it is missing.
         paused: True while it takes nothing.
         retry_at: when that is, on the monotonic clock.
