@@ -9,7 +9,6 @@ error stream, as `logging` does it, and harms nothing else.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import select
@@ -25,6 +24,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 
+from amphora.net.exits import at_exit
 from amphora.net.forks import in_child
 
 # Of each throttled kind of line, one in so many seconds.
@@ -263,4 +263,4 @@ def _after_fork_in_child() -> None:
 
 
 in_child(_after_fork_in_child)
-atexit.register(_tell_the_rest)
+at_exit(_tell_the_rest)

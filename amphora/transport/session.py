@@ -7,7 +7,6 @@ free its memory could no longer be acknowledged.  Each is opened when it is firs
 
 from __future__ import annotations
 
-import atexit
 import sys
 import warnings
 import weakref
@@ -22,6 +21,7 @@ from gevent import monkey
 
 from amphora.errors import ConnectionLost
 from amphora.net.deadline import Deadline
+from amphora.net.exits import at_exit, notice_child
 from amphora.net.forks import in_child, notice
 from amphora.net.log import Log
 from amphora.net.script import note_script, program_ends, script_ended
@@ -271,6 +271,7 @@ def claim(session: Session) -> None:
             " asyncio.to_thread(function)"
         )
     if session._hub is None:
+        notice_child()
         session._hub = hub
         if "asyncio" in sys.modules and _asyncio_loop is NoneType:
             _asyncio_loop = sys.modules["asyncio"]._get_running_loop
@@ -459,4 +460,4 @@ def _at_exit() -> None:
 
 
 in_child(_after_fork_in_child)
-atexit.register(_at_exit)
+at_exit(_at_exit)

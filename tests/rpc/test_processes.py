@@ -51,6 +51,36 @@ def test_children_forked_in_c_get_no_answers_of_one_another(
     assert sorted(program.printed) == [f"child {child} got all its answers" for child in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [("fork", "child"), ("fork", "parent"), ("forkserver", "child"), ("spawn", "child")],
+)
+def test_the_last_casts_of_a_child_of_multiprocessing_are_sent(
+    make_server: MakeServer, run_program: RunProgram, method: str, where: str
+) -> None:
+    noted: list[int] = []
+    server = make_server()
+    server.add_function(noted.append, name="note")
+    program = run_program("multiprocessing_casts", method, where)
+    assert program.wait() == 0
+    assert program.printed == ["child's exit code 0"]
+    expected = [0, 0, 1, 2] if where == "parent" else [0, 1, 2]
+    wait_until(lambda: sorted(noted) == expected)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_child_of_multiprocessing_tells_once_of_casts_that_were_not_sent(
+    closed_port: int, method: str
+) -> None:
+    script = Path(__file__).parent / "programs" / "multiprocessing_casts.py"
+    url = f"amqp://127.0.0.1:{closed_port}"
+    ran = subprocess.run(
+        [sys.executable, str(script), url, "math", method, "child"], capture_output=True, text=True
+    )
+    assert ran.stdout == "child's exit code 0\n"
+    assert ran.stderr.count("the program ends, and the broker has not confirmed 3 messages") == 1
+
+
 def test_a_fork_beside_a_thread_that_waits_for_answers_is_quiet_and_disturbs_nobody(
     make_server: MakeServer, run_program: RunProgram
 ) -> None:

@@ -7,11 +7,11 @@ unacknowledged requests.
 
 from __future__ import annotations
 
-import atexit
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Self, TypeVar, Unpack, overload
 
+from amphora.net.exits import at_exit
 from amphora.net.log import Log
 from amphora.net.script import called_by_script, script_ended
 from amphora.rpc.context import made
@@ -498,4 +498,4 @@ def _at_exit() -> None:
             )
 
 
-atexit.register(_at_exit)
+at_exit(_at_exit)
