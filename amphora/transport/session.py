@@ -339,14 +339,18 @@ def is_of_this_thread(session: Session) -> bool:
 
 
 def in_coroutine() -> bool:
-    """Return whether a coroutine is among the callers.
+    """Return whether a coroutine of the program is among the callers.
 
-    A greenlet beside asyncio's has other callers, also if that loop runs in this thread.
+    A greenlet beside asyncio's has other callers, also if that loop runs in this thread.  What a
+    notebook runs in its coroutines are the lines of a script, which may wait.
     """
     frame = sys._getframe().f_back
     while frame is not None:
-        if frame.f_code.co_flags & CO_COROUTINE:
+        code = frame.f_code
+        if code.co_flags & CO_COROUTINE:
             return True
+        if code.co_name == "<module>":
+            return False
         frame = frame.f_back
     return False
 

@@ -558,6 +558,26 @@ def test_a_coroutine_of_asyncio_is_refused_and_told_what_to_do(
 
 
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_a_cell_of_a_notebook_calls_as_a_script_does(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(add)
+    names: dict[str, Any] = {"client": make_client(), "results": []}
+
+    async def run(cell: str) -> None:
+        # Jupyter's kernel runs cells in a coroutine of its own.
+        exec(compile(cell, "<cell>", "exec"), names)
+
+    async def notebook() -> None:
+        await run("def add(a, b): return client.call.add(a, b)")
+        await run("results.append(client.call.add(1, 2))")
+        await run("results.append(add(3, 4))")
+
+    asyncio.run(notebook())
+    assert names["results"] == [3, 7]
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 def test_what_runs_beside_a_coroutine_is_not_refused(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
