@@ -4,6 +4,8 @@ What amphora itself needs of a channel is in `channel`, and may change with any 
 
 The callbacks that a program gives are called by the reader of a connection that others share, in
 the middle of its work.  So what they raise is shown (`net.log.tell`), and costs nobody anything.
+What is given here is checked before anything is sent, because the broker answers to many mistakes
+by closing the connection.
 """
 
 from __future__ import annotations
@@ -23,6 +25,14 @@ from amphora.wire.content import Message
 from amphora.wire.properties import Properties
 
 R = TypeVar("R")
+
+# What the channel has a method of its own for: it keeps state of them.
+_OWN_METHODS = {
+    "Basic.Consume": "consume",
+    "Basic.Get": "get",
+    "Channel.Close": "close",
+    "Confirm.Select": "confirm_select",
+}
 
 
 class _Published:
@@ -92,10 +102,12 @@ class RawChannel(Operations):
         Raises:
             ChannelClosed: the broker refused; the channel cannot be used any more.
             ConnectionLost: the connection ended or the broker did not answer in time.
-            ValueError: an argument does not fit its AMQP type; nothing was sent.
+            ValueError: an argument does not fit its AMQP type, or other classes than `replies`
+                answer the method; nothing was sent.
             RuntimeError: a callback asks for it, and would keep its own answer from being read.
         """
         check_can_wait()
+        _check_replies(method, replies)
         return self._channel.call(method, *replies, timeout=timeout)
 
     def confirm_select(self) -> None:
@@ -120,8 +132,11 @@ class RawChannel(Operations):
 
         Raises:
             ValueError: a name or a property does not fit; nothing was sent.
+            TypeError: the body is not bytes; nothing was sent.
             ConnectionLost, ChannelClosed: the channel has ended; nothing was sent.
         """
+        if not isinstance(body, bytes):
+            raise TypeError(f"the body of a message is bytes, not {type(body).__name__}")
         self._channel.publish(
             exchange,
             routing_key,
@@ -151,6 +166,9 @@ class RawChannel(Operations):
                 connection if a tag is used twice on a channel.
             on_cancel: called with the tag when the broker ends the consumer, as when the queue is
                 deleted (https://www.rabbitmq.com/docs/consumer-cancel).
+
+        Raises:
+            ValueError: the tag is in use on this channel; nothing was sent.
         """
         check_can_wait()
         self._channel.consume(
@@ -179,10 +197,12 @@ class RawChannel(Operations):
         Never switches greenlets.  Does nothing if the delivery is settled already.  On a closed
         channel the ack is counted and dropped; the broker delivers the message again.
         """
+        _check_tag(delivery_tag)
         self._channel.ack(delivery_tag)
 
     def nack(self, delivery_tag: int, *, requeue: bool = True) -> None:
         """Refuse a delivery: requeue it, or drop it.  Like `ack`, but sent at once."""
+        _check_tag(delivery_tag)
         self._channel.nack(delivery_tag, requeue=requeue)
 
     def close(self, timeout: float = 1.0) -> None:
@@ -200,3 +220,27 @@ class RawChannel(Operations):
     def _returned(self, message_id: str, returned: Returned) -> None:
         if self.on_returned is not None:
             tell(self.on_returned, message_id, returned)
+
+
+def _check_replies(method: Method, replies: tuple[type[Any], ...]) -> None:
+    """Check that a method has an answer, and that it is one of these classes.
+
+    If not, the answer would look like one that the broker gives unasked.
+    """
+    own = _OWN_METHODS.get(method.name)
+    if own is not None:
+        raise ValueError(f"{method.name} is not for call(): use {own}()")
+    answers = [] if getattr(method, "nowait", False) else getattr(method, "valid_responses", [])
+    if not answers:
+        raise ValueError(f"{method.name} has no answer that call() could wait for")
+    if [getattr(reply, "name", None) for reply in replies] != answers:
+        raise ValueError(f"{method.name} is answered by {answers[0]}: give call() that class, too")
+
+
+def _check_tag(delivery_tag: object) -> None:
+    # A message in its place would be taken for one that is settled already.
+    if not isinstance(delivery_tag, int):
+        raise TypeError(
+            f"a delivery tag is a number, message.method.delivery_tag, not"
+            f" {type(delivery_tag).__name__}"
+        )

@@ -61,7 +61,14 @@ class Recipients:
         return any(each.callback is not None for each in self.by_tag.values())
 
     def add(self, tag: str, recipient: Recipient) -> None:
-        """Add one that is about to begin, because it may get deliveries at once."""
+        """Add one that is about to begin, because it may get deliveries at once.
+
+        Raises:
+            ValueError: the tag is in use; the broker would close the connection.
+        """
+        used = self.by_tag.get(tag)
+        if used is not None and (used.callback is not None or not used.begun):
+            raise ValueError(f"the consumer tag {tag!r} is in use on this channel")
         self.by_tag[tag] = recipient
 
     def forget(self, tag: str) -> Callable[[str], None] | None:

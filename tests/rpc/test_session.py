@@ -29,7 +29,9 @@ from amphora import (
 )
 from amphora.arpc import mq
 from amphora.transport.connection import Connection
+from amphora.transport.raw_channel import RawChannel
 from amphora.transport.restoring import Restorable
+from amphora.wire.codec import Ack, methods
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
@@ -388,6 +390,71 @@ def test_what_the_broker_refuses_on_a_raw_channel_hurts_nobody_else(
             channel.queue_declare("any")
         assert client.call.add(1, 2) == 3
     assert session.publishing.connects == session.consuming.connects == 1
+
+
+MISTAKES: dict[str, tuple[Callable[[RawChannel, str], object], str]] = {
+    "no class for the answer": (
+        lambda channel, _: channel.call(methods.Tx.Select()),
+        r"Tx\.Select is answered by Tx\.SelectOk",
+    ),
+    "another class": (
+        lambda channel, _: channel.call(methods.Tx.Select(), methods.Tx.CommitOk),
+        r"Tx\.Select is answered by Tx\.SelectOk",
+    ),
+    "no answer": (
+        lambda channel, _: channel.call(Ack(1)),
+        r"Basic\.Ack has no answer",
+    ),
+    "no answer wanted": (
+        lambda channel, queue: channel.queue_declare(queue, nowait=True),
+        r"Queue\.Declare has no answer",
+    ),
+    "a method of the channel's own": (
+        lambda channel, queue: channel.call(
+            methods.Basic.Get(queue=queue), methods.Basic.GetOk, methods.Basic.GetEmpty
+        ),
+        r"use get\(\)",
+    ),
+    "a tag in use": (
+        lambda channel, queue: [channel.consume(queue, print, "tag") for _ in range(2)],
+        "the consumer tag 'tag' is in use",
+    ),
+    "a short text": (
+        lambda channel, queue: channel.publish("", queue, Properties(), "text"),  # type: ignore[arg-type]
+        "bytes, not str",
+    ),
+    "items that are no bytes": (
+        lambda channel, queue: channel.publish(
+            "",
+            queue,
+            Properties(),
+            memoryview(bytes(80)).cast("I"),  # type: ignore[arg-type]
+        ),
+        "bytes, not memoryview",
+    ),
+    "no tag": (
+        lambda channel, _: channel.ack(Properties()),  # type: ignore[arg-type]
+        r"a number, message\.method\.delivery_tag, not Properties",
+    ),
+    "a list of tags": (
+        lambda channel, _: channel.nack([1]),  # type: ignore[arg-type]
+        "not list",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_at_a_raw_channel_is_told_before_anything_is_sent(
+    make_session: MakeSession, mistake: str
+) -> None:
+    session = make_session()
+    channel = session.channel()
+    queue = channel.queue_declare("", durable=False, exclusive=True).queue or ""
+    make_it, told = MISTAKES[mistake]
+    with pytest.raises((TypeError, ValueError), match=told):
+        make_it(channel, queue)
+    assert channel.queue_purge(queue) == 0
+    assert session.publishing.connects == 1
 
 
 class Failing:
