@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from amphora.cli.failures import Exit
+from amphora.cli.serving.config import misspelt_variables
+from amphora.cli.serving.serve import serve
 from tests.cli.conftest import PROGRAMS, Amphora, Serve, wait_for_workers
 from tests.support.processes import ROOT
 
@@ -72,6 +74,29 @@ def test_the_environment_may_name_the_programs(
     assert shown(amphora_anywhere)["programs"] == named
     assert shown(amphora_anywhere, "--config", file)["programs"] == named
     assert shown(amphora_anywhere, "other")["programs"] == ("other", "command line")
+
+
+def test_a_variable_that_is_not_read_is_told_if_a_setting_may_be_meant() -> None:
+    variables = [
+        "AMPHORA_WORKERS",
+        "AMPHORA_WORKER",
+        "AMPHORA_MAX_REQUEST",
+        "AMPHORA_URL",
+        "AMPHORA_PROGRAMS",
+        "AMPHORA_CONFIG",
+        # Of another program, and of a service of that name in Kubernetes.
+        "AMPHORA_GATEWAY_TOKENS",
+        "AMPHORA_SERVICE_HOST",
+        "AMPHORA_PORT",
+        "WORKER",
+        "AMQP_URL",
+    ]
+    with serve.make_context("serve", ["shop"]) as context:
+        assert list(misspelt_variables(context, variables)) == [
+            "AMPHORA_MAX_REQUEST in the environment is not a setting; did you mean 'max_requests'?",
+            "AMPHORA_URL in the environment is not read: AMQP_URL is",
+            "AMPHORA_WORKER in the environment is not a setting; did you mean 'workers'?",
+        ]
 
 
 def test_the_environment_may_name_the_file(

@@ -7,7 +7,7 @@ order.  The file is that map.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -105,6 +105,29 @@ def _settings(
         if not _fits(parameter, value, is_list):
             raise click.UsageError(f"{path}: {key} cannot be {repr_of(value)}")
         yield name.replace("-", "_"), value
+
+
+def misspelt_variables(context: click.Context, environment: Iterable[str]) -> Iterator[str]:
+    """Yield what is wrong with variables that nobody reads and that may be meant as settings.
+
+    One without a setting of nearly its name may be that of something else.
+
+    Args:
+        environment: the names of all variables.
+    """
+    prefix = f"{context.auto_envvar_prefix}_"
+    settings = {parameter.name or "": parameter for parameter in context.command.params}
+    for variable in sorted(environment):
+        name = variable.removeprefix(prefix).lower()
+        if name == variable.lower():
+            continue
+        parameter = settings.get(name)
+        if parameter is None:
+            near = did_you_mean([name], settings)
+            if near:
+                yield f"{variable} in the environment is not a setting{near}"
+        elif parameter.envvar not in (None, variable):
+            yield f"{variable} in the environment is not read: {parameter.envvar} is"
 
 
 def _fits(parameter: click.Parameter, value: object, is_list: bool) -> bool:

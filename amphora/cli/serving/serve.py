@@ -12,7 +12,13 @@ import click
 
 from amphora.cli.failures import Exit, Failure, cannot_listen, settings_errors
 from amphora.cli.output import counted, show_table
-from amphora.cli.serving.config import Configured, config_option, show_config_option, sources
+from amphora.cli.serving.config import (
+    Configured,
+    config_option,
+    misspelt_variables,
+    show_config_option,
+    sources,
+)
 from amphora.cli.serving.http import Http
 from amphora.cli.serving.interpreter import current_directory, python_command, shadows
 from amphora.cli.serving.notify import Notifier, without_notify
@@ -84,6 +90,8 @@ def serve(settings: Settings, /, **options: Any) -> int:
     handed_on = WorkerOptions(**{name: options.pop(name) for name in names})
     pool = PoolOptions(**options)
     set_up(handed_on.log_level, handed_on.log_format)
+    for wrong in misspelt_variables(click.get_current_context(), os.environ):
+        logger.warning("%s", wrong)
     try:
         directory = current_directory()
     except OSError as error:
