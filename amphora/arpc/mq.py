@@ -19,6 +19,7 @@ from amphora.rpc.client.client import AmqpRpcClient
 from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.client.waiting.gather import Reply
 from amphora.rpc.contract import naming
+from amphora.rpc.contract.types.signatures import check_bound
 from amphora.rpc.functions.services import service_methods
 from amphora.rpc.functions.unfinished import check_function
 from amphora.rpc.server.server import AmqpRpcServer
@@ -107,9 +108,13 @@ class JSONServer:
     def __init__(
         self, amqp: AMQPOperations, key: str, service: object, management: Iterable[str]
     ) -> None:
-        self.server = _Worker(key, session=amqp.session, management=management)
-        for name, method in service_methods(service, "c_"):
+        methods = list(service_methods(service, "c_"))
+        for name, method in methods:
+            # Behind what takes the document, the server does not see them.
+            check_bound(method)
             check_function(name, method)
+        self.server = _Worker(key, session=amqp.session, management=management)
+        for name, method in methods:
             self.server.add_function(_taking_a_document(method), name)
         self.wid = self.server.worker_id
 
@@ -150,6 +155,8 @@ def make_json_server(
 
     Raises:
         ValueError: the key cannot be the name of a service.
+        TypeError: the service is a class, whose methods have no object, or a call of a method would
+            not run its body.
     """
     return JSONServer(amqp, key, service, management)
 

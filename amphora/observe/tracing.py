@@ -83,11 +83,17 @@ def trace(
 
     Args:
         tracer_provider: the provider of the spans; OpenTelemetry's global one if None.
+
+    Raises:
+        TypeError: it is neither a server nor a client.
     """
+    given: object = traced
+    if not isinstance(given, AmqpRpcServer | FunctionCaller):
+        raise TypeError(f"trace takes a server or a client, not {type(given).__name__}")
     if traced in _traced:
         return
-    _traced.add(traced)
     tracer = get_tracer("amphora", tracer_provider=tracer_provider)
+    _traced.add(traced)
     if isinstance(traced, AmqpRpcServer):
         traced.middleware(_ServerSpans(tracer, traced.session))
     else:

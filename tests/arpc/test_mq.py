@@ -75,6 +75,17 @@ def test_a_method_that_is_async_is_refused(amqp: mq.AMQPOperations, namespace: s
         mq.make_json_server(amqp, namespace, Later())
 
 
+def test_a_class_in_the_place_of_a_service_is_refused(
+    amqp: mq.AMQPOperations, namespace: str
+) -> None:
+    class Numbers:
+        def c_echo(self, req: mq.Document) -> mq.Document:
+            return req
+
+    with pytest.raises(TypeError, match=r"Numbers\.c_echo is a method without its object"):
+        mq.make_json_server(amqp, namespace, Numbers)
+
+
 def test_a_request_without_a_name_is_refused_before_it_is_sent(caller: mq.ServiceCaller) -> None:
     for document in ({"x": 1}, {"c": 3}, "echo"):
         with pytest.raises(ValueError, match="a document with the name of a method"):

@@ -105,6 +105,19 @@ def spans() -> Spans:
     return Spans()
 
 
+def test_what_cannot_be_traced_is_refused_and_may_be_traced_later(
+    make_client: MakeClient,
+) -> None:
+    client = make_client()
+    for nothing in ("shop", AmqpRpcFanoutServer, client.session):
+        with pytest.raises(TypeError, match="trace takes a server or a client, not "):
+            trace(nothing)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        trace(client, tracer_provider=5)  # type: ignore[arg-type]
+    trace(client)
+    assert len(client._middleware) == 1
+
+
 # -- what a span says -----------------------------------------------------------------------------
 
 
