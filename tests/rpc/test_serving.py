@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -9,6 +10,7 @@ import pytest
 from gevent.event import Event
 
 from amphora import AmqpRpcClient, AmqpRpcServer, ConnectionLost, NoResult, RemoteException
+from amphora.rpc.contract.naming import control_queue
 from tests.support.brokers import Broker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.waiting import wait_until
@@ -474,3 +476,19 @@ def test_a_key_s_queue_in_exclusive_use_is_told_once(
     assert client.call(routing_key="Ann").add(1, 2) == 3
     lines = [record.getMessage() for record in caplog.records]
     assert len([line for line in lines if "in exclusive use" in line]) == 1
+
+
+def test_a_stream_goes_on_as_soon_as_its_worker_has_a_control_queue(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    def count(most: int) -> Iterator[int]:
+        yield from range(most)
+
+    server = make_server(serve=False)
+    server.add_function(count)
+    with broker.channel() as stranger:
+        stranger.queue_declare(control_queue(namespace, server.worker_id), exclusive=True)
+        server.serve()
+        stream = make_client().stream.count(100)
+        first = [next(stream) for _ in range(32)]
+    assert first + list(stream) == list(range(100))

@@ -1049,6 +1049,30 @@ def test_a_server_that_cannot_hear_its_clients_does_not_take_them_for_gone(
     wait_until(lambda: open_streams(server) == 0)
 
 
+def test_a_stream_begins_although_its_server_has_just_lost_the_broker(
+    make_server: MakeServer, make_client: MakeClient, managed_broker: ManagedBroker
+) -> None:
+    gate, began = Event(), []
+
+    def hold(number: int) -> Iterator[int]:
+        began.append(number)
+        gate.wait()
+        yield from ()
+
+    server = make_server()
+    server.add_function(hold, concurrency=1)
+    client = make_client()
+    both = [client.stream.hold(number) for number in range(2)]
+    wait_until(lambda: (began, server.running) == ([0], 2))
+    managed_broker.stop()
+    wait_until(lambda: server.session.consuming.connection is None)
+    gate.set()
+    wait_until(lambda: server.running <= 1)
+    managed_broker.start()
+    assert [list(stream) for stream in both] == [[], []]
+    assert began == [0, 1]
+
+
 def test_a_server_that_is_held_does_not_take_its_clients_for_gone(
     make_server: MakeServer,
     make_client: MakeClient,

@@ -134,6 +134,7 @@ class Worker:
             lambda client, sent: self.statistics.waits.told(client, sent, headers.now()),
         )
         self.responder.control_queue = lambda: self.control.address
+        self.outlets.listening = lambda: self.control.listening
         self.queues = RequestQueues(
             session.consuming,
             self.requests.handle_inline,

@@ -75,7 +75,7 @@ class Responder:
         self, session: Session, namespace: str, worker_id: str, underway: Underway
     ) -> None:
         self.lost = 0
-        # Returns the name of the worker's control queue.
+        # Returns the name of the worker's control queue, None if it may have none.
         self.control_queue: Callable[[], str | None] = lambda: None
         self._session = session
         self._namespace = namespace

@@ -74,8 +74,13 @@ class Control:
 
     @property
     def address(self) -> str | None:
-        """The name of the queue, None while it is not consumed."""
-        return None if self.consumer.channel is None else self.queue.name
+        """The name of the queue, None if the worker may not have it."""
+        return None if self.consumer.refused else self.queue.name
+
+    @property
+    def listening(self) -> bool:
+        """Whether clients can be heard now."""
+        return self.consumer.channel is not None
 
     def open(self) -> None:
         """Listen to clients, now and on every later connection.  Never switches greenlets."""
@@ -112,8 +117,13 @@ class Control:
 
 
 class _Listening(Consumer):
-    """The consumer of a control queue, which the worker can do without."""
+    """The consumer of a control queue, which the worker can do without.
 
+    Attributes:
+        refused: True if the worker may not have the queue.
+    """
+
+    refused = False
     # The text of the latest refusal, so that it is logged once.
     _reported = ""
 
@@ -121,7 +131,9 @@ class _Listening(Consumer):
         """Declare, bind and consume, if the worker may."""
         try:
             super().restore(connection)
+            self.refused = False
         except AccessRefused as error:
+            self.refused = True
             # Permissions of before there were control queues.  Nothing else needs this one, and it
             # is early enough to try again when others are bound again: see `rebinding`.
             if self._reported != str(error):

@@ -323,6 +323,8 @@ class Outlets:
         self.max_size = max_size
         self.statistics = statistics
         self.on_doubt: Callable[[], None] = lambda: None
+        # Whether clients can be heard now.
+        self.listening: Callable[[], bool] = lambda: True
         self._session = session
         self._open: dict[tuple[str, str, str], Outlet] = {}
         # Since when there is credit for streams that are not open, or never were.
@@ -446,7 +448,7 @@ class Outlets:
         now = clock.monotonic()
         passed, self._looked = now - self._looked, now
         # If this comes late, the processor was held: what clients said meanwhile is still unread.
-        deaf = inf if self.responder.control_queue() is None else max(passed - LOOK, 0.0)
+        deaf = max(passed - LOOK, 0.0) if self.listening() else inf
         in_doubt = [outlet.look(now, deaf) for outlet in list(self._open.values())]
         if any(in_doubt):
             self.on_doubt()
