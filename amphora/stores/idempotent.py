@@ -66,7 +66,7 @@ def idempotent(
         TypeError: the store is none.
         ValueError: a duration is out of range.
     """
-    if not hasattr(store, "claim"):
+    if isinstance(store, type) or not hasattr(store, "claim"):
         raise TypeError(f"idempotent() takes a SqliteStore or PostgresStore, not {repr_of(store)}")
     return _Once(store, check_timeout(keep, "keep"), check_timeout(lease, "lease"))
 

@@ -27,6 +27,9 @@ class PostgresStore(Store):
             `autocommit`.  Each transaction has a connection to itself; a few are kept for later
             ones, and replaced if they no longer answer.  The table `amphora_answers` is made in its
             `search_path` if it is missing.
+
+    Raises:
+        TypeError: `connect` cannot be called.
     """
 
     _parameter = "%s"
@@ -36,6 +39,12 @@ class PostgresStore(Store):
 
     def __init__(self, connect: Connect) -> None:
         super().__init__()
+        if not callable(connect):
+            # Its type alone: a text may have a password in it.
+            raise TypeError(
+                "PostgresStore takes a function that connects, such as"
+                f" lambda: psycopg.connect(dsn), not {type(connect).__name__}"
+            )
         self._make_connection = connect
 
     def _connect(self) -> Any:

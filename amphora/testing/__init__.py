@@ -106,7 +106,15 @@ class Broker(Server):
 
     @property
     def url(self) -> str:
-        """The URL for clients, with the first user and virtual host."""
+        """The URL for clients, with the first user and virtual host.
+
+        Raises:
+            RuntimeError: it has not started yet, and has no port.
+        """
+        if self.port == 0:
+            raise RuntimeError(
+                f"{self!r} has no URL before it has started: use it in a with statement, or start()"
+            )
         user, password = next(iter(self.node.users.items()))
         vhost = next(iter(self.node.vhosts))
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"

@@ -25,6 +25,7 @@ from amphora import (
     WrongRequest,
     WrongResult,
 )
+from amphora.stores import PostgresStore, SqliteStore
 from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
@@ -194,6 +195,13 @@ def test_a_decorator_without_the_name_that_it_takes_is_told(make_client: MakeCli
 def test_a_store_that_is_none_is_told() -> None:
     with pytest.raises(TypeError, match=r"takes a SqliteStore or PostgresStore, not 'shop\.db'"):
         amphora.idempotent("shop.db")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"takes a SqliteStore or PostgresStore, not <class"):
+        amphora.idempotent(SqliteStore)  # type: ignore[arg-type]
+
+
+def test_what_no_connections_come_from_is_told_without_its_password() -> None:
+    with pytest.raises(TypeError, match=r"lambda: psycopg.connect\(dsn\), not str$"):
+        PostgresStore("postgresql://shop:s3cret@localhost/")  # type: ignore[arg-type]
 
 
 def test_a_way_of_calling_that_another_client_has_is_told(

@@ -37,6 +37,16 @@ def test_servers_and_clients_find_it_by_its_url(port: int | None) -> None:
         assert client.call.add(2, 3) == 5
 
 
+def test_a_broker_that_has_not_started_has_no_url() -> None:
+    broker = Broker()
+    with pytest.raises(RuntimeError, match="has no URL before it has started: use it in a with"):
+        broker.url  # noqa: B018
+    with broker, Session(broker.url) as session:
+        assert session.endpoint.hosts == ((broker.host, broker.port),)
+    # It starts there again.
+    assert f":{broker.port}/" in broker.url
+
+
 def test_two_brokers_in_memory_know_nothing_of_each_other() -> None:
     with Broker(port=None) as one, Broker(port=None) as other:
         assert one.url != other.url
