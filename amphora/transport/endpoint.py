@@ -5,6 +5,7 @@ The password is kept out of `repr`, of errors and of logs.
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from dataclasses import dataclass, field
@@ -254,6 +255,24 @@ def check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not {repr_of(value, 50)}")
     return value
+
+
+def check_patience(timeout: Any) -> float | None:
+    """Return for how many seconds to wait at an end; None for no limit.
+
+    Checked before anything ends: what is half closed cannot be closed again.
+
+    Raises:
+        ValueError: it is no number of seconds.
+    """
+    if timeout is None:
+        return None
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not is_number or math.isnan(timeout):
+        raise ValueError(
+            f"a timeout must be a number of seconds, not {printable(repr(timeout), 50)}"
+        )
+    return float(timeout)
 
 
 def _seconds(name: str, value: float) -> float:

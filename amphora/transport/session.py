@@ -27,7 +27,7 @@ from amphora.net.log import Log
 from amphora.net.script import note_script, program_ends, script_ended
 from amphora.transport.attendant import check_can_wait, is_waited_for
 from amphora.transport.channel import Channel
-from amphora.transport.endpoint import SETTINGS, ConnectionSettings, endpoint
+from amphora.transport.endpoint import SETTINGS, ConnectionSettings, check_patience, endpoint
 from amphora.transport.link import Link, LinkState
 from amphora.transport.options import check_options
 from amphora.transport.publisher import Publisher
@@ -201,7 +201,11 @@ class Session:
 
         Unconfirmed messages and pending calls fail with ConnectionLost.  Closing twice is fine.
         In a signal handler or another thread it returns at once, and closes a moment later.
+
+        Raises:
+            ValueError: `timeout` is no number of seconds; the session stays open.
         """
+        check_patience(timeout)
         if self._closed or left_to_another(self, partial(self.close, timeout)):
             return
         self._closed = True

@@ -148,6 +148,21 @@ def test_an_option_of_a_call_is_on_or_off(flag: str, client: AmqpRpcClient) -> N
         client.call(**options)
 
 
+@pytest.mark.parametrize("timeout", ["5", [1], float("nan"), True])
+def test_nothing_is_half_ended_with_a_timeout_that_is_no_number(
+    timeout: Any, server: AmqpRpcServer, client: AmqpRpcClient
+) -> None:
+    with Session() as session:
+        for end in (server.stop, client.close, session.close):
+            with pytest.raises(ValueError, match="a timeout must be a number of seconds, not"):
+                end(timeout)
+        with pytest.raises(ValueError, match="cancel must be True or False, not 'yes'"):
+            client.close(cancel="yes")  # type: ignore[arg-type]
+        assert (server.state, client.state, session.state) == ("idle", "idle", "idle")
+        client.close(0)
+        assert client.state == "closed"
+
+
 def test_whether_a_client_is_durable_is_on_or_off() -> None:
     with pytest.raises(ValueError, match="durable must be True or False, not 'no'"):
         AmqpRpcClient("shop", durable="no")  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from amphora.rpc.client.requests import Requests, Route
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.serializers import SerializerName, serializer_named
-from amphora.transport.endpoint import ConnectionSettings, check_flag
+from amphora.transport.endpoint import ConnectionSettings, check_flag, check_patience
 from amphora.transport.link import LinkState
 from amphora.transport.session import (
     Session,
@@ -185,7 +185,13 @@ class Caller:
             timeout: seconds to wait for casts, and for the broker.
             cancel: cancel the pending calls; otherwise their requests are served all the same.
                 Streams end at their servers in any case.
+
+        Raises:
+            ValueError: `timeout` is no number of seconds, or `cancel` is neither True nor False;
+                the client stays open.
         """
+        check_patience(timeout)
+        check_flag("cancel", cancel)
         close = partial(self.close, timeout, cancel=cancel)
         if self._closed or left_to_another(self.session, close):
             return

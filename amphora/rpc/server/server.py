@@ -34,7 +34,7 @@ from amphora.rpc.server.requests.attempts import DEFAULT_MAX_ATTEMPTS
 from amphora.rpc.server.settings import Settings, overrides
 from amphora.rpc.server.stop_signals import check_thread
 from amphora.rpc.server.worker import Place, State, Worker
-from amphora.transport.endpoint import ConnectionSettings, check_count, check_flag
+from amphora.transport.endpoint import ConnectionSettings, check_count, check_flag, check_patience
 from amphora.transport.session import Session, cannot_leave, register, session_for
 
 log = Log("amphora.rpc")
@@ -464,8 +464,11 @@ class AmqpRpcServer(Offering):
         Args:
             timeout: seconds to wait for running handlers, and for the functions of `on_stop`; None
                 waits for all of them.
+
+        Raises:
+            ValueError: `timeout` is no number of seconds; the server goes on.
         """
-        self._worker.stop(timeout)
+        self._worker.stop(check_patience(timeout))
 
 
 def servers_made() -> list[AmqpRpcServer]:
