@@ -77,7 +77,7 @@ class Server:
             lambda: clock.monotonic(),  # the clock may be replaced
             time.time,
             {"guest": "guest"} if users is None else users,
-            vhosts,
+            (vhosts,) if isinstance(vhosts, str) else vhosts,
             limits,
             connection_limits,
         )

@@ -155,7 +155,7 @@ def gateway(
             *namespaces,
             session=session,
             functions=functions or None,
-            tokens=tokens,
+            tokens=tokens or None,
             cors_origins=origins,
             host_names=None if guarded and not names else names_of(host, names),
             timeout=timeout or DEFAULT_TIMEOUT,

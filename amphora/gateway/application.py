@@ -23,8 +23,9 @@ from amphora.gateway.requests import (
 )
 from amphora.gateway.streams import StreamBody, encode
 from amphora.net.log import Log
-from amphora.rpc.contract.checks import check_timeout, check_wait
+from amphora.rpc.contract.checks import check_names, check_timeout, check_wait
 from amphora.rpc.contract.naming import check_namespace
+from amphora.transport.endpoint import check_count
 from amphora.transport.session import Session
 from amphora.web.access import Environ, checked_names, has_own_origin, knows_host
 from amphora.web.pages import AT_ONCE, HEADERS, static_files, type_of
@@ -101,18 +102,26 @@ class Gateway:
         statuses: Mapping[str, int] | None = None,
         title: str = "amphora gateway",
     ) -> None:
+        if functions is not None:
+            functions = check_names("functions", functions, "math.add")
         _check_functions(namespaces, functions)
-        self._tokens = Tokens(tokens or ())
-        self._origins = _checked_origins(cors_origins)
-        self._host_names = None if host_names is None else checked_names(host_names)
-        self._max_body = max_body
+        self._tokens = _checked_tokens(tokens)
+        self._origins = _checked_origins(
+            check_names("cors_origins", cors_origins, "https://shop.example.org")
+        )
+        self._host_names = (
+            None
+            if host_names is None
+            else checked_names(check_names("host_names", host_names, "shop.example.org"))
+        )
+        self._max_body = check_count("max_body", max_body)
         self._title = title
         limits = Limits(
             check_timeout(timeout),
             check_timeout(longest_timeout, "longest_timeout"),
             None if wait_for_server is None else check_wait(wait_for_server),
-            max_pending,
-            max_streams,
+            check_count("max_pending", max_pending),
+            check_count("max_streams", max_streams),
             _checked_statuses(statuses or {}),
         )
         self._static = {
@@ -327,6 +336,16 @@ def _check_functions(namespaces: tuple[str, ...], functions: Collection[str] | N
     for namespace in namespaces:
         if namespace not in served:
             raise ValueError(f"no function of {namespace} is among those that may be called")
+
+
+def _checked_tokens(tokens: Iterable[str] | None) -> Tokens:
+    if tokens is None:
+        return Tokens(())
+    given = check_names("tokens", tokens, "a long random text")
+    if not given:
+        # As where a variable is empty: nobody means that everybody may call.
+        raise ValueError("there are no tokens in tokens: give one, or None if anyone may call")
+    return Tokens(given)
 
 
 def _checked_origins(origins: Collection[str]) -> frozenset[str]:

@@ -50,7 +50,10 @@ class Tokens:
 
     def __init__(self, tokens: Iterable[str]) -> None:
         tokens = list(tokens)
-        if not all(each and each.isascii() and each.isprintable() for each in tokens):
+        if not all(
+            isinstance(each, str) and each and each.isascii() and each.isprintable()
+            for each in tokens
+        ):
             raise ValueError("a token must be text of printable ASCII characters")
         if any(each != each.strip() for each in tokens):
             raise ValueError("a token must not begin or end with a space: HTTP drops it")

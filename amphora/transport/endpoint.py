@@ -269,9 +269,7 @@ def check_patience(timeout: Any) -> float | None:
         return None
     is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
     if not is_number or math.isnan(timeout):
-        raise ValueError(
-            f"a timeout must be a number of seconds, not {printable(repr(timeout), 50)}"
-        )
+        raise ValueError(f"a timeout must be a number of seconds, not {repr_of(timeout, 50)}")
     return float(timeout)
 
 

@@ -29,6 +29,12 @@ from tests.gateway.conftest import ask
         (("math",), {"host_names": ["https://math.example.org"]}, "is not the name of a host"),
         (("math",), {"host_names": [""]}, "is not the name of a host"),
         (("math",), {"tokens": ["one "]}, "begin or end with a space"),
+        (("math",), {"tokens": []}, "there are no tokens in tokens: give one, or None if anyone"),
+        (("math",), {"tokens": 5}, "tokens takes texts, such as {'a long random text'}, not int"),
+        (("math",), {"tokens": b"secret"}, "tokens takes texts, .*, not bytes$"),
+        (("math",), {"tokens": [b"secret"]}, "printable ASCII"),
+        (("math",), {"max_body": "1M"}, "max_body must be a whole number of at least 1"),
+        (("math",), {"max_streams": 0}, "max_streams must be a whole number of at least 1"),
         (("math",), {"statuses": {"E": 200}}, "from 400 to 599"),
         (("math",), {"timeout": 0}, "a timeout must be"),
     ],
@@ -38,6 +44,25 @@ def test_settings_that_cannot_be_meant_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=why):
         Gateway(*namespaces, **settings)
+
+
+def test_a_text_alone_is_one_of_several_and_not_its_letters() -> None:
+    with Gateway(
+        "math",
+        url="amqp://127.0.0.1:1/",
+        functions="math.add",
+        tokens="secret",
+        cors_origins="https://shop.example.org",
+        host_names="math.example.org",
+    ) as gateway:
+
+        def status(token: str, host: str = "math.example.org") -> int:
+            sent = {"HOST": host, "AUTHORIZATION": f"Bearer {token}"}
+            return ask(gateway, "/math/sub", [1, 2], **sent).status
+
+        assert status("s") == 401
+        assert status("secret") == 404
+        assert status("secret", "m") == 421
 
 
 @pytest.mark.parametrize(

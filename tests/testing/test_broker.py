@@ -37,6 +37,12 @@ def test_servers_and_clients_find_it_by_its_url(port: int | None) -> None:
         assert client.call.add(2, 3) == 5
 
 
+def test_one_vhost_may_be_named_without_brackets() -> None:
+    with Broker(vhosts="shop") as broker, Session(broker.url) as session:
+        assert list(broker.node.vhosts) == ["shop"]
+        session.channel().queue_declare("q")
+
+
 def test_a_broker_that_has_not_started_has_no_url() -> None:
     broker = Broker()
     with pytest.raises(RuntimeError, match="has no URL before it has started: use it in a with"):

@@ -51,19 +51,23 @@ def _check_number(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number of seconds, not {value!r:.100}")
 
 
-def check_names(name: str, names: Any) -> tuple[str, ...]:
-    """Return a setting of names, of which there may be one alone.
+def check_names(name: str, names: Any, such_as: str = "kill") -> tuple[str, ...]:
+    """Return a setting of texts, of which there may be one alone.
+
+    Otherwise one that is given without brackets would be taken for its letters.
 
     Args:
         name: the name of the setting.
+        such_as: what one may look like.
 
     Raises:
         ValueError: they are none.
     """
     if isinstance(names, str):
         return (names,)
-    if not isinstance(names, Iterable):
-        raise ValueError(f"{name} takes names, such as {{'kill'}}, not {repr_of(names)}")
+    if not isinstance(names, Iterable) or isinstance(names, bytes | bytearray):
+        # Not shown: it may be secret.
+        raise ValueError(f"{name} takes texts, such as {{{such_as!r}}}, not {type(names).__name__}")
     return tuple(names)
 
 
