@@ -22,6 +22,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from gevent.lock import Semaphore
 
 from amphora.errors import AmphoraError, ConnectionLost, FrameError, printable
 from amphora.net import clock
@@ -52,6 +53,9 @@ HIGH_WATER = 4 * 1024 * 1024
 CLOSE_TIMEOUT = 1.0
 # How many idle channels are kept for the next errand: as many as errands usually run at once.
 SPARE_CHANNELS = 4
+# How many errands of the program run at once, and no more than half of the channels that the broker
+# allows.  That many, because some wait for a node that is away, and are to hold up no others.
+MOST_ERRANDS = 256
 # Seconds within which a started frame must end.
 FRAME_LIMIT = 60.0
 # Seconds within which a channel must be opened.  That needs no queue and no other node.  After its
@@ -107,6 +111,7 @@ class Connection:
         self._closing = False
         self._close_ok = Event()
         self._spare: list[Channel] = []
+        self._turns = Semaphore(max(min(self.channel_max // 2, MOST_ERRANDS), 1))
         # The channels that the broker has neither opened nor closed, and since when.
         self._opening: dict[Channel, float] = {}
         self._ended = False
@@ -373,10 +378,34 @@ class Connection:
             yield channel
         finally:
             channel.until = Deadline(None)
-            if channel.is_spare and len(self._spare) < SPARE_CHANNELS:
+            # One that is closed keeps its number for a while, which those that wait may need.
+            keeps = len(self._spare) < SPARE_CHANNELS or self._turns.locked()
+            if channel.is_spare and keeps:
                 self._spare.append(channel)
             else:
                 channel.close(0)
+
+    @contextmanager
+    def errand_in_turn(self, timeout: float) -> Iterator[Channel]:
+        """Lend a channel for an errand of the program's, of which there may be any number.
+
+        As `errand`, but of many at once some wait for their turn: they are to leave channels to
+        what consumes and publishes.
+
+        Args:
+            timeout: seconds to wait for the channel.
+
+        Raises:
+            As `errand`.
+        """
+        deadline = Deadline(timeout)
+        if not self._turns.acquire(timeout=timeout):
+            raise ConnectionLost(f"{self!r} was busy with other questions for {timeout:.3g} s")
+        try:
+            with self.errand(deadline.left()) as channel:
+                yield channel
+        finally:
+            self._turns.release()
 
     def forget_channel(self, channel: Channel) -> None:
         """Free a channel's number, once both sides agree that it is closed."""

@@ -189,7 +189,7 @@ class Session:
         while True:
             connection = link.wait_connected(deadline.left())
             try:
-                with connection.errand(deadline.left(connection.method_timeout)) as channel:
+                with connection.errand_in_turn(deadline.left(connection.method_timeout)) as channel:
                     channel.until = deadline
                     return operation(channel)
             except ConnectionLost:

@@ -675,3 +675,24 @@ def test_a_session_that_is_closed_at_any_moment_of_connecting_leaves_nothing(
             gevent.sleep(0)
         session.close()
     wait_until(lambda: broker.connections_from_here() == 0)
+
+
+def test_many_questions_at_once_leave_channels_to_calls(
+    make_session: MakeSession, make_server: MakeServer, make_client: MakeClient
+) -> None:
+    session = make_session()
+    for link in (session.publishing, session.consuming):
+        link.endpoint = replace(link.endpoint, channel_max=20)
+    make_server(add)
+    client = make_client(session=session, timeout=30.0)
+    labels = [f"user{number}" for number in range(200)]
+
+    def come_and_go(label: str) -> object:
+        client.create_new_request_queue(label, x_expires=60.0)
+        result: object = client.call(wait_for_server=0.0).add(1, 2)
+        client.remove_request_queue(label)
+        return result
+
+    comers = [gevent.spawn(come_and_go, label) for label in labels]
+    assert [comer.get() for comer in comers] == [3] * len(labels)
+    assert session.consuming.connects == session.publishing.connects == 1
