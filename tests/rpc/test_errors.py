@@ -9,6 +9,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from amphora import (
     AmphoraError,
@@ -19,6 +20,7 @@ from amphora import (
     WrongRequest,
     WrongResult,
 )
+from amphora.rpc.server.requests import encoding
 from tests.support.brokers import Broker, ManagedBroker, on_embedded
 from tests.support.rpc import MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
@@ -244,6 +246,28 @@ def test_an_exception_whose_arguments_cannot_be_sent_arrives_as_text(
         make_client(serializer=serializer).call.fail()
     for part in shown.strip("()").replace("'", "").split(", "):
         assert part in str(caught.value)
+
+
+def test_an_exception_whose_text_takes_too_long_arrives_without_it(
+    make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "DESCRIBE_TIMEOUT", 0.05)
+
+    class Asks(Exception):
+        def __str__(self) -> str:
+            # As one that looks into a database which does not answer.
+            Event().wait()
+            raise AssertionError
+
+    server = make_server()
+
+    @server.add_function
+    def fail() -> None:
+        raise Asks
+
+    call = make_client().defer.fail()
+    with pytest.raises(RemoteException, match=r"^Asks$"):
+        call.get(timeout=20)
 
 
 def test_the_arguments_of_an_exception_are_cut_to_a_size_for_reading(

@@ -114,16 +114,13 @@ def error_body(error: AmphoraError) -> ErrorBody:
     return body
 
 
-def raised_body(error: BaseException, traceback: str = "") -> ErrorBody:
+def raised_body(error: BaseException) -> ErrorBody:
     """Return the body of an error response for an exception of a handler.
 
     That may be an amphora error, of a call that the handler made.  It is sent like any other
     exception, because it says nothing of the call to this handler.
     """
     name = type(error).__name__.replace(".", "_")
-    if len(traceback) > MAX_ERROR_TEXT:
-        # The end shows where it was raised.
-        traceback = "...\n" + traceback[4 - MAX_ERROR_TEXT :]
     try:
         args: Any = error.args
     except (Exception, SystemExit):  # noqa: BLE001 (a user's class may have anything there)
@@ -131,7 +128,7 @@ def raised_body(error: BaseException, traceback: str = "") -> ErrorBody:
     if not isinstance(args, tuple):
         args = (_text(error),)
     text = text_of(error, MAX_ERROR_TEXT)
-    return ErrorBody(name[:200], list(args), traceback, UNSET if _show(args, text) else text)
+    return ErrorBody(name[:200], list(args), text=UNSET if _show(args, text) else text)
 
 
 def bare_body(error: BaseException) -> ErrorBody:

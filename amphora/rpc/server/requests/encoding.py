@@ -19,6 +19,7 @@ from amphora.rpc.context.call import CallContext
 from amphora.rpc.contract import legacy
 from amphora.rpc.contract.bodies import (
     MAX_ERROR_SIZE,
+    MAX_ERROR_TEXT,
     ErrorBody,
     Response,
     bare_body,
@@ -133,8 +134,12 @@ class Encoding:
         patience = gevent.Timeout(DESCRIBE_TIMEOUT)
         try:
             with patience:
-                text = _remote_traceback(error) if self._tracebacks and traced else ""
-                return raised_body(error, text), True
+                body = raised_body(error)
+                if self._tracebacks and traced:
+                    # After the text: in a traceback Python hides what is raised for a text, as when
+                    # it takes too long.
+                    body.traceback = _remote_traceback(error)
+                return body, True
         except (GreenletExit, KeyboardInterrupt):
             raise
         except BaseException as trouble:
@@ -198,4 +203,6 @@ def _remote_traceback(error: BaseException) -> str:
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    text = "".join(traceback.format_exception(type(error), error, frames))
+    # The end shows where it was raised.
+    return text if len(text) <= MAX_ERROR_TEXT else f"...\n{text[4 - MAX_ERROR_TEXT :]}"
