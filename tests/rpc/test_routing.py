@@ -242,6 +242,7 @@ def test_a_stream_whose_end_was_lost_ends_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(streaming, "END_ON_ITS_WAY", 0.5)
+    monkeypatch.setattr(streaming, "HEARTBEATS", 0)
     go_on = Event()
 
     def numbers() -> Iterator[int]:
@@ -265,6 +266,35 @@ def test_a_stream_whose_end_was_lost_ends_all_the_same(
     with pytest.raises(StreamLost, match="its end was lost") as caught:
         next(stream)
     assert caught.value.received == 1
+
+
+def test_a_stream_whose_end_went_to_a_lost_connection_has_it_when_the_broker_notices(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streaming, "END_ON_ITS_WAY", 0.5)
+    go_on = Event()
+
+    def numbers() -> Iterator[int]:
+        yield 0
+        go_on.wait()
+
+    server = make_server(numbers)
+    client = make_client()
+    stream = client.stream.numbers()
+    assert next(stream) == 0
+    taken: list[object] = []
+    with broker.channel() as lost:
+        queue, first = client._mailbox.consumer.queue, {"x-priority": 1000}
+        lost.consume(queue, taken.append, "lost", arguments=first)
+        go_on.set()
+        wait_until(lambda: taken)
+        # The client has said for long that it still waits.
+        ended = server._worker.outlets._ended
+        wait_until(lambda: any(last - since > 2.0 for since, last in ended.values()))
+    assert list(stream) == []
 
 
 @pytest.mark.parametrize("harm", ["the exchanges are deleted", "the queues are unbound"])

@@ -53,9 +53,15 @@ LOOK = 1.0
 # For so many seconds after a request, large items leave room for the answers to others.
 BESIDE = 1.0
 # For so many seconds a client may give credit for a stream that has ended here, as its end may
-# still be on its way; and how many such streams are kept in mind.
+# still be on its way.
 END_ON_ITS_WAY = 5.0
+# And so many heartbeats longer: the broker may have given the end to a connection that the client
+# has lost, and gives it to the next one when it has noticed that.
+HEARTBEATS = 3
+# How many such streams are kept in mind; and seconds after which a client that says nothing has the
+# end.
 MOST_ENDED = 1000
+CONTENT = 3.0
 
 
 class Unsendable(Exception):
@@ -327,8 +333,8 @@ class Outlets:
         self.listening: Callable[[], bool] = lambda: True
         self._session = session
         self._open: dict[tuple[str, str, str], Outlet] = {}
-        # Since when there is credit for streams that are not open, or never were.
-        self._ended: dict[tuple[str, str, str], float] = {}
+        # Since when there is credit for streams that are not open, or never were; and the latest.
+        self._ended: dict[tuple[str, str, str], tuple[float, float]] = {}
         self._unsent: dict[Outlet, None] = {}
         self._callback: Any = None
         self._timer: Any = None
@@ -404,12 +410,19 @@ class Outlets:
             outlet.credit(credit)
             return
         now = clock.monotonic()
-        if len(self._ended) >= MOST_ENDED:
-            self._ended.clear()
-        since = self._ended.setdefault(key, now)
-        if now - since > END_ON_ITS_WAY:
+        since, _ = self._ended.get(key, (now, now))
+        self._ended[key] = since, now
+        if now - since > END_ON_ITS_WAY + HEARTBEATS * self._session.endpoint.heartbeat:
             del self._ended[key]
             self.responder.end_again(*key)
+        elif len(self._ended) > MOST_ENDED:
+            self._forget_ended(now)
+
+    def _forget_ended(self, now: float) -> None:
+        waiting = {
+            key: (since, last) for key, (since, last) in self._ended.items() if now - last < CONTENT
+        }
+        self._ended = waiting if len(waiting) < MOST_ENDED else {}
 
     def send_soon(self, outlet: Outlet) -> None:
         """Send what an outlet has at the end of this turn.  Never switches greenlets."""
