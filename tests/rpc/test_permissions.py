@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -248,14 +249,16 @@ def test_who_may_not_tell_servers_anything_has_no_streams(
         server.stop(timeout=0)
 
 
+@pytest.mark.parametrize("asked_for", [False, True])
 def test_a_server_has_streams_once_its_control_queue_is_permitted(
+    asked_for: bool,
     rabbit_node: RabbitNode,
     permit: Permit,
     namespace: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(rebinding, "INTERVAL", 0.2)
+    monkeypatch.setattr(rebinding, "INTERVAL", 1000.0 if asked_for else 0.2)
     monkeypatch.setattr(rebinding, "SHORTEST_INTERVAL", 0.2)
 
     def count() -> Iterator[int]:
@@ -274,7 +277,14 @@ def test_a_server_has_streams_once_its_control_queue_is_permitted(
         assert caught.value.executed is False
         connection = server.session.consuming.connection
         permit(ALL, ALL, ALL)
-        wait_until(lambda: server._worker.control.address is not None)
+
+        def has_streams() -> bool:
+            if asked_for:
+                with suppress(WrongRequest):
+                    return bool(list(client.stream.count()))
+            return server._worker.control.address is not None
+
+        wait_until(has_streams)
         assert list(client.stream.count()) == list(range(1000))
         assert server.session.consuming.connection is connection
     # However often that was refused.

@@ -315,7 +315,7 @@ class Outlets:
 
     Attributes:
         on_doubt: called when a client says nothing, as if the queue that it is heard by was
-            unbound; must not block.
+            unbound, or when there is no such queue; must not block.
     """
 
     def __init__(
@@ -365,6 +365,8 @@ class Outlets:
         if not request.properties.reply_to:
             raise WrongRequest("a stream needs a client that takes its items")
         if self.responder.control_queue() is None:
+            # It may be permitted by now, and the next stream is not to wait half a minute for it.
+            self.on_doubt()
             raise WrongRequest(
                 "this worker cannot send streams: it has no control queue, which takes a permission"
                 " at the broker"
