@@ -28,6 +28,14 @@ _DIFFERS = re.compile(
     r"inequivalent arg '(?P<setting>.*?)' for (?P<kind>queue|exchange) '(?P<name>.*?)(?:'|$)"
     r"(?:.* but current is (?:the value )?(?P<current>'.*?'|none))?"
 )
+# What to do about other refusals (406), by words of their texts.
+_ADVICE = {
+    "delivery acknowledgement on channel": (
+        "a request ran, or waited for its turn in this process, for longer than the broker's"
+        " consumer_timeout: raise that, or acknowledge earlier, as with ack='early' or a stream"
+    ),
+    "queue limit in vhost": "delete queues, or raise the limit (rabbitmqctl set_vhost_limits)",
+}
 # The values of `queue_type`.
 _QUEUE_TYPES = ("classic", "quorum")
 # Who declares an exchange of a type, and who may have tried.
@@ -63,7 +71,8 @@ def refusal(close: methods.Channel.Close) -> ChannelClosed:
         return AccessRefused(code, text, _who_needs(permission, told), permission)
     if code == ReplyCode.PRECONDITION_FAILED and (differs := _DIFFERS.search(text)):
         return Inequivalent(code, text, _how_to_agree(differs), differs["setting"])
-    return ChannelClosed(code, text)
+    advice = (advice for words, advice in _ADVICE.items() if words in text)
+    return ChannelClosed(code, text, next(advice, ""))
 
 
 def _who_needs(permission: str, told: dict[str, str | None]) -> str:

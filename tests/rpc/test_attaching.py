@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from gevent.event import Event
 
 from amphora.rpc.keyed.attaching import RequestQueues
@@ -13,13 +14,14 @@ from amphora.transport.link import Link
 from amphora.transport.restoring import Restorable
 from amphora.wire.codec import Method, encode_method, methods
 from tests.support.peer import Conversation, Script, ScriptedPeer
+from tests.support.waiting import wait_until
 
 LONG = 30.0
 QUEUE = "rpc_doors_queue_front"
 
 
 @contextmanager
-def receiver_at(script: Script) -> Iterator[None]:
+def receiver_at(script: Script) -> Iterator[RequestQueues]:
     """Give the receivers of a server, one for a queue at a peer that follows the script."""
     ready = Restorable()
     ready.ready = True
@@ -30,7 +32,7 @@ def receiver_at(script: Script) -> Iterator[None]:
         )
         queues.open(QUEUE, None)
         try:
-            yield
+            yield queues
         finally:
             queues.close()
             link.close()
@@ -68,3 +70,28 @@ def test_a_receiver_whose_channel_ends_with_the_answer_of_the_broker_is_attached
     again = Event()
     with receiver_at(script):
         assert again.wait(LONG)
+
+
+def test_a_channel_of_receivers_that_the_broker_closes_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def script(peer: Conversation) -> None:
+        peer.handshake()
+        peer.open_channel(1)
+        is_there(peer)
+        peer.send(2, consume(peer, 2))
+        attached.wait(LONG)
+        peer.send(2, methods.Channel.Close(406, "delivery acknowledgement timed out", 0, 0))
+        peer.expect(methods.Channel.CloseOk, channel=2)
+        is_there(peer)
+        peer.send(2, consume(peer, 2))
+        again.set()
+        peer.drain()
+
+    attached, again = Event(), Event()
+    with receiver_at(script) as queues:
+        wait_until(lambda: queues.attached and not queues._attaching)
+        attached.set()
+        assert again.wait(LONG)
+    told = "receivers are attached again (1): the broker closed the channel: 406 delivery"
+    assert told in caplog.text

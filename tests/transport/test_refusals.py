@@ -47,6 +47,26 @@ def test_a_missing_permission_is_named(
 
 
 @pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (
+            "delivery acknowledgement on channel 3 timed out. Timeout value used: 1800000 ms.",
+            "consumer_timeout: raise that",
+        ),
+        (
+            "cannot declare queue 'q': queue limit in vhost '/' (10) is reached",
+            "rabbitmqctl set_vhost_limits",
+        ),
+    ],
+)
+def test_what_to_do_about_a_limit_of_the_broker_is_told(text: str, advice: str) -> None:
+    error = closed(text, 0, 0, 406)
+
+    assert advice in error.advice
+    assert str(error) == f"the broker closed the channel: 406 {text}; {error.advice}"
+
+
+@pytest.mark.parametrize(
     ("code", "text"),
     [
         (403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"),

@@ -294,6 +294,11 @@ class RequestQueues:
 
     def _lane_closed(self, lane: Lane, receivers: set[Receiver]) -> None:
         self._lanes.discard(lane)
+        error = lane.channel.error
+        being_attached = self._attaching.keys() & receivers
+        if receivers and not being_attached and lane.channel.connection.error is None:
+            # Otherwise it is told of the connection, or of the receiver that was being attached.
+            log.throttled("receivers are attached again (%d): %s", len(receivers), error)
         for receiver in receivers:
             # `_try_to_attach` deals with the receiver that may have been the reason.
             if receiver not in self._attaching:
