@@ -381,7 +381,7 @@ class Channel(Operations):
             methods.Basic.CancelOk,
             timeout=timeout,
         )
-        self._recipients.forget(consumer_tag)
+        self._recipients.forget(consumer_tag, ended=True)
 
     def cancel_soon(self, consumer_tag: str) -> None:
         """End a consumer without waiting for the broker.  Never switches greenlets.
@@ -546,7 +546,7 @@ class Channel(Operations):
                 self._confirms.confirm(method.delivery_tag, method.multiple, accepted)
         elif isinstance(method, methods.Basic.Cancel):
             tag = str(method.consumer_tag)
-            on_cancel = self._recipients.forget(tag)
+            on_cancel = self._recipients.forget(tag, ended=True)
             if on_cancel is not None:
                 on_cancel(tag)
         elif isinstance(method, methods.Channel.Close):

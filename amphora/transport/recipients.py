@@ -71,8 +71,12 @@ class Recipients:
             raise ValueError(f"the consumer tag {tag!r} is in use on this channel")
         self.by_tag[tag] = recipient
 
-    def forget(self, tag: str) -> Callable[[str], None] | None:
-        """Have a consumer take no more; return what was to be called if the broker ends it."""
+    def forget(self, tag: str, *, ended: bool = False) -> Callable[[str], None] | None:
+        """Have a consumer take no more; return what was to be called if the broker ends it.
+
+        Args:
+            ended: the broker has ended it, so nothing more comes for it.
+        """
         recipient = self.by_tag.get(tag)
         if recipient is None:
             return None
@@ -80,7 +84,7 @@ class Recipients:
         recipient.callback = recipient.take = recipient.on_cancel = None
         # Otherwise it is still to be cancelled, or it is still to be known that what comes for it
         # is not to be refused.
-        if recipient.begun and not recipient.no_ack:
+        if recipient.begun and (ended or not recipient.no_ack):
             del self.by_tag[tag]
         return on_cancel
 

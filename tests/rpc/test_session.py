@@ -537,6 +537,23 @@ def test_a_raw_channel_whose_end_is_not_taken_well_ends_like_others(
     assert link.connects == 2
 
 
+@pytest.mark.parametrize("no_ack", [False, True])
+def test_consumers_that_come_and_go_leave_nothing_on_a_raw_channel(
+    make_session: MakeSession, no_ack: bool
+) -> None:
+    channel = make_session().channel(consume=True)
+    for tag in ("cancelled", "deleted"):
+        queue = channel.queue_declare("", durable=False, exclusive=True).queue or ""
+        cancelled: list[str] = []
+        channel.consume(queue, print, tag, no_ack=no_ack, on_cancel=cancelled.append)
+        if tag == "cancelled":
+            channel.cancel(tag)
+        else:
+            channel.queue_delete(queue)
+            assert wait_until(lambda told=cancelled: told) == [tag]
+        assert not channel._channel._recipients.by_tag
+
+
 def test_a_callback_of_a_raw_channel_cannot_wait_for_what_it_keeps_from_being_read(
     make_session: MakeSession,
 ) -> None:
