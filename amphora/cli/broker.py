@@ -9,7 +9,7 @@ import gevent
 from gevent.event import Event
 
 from amphora.cli.failures import Exit, cannot_listen
-from amphora.cli.settings import examples
+from amphora.cli.settings import Count, examples
 from amphora.net.address import address
 from amphora.observe.logs import set_up
 
@@ -52,7 +52,8 @@ def _users(
 )
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=Count(0, 65535),
+    metavar="PORT",
     default=DEFAULT_PORT,
     show_default=True,
     help="The port; 0 for any that is free.",
@@ -78,7 +79,7 @@ def _users(
 )
 @click.option(
     "--max-message-size",
-    type=click.IntRange(1, LARGEST_MESSAGE_SIZE),
+    type=Count(1, LARGEST_MESSAGE_SIZE),
     default=DEFAULT_MESSAGE_SIZE,
     show_default=True,
     metavar="BYTES",

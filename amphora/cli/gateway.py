@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from amphora.cli.failures import cannot_listen, settings_errors
 from amphora.cli.settings import (
+    Count,
     Number,
     Settings,
     examples,
@@ -98,13 +99,13 @@ def _statuses(
 )
 @click.option(
     "--max-body",
-    type=click.IntRange(1),
+    type=Count(1),
     metavar="BYTES",
     help="The largest body of a request.  [default: 1 MiB]",
 )
 @click.option(
     "--max-connections",
-    type=click.IntRange(1),
+    type=Count(1),
     metavar="NUMBER",
     help="How many connections there may be.  [default: 1000]",
 )

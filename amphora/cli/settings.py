@@ -157,7 +157,7 @@ def timeout_option(default: float, what: str) -> Callable[[F], F]:
     """Return a decorator that adds --timeout; `what` says what the time is for."""
     return click.option(
         "--timeout",
-        type=float,
+        type=Number(),
         default=default,
         show_default=True,
         metavar="SECONDS",
@@ -173,7 +173,8 @@ def listening_options(default_port: int, clients: str) -> Callable[[F], F]:
     """
     port = click.option(
         "--port",
-        type=click.IntRange(0, 65535),
+        type=Count(0, 65535),
+        metavar="PORT",
         default=default_port,
         show_default=True,
         help="The port to listen on; 0 for any.",
@@ -194,6 +195,9 @@ def listening_options(default_port: int, clients: str) -> Callable[[F], F]:
 class Number(click.FloatRange):
     """A number in a range.  click's own type takes NaN, which is in every range."""
 
+    # In errors: "'5s' is not a valid number."
+    name = "number"
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
@@ -206,6 +210,13 @@ class Number(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
+
+
+class Count(click.IntRange):
+    """A whole number in a range."""
+
+    # As above.
+    name = "whole number"
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

@@ -137,7 +137,7 @@ def test_the_broker_has_one_variable_and_may_be_named_first(
         ("[serve]\nworkers = true", "workers cannot be True"),
         ("[serve]\nreload = 'yes'", "reload cannot be 'yes'"),
         ("[serve]\nprograms = [1]", "programs cannot be [1]"),
-        ("[serve]\nworkers = 'four'", "workers in wrong.toml: 'four' is not a valid int"),
+        ("[serve]\nworkers = 'four'", "workers in wrong.toml: 'four' is not a valid whole number."),
         ("[serve]\ngrace = nan", "grace in wrong.toml: nan is not a number"),
         ("[serve]\nmax_memory = '300'", "max-memory in wrong.toml: '300' is not a size"),
         ("workers = 4", "must have its settings in a table [serve]"),

@@ -24,6 +24,7 @@ from amphora.cli.calling.target import (
 from amphora.cli.failures import Exit, sentence_of, settings_errors
 from amphora.cli.output import counted, seconds, show_json, show_table
 from amphora.cli.settings import (
+    Count,
     Number,
     Settings,
     examples,
@@ -149,7 +150,8 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
 @target_and_arguments
 @click.option(
     "--concurrency",
-    type=click.IntRange(1, 100_000),
+    type=Count(1, 100_000),
+    metavar="N",
     help=f"How many calls at once, at most.  [default: {DEFAULT_CALLERS}, with --rate"
     f" {MOST_CALLERS}]",
 )

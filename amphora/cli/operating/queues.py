@@ -20,6 +20,7 @@ from amphora.cli.operating.one_worker import ask_one
 from amphora.cli.output import counted, show_json, show_note, show_table
 from amphora.cli.settings import (
     Group,
+    Number,
     Settings,
     examples,
     json_option,
@@ -117,7 +118,7 @@ def list_queues(settings: Settings, namespace: str, labels: tuple[str, ...]) -> 
 @click.option("--routing-key", metavar="KEY", help="The key of its requests.  [default: LABEL]")
 @click.option(
     "--expires",
-    type=float,
+    type=Number(),
     metavar="SECONDS",
     help="Delete it, with the requests in it, after so long without a receiver.  [default: never]",
 )

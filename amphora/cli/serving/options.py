@@ -12,7 +12,7 @@ import click
 
 from amphora.cli.serving.lifeline import BEAT
 from amphora.cli.serving.wear import memory_of
-from amphora.cli.settings import Number
+from amphora.cli.settings import Count, Number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +33,7 @@ grace_option = click.option(
 )
 concurrency_option = click.option(
     "--concurrency",
-    type=click.IntRange(1, 65535),
+    type=Count(1, 65535),
     metavar="N",
     help="How many requests each server handles at once.  [default: what the program says]",
 )
@@ -139,7 +139,7 @@ def pool_options(command: F) -> F:
         ),
         click.option(
             "--max-requests",
-            type=click.IntRange(min=1),
+            type=Count(min=1),
             metavar="N",
             help="Replace a worker after this many requests, or up to a tenth more.",
         ),
@@ -173,7 +173,7 @@ def pool_options(command: F) -> F:
         click.option(
             "-w",
             "--workers",
-            type=click.IntRange(1, 400),
+            type=Count(1, 400),
             default=1,
             show_default=True,
             metavar="N",
