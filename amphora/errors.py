@@ -49,8 +49,10 @@ MOST_PARTS = 20
 # The reply codes of errors that may pass by themselves: NOT_FOUND, RESOURCE_LOCKED, INTERNAL_ERROR.
 # As plain numbers, because `wire.codes` is above this file.
 PASSING_CODES = frozenset((404, 405, 541))
-# What stands in a URL before its host.
-_LOGIN = re.compile(r"://\S*@")
+# What stands in a URL before its host.  A password may have spaces and slashes in it.
+_LOGIN = re.compile("://.*@")
+# Of a `repr` that may be long, so many characters are looked at: the time grows with their square.
+_MOST_LOOKED_AT = 1000
 # The beginning of the note of a RemoteException.
 TRACEBACK_NOTE = "The remote traceback:"
 
@@ -82,7 +84,7 @@ def repr_of(value: object, limit: int = 100) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001 (a user's class may raise anything)
         text = f"<a {type(value).__name__} whose repr fails>"
-    return printable(_LOGIN.sub("://***@", text), limit)
+    return printable(_LOGIN.sub("://***@", text[:_MOST_LOOKED_AT]), limit)
 
 
 def is_a(error: BaseException, kinds: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:

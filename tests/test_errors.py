@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import amphora
 from amphora import AmqpRpcClient, AmqpRpcServer, errors
 from amphora.errors import (
     AmphoraError,
@@ -153,10 +154,13 @@ class Unshowable:
         (b"\x1b[31m", r"b'\x1b[31m'"),
         ("amqp://shop:s3cr@t@broker/", "'amqp://***@broker/'"),
         (["amqps://shop:s3cret@a,b/"], "['amqps://***@a,b/']"),
+        ("amqp://shop:s3 c/ret@broker/", "'amqp://***@broker/'"),
+        # The time for this would grow with the square of its length.
+        ("http://shop.example," * 200_000, "'" + ("http://shop.example," * 5)[:96] + "..."),
         ("x" * 101, "'" + "x" * 96 + "..."),
         (Unshowable(), "<a Unshowable whose repr fails>"),
     ],
-    ids=["text", "escapes", "login", "inside", "long", "failing"],
+    ids=["text", "escapes", "login", "inside", "spaces", "many", "long", "failing"],
 )
 def test_what_a_program_has_given_is_shown_without_its_login(value: object, text: str) -> None:
     assert repr_of(value) == text
@@ -173,6 +177,8 @@ def test_what_a_program_has_given_is_shown_without_its_login(value: object, text
         lambda value: AmqpRpcServer("shop", queue_type=value),
         lambda value: AmqpRpcServer("shop", concurrency=value),
         lambda value: AmqpRpcServer("shop", max_wait=value),
+        lambda value: AmqpRpcClient("shop").call(timeout=value).find(),
+        lambda value: amphora.deadline(value).__enter__(),
         AmqpRpcServer,
     ],
 )

@@ -91,7 +91,7 @@ def parse_target(target: str) -> tuple[str, str]:
     if found is None or found[1].endswith(".py"):
         name = os.path.splitext(target.partition(":")[0])[0].strip("./").replace("/", ".")
         raise ValueError(
-            f"{target!r} is not written package.module:server"
+            f"{repr_of(target)} is not written package.module:server"
             + (f"; try {name}:{DEFAULT_NAME}" if _TARGET.fullmatch(name) else "")
         )
     return found[1], found[2] or DEFAULT_NAME
@@ -153,7 +153,7 @@ def _load(module_name: str, attribute: str, target: str) -> AmqpRpcServer:
             raise _failed(f"{target}() raised", error) from error
         server = _as_server(found)
         if server is None:
-            raise CannotLoad(f"{target}() returns {found!r:.200}, and no server")
+            raise CannotLoad(f"{target}() returns {repr_of(found, 200)}, and no server")
     if server is None:
         raise CannotLoad(f"{target} is not a server and returns none; it is {repr_of(found, 200)}")
     return server

@@ -48,7 +48,7 @@ def _seconds_up_to(longest: float, name: str, seconds: Any) -> float:
 
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number of seconds, not {value!r:.100}")
+        raise ValueError(f"{name} must be a number of seconds, not {repr_of(value)}")
 
 
 def check_names(name: str, names: Any, such_as: str = "kill") -> tuple[str, ...]:

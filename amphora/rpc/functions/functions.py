@@ -164,7 +164,7 @@ class Functions:
         if name is None:
             name = getattr(handler, "__name__", None)
             if name is None or name == "<lambda>":
-                raise TypeError(f"{handler!r} has no name of its own; give one with name=")
+                raise TypeError(f"{repr_of(handler)} has no name of its own; give one with name=")
         if not isinstance(name, str):
             raise TypeError(f"a function's name must be text, not {repr_of(name)}")
         if not name or len(name) > 200:
