@@ -120,7 +120,7 @@ class RawChannel(Operations):
         exchange: str,
         routing_key: str,
         properties: Properties,
-        body: bytes,
+        body: bytes | bytearray | memoryview,
         *,
         mandatory: bool = False,
         unconfirmed: Unconfirmed | None = None,
@@ -135,13 +135,14 @@ class RawChannel(Operations):
             TypeError: the body is not bytes; nothing was sent.
             ConnectionLost, ChannelClosed: the channel has ended; nothing was sent.
         """
-        if not isinstance(body, bytes):
+        if not isinstance(body, bytes | bytearray | memoryview):
             raise TypeError(f"the body of a message is bytes, not {type(body).__name__}")
         self._channel.publish(
             exchange,
             routing_key,
             properties,
-            body,
+            # A copy of what the program may change while it waits for the writer.
+            bytes(body),
             mandatory=mandatory,
             unconfirmed=None if unconfirmed is None else _Published(unconfirmed),
         )
