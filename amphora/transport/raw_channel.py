@@ -14,7 +14,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+import gevent
+
 from amphora.errors import AmphoraError
+from amphora.net.forks import notice
 from amphora.net.log import tell
 from amphora.transport.attendant import check_can_wait, is_waited_for
 from amphora.transport.channel import Channel
@@ -51,6 +54,8 @@ class RawChannel(Operations):
 
     What a callback raises is shown on the standard error stream; the channel goes on.
 
+    Another thread of the operating system cannot use it: each method raises a RuntimeError there.
+
     Attributes:
         on_closed: called once with the channel when it has ended; must not block.
         on_returned: called on a channel without confirms with the id of a message that no queue
@@ -61,6 +66,7 @@ class RawChannel(Operations):
         self.on_closed: Callable[[RawChannel], None] | None = None
         self.on_returned: Callable[[str, Returned], None] | None = None
         self._channel = channel
+        self._hub = gevent.get_hub()
         channel.on_closed = self._closed
         channel.on_returned = self._returned
 
@@ -106,13 +112,13 @@ class RawChannel(Operations):
                 answer the method; nothing was sent.
             RuntimeError: a callback asks for it, and would keep its own answer from being read.
         """
-        check_can_wait()
+        self._check_can_wait()
         _check_replies(method, replies)
         return self._channel.call(method, *replies, timeout=timeout)
 
     def confirm_select(self) -> None:
         """Ask the broker to confirm every publish (https://www.rabbitmq.com/docs/confirms)."""
-        check_can_wait()
+        self._check_can_wait()
         self._channel.confirm_select()
 
     def publish(
@@ -135,6 +141,7 @@ class RawChannel(Operations):
             TypeError: the body is not bytes; nothing was sent.
             ConnectionLost, ChannelClosed: the channel has ended; nothing was sent.
         """
+        self._check_caller()
         if not isinstance(body, bytes | bytearray | memoryview):
             raise TypeError(f"the body of a message is bytes, not {type(body).__name__}")
         self._channel.publish(
@@ -171,7 +178,7 @@ class RawChannel(Operations):
         Raises:
             ValueError: the tag is in use on this channel; nothing was sent.
         """
-        check_can_wait()
+        self._check_can_wait()
         self._channel.consume(
             queue,
             partial(tell, callback),
@@ -184,12 +191,12 @@ class RawChannel(Operations):
 
     def cancel(self, consumer_tag: str, timeout: float | None = None) -> None:
         """End a consumer; its deliveries stay unacknowledged.  Switches greenlets."""
-        check_can_wait()
+        self._check_can_wait()
         self._channel.cancel(consumer_tag, timeout)
 
     def get(self, queue: str, no_ack: bool = False) -> Message[Method] | None:
         """Fetch one message; return None if the queue is empty.  Switches greenlets."""
-        check_can_wait()
+        self._check_can_wait()
         return self._channel.get(queue, no_ack)
 
     def ack(self, delivery_tag: int) -> None:
@@ -198,11 +205,13 @@ class RawChannel(Operations):
         Never switches greenlets.  Does nothing if the delivery is settled already.  On a closed
         channel the ack is counted and dropped; the broker delivers the message again.
         """
+        self._check_caller()
         _check_tag(delivery_tag)
         self._channel.ack(delivery_tag)
 
     def nack(self, delivery_tag: int, *, requeue: bool = True) -> None:
         """Refuse a delivery: requeue it, or drop it.  Like `ack`, but sent at once."""
+        self._check_caller()
         _check_tag(delivery_tag)
         self._channel.nack(delivery_tag, requeue=requeue)
 
@@ -212,7 +221,21 @@ class RawChannel(Operations):
         Switches greenlets for at most `timeout` seconds.  Closing twice is fine.  A callback may
         close it, too, and does not wait for the broker.
         """
+        self._check_caller()
         self._channel.close(0 if is_waited_for() else timeout)
+
+    def _check_caller(self) -> None:
+        notice()
+        # The writer would lose what another thread queues at the wrong moment.
+        if gevent.get_hub() is not self._hub:
+            raise RuntimeError(
+                f"{self!r} is used by another thread; greenlets of one thread can share a channel,"
+                " threads need a session each: open one in the thread that uses it"
+            )
+
+    def _check_can_wait(self) -> None:
+        self._check_caller()
+        check_can_wait()
 
     def _closed(self, _: Channel) -> None:
         if self.on_closed is not None:

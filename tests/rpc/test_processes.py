@@ -81,6 +81,15 @@ def test_a_child_of_multiprocessing_tells_once_of_casts_that_were_not_sent(
     assert ran.stderr.count("the program ends, and the broker has not confirmed 3 messages") == 1
 
 
+@pytest.mark.parametrize("way", ["os.fork", "in C"])
+def test_a_raw_channel_of_the_parent_is_of_no_use_in_a_child(
+    run_program: RunProgram, way: str
+) -> None:
+    program = run_program("channel_before_fork", way)
+    assert program.wait() == 0
+    assert program.printed == ["child's exit status 0", "messages 1"]
+
+
 def test_a_fork_beside_a_thread_that_waits_for_answers_is_quiet_and_disturbs_nobody(
     make_server: MakeServer, run_program: RunProgram
 ) -> None:

@@ -541,6 +541,26 @@ def test_a_raw_channel_whose_end_is_not_taken_well_ends_like_others(
     assert link.connects == 2
 
 
+def test_a_raw_channel_is_not_for_another_thread(make_session: MakeSession) -> None:
+    channel = make_session().channel()
+    queue = channel.queue_declare("", durable=False, exclusive=True).queue or ""
+    uses: list[Callable[[], object]] = [
+        lambda: channel.publish("", queue, Properties(), b""),
+        lambda: channel.queue_purge(queue),
+        lambda: channel.ack(1),
+        lambda: channel.nack(1),
+        channel.close,
+    ]
+
+    def use_all() -> None:
+        for use in uses:
+            with pytest.raises(RuntimeError, match="is used by another thread"):
+                use()
+
+    gevent.get_hub().threadpool.apply(use_all)
+    assert channel.queue_purge(queue) == 0
+
+
 @pytest.mark.parametrize("no_ack", [False, True])
 def test_consumers_that_come_and_go_leave_nothing_on_a_raw_channel(
     make_session: MakeSession, no_ack: bool
