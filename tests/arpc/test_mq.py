@@ -120,7 +120,7 @@ def test_an_exception_has_its_name_and_traceback(
         caller.send_request({"c": "fail"})
     assert caught.value.error_type == "LookupError"
     assert 'raise LookupError("nothing here")' in caught.value.traceback
-    assert "amphora" not in caught.value.traceback.splitlines()[1]
+    assert "test_mq.py" in caught.value.traceback.splitlines()[1]
 
 
 def test_management_is_asked_with_documents(

@@ -504,7 +504,7 @@ def test_what_cannot_be_a_label_is_refused(server: AmqpRpcServer, client: AmqpRp
 def test_what_cannot_be_an_expiry_is_refused(client: AmqpRpcClient) -> None:
     wrong: list[Any] = [0, -1, float("nan"), float("inf"), "60", True, 1e9]
     for x_expires in wrong:
-        with pytest.raises(ValueError, match="x_expires must be more than 0"):
+        with pytest.raises(ValueError, match=r"^x_expires must be (more than 0|a number)"):
             client.create_new_request_queue("Alice", x_expires=x_expires)
 
 

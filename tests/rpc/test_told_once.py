@@ -134,6 +134,9 @@ def test_what_the_programs_own_code_raised_is_shown_with_its_traceback(
 # -- what to do -----------------------------------------------------------------------------------
 
 
+TO_CALL = "; if it was meant to be called, send what the call returns"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -142,7 +145,7 @@ def test_what_the_programs_own_code_raised_is_shown_with_its_traceback(
         (collections.UserString("a"), "type UserString cannot be sent; send str() of it"),
         ({}.keys(), "type dict_keys cannot be sent; send a list of its items"),
         ((n for n in [1]), "type generator cannot be sent; send a list of its items"),
-        (len, "type builtin_function_or_method cannot be sent"),
+        (len, f"type builtin_function_or_method cannot be sent{TO_CALL}"),
         ({(1, 2): 3}, "key (1, 2): type tuple cannot be sent"),
     ],
 )
