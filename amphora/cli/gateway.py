@@ -23,8 +23,9 @@ from amphora.observe.logs import set_up
 
 DEFAULT_PORT = 8080
 TOKENS = "AMPHORA_GATEWAY_TOKENS"
-# Seconds for running calls to finish.
+# Seconds for running calls to finish, and then for their clients to get an answer.
 STOP_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 0.5
 
 
 def _statuses(
@@ -180,4 +181,9 @@ def gateway(
                 ended.wait()
             finally:
                 watcher.cancel()
-                server.stop(STOP_TIMEOUT)
+                try:
+                    server.drain(STOP_TIMEOUT)
+                finally:
+                    # The clients of calls that are left are told before they are cut off.
+                    application.close()
+                    server.stop(ANSWER_TIMEOUT)

@@ -12,7 +12,7 @@ import gevent
 from amphora.errors import AmphoraError, WrongRequest
 from amphora.gateway.directory import Directory, find
 from amphora.gateway.leaving import Leaving
-from amphora.gateway.problems import Problem, problem_of
+from amphora.gateway.problems import RETRY_AFTER, Problem, problem_of
 from amphora.gateway.requests import Arguments, headers_of, timeout_of
 from amphora.rpc.client.client import AmqpRpcClient
 from amphora.rpc.client.streams.stream import Stream
@@ -67,11 +67,13 @@ class Calls:
             for namespace in directory.namespaces
         }
         self._streams = 0
+        self._closed = False
 
     def close(self) -> None:
-        """Close the clients."""
+        """Cancel the calls that are left, whose clients are told, and make no more."""
+        self._closed = True
         for client in self._clients.values():
-            client.close()
+            client.close(cancel=True)
 
     def call(self, environ: Environ, namespace: str, function: str, given: Arguments) -> Any:
         """Make a call and return its result.  Switches greenlets.
@@ -160,6 +162,11 @@ class Calls:
                 ) from error
             raise problem_of(error, self._limits.statuses) from error
         except AmphoraError as error:
+            if self._closed:
+                wait = (("Retry-After", str(RETRY_AFTER)),)
+                raise Problem(
+                    503, "The gateway is stopping.", executed=error.executed, headers=wait
+                ) from error
             raise problem_of(error, self._limits.statuses) from error
 
 

@@ -201,6 +201,14 @@ class Server(pywsgi.WSGIServer):
         )
         self.waiting: dict[Handler, None] = {}
 
+    def drain(self, timeout: float) -> None:
+        """Take no more connections, and wait for the end of those that there are.
+
+        Switches greenlets for at most `timeout` seconds.
+        """
+        self.close()
+        self._places.join(timeout)
+
     def handle(self, sock: Any, address: Any) -> None:
         """Serve a connection."""
         if self._places.full() and self.waiting:

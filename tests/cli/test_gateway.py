@@ -10,8 +10,10 @@ from typing import Any
 import gevent
 import pytest
 
+from amphora.cli import gateway
 from amphora.cli.root import run
 from tests.cli.conftest import Amphora
+from tests.gateway.test_server import Ended
 from tests.support.brokers import ManagedBroker
 from tests.support.http import ask
 from tests.support.processes import PythonProcess
@@ -41,6 +43,36 @@ def test_it_prints_its_address_and_serves_until_it_is_told_to_end(
     assert ask(port, "/openapi.json").json["info"]["title"] == namespace
     os.kill(os.getpid(), signal.SIGTERM)
     assert running.get(timeout=20) == 0
+
+
+def test_a_call_that_is_left_when_it_ends_is_cancelled_and_its_client_is_told(
+    url: str,
+    make_server: MakeServer,
+    namespace: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gateway, "STOP_TIMEOUT", 0.1)
+    ended = Ended()
+    make_server().add_function(ended.hold, cancellable=True)
+    running = gevent.spawn(run, ["gateway", namespace, "--url", url, "--port", "0"])
+    said = ""
+
+    def printed() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return said.endswith("\n")
+
+    wait_until(printed)
+    port = int(said.rstrip("/\n").rpartition(":")[2])
+    asking = gevent.spawn(ask, port, f"/{namespace}/hold", [])
+    wait_until(lambda: ended.begun == 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    answer = asking.get(timeout=20)
+    assert (answer.status, answer.json["detail"]) == (503, "The gateway is stopping.")
+    assert answer.json["executed"] is None
+    assert running.get(timeout=20) == 0
+    wait_until(lambda: ended.by == ["Cancel"])
 
 
 def test_whoever_runs_it_is_told_that_it_loses_the_broker(
