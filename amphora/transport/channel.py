@@ -223,7 +223,9 @@ class Channel(Operations):
     def confirm_select(self) -> None:
         """Ask the broker to confirm every publish (https://www.rabbitmq.com/docs/confirms)."""
         self.call(methods.Confirm.Select(), methods.Confirm.SelectOk)
-        self._confirms = Confirms()
+        if self._confirms is None:
+            # Asked again, the broker goes on with its numbers.
+            self._confirms = Confirms()
 
     def publish(
         self,

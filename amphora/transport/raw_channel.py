@@ -134,7 +134,8 @@ class RawChannel(Operations):
         """Queue a message for the writer.  Never switches greenlets.
 
         Args:
-            unconfirmed: told the broker's verdict, if the channel is in confirm mode.
+            unconfirmed: told the broker's verdict, if the channel is in confirm mode.  If the
+                message is mandatory, its `message_id` is that of `properties`.
 
         Raises:
             ValueError: a name or a property does not fit; nothing was sent.
@@ -144,6 +145,12 @@ class RawChannel(Operations):
         self._check_caller()
         if not isinstance(body, bytes | bytearray | memoryview):
             raise TypeError(f"the body of a message is bytes, not {type(body).__name__}")
+        published = None if unconfirmed is None else _Published(unconfirmed)
+        if mandatory and published is not None and published.message_id != properties.message_id:
+            raise ValueError(
+                "a return names a message by its message_id alone: `properties` and `unconfirmed`"
+                " must have the same"
+            )
         self._channel.publish(
             exchange,
             routing_key,
@@ -151,7 +158,7 @@ class RawChannel(Operations):
             # A copy of what the program may change while it waits for the writer.
             bytes(body),
             mandatory=mandatory,
-            unconfirmed=None if unconfirmed is None else _Published(unconfirmed),
+            unconfirmed=published,
         )
 
     def consume(

@@ -28,6 +28,7 @@ from amphora import (
     testing,
 )
 from amphora.arpc import mq
+from amphora.transport.confirms import Returned
 from amphora.transport.connection import Connection
 from amphora.transport.raw_channel import RawChannel
 from amphora.transport.restoring import Restorable
@@ -559,6 +560,46 @@ def test_a_raw_channel_is_not_for_another_thread(make_session: MakeSession) -> N
 
     gevent.get_hub().threadpool.apply(use_all)
     assert channel.queue_purge(queue) == 0
+
+
+class Published:
+    """A message that was published on a raw channel."""
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
+        self.verdicts: list[tuple[bool, Returned | None]] = []
+
+    def confirmed(self, accepted: bool, returned: Returned | None) -> None:
+        self.verdicts.append((accepted, returned))
+
+
+def test_a_raw_channel_that_is_asked_for_confirms_again_goes_on_with_them(
+    make_session: MakeSession,
+) -> None:
+    channel = make_session().channel()
+    queue = channel.queue_declare("", durable=False, exclusive=True).queue or ""
+    messages = [Published(f"m{number}") for number in range(3)]
+    for message in messages:
+        channel.confirm_select()
+        channel.publish("", queue, Properties(), b"", unconfirmed=message)
+    wait_until(lambda: not channel.unconfirmed)
+    assert [message.verdicts for message in messages] == [[(True, None)]] * 3
+
+
+def test_a_return_on_a_raw_channel_is_told_to_whose_message_it_is(
+    make_session: MakeSession,
+) -> None:
+    channel = make_session().channel()
+    channel.confirm_select()
+    message = Published("m")
+    for properties in (Properties(), Properties(message_id="another")):
+        with pytest.raises(ValueError, match="message_id"):
+            channel.publish("", "none", properties, b"", mandatory=True, unconfirmed=message)
+    channel.publish(
+        "", "none", Properties(message_id="m"), b"", mandatory=True, unconfirmed=message
+    )
+    wait_until(lambda: message.verdicts)
+    assert message.verdicts == [(True, Returned(312, "NO_ROUTE"))]
 
 
 @pytest.mark.parametrize("no_ack", [False, True])
