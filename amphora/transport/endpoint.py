@@ -127,7 +127,7 @@ def endpoint(
             environment variable `AMQP_URL` is used, else a broker on this machine.
         amqp_host, amqp_port, amqp_user, amqp_password, amqp_vhost: the same as single settings,
             which cannot be mixed with `url`.  The host may be `host:port`; its port then overrides
-            `amqp_port`, as in amphora 0.1.
+            `amqp_port`, as in amphora 0.1.  An empty host or vhost is as good as none.
         heartbeat: seconds between signs of life; 0 switches them off.
         connect_timeout: seconds to connect and log in to one host.
         max_message_size: the largest body to send or accept, in bytes; 16 MiB if not given.  The
@@ -170,7 +170,7 @@ def endpoint(
             hosts=((host, port),),
             user="guest" if amqp_user is None else amqp_user,
             password="guest" if amqp_password is None else amqp_password,
-            vhost="/" if amqp_vhost is None else _checked_vhost(amqp_vhost),
+            vhost=_checked_vhost(amqp_vhost or "") or "/",
         )
         tls, files = False, {}
     else:

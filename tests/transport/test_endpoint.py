@@ -131,6 +131,12 @@ def test_an_unusual_host_is_taken(host: str) -> None:
     assert endpoint(f"amqp://{written}/").hosts == ((host, 5672),)
 
 
+def test_an_empty_host_or_vhost_is_as_good_as_none() -> None:
+    plain = endpoint(amqp_user="u")
+    assert endpoint(amqp_user="u", amqp_host="", amqp_vhost="") == plain
+    assert (plain.hosts, plain.vhost) == ((("127.0.0.1", 5672),), "/")
+
+
 def test_single_settings_make_an_endpoint() -> None:
     found = endpoint(amqp_host="h", amqp_port=1, amqp_user="u", amqp_password="p", amqp_vhost="v")
 
