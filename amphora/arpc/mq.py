@@ -136,6 +136,7 @@ class JSONServer:
 
 class _Worker(AmqpRpcServer):
     _worker_prefix = "arpc-"
+    _serves_by = "server.loop()"
 
 
 def make_json_server(

@@ -102,6 +102,16 @@ def test_a_script_whose_block_ends_before_its_server_could_work_is_told_so(
     assert TOO_EARLY not in said
 
 
+def test_a_script_of_arpc_that_never_serves_is_told_how_it_would() -> None:
+    said = said_at_the_end(
+        "from amphora.arpc import mq\n"
+        "class Service:\n"
+        "  def c_add(self, req): return req\n"
+        "worker = mq.make_json_server(mq.AMQPOperations(url=url), 'numbers', Service())"
+    )
+    assert "its server of numbers has never served: end the script with server.loop()" in said
+
+
 def test_a_script_that_runs_a_server_in_a_thread_is_told_of_the_thread_alone() -> None:
     said = said_at_the_end(
         "import threading\n"

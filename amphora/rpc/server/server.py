@@ -81,6 +81,8 @@ class AmqpRpcServer(Offering):
     """
 
     _worker_prefix = ""
+    # How scripts serve until they are stopped.
+    _serves_by = "server.run()"
     _intake: type[Intake] = SharedQueue
 
     @legacy.also_takes(legacy.SERVICE_NAME, positions=("serializer",), unused=legacy.UNUSED)
@@ -489,15 +491,16 @@ def _at_exit() -> None:
         worker = server._worker
         if server._of_script and server._never_served():
             log.warning(
-                "the program ends, and its server of %s has never served: end the script with"
-                " server.run()",
+                "the program ends, and its server of %s has never served: end the script with %s",
                 server.namespace,
+                server._serves_by,
             )
         if worker.state is State.SERVING and not worker.begun:
             log.warning(
                 "the program ends before its server of %s could take a request: serve() returns"
-                " at once; end the script with server.run(), which serves until ctrl-C",
+                " at once; end the script with %s, which serves until ctrl-C",
                 server.namespace,
+                server._serves_by,
             )
 
 
