@@ -8,6 +8,7 @@ import click
 import gevent
 from click.shell_completion import CompletionItem
 
+from amphora.cli.failures import Exit, Failure
 from amphora.cli.settings import Settings
 from amphora.errors import AmphoraError
 from amphora.rpc.client.management import ManagementClient
@@ -65,13 +66,20 @@ def about_function(session: Session, namespace: str, function: str, told: str) -
     return f"; it is {signatures[function]}"
 
 
-def about_namespace(session: Session, namespace: str) -> str | None:
-    """Return the end of a sentence about a missing namespace.  Switches greenlets.
-
-    None if a server of the namespace has come meanwhile.
-    """
+def missing_namespace(session: Session, namespace: str) -> Failure:
+    """Return the failure for a namespace that was not found.  Switches greenlets."""
     names = offered(session, None)
-    return None if namespace in names else did_you_mean([namespace], names)
+    if namespace in names:
+        return Failure(
+            Exit.NOBODY,
+            f"there was no namespace {namespace!r} on this broker yet; its first server has started"
+            " just now: try again",
+        )
+    return Failure(
+        Exit.NOBODY,
+        f"there is no namespace {namespace!r} on this broker: no server of it was ever started"
+        f"{did_you_mean([namespace], names)}",
+    )
 
 
 def complete_target(

@@ -12,7 +12,6 @@ from contextvars import ContextVar
 
 from gevent.pool import Pool
 
-from amphora.cli.failures import Exit, Failure
 from amphora.errors import AmphoraError, ChannelClosed
 from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
@@ -105,12 +104,3 @@ def count_workers(session: Session, namespace: str) -> int:
     """Count the workers of a namespace, 0 if that is not possible.  Switches greenlets."""
     found = find_queue(session, naming.roll_call_queue(namespace))
     return found.consumers if found is not None else 0
-
-
-def unknown_namespace(namespace: str, advice: str = "") -> Failure:
-    """Return the failure of a command about a namespace that the broker does not know."""
-    return Failure(
-        Exit.NOBODY,
-        f"there is no namespace {namespace!r} on this broker: no server of it was ever started"
-        f"{advice}",
-    )

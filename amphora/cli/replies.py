@@ -7,8 +7,9 @@ from typing import Any
 
 import gevent
 
+from amphora.cli.advice import missing_namespace
 from amphora.cli.failures import Exit, Failure, as_json, exit_code_of, sentence_of
-from amphora.cli.lookup import LEAST, count_workers, find_queue, rest_of, unknown_namespace
+from amphora.cli.lookup import LEAST, count_workers, find_queue, rest_of
 from amphora.cli.output import counted, show_error, show_json
 from amphora.errors import NoResult, WrongRequest
 from amphora.net.deadline import Deadline
@@ -166,7 +167,7 @@ def nobody(session: Session, namespace: str, worker: str | None, timeout: float)
     requests = find_queue(session, naming.request_queue(namespace))
     roll_call = find_queue(session, naming.roll_call_queue(namespace))
     if requests is None and roll_call is None:
-        return unknown_namespace(namespace)
+        return missing_namespace(session, namespace)
     if roll_call is not None and roll_call.away:
         return Failure(
             Exit.NO_ANSWER,

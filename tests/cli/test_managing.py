@@ -287,6 +287,20 @@ def test_ask_sends_commands_of_ones_own(
     assert f"{server.worker_id}: the management of {namespace} has no" in outcome.err
 
 
+@pytest.mark.parametrize(
+    "words", [["ping"], ["top"], ["describe"], ["queue", "list"], ["dead", "list"]]
+)
+def test_a_misspelt_namespace_is_told_with_the_one_that_was_meant(
+    amphora: Amphora, make_server: MakeServer, namespace: str, words: list[str]
+) -> None:
+    server = make_server(add)
+    wait_until(lambda: server.ready)
+    outcome = amphora(*words, f"{namespace}x")
+    assert (outcome.code, outcome.out) == (6, "")
+    assert f"there is no namespace '{namespace}x' on this broker" in outcome.err
+    assert outcome.err.endswith(f"; did you mean '{namespace}'?\n")
+
+
 @pytest.mark.parametrize("command", ["ping", "stats", "describe", "top", "kill"])
 def test_an_unknown_namespace_is_noticed_at_once_and_leaves_nothing(
     amphora: Amphora, broker: Broker, namespace: str, command: str

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from amphora.cli.advice import about_namespace, complete_target
+from amphora.cli.advice import complete_target, missing_namespace
 from amphora.cli.failures import Exit, Failure, settings_errors
-from amphora.cli.lookup import count_workers, find_queue, has_exchange, unknown_namespace
+from amphora.cli.lookup import count_workers, find_queue, has_exchange
 from amphora.cli.output import show_note
 from amphora.rpc.contract import naming
 from amphora.transport.options import did_you_mean
@@ -149,14 +149,14 @@ def look_before_call(session: Session, namespace: str, routing_key: str | None, 
     requests = find_queue(session, naming.request_queue(namespace))
     if routing_key is not None:
         if requests is None and not has_exchange(session, naming.request_exchange(namespace)):
-            raise _missing(session, namespace)
+            raise missing_namespace(session, namespace)
     elif requests is None:
         if count_workers(session, namespace):
             raise Failure(
                 Exit.REFUSED,
                 f"all servers of {namespace} get each request (fanout); call it with --fanout",
             )
-        raise _missing(session, namespace)
+        raise missing_namespace(session, namespace)
     elif requests.away:
         show_note(f"the queue of {namespace} is on a node that is away; the request waits {waits}")
     elif not requests.consumers:
@@ -164,15 +164,3 @@ def look_before_call(session: Session, namespace: str, routing_key: str | None, 
         there = count_workers(session, namespace) > 0
         who = f"no worker of {namespace} {'takes requests' if there else 'is running'}"
         show_note(f"{who}; the request waits for one {waits}")
-
-
-def _missing(session: Session, namespace: str) -> Failure:
-    """Return the failure for a namespace that was not found.  Switches greenlets."""
-    advice = about_namespace(session, namespace)
-    if advice is None:
-        return Failure(
-            Exit.NOBODY,
-            f"there was no namespace {namespace!r} on this broker yet; its first server has started"
-            " just now: try again",
-        )
-    return unknown_namespace(namespace, advice)

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from amphora.cli import lookup
-from amphora.cli.advice import complete_namespace
+from amphora.cli.advice import complete_namespace, missing_namespace
 from amphora.cli.failures import Exit, Failure, settings_errors
-from amphora.cli.lookup import count_workers, find_queue, unknown_namespace
+from amphora.cli.lookup import count_workers, find_queue
 from amphora.cli.operating.one_worker import ask_one
 from amphora.cli.output import (
     counted,
@@ -135,7 +135,7 @@ def look(settings: Settings, namespace: str) -> list[tuple[Properties, bytes]]:
         if found or find_queue(session, naming.request_queue(namespace)) is not None:
             return found
         if not count_workers(session, namespace):
-            raise unknown_namespace(namespace)
+            raise missing_namespace(session, namespace)
         return found
 
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from amphora.cli.advice import complete_namespace
+from amphora.cli.advice import complete_namespace, missing_namespace
 from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import (
     TIMEOUT,
@@ -14,7 +14,6 @@ from amphora.cli.lookup import (
     find_queue,
     find_queues,
     time_left,
-    unknown_namespace,
 )
 from amphora.cli.operating.one_worker import ask_one
 from amphora.cli.output import counted, show_json, show_note, show_table
@@ -70,8 +69,8 @@ def list_queues(settings: Settings, namespace: str, labels: tuple[str, ...]) -> 
         states = find_queues(session, names.values())
         found = {label: states[name] for label, name in names.items()}
         workers = count_workers(session, namespace)
-    if not labels and found[None] is None and not workers:
-        raise unknown_namespace(namespace)
+        if not labels and found[None] is None and not workers:
+            raise missing_namespace(session, namespace)
     rows = []
     for label, name in names.items():
         there = found[label]
