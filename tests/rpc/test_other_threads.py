@@ -48,6 +48,23 @@ def test_another_thread_gets_a_result_while_that_of_the_client_gives_way(
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["get", "wait"])
+def test_another_thread_gets_a_result_for_which_a_greenlet_of_the_client_waits_as_well(
+    make_server: MakeServer, make_client: MakeClient, way: Callable[[Any], Any]
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    result = make_client().defer.hold(3)
+    waiting = gevent.spawn(result.get)
+    wait_until(lambda: gate.entered)
+    thread, said = begun(lambda: way(result))
+    wait_until(lambda: result.linkcount() > 0 or not thread.is_alive())
+    gate.open()
+    wait_until(lambda: not thread.is_alive())
+    assert said == [3]
+    assert waiting.get() == 3
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["get", "wait"])
 def test_another_thread_waits_no_longer_than_a_call_has_for_a_client_that_never_gives_way(
     make_client: MakeClient, way: Callable[[Any], Any]
 ) -> None:

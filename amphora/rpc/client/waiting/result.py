@@ -67,12 +67,13 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
                 # As `check_can_wait`, but inlined for speed.
                 if greenlet is hub or type(greenlet) is Attendant:
                     raise cannot_wait()
-                if self._greenlet is None and timeout is None:
+                if timeout is None:
                     if hub is not self._home:
+                        # Also if one of that thread waits here.
                         self._wait_elsewhere()
                         if not self.ready():
                             raise self._overdue()
-                    else:
+                    elif self._greenlet is None:
                         self._greenlet = greenlet
                         try:
                             # Something else may have switched here by mistake.
