@@ -230,6 +230,8 @@ def test_an_option_among_the_arguments_is_told_where_it_goes() -> None:
         Misfit, match=r"goes before the function: client\.call\(timeout=\.\.\.\)\.f\("
     ):
         Function("f", lambda a: a).call([1], {"timeout": 3})
+    with pytest.raises(Misfit, match=r"client\.call\(headers=\.\.\., timeout=\.\.\.\)\.f\("):
+        Function("f", lambda a: a).call([1], {"timeout": 3, "headers": {}})
     # One of that name is the function's own.
     with pytest.raises(Misfit, match=r"it takes \(a, timeout\)$"):
         Function("f", lambda a, timeout: a).call([], {"timeout": 3})

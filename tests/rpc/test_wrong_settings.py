@@ -177,6 +177,7 @@ def test_certificates_are_verified_unless_it_is_true_that_they_are_not() -> None
     ("settings", "text"),
     [
         ({"identify": 5}, "identify must be True, or a login as text, not 5"),
+        ({"identify": ""}, "identify must be True, or a login as text, not ''"),
         ({"identify": "x" * 256}, "identify cannot name the login 'xx.*does not fit into AMQP's"),
         ({"identify": "\ud800"}, "identify cannot name the login .*surrogates not allowed"),
         ({"serializer": []}, "no serializer is called"),

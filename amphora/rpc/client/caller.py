@@ -246,7 +246,8 @@ def _login(identify: bool | str, session: Session) -> str | None:
     Raises:
         ValueError: there can be no such login.
     """
-    if not isinstance(identify, bool | str):
+    # Not "" either, as from an empty variable: such a client would be denied, and not know why.
+    if not isinstance(identify, bool | str) or identify == "":
         raise ValueError(f"identify must be True, or a login as text, not {repr_of(identify)}")
     login = session.endpoint.user if identify is True else identify or None
     if login is not None:

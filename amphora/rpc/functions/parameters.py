@@ -240,13 +240,14 @@ class Parameters:
         return args, kwargs
 
     def _advice(self, names: Iterable[str]) -> str:
-        """Return what the function takes, and where an option goes that is among the arguments."""
-        option = min(CALL_OPTIONS.intersection(names).difference(self._known), default=None)
-        if option is None:
+        """Return what the function takes, and where options go that are among the arguments."""
+        options = sorted(CALL_OPTIONS.intersection(names).difference(self._known))
+        if not options:
             return self._takes
+        given = ", ".join(f"{option}=..." for option in options)
         return (
             f"{self._takes}; an option of the call goes before the function:"
-            f" client.call({option}=...).{self._name}(...)"
+            f" client.call({given}).{self._name}(...)"
         )
 
     @cached_property
