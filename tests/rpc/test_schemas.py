@@ -282,6 +282,24 @@ def test_two_classes_of_one_name_are_told_apart() -> None:
     assert list(schemas.definitions["Line_3"]["properties"]) == ["y"]
 
 
+def test_a_model_is_one_class_although_a_name_in_it_is_that_of_another() -> None:
+    # Described by amphora alone, and by pydantic within models.
+    inner = pydantic.create_model("Inner", colour=(Colour, ...))
+    outer = pydantic.create_model("Outer", inner=(inner, ...))
+    hints: list[Any] = [Colour, inner, list[inner], outer, inner, outer]  # type: ignore[valid-type]
+    schemas = Schemas()
+    described = [schemas.of(hint) for hint in hints]
+    assert list(schemas.definitions) == ["Colour", "Colour_2", "Inner", "Outer"]
+    assert described == [
+        {"$ref": "#/$defs/Colour"},
+        {"$ref": "#/$defs/Inner"},
+        {"type": "array", "items": {"$ref": "#/$defs/Inner"}},
+        {"$ref": "#/$defs/Outer"},
+        {"$ref": "#/$defs/Inner"},
+        {"$ref": "#/$defs/Outer"},
+    ]
+
+
 def test_a_class_that_cannot_be_understood_leaves_no_trace() -> None:
     broken = dataclasses.make_dataclass("Broken", [("line", Line), ("unknown", "Nowhere")])
     schemas = Schemas()

@@ -100,6 +100,8 @@ class Schemas:
     def __init__(self) -> None:
         self.definitions: dict[str, Schema] = {}
         self._names: dict[Any, str] = {}
+        # How definitions of pydantic are called whose names others have.
+        self._renamed: list[dict[str, str]] = [{}]
 
     def of(self, hint: Any) -> Schema | None:
         """Return the schema of a hint; None if any value fits, or if nothing is known.
@@ -312,15 +314,31 @@ class Schemas:
             # Not in its own definitions, as it does not contain itself.
             own[title] = schema
             schema = {"$ref": f"{DEFINITIONS}{title}"}
-        renamed = {
-            name: self._free_name(name)
-            for name, definition in own.items()
-            if self.definitions.get(name, definition) != definition
-        }
+        renamed = self._names_for(own)
         for name, definition in own.items():
             self.definitions[renamed.get(name, name)] = _with_names(definition, renamed)
         answer: Schema = _with_names(schema, renamed)
         return answer
+
+    def _names_for(self, own: dict[str, Schema]) -> dict[str, str]:
+        """Return other names for those of pydantic's definitions whose names others have."""
+        for renamed in self._renamed:
+            if not self._taken(own, renamed):
+                return renamed
+        renamed = {}
+        # What refers to one that is renamed is another definition as well.
+        while taken := self._taken(own, renamed):
+            renamed.update({name: self._free_name(name) for name in taken})
+        self._renamed.append(renamed)
+        return renamed
+
+    def _taken(self, own: dict[str, Schema], renamed: dict[str, str]) -> list[str]:
+        taken = []
+        for name, definition in own.items():
+            written = _with_names(definition, renamed)
+            if self.definitions.get(renamed.get(name, name), written) != written:
+                taken.append(name)
+        return taken
 
     # -- definitions ------------------------------------------------------------------------------
 
