@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gevent.event import AsyncResult
 
-from amphora.errors import ConnectionLost, Unroutable
+from amphora.errors import ChannelClosed, ConnectionLost, Rejected, Unroutable
 from amphora.transport.channel import Channel
 from amphora.transport.confirms import Returned
 from amphora.wire.properties import Properties
@@ -41,7 +41,9 @@ def publish_confirmed(
         mandatory: have the broker return it if no queue takes it.
 
     Raises:
-        ConnectionLost: the channel ended first, or the broker did not confirm in time.
+        ConnectionLost: the connection ended first, or the broker did not confirm in time.
+        ChannelClosed: the broker refused it, as for a missing permission.
+        Rejected: the broker refused it, as the queue is full, or its node is away.
         Unroutable: no queue took it.
     """
     channel.confirm_select()
@@ -51,9 +53,15 @@ def publish_confirmed(
     channel.publish(
         exchange, routing_key, properties, body, mandatory=mandatory, unconfirmed=verdict
     )
-    if not verdict.accepted.wait(channel.until.left(TIMEOUT)):
+    where = exchange or routing_key
+    accepted = verdict.accepted.wait(channel.until.left(TIMEOUT))
+    if isinstance(channel.error, ChannelClosed):
+        # It would be refused again.
+        raise channel.error.again()
+    if accepted is False and channel.error is None:
+        raise Rejected(f"the broker refused a message to {where}")
+    if not accepted:
         reason = f": {channel.error}" if channel.error is not None else ""
-        where = exchange or routing_key
         raise ConnectionLost(f"the broker did not confirm a message to {where}{reason}")
     if verdict.returned is not None:
         raise Unroutable(f"no queue takes {routing_key!r} from {exchange or 'the broker'}")

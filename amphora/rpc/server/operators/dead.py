@@ -54,6 +54,7 @@ class Dead:
             ValueError: one cannot be tried again.  Those before it were.
             Unroutable: the queue that it came from is gone.
             ConnectionLost: the broker did not confirm one; it stays where it is.
+            ChannelClosed, Rejected: the broker refused one; it stays where it is.
         """
 
         def again(channel: Channel, message: Message[Method]) -> None:
@@ -127,23 +128,25 @@ class Dead:
         most: int,
     ) -> int:
         done = 0
+        # On the connection that publishes: a broker that takes none leaves all as it is.
+        channel = self._session.publishing.wait_connected(TIMEOUT).channel()
         try:
-            # On the connection that publishes: a broker that takes none leaves all as it is.
-            channel = self._session.publishing.wait_connected(TIMEOUT).channel()
-            try:
-                for _ in range(min(most, MOST)):
+            for _ in range(min(most, MOST)):
+                try:
                     message = channel.get(self._queue)
-                    if message is None:
-                        break
-                    if ids is None or dead.id_of(message.properties) in ids:
-                        do(channel, message)
-                        method: Any = message.method
-                        channel.ack(method.delivery_tag)
-                        done += 1
-            finally:
-                # What is not acknowledged goes back to its place.
-                channel.close()
-        except ChannelClosed as error:
-            if error.code != ReplyCode.NOT_FOUND:
-                raise
+                except ChannelClosed as error:
+                    if error.code != ReplyCode.NOT_FOUND:
+                        raise
+                    # Nothing was ever kept.
+                    break
+                if message is None:
+                    break
+                if ids is None or dead.id_of(message.properties) in ids:
+                    do(channel, message)
+                    method: Any = message.method
+                    channel.ack(method.delivery_tag)
+                    done += 1
+        finally:
+            # What is not acknowledged goes back to its place.
+            channel.close()
         return done
