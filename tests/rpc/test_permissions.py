@@ -24,7 +24,11 @@ from amphora import (
 from amphora.cli.failures import Exit, exit_code_of
 from amphora.gateway import Gateway
 from amphora.gateway.problems import problem_of
+from amphora.rpc.server.requests import attempts
 from amphora.transport import rebinding
+from amphora.transport.channel import Channel
+from amphora.transport.confirmed import publish_confirmed
+from amphora.wire.properties import Properties
 from tests.gateway.conftest import ask
 from tests.support.processes import ROOT
 from tests.support.rabbitmq import RabbitNode
@@ -157,6 +161,58 @@ def test_a_response_that_may_not_be_published_at_all_is_said_in_the_log(
     # It is tried once: each time would close the channel of all responses.
     (line,) = [line for line in lines if "no response can go straight" in line]
     assert "needs the permission to write exchange 'amq.default'" in line
+
+
+@pytest.mark.parametrize("missing", ["configure", "write"])
+def test_requests_that_come_again_are_served_where_attempts_may_not_be_counted(
+    rabbit_node: RabbitNode,
+    permit: Permit,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+) -> None:
+    # It may have been told a moment ago.
+    monkeypatch.setattr(attempts.log, "_last", {})
+    configure = f"^(?!rpc_{namespace}_attempts)" if missing == "configure" else ALL
+    write = r"^(?!amq\.default)" if missing == "write" else ALL
+    server = AmqpRpcServer(namespace, url=permit(configure, write, ALL))
+    server.add_function(add)
+    with (
+        server,
+        AmqpRpcClient(namespace, url=rabbit_node.url, timeout=40) as client,
+        Session(rabbit_node.url) as session,
+    ):
+        results = [client.defer(wait_publish=True).add(number, 1) for number in range(50)]
+        # Another server takes them, and dies.
+        other = session.channel(consume=True)
+        for _ in results:
+            assert other.get(f"rpc_{namespace}_request") is not None
+        session.close()
+        server.serve()
+        assert [result.get() for result in results] == [number + 1 for number in range(50)]
+    lines = [record.getMessage() for record in caplog.records]
+    told = [line for line in lines if "attempts at requests cannot be counted" in line]
+    assert 1 <= len(told) < 50
+    assert f"needs the permission to {missing}" in told[0]
+    assert not [line for line in lines if "goes back to its queue" in line]
+
+
+def test_a_message_that_may_not_be_published_is_not_tried_again_and_again(
+    rabbit_node: RabbitNode, permit: Permit, namespace: str
+) -> None:
+    tried: list[Channel] = []
+
+    def publish(channel: Channel) -> None:
+        tried.append(channel)
+        publish_confirmed(channel, "", namespace, Properties(), b"")
+
+    with (
+        Session(permit(ALL, r"^(?!amq\.default)", ALL)) as session,
+        pytest.raises(AccessRefused, match=r"to write exchange 'amq\.default'"),
+    ):
+        session.operate(publish, 40.0, publishes=True)
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("restricted", ["server", "client"])

@@ -9,6 +9,9 @@ after the request.  The marks outlive any server.  When the handler is done the 
 Requests that are alike in everything that their senders chose have their marks in one queue, and
 may be in progress together.  So a mark says who made it, and counts only if that server is gone.
 
+Where the broker refuses the marks, for a missing permission or its limit of queues, requests are
+begun without: they would go back to the head of their queue for ever, and hold up all behind them.
+
 Last permitted attempts run one at a time, and those that wait are not marked meanwhile.  So if the
 server ends then, the one that ran is to blame, and the others still have their last attempt.
 """
@@ -84,9 +87,16 @@ class Attempts:
             PoisonRequest: it was begun as often as the limit allows.
             ConnectionLost: the broker did not answer.
         """
-        queue = self._reachable(naming.attempts_queue(self._namespace, _name_of(delivery)))
-        # The first attempt is not marked, because most requests are delivered once.
-        begun = 1 + self._count_deaths(queue)
+        begun = 0
+        try:
+            queue = self._reachable(naming.attempts_queue(self._namespace, _name_of(delivery)))
+            # The first attempt is not marked, because most requests are delivered once.
+            begun = 1 + self._count_deaths(queue)
+        except ChannelClosed as error:
+            self._tell_uncounted(error)
+        if not begun:
+            yield
+            return
         if begun >= self._limit:
             self._give_up(delivery, queue, begun)
         if begun < self._limit - 1:
@@ -110,10 +120,28 @@ class Attempts:
 
     @contextmanager
     def _marked(self, queue: str) -> Iterator[None]:
-        self._mark(queue)
+        try:
+            self._mark(queue)
+        except ChannelClosed as error:
+            self._tell_uncounted(error)
         yield
         # Not if the greenlet is killed: then the attempt stays marked.
         self._remove(queue)
+
+    def _tell_uncounted(self, error: ChannelClosed) -> None:
+        """Tell that a request is begun without a mark, unless the refusal may pass in a moment.
+
+        Raises:
+            ChannelClosed: it may; the given error.
+        """
+        if error.passing:
+            raise error
+        log.throttled(
+            "%s: attempts at requests cannot be counted, and one that ends its servers is never"
+            " given up: %s",
+            self._worker_id,
+            error,
+        )
 
     def _count_deaths(self, queue: str) -> int:
         """Return how many attempts have ended their servers."""

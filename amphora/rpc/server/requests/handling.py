@@ -369,7 +369,7 @@ class RequestHandling:
             return
         except AmphoraError as error:
             # The broker could not be asked about earlier attempts.
-            log.warning("%s: a request goes back to its queue: %s", self._worker_id, error)
+            log.throttled("%s: a request goes back to its queue: %s", self._worker_id, error)
             gevent.sleep(FAILED_PAUSE)
             request.nack()
             return
