@@ -33,12 +33,12 @@ from amphora.rpc.client.waiting import waking
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.serializers import JSON
 from amphora.rpc.server.requests import handling, pool
-from amphora.transport.burst import take_burst
-from amphora.transport.channel import Channel
-from amphora.transport.confirms import Confirms
-from amphora.transport.delivery import Delivery
-from amphora.transport.recipients import Recipient
-from amphora.transport.subscription import Subscription
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.confirms import Confirms
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.channels.recipients import Recipient
+from amphora.transport.connections.burst import take_burst
+from amphora.transport.consuming.subscription import Subscription
 from amphora.wire.codec import encode_ack, encode_deliver_payload
 from amphora.wire.content import encode_content
 from amphora.wire.framing import FrameDecoder

@@ -16,7 +16,7 @@ from gevent import subprocess
 import amphora
 from amphora.rpc.client.waiting import waking
 from amphora.rpc.server.requests import pool
-from amphora.transport.topology import Binding, Exchange, Queue, Topology
+from amphora.transport.links.topology import Binding, Exchange, Queue, Topology
 from amphora.wire.properties import Properties
 from benchmarks import hot_path
 from benchmarks.contenders import bare

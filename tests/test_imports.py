@@ -360,7 +360,7 @@ assert not monkey.saved, monkey.saved
         ("transport/session.py", "import pickle", "nothing that arrives is unpickled"),
         ("rpc/server/b.py", "from amphora.broker.model import queues", "rpc must not know broker"),
         ("rpc/server/b.py", "from amphora import testing", "rpc must not know testing"),
-        ("broker/server.py", "import amphora.transport.link", "broker must not know transport"),
+        ("broker/server.py", "import amphora.transport.session", "broker must not know transport"),
         (
             "broker/model/queues.py",
             "from amphora.broker import server",

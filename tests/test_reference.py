@@ -22,8 +22,8 @@ from amphora.rpc.functions.terms import Terms
 from amphora.rpc.functions.threads import Threads
 from amphora.rpc.server.fanout import AmqpRpcFanoutServer
 from amphora.rpc.server.server import AmqpRpcServer
-from amphora.transport import endpoint as default
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections import endpoint as default
+from amphora.transport.connections.endpoint import endpoint
 from amphora.wire.content import DEFAULT_MAX_MESSAGE_SIZE
 from tests.public_api import annotation
 from tests.support import pages

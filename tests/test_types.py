@@ -10,7 +10,7 @@ import pytest
 from gevent import subprocess
 
 import amphora
-from amphora.transport.endpoint import ConnectionSettings, endpoint
+from amphora.transport.connections.endpoint import ConnectionSettings, endpoint
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path("tests", "programs", "typed.py")

@@ -23,9 +23,9 @@ from amphora.rpc.contract.types.signatures import check_bound
 from amphora.rpc.functions.services import service_methods
 from amphora.rpc.functions.unfinished import check_function
 from amphora.rpc.server.server import AmqpRpcServer
-from amphora.transport.endpoint import SETTINGS, ConnectionSettings
+from amphora.transport.channels.raw_channel import RawChannel
+from amphora.transport.connections.endpoint import SETTINGS, ConnectionSettings
 from amphora.transport.options import check_options
-from amphora.transport.raw_channel import RawChannel
 from amphora.transport.session import Session
 
 MANAGEMENT_PREFIX = f"{naming.MANAGEMENT_NAMESPACE}."

@@ -15,9 +15,9 @@ from gevent.pool import Pool
 from amphora.errors import AmphoraError, ChannelClosed
 from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
-from amphora.transport import topology
+from amphora.transport.links import topology
+from amphora.transport.links.topology import Found, Presence
 from amphora.transport.session import Session
-from amphora.transport.topology import Found, Presence
 from amphora.wire.codes import ReplyCode
 
 # Seconds for a look, if its command has no timeout.

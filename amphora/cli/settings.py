@@ -17,7 +17,7 @@ from amphora.cli.lookup import within
 from amphora.errors import ConnectionLost
 from amphora.observe.logs import set_up
 from amphora.rpc.contract.checks import check_timeout
-from amphora.transport.link import Link
+from amphora.transport.links.link import Link
 from amphora.transport.options import did_you_mean
 from amphora.transport.session import Session
 from amphora.transport.words import utf8_word

@@ -33,9 +33,9 @@ from amphora.rpc.contract import naming
 from amphora.rpc.server.fanout import AmqpRpcFanoutServer
 from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.worker import State
-from amphora.transport.link import LinkState
+from amphora.transport.links.link import LinkState
+from amphora.transport.links.topology import Presence, find_queue
 from amphora.transport.session import Session
-from amphora.transport.topology import Presence, find_queue
 
 POISON = "PoisonRequest"
 # The statuses of requests that have counters of their own.

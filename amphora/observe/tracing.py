@@ -31,7 +31,7 @@ from amphora.rpc.context.call import CallContext
 from amphora.rpc.context.outcome import ABORTED, CANCELLED, DROPPED, OK, Outcome
 from amphora.rpc.contract.headers import check_headers
 from amphora.rpc.server.server import AmqpRpcServer
-from amphora.transport.link import Link
+from amphora.transport.links.link import Link
 from amphora.transport.session import Session
 
 try:

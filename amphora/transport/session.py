@@ -25,15 +25,20 @@ from amphora.net.exits import at_exit, notice_child
 from amphora.net.forks import in_child, notice
 from amphora.net.log import Log
 from amphora.net.script import note_script, program_ends, script_ended
-from amphora.transport.attendant import check_can_wait, is_waited_for
-from amphora.transport.channel import Channel
-from amphora.transport.endpoint import SETTINGS, ConnectionSettings, check_patience, endpoint
-from amphora.transport.link import Link, LinkState
+from amphora.transport.channels.attendant import check_can_wait, is_waited_for
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.raw_channel import RawChannel
+from amphora.transport.connections.endpoint import (
+    SETTINGS,
+    ConnectionSettings,
+    check_patience,
+    endpoint,
+)
+from amphora.transport.links.link import Link, LinkState
+from amphora.transport.links.topology import Binding
+from amphora.transport.links.vantage import Vantage
 from amphora.transport.options import check_options
-from amphora.transport.publisher import Publisher
-from amphora.transport.raw_channel import RawChannel
-from amphora.transport.topology import Binding
-from amphora.transport.vantage import Vantage
+from amphora.transport.publishing.publisher import Publisher
 
 T = TypeVar("T")
 
@@ -67,8 +72,8 @@ class Session:
     """Two connections to one broker, opened when needed and restored when lost.
 
     Args:
-        url: `amqp://user:password@host:port/vhost`; see `amphora.transport.endpoint.endpoint` for
-            this and all other settings.
+        url: `amqp://user:password@host:port/vhost`; see
+            `amphora.transport.connections.endpoint.endpoint` for this and all other settings.
 
     Raises:
         TypeError: there is no such setting.

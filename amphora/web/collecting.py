@@ -26,8 +26,8 @@ from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.client.waiting.gather import Reply
 from amphora.rpc.contract import dead, naming
 from amphora.rpc.contract.reports import Stats
+from amphora.transport.links.topology import Presence, find_queue
 from amphora.transport.session import Session
-from amphora.transport.topology import Presence, find_queue
 
 log = Log("amphora.web")
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import gevent
 from gevent import socket
 
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from amphora.wire.codec import (
     Method,
     decode_method,

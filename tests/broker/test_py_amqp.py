@@ -9,7 +9,7 @@ import amqp
 import amqp.exceptions
 import pytest
 
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 
 TIMEOUT = 10
 

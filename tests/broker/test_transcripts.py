@@ -6,7 +6,7 @@ import pytest
 
 import tests.broker.scripts  # noqa: F401 (fills SCRIPTS)
 from amphora.testing import Broker
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from tests.broker.transcript import SCRIPTS, play
 
 

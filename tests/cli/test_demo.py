@@ -10,7 +10,7 @@ from gevent import subprocess
 
 from amphora.cli.failures import Exit
 from amphora.rpc.contract.naming import request_queue
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from tests.support.brokers import Broker
 from tests.support.processes import PythonProcess
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ import pytest
 
 from amphora import AmqpRpcServer
 from amphora.cli.failures import Exit
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from tests.cli.conftest import Serve, is_alive, on_rabbitmq, wait_for_workers, workers
 from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeClient

@@ -16,7 +16,7 @@ from amphora.cli.failures import Exit
 from amphora.cli.replies import Replies
 from amphora.rpc.client.offers import offers_of_all
 from amphora.rpc.client.waiting.gather import Reply
-from amphora.transport.topology import Found, Presence
+from amphora.transport.links.topology import Found, Presence
 
 ANSWER = Reply("loud", {"namespace": "math", "functions": []}, None)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from tests.support.processes import ROOT
 
 FOLDER = ROOT / "examples/cluster"

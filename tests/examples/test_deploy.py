@@ -19,7 +19,7 @@ import yaml
 from amphora.cli.failures import Exit
 from amphora.cli.root import commands
 from amphora.cli.serving.serve import serve as command
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from tests.cli.conftest import Serve, serve  # noqa: F401
 from tests.cli.test_health import port_of
 from tests.rpc.conftest import broker, managed_broker, url  # noqa: F401

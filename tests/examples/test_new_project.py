@@ -18,7 +18,7 @@ from gevent import subprocess
 
 from amphora import AmqpRpcClient
 from amphora.cli.root import run
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from tests.cli.test_health import port_of
 from tests.examples.test_deploy import settings_of
 from tests.support.brokers import Broker

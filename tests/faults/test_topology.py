@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import amphora.rpc.client.response_queue
-from amphora.transport.channel import Channel
+from amphora.transport.channels.channel import Channel
 from amphora.wire.properties import Properties
 from tests.faults import whole
 from tests.faults.rig import Rig

@@ -18,7 +18,10 @@ from tests.support.processes import ROOT
 
 DOC = ROOT / "docs" / "how-to" / "gateway.rst"
 # What no caller ever gets.
-INTERNAL = {"amphora.broker.model.errors.Refusal", "amphora.transport.connecting.NoHost"}
+INTERNAL = {
+    "amphora.broker.model.errors.Refusal",
+    "amphora.transport.connections.connecting.NoHost",
+}
 SECRET = "amqp://guest@10.1.2.3"
 
 # Each error of amphora: its status, whether to try again, and whether its own text is told.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcFanoutServer, AmqpRpcServer, Session, testing
-from amphora.transport import link
+from amphora.transport.links import link
 from tests.support.brokers import Broker, EmbeddedBroker, ManagedBroker, ManagedRabbit
 from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram

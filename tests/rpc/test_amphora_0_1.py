@@ -23,7 +23,7 @@ from amphora import (
 )
 from amphora.rpc.contract import legacy
 from amphora.rpc.contract.bodies import ErrorBody
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.old_peers import OldClient, OldServer

@@ -9,9 +9,9 @@ import pytest
 from gevent.event import Event
 
 from amphora.rpc.keyed.attaching import RequestQueues
-from amphora.transport.endpoint import endpoint
-from amphora.transport.link import Link
-from amphora.transport.restoring import Restorable
+from amphora.transport.connections.endpoint import endpoint
+from amphora.transport.links.link import Link
+from amphora.transport.links.restoring import Restorable
 from amphora.wire.codec import Method, encode_method, methods
 from tests.support.peer import Conversation, Script, ScriptedPeer
 from tests.support.waiting import wait_until

@@ -23,7 +23,7 @@ from amphora.errors import (
 from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
 from amphora.rpc.server.requests.attempts import Attempts
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.delivery import Delivery
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties

@@ -8,8 +8,8 @@ import gevent
 import pytest
 
 from amphora import AmqpRpcClient, ConnectionLost, NoResult, Session
-from amphora.transport.outgoing import BULK
-from amphora.transport.publisher import Publisher
+from amphora.transport.publishing.outgoing import BULK
+from amphora.transport.publishing.publisher import Publisher
 from tests.support.brokers import ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
 from tests.support.waiting import wait_until

@@ -20,7 +20,7 @@ from amphora.rpc.client.workers import control
 from amphora.rpc.contract.control import Unwanted, encode_cancels
 from amphora.rpc.server.requests.control import LONGEST_KEPT, MOST_KEPT
 from amphora.rpc.server.requests.control import Cancelled as Kept
-from amphora.transport.connection import Connection
+from amphora.transport.connections.connection import Connection
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.raw import RawClient, RawServer

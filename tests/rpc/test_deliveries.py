@@ -14,7 +14,7 @@ from amphora.rpc.server.progress.in_progress import (
     RequestInProgress,
     fingerprint,
 )
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.delivery import Delivery
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties

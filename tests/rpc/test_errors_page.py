@@ -16,9 +16,9 @@ from pamqp import commands
 import amphora
 from amphora import AmphoraError, Session, errors, wait
 from amphora.rpc.server.requests.attempts import Attempts
-from amphora.transport.delivery import Delivery
-from amphora.transport.outgoing import Outgoing
-from amphora.transport.refusals import refusal
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.channels.refusals import refusal
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties, PropertiesTemplate

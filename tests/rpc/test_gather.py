@@ -11,7 +11,7 @@ from amphora.errors import NoResult
 from amphora.rpc.client.waiting import gather as gathers
 from amphora.rpc.client.waiting.gather import Gathered, PendingGather
 from amphora.rpc.client.waiting.pending import Pending
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 
 TIMEOUT = 30.0

@@ -20,7 +20,7 @@ from amphora import (
     testing,
 )
 from amphora.rpc.contract import naming
-from amphora.transport.channel import Channel
+from amphora.transport.channels.channel import Channel
 from amphora.wire.codec import encode_publish_payload
 from amphora.wire.content import encode_content
 from amphora.wire.properties import Properties

@@ -16,7 +16,7 @@ from amphora import (
     AmqpRpcServer,
     Session,
 )
-from amphora.transport.restoring import Restorable
+from amphora.transport.links.restoring import Restorable
 from tests.support.brokers import Broker
 from tests.support.leaks import running_greenlets
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, RunProgram, add

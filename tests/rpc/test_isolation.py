@@ -122,7 +122,7 @@ def test_a_harmless_request_does_not_answer_for_a_stranger_with_its_id(
 ) -> None:
     """What has ended servers is told from what has not, although both are called "1"."""
     from amphora.rpc.server.requests.attempts import _name_of
-    from amphora.transport.delivery import Delivery
+    from amphora.transport.channels.delivery import Delivery
 
     with RawClient(broker, namespace) as stranger, broker.channel() as channel:
         queue = f"rpc_{namespace}_request"

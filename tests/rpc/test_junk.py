@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcServer
-from amphora.transport.channel import Channel
+from amphora.transport.channels.channel import Channel
 from amphora.wire.codec import encode_publish_payload
 from amphora.wire.content import encode_content
 from amphora.wire.properties import Properties

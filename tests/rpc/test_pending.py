@@ -19,7 +19,7 @@ from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.result import PendingCall, Result, iwait, wait
 from amphora.rpc.client.waiting.waking import Waker
 from amphora.rpc.client.workers.roll_call import OneWorker
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 from tests.support.waiting import wait_until
 

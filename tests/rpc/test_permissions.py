@@ -25,9 +25,9 @@ from amphora.cli.failures import Exit, exit_code_of
 from amphora.gateway import Gateway
 from amphora.gateway.problems import problem_of
 from amphora.rpc.server.requests import attempts
-from amphora.transport import rebinding
-from amphora.transport.channel import Channel
-from amphora.transport.confirmed import publish_confirmed
+from amphora.transport.channels.channel import Channel
+from amphora.transport.consuming import rebinding
+from amphora.transport.publishing.confirmed import publish_confirmed
 from amphora.wire.properties import Properties
 from tests.gateway.conftest import ask
 from tests.support.processes import ROOT

@@ -15,7 +15,7 @@ from amphora import AmqpRpcClient, ConnectionLost, NoResult, NoServer, Unroutabl
 from amphora.errors import ChannelClosed
 from amphora.rpc.client.workers.presence import MOST_TOLD, ServerPresence
 from amphora.rpc.contract import naming
-from amphora.transport.topology import Binding, Exchange, Queue, Topology
+from amphora.transport.links.topology import Binding, Exchange, Queue, Topology
 from tests.support.brokers import Broker, ManagedBroker, on_embedded
 from tests.support.passive import AskedSession, away, silent
 from tests.support.recorder import Question, Recorder

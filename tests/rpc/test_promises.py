@@ -10,8 +10,8 @@ import gevent
 from gevent.event import AsyncResult
 
 from amphora import AmqpRpcClient, ConnectionLost, NoResult
-from amphora.transport.channel import Channel
-from amphora.transport.confirms import Returned
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.confirms import Returned
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.processes import PythonProcess

@@ -10,8 +10,8 @@ import pytest
 from amphora import Inequivalent, PoisonRequest, Session
 from amphora.rpc.contract import naming
 from amphora.rpc.server.requests.attempts import Attempts
-from amphora.transport.delivery import Delivery
-from amphora.transport.topology import Binding, Queue, Topology
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.links.topology import Binding, Queue, Topology
 from amphora.wire.codec import Deliver, methods
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties

@@ -8,7 +8,7 @@ import pytest
 from gevent.event import Event
 
 from amphora import AmqpRpcClient, AmqpRpcServer, AuthenticationError, ConnectionLost, testing
-from amphora.transport import link
+from amphora.transport.links import link
 from tests.support.waiting import wait_until
 
 

@@ -25,9 +25,9 @@ from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.client.workers import control
 from amphora.rpc.contract import streams
 from amphora.rpc.server.streams import streaming
-from amphora.transport import rebinding
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.confirmed import publish_confirmed
+from amphora.transport.consuming import rebinding
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.publishing.confirmed import publish_confirmed
 from amphora.wire.properties import Properties
 from tests.rpc.test_naming import HOSTILE
 from tests.support.brokers import Broker

@@ -28,10 +28,10 @@ from amphora import (
     testing,
 )
 from amphora.arpc import mq
-from amphora.transport.confirms import Returned
-from amphora.transport.connection import Connection
-from amphora.transport.raw_channel import RawChannel
-from amphora.transport.restoring import Restorable
+from amphora.transport.channels.confirms import Returned
+from amphora.transport.channels.raw_channel import RawChannel
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links.restoring import Restorable
 from amphora.wire.codec import Ack, methods
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker

@@ -24,7 +24,7 @@ from amphora import (
     ManagementClient,
     Session,
 )
-from amphora.transport.link import Link
+from amphora.transport.links.link import Link
 from tests.support.brokers import ManagedBroker
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until

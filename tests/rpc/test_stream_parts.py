@@ -25,7 +25,7 @@ from amphora.rpc.contract.streams import (
     WINDOW_BYTES,
 )
 from amphora.rpc.server.streams.window import MOST_STALLS, Window
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.wire.properties import Properties, PropertiesTemplate
 
 # Any number that fits into a header or a message, and many that are about right.

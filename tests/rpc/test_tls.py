@@ -17,7 +17,7 @@ from gevent import socket
 from gevent.server import StreamServer
 
 from amphora import AmqpRpcClient, NoResult
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from tests.support.brokers import Broker
 from tests.support.rpc import MakeServer, add
 from tests.support.tls import TlsProxy

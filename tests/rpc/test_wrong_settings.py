@@ -11,7 +11,7 @@ import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcServer, OutgoingCall, Session
 from amphora.rpc.context.call import CallContext
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from amphora.wire.properties import Properties
 
 SERVER_FLAGS = ["tracebacks", "dead_letter", "cancellable", "access_log"]

@@ -16,9 +16,9 @@ import pytest
 
 from amphora import testing
 from amphora.errors import ChannelClosed
-from amphora.transport.channel import Channel
-from amphora.transport.connection import Connection
-from amphora.transport.endpoint import endpoint
+from amphora.transport.channels.channel import Channel
+from amphora.transport.connections.connection import Connection
+from amphora.transport.connections.endpoint import endpoint
 from tests.support.leaks import open_sockets
 from tests.support.rabbitmq import RabbitNode
 

@@ -15,7 +15,7 @@ from amphora.rpc.client.workers import liveness, presence, roll_call
 from amphora.rpc.keyed import announcements
 from amphora.rpc.server.operators import roll_call_queue
 from amphora.rpc.server.requests import admission
-from amphora.transport import lookout
+from amphora.transport.consuming import lookout
 
 SECONDS = 20.0
 HURRIED = [

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from gevent.queue import Queue
 
-from amphora.transport.channel import Channel
+from amphora.transport.channels.channel import Channel
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties

@@ -17,7 +17,7 @@ from amphora import (
     Session,
 )
 from amphora.testing import Broker, Limits
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from tests.support.processes import PythonProcess
 from tests.support.rpc import add
 from tests.support.waiting import wait_until

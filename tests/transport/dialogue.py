@@ -10,9 +10,9 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
-from amphora.transport.channel import Channel
-from amphora.transport.connection import Connection
-from amphora.transport.endpoint import endpoint
+from amphora.transport.channels.channel import Channel
+from amphora.transport.connections.connection import Connection
+from amphora.transport.connections.endpoint import endpoint
 from amphora.wire.codec import methods
 from tests.support.peer import Conversation, Script, ScriptedPeer
 

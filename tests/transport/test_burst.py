@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amphora.errors import AmphoraError, FrameError
-from amphora.transport.burst import take_burst
-from amphora.transport.channel import Channel
-from amphora.transport.confirms import Confirms, Returned
-from amphora.transport.delivery import Delivery
-from amphora.transport.recipients import Recipient
-from amphora.transport.subscription import Subscription
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.confirms import Confirms, Returned
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.channels.recipients import Recipient
+from amphora.transport.connections.burst import take_burst
+from amphora.transport.consuming.subscription import Subscription
 from amphora.wire.codec import (
     encode_ack,
     encode_deliver_payload,

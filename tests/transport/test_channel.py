@@ -6,8 +6,8 @@ import pytest
 from gevent.event import Event
 
 from amphora.errors import ChannelClosed, ConnectionLost, FrameError, MessageError
-from amphora.transport.channel import Channel
-from amphora.transport.connection import Connection
+from amphora.transport.channels.channel import Channel
+from amphora.transport.connections.connection import Connection
 from amphora.wire.codec import (
     Ack,
     Deliver,

@@ -6,8 +6,8 @@ import pytest
 
 from amphora import Session
 from amphora.errors import ChannelClosed, ConnectionLost
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.consumer import Consumer
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.consuming.consumer import Consumer
 from amphora.wire.codec import methods
 from tests.support.peer import Conversation
 from tests.transport.dialogue import connected

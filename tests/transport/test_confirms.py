@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amphora.errors import ConnectionLost
-from amphora.transport.acks import Acks
-from amphora.transport.confirms import Confirms, Returned
+from amphora.transport.channels.acks import Acks
+from amphora.transport.channels.confirms import Confirms, Returned
 from amphora.wire.codec import Ack, Nack, Publish, methods
 from amphora.wire.properties import Properties
 from tests.support.peer import Conversation

@@ -14,8 +14,8 @@ from gevent.event import Event
 
 from amphora import Session, testing
 from amphora.errors import AuthenticationError
-from amphora.transport.connecting import NoHost, connect_to_one
-from amphora.transport.endpoint import Endpoint, endpoint
+from amphora.transport.connections.connecting import NoHost, connect_to_one
+from amphora.transport.connections.endpoint import Endpoint, endpoint
 from amphora.wire.codec import methods
 from tests.support.leaks import running_greenlets
 from tests.support.peer import Conversation, ScriptedPeer

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from amphora.errors import AmphoraError, ConnectionLost, FrameError
-from amphora.transport.connection import Connection
+from amphora.transport.connections.connection import Connection
 from amphora.wire.codec import Publish, encode_method, methods
 from amphora.wire.framing import (
     FRAME_BODY,
@@ -39,7 +39,7 @@ def ended(connection: Connection) -> AmphoraError:
 
 
 def test_a_connection_on_which_no_channel_is_opened_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amphora.transport.connection.OPEN_LIMIT", 0.5)
+    monkeypatch.setattr("amphora.transport.connections.connection.OPEN_LIMIT", 0.5)
 
     def script(peer: Conversation) -> None:
         peer.handshake(heartbeat=1)
@@ -56,7 +56,7 @@ def test_a_connection_on_which_no_channel_is_opened_ends(monkeypatch: pytest.Mon
 
 
 def test_a_blocked_broker_need_not_open_a_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amphora.transport.connection.OPEN_LIMIT", 0.5)
+    monkeypatch.setattr("amphora.transport.connections.connection.OPEN_LIMIT", 0.5)
 
     def script(peer: Conversation) -> None:
         peer.handshake(heartbeat=1)
@@ -143,7 +143,7 @@ def test_any_bytes_are_a_sign_of_life() -> None:
 
 
 def test_a_frame_that_never_ends_is_no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amphora.transport.connection.FRAME_LIMIT", 0.5)
+    monkeypatch.setattr("amphora.transport.connections.connection.FRAME_LIMIT", 0.5)
 
     def script(peer: Conversation) -> None:
         peer.handshake(heartbeat=1)
@@ -163,7 +163,7 @@ def test_a_frame_that_never_ends_is_no_sign_of_life(monkeypatch: pytest.MonkeyPa
 def test_a_frame_that_was_not_read_because_the_processor_was_held_is_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("amphora.transport.connection.FRAME_LIMIT", 0.5)
+    monkeypatch.setattr("amphora.transport.connections.connection.FRAME_LIMIT", 0.5)
 
     def script(peer: Conversation) -> None:
         peer.handshake(heartbeat=1)

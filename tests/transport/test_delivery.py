@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from amphora.transport.channel import Channel
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.delivery import Delivery
 from amphora.wire.codec import Deliver, encode_ack, encode_nack
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties

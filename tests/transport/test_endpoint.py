@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amphora.transport.endpoint import Endpoint, endpoint
+from amphora.transport.connections.endpoint import Endpoint, endpoint
 
 
 def test_all_parts_of_a_url_are_read() -> None:

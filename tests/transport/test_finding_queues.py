@@ -9,9 +9,9 @@ import pytest
 from gevent.event import Event
 
 from amphora.errors import ChannelClosed, ConnectionLost
-from amphora.transport import lookout as module
-from amphora.transport.lookout import KNOWN_FOR, LOOKS_PER_SECOND, Lookout
-from amphora.transport.topology import Found, Presence, find_queue
+from amphora.transport.consuming import lookout as module
+from amphora.transport.consuming.lookout import KNOWN_FOR, LOOKS_PER_SECOND, Lookout
+from amphora.transport.links.topology import Found, Presence, find_queue
 from tests.support.passive import AskedSession, away, silent
 
 LONG = 20.0

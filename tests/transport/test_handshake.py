@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
-from amphora.transport.connection import Connection
-from amphora.transport.endpoint import Endpoint, endpoint
-from amphora.transport.handshake import agree
+from amphora.transport.connections.connection import Connection
+from amphora.transport.connections.endpoint import Endpoint, endpoint
+from amphora.transport.connections.handshake import agree
 from amphora.wire.codec import Method, Publish, encode_method, methods
 from amphora.wire.framing import FRAME_HEADER, FRAME_METHOD, HEARTBEAT_FRAME
 from amphora.wire.properties import Properties
@@ -423,7 +423,7 @@ def test_a_peer_that_says_too_little_to_be_judged_is_an_error_within_the_time_li
 def test_the_port_of_rabbitmq_s_web_pages_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     # It waits for the end of a line.
     with ScriptedPeer(Conversation.drain) as peer:
-        monkeypatch.setattr("amphora.transport.connection.PAGES_PORT", peer.port)
+        monkeypatch.setattr("amphora.transport.connections.connection.PAGES_PORT", peer.port)
         with pytest.raises(ConnectionLost) as caught:
             connect(peer, connect_timeout=0.5)
     assert str(caught.value).endswith(

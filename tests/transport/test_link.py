@@ -10,10 +10,10 @@ from gevent.event import Event
 
 from amphora import Session, testing
 from amphora.errors import ChannelClosed, ConnectionLost
-from amphora.transport import link
-from amphora.transport.connection import Connection
-from amphora.transport.link import Link, shown_duration
-from amphora.transport.restoring import Restorable
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links import link
+from amphora.transport.links.link import Link, shown_duration
+from amphora.transport.links.restoring import Restorable
 from tests.support.peer import Conversation, ScriptedPeer
 from tests.support.waiting import wait_until
 

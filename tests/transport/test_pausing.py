@@ -5,8 +5,8 @@ from __future__ import annotations
 import gevent
 
 from amphora import Session
-from amphora.transport.consumer import Consumer
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.consuming.consumer import Consumer
 from amphora.wire.codec import Ack, Deliver, methods
 from tests.support.peer import Conversation
 from tests.support.waiting import wait_until

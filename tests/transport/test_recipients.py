@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amphora.transport.recipients import Recipient, Recipients
+from amphora.transport.channels.recipients import Recipient, Recipients
 
 
 def recipients(*, begun: bool, no_ack: bool = False) -> Recipients:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amphora.errors import AccessRefused, ChannelClosed, Inequivalent
-from amphora.transport.refusals import refusal
+from amphora.transport.channels.refusals import refusal
 from amphora.wire.codec import methods
 
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import pytest
 
 from amphora import Session, testing
-from amphora.transport.link import Link
-from amphora.transport.topology import Binding, Exchange, Queue
-from amphora.transport.vantage import Vantage
+from amphora.transport.links.link import Link
+from amphora.transport.links.topology import Binding, Exchange, Queue
+from amphora.transport.links.vantage import Vantage
 from amphora.wire.codec import methods
 from tests.support.peer import Conversation, Script, ScriptedPeer
 from tests.support.rabbitmq import free_ports
@@ -26,8 +26,8 @@ BINDING = Binding("queue", "exchange", "key")
 
 @pytest.fixture(autouse=True)
 def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amphora.transport.vantage.FIRST_INTERVAL", 0.05)
-    monkeypatch.setattr("amphora.transport.vantage.LONGEST_INTERVAL", 0.2)
+    monkeypatch.setattr("amphora.transport.links.vantage.FIRST_INTERVAL", 0.05)
+    monkeypatch.setattr("amphora.transport.links.vantage.LONGEST_INTERVAL", 0.2)
 
 
 @pytest.fixture

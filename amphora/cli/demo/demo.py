@@ -24,7 +24,7 @@ from amphora.cli.settings import Settings, examples, pass_settings, url_and_debu
 from amphora.errors import RemoteException
 from amphora.rpc.client.client import AmqpRpcClient
 from amphora.rpc.contract import naming
-from amphora.transport.channel import Channel
+from amphora.transport.channels.channel import Channel
 from amphora.transport.session import Session
 
 CALLS = 8

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from amphora.cli.settings import Settings
 from amphora.errors import repr_of
 from amphora.net.address import host_and_port
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 from amphora.transport.options import did_you_mean
 
 # The table of the file; other commands may get tables of their own.

@@ -36,7 +36,7 @@ from amphora.cli.serving.supervisor import Supervisor, say
 from amphora.cli.settings import Settings, debug_option, examples, pass_settings, url_option
 from amphora.net.address import host_and_port
 from amphora.observe.logs import set_up
-from amphora.transport.endpoint import endpoint
+from amphora.transport.connections.endpoint import endpoint
 
 logger = logging.getLogger("amphora.serve")
 

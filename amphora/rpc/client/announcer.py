@@ -11,9 +11,9 @@ from amphora.errors import AmphoraError
 from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import naming
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.links.topology import Exchange, Topology
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
-from amphora.transport.topology import Exchange, Topology
 from amphora.wire.properties import TRANSIENT, Properties, PropertiesTemplate
 
 log = Log("amphora.rpc")

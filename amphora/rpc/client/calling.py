@@ -33,9 +33,9 @@ from amphora.rpc.contract.callables import check_callback
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.headers import KEY, TAKES, check_key
 from amphora.rpc.contract.types.apis import Api
-from amphora.transport.attendant import check_can_wait
-from amphora.transport.link import LinkState
-from amphora.transport.outgoing import BULK
+from amphora.transport.channels.attendant import check_can_wait
+from amphora.transport.links.link import LinkState
+from amphora.transport.publishing.outgoing import BULK
 
 # An option of calls that middleware has seen, with the `OutgoingCall`; no program can give it.
 WENT_THROUGH = " went through"

@@ -23,10 +23,10 @@ from amphora.rpc.contract import legacy, naming
 from amphora.rpc.contract.checks import check_expiry
 from amphora.rpc.contract.naming import QueueType
 from amphora.rpc.contract.serializers import SerializerName
-from amphora.transport.attendant import check_can_wait
-from amphora.transport.endpoint import ConnectionSettings
+from amphora.transport.channels.attendant import check_can_wait
+from amphora.transport.connections.endpoint import ConnectionSettings
+from amphora.transport.links.topology import Binding, Exchange, Queue, Topology
 from amphora.transport.session import Session
-from amphora.transport.topology import Binding, Exchange, Queue, Topology
 
 log = Log("amphora.rpc")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
+from amphora.transport.links.topology import find_queue
 from amphora.transport.session import Session
-from amphora.transport.topology import find_queue
 from amphora.wire.properties import Properties
 
 TIMEOUT = 10.0

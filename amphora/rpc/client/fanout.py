@@ -16,7 +16,7 @@ from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.context.call import here
 from amphora.rpc.contract import legacy, naming
 from amphora.rpc.contract.bodies import GATHER
-from amphora.transport.topology import Exchange, Topology
+from amphora.transport.links.topology import Exchange, Topology
 
 A = TypeVar("A")
 

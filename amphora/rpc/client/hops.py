@@ -18,8 +18,8 @@ from amphora.rpc.contract import headers, naming
 from amphora.rpc.contract.bodies import ErrorBody, Request, exception_of
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.serializers import JSON
-from amphora.transport.channel import Channel
-from amphora.transport.confirms import Returned
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.confirms import Returned
 from amphora.transport.session import Session
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message

@@ -13,11 +13,11 @@ from amphora.net.forks import notice
 from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.response_queue import ResponseQueue
 from amphora.rpc.client.responses import Responses
-from amphora.transport.consumer import Consumer
-from amphora.transport.rebinding import Rebinding
-from amphora.transport.restoring import Restorable
+from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.consuming.rebinding import Rebinding
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.links.vantage import Vantage
 from amphora.transport.session import Session, watch
-from amphora.transport.vantage import Vantage
 from amphora.wire.properties import PropertiesTemplate
 
 # How many unacknowledged messages there may be; each may hold a hundred responses.

@@ -12,7 +12,7 @@ from amphora.rpc.client.waiting.gather import Gathered, PendingGather, Servers
 from amphora.rpc.client.workers.roll_call import OneWorker, RollCall, Unlisted
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
-from amphora.transport.topology import Exchange, Topology
+from amphora.transport.links.topology import Exchange, Topology
 
 DEFAULT_TIMEOUT = 5.0
 

@@ -15,8 +15,8 @@ from amphora.net.log import Log
 from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.types.compatibility import Offer, differences, offer_of
+from amphora.transport.links.topology import Exchange, Topology
 from amphora.transport.session import Session
-from amphora.transport.topology import Exchange, Topology
 
 log = Log("amphora.rpc")
 

@@ -21,9 +21,9 @@ from amphora.rpc.contract.bodies import Request
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.serializers import Serializer
 from amphora.rpc.contract.unsendable import refused_part
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.links.topology import Topology
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
-from amphora.transport.topology import Topology
 from amphora.wire.properties import PERSISTENT, TRANSIENT, Properties, PropertiesTemplate
 
 

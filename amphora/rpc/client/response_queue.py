@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from amphora.net.log import Log
 from amphora.rpc.contract import naming
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.connection import Connection
-from amphora.transport.topology import Exchange
+from amphora.transport.connections.connection import Connection
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.links.topology import Exchange
 
 log = Log("amphora.rpc")
 

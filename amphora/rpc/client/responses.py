@@ -21,7 +21,7 @@ from amphora.rpc.contract import batches, headers, legacy
 from amphora.rpc.contract.bodies import IGNORED, STARTED, ErrorBody, Response, exception_of
 from amphora.rpc.contract.serializers import serializer_of
 from amphora.rpc.contract.streams import ITEM
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.delivery import Delivery
 from amphora.wire.properties import Properties
 
 log = Log("amphora.rpc")

@@ -14,9 +14,9 @@ from amphora.rpc.client.streams.stream import PendingStream, Stream
 from amphora.rpc.context.call import here
 from amphora.rpc.contract import naming, streams
 from amphora.rpc.contract.checks import check_timeout
-from amphora.transport.attendant import check_can_wait
-from amphora.transport.endpoint import check_count
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.channels.attendant import check_can_wait
+from amphora.transport.connections.endpoint import check_count
+from amphora.transport.publishing.outgoing import Outgoing
 
 # Seconds between two questions whether the worker of a stream is still there, at most.
 LIVENESS = 5.0

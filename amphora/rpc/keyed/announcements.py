@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from amphora.rpc.contract import naming
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.consumer import Consumer
-from amphora.transport.delivery import Delivery
-from amphora.transport.link import Link
-from amphora.transport.topology import Exchange
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.links.link import Link
+from amphora.transport.links.topology import Exchange
 
 PREFETCH = 1000
 # Seconds to wait for the queue to be set up before going on without it.

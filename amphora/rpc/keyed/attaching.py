@@ -38,11 +38,11 @@ from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.rpc.keyed.announcements import Announcements
 from amphora.rpc.keyed.receivers import Adopt, Lane, Receiver
-from amphora.transport.connection import Connection
-from amphora.transport.delivery import Delivery
-from amphora.transport.link import Link, LinkState
-from amphora.transport.restoring import Restorable
-from amphora.transport.topology import Presence, find_queue
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links.link import Link, LinkState
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.links.topology import Presence, find_queue
 from amphora.wire.codes import ReplyCode
 
 log = Log("amphora.rpc")

@@ -9,9 +9,9 @@ from gevent.lock import Semaphore
 
 from amphora.errors import AmphoraError, ConnectionLost
 from amphora.net.deadline import Deadline
-from amphora.transport.channel import Channel
-from amphora.transport.delivery import Delivery
-from amphora.transport.subscription import Subscription
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.consuming.subscription import Subscription
 
 # The prefetch of a receiver without a limit of calls.
 PREFETCH = 10

@@ -15,7 +15,7 @@ from amphora.net.log import Log
 from amphora.rpc.server.settings import Settings
 from amphora.rpc.server.stop_signals import ONE_SIGNAL, stop_signals
 from amphora.rpc.server.worker import Worker
-from amphora.transport.link import Link
+from amphora.transport.links.link import Link
 
 log = Log("amphora.rpc")
 

@@ -16,10 +16,10 @@ from amphora.rpc.server.progress.in_progress import Ignore, RequestInProgress
 from amphora.rpc.server.requests.encoding import no_answer
 from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.settings import Settings
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.consumer import Consumer
-from amphora.transport.restoring import Restorable
-from amphora.transport.topology import Exchange
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.links.topology import Exchange
 
 
 class OwnQueue:

@@ -13,10 +13,10 @@ from amphora.rpc.server.operators.management import Management
 from amphora.rpc.server.progress.in_progress import Ignore, RequestInProgress
 from amphora.rpc.server.requests.pauses import Pauses
 from amphora.rpc.server.settings import Settings
-from amphora.transport.consumer import Consumer
-from amphora.transport.delivery import Delivery
-from amphora.transport.restoring import Restorable
-from amphora.transport.topology import Binding, Exchange, Queue, Topology
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.links.topology import Binding, Exchange, Queue, Topology
 
 # Takes a delivery; must not block.
 Take = Callable[[Delivery], None]

@@ -34,10 +34,10 @@ from amphora.rpc.server.requests.watchdog import Watchdog
 from amphora.rpc.server.settings import Hook, Settings
 from amphora.rpc.server.stop_hooks import StopHooks
 from amphora.rpc.server.streams.streaming import Outlets
-from amphora.transport.consumer import Consumer
-from amphora.transport.rebinding import Rebinding
+from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.consuming.rebinding import Rebinding
+from amphora.transport.links.vantage import Vantage
 from amphora.transport.session import claim, left_to_another, watch
-from amphora.transport.vantage import Vantage
 
 log = Log("amphora.rpc")
 

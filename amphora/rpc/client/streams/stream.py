@@ -25,8 +25,8 @@ from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.contract.control import Credit
 from amphora.rpc.contract.streams import BESIDE_BYTES
-from amphora.transport.attendant import check_can_wait
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.channels.attendant import check_can_wait
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import cannot_leave, used_elsewhere
 
 # The server is told when so many bytes were taken, which may be far fewer items than the credit.

@@ -23,10 +23,10 @@ from amphora.rpc.client.workers.control import Control
 from amphora.rpc.contract import headers, naming, streams
 from amphora.rpc.contract.control import CREDIT
 from amphora.rpc.contract.serializers import serializer_of
-from amphora.transport.channel import Channel
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.links.topology import find_queue
 from amphora.transport.session import Session
-from amphora.transport.topology import find_queue
 from amphora.wire.codes import ReplyCode
 from amphora.wire.properties import Properties
 

@@ -17,8 +17,8 @@ from amphora.net.script import program_ends
 from amphora.rpc.client.waiting.pending import Pending, Waiting
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.attendance import Attendance
-from amphora.transport.attendant import check_can_wait
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.channels.attendant import check_can_wait
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import cannot_leave, used_elsewhere
 
 # Seconds between two roll calls while answers are missing; they grow.

@@ -10,7 +10,7 @@ from amphora.rpc.client.waiting.outgoing_call import OutgoingCall
 from amphora.rpc.client.waiting.waking import Sleeper
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.context.outcome import DROPPED, status_of
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.publishing.outgoing import Outgoing
 
 
 class Waiting(Protocol):

@@ -14,7 +14,7 @@ from amphora.net.script import program_ends
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
-from amphora.transport.attendant import Attendant, cannot_wait
+from amphora.transport.channels.attendant import Attendant, cannot_wait
 from amphora.transport.session import used_elsewhere
 
 # What a program has missed that uses a result as if it were the answer.

@@ -19,9 +19,9 @@ from amphora.errors import AmphoraError
 from amphora.net import clock
 from amphora.net.log import Log
 from amphora.rpc.contract import control, headers, naming
-from amphora.transport.channel import Channel
-from amphora.transport.connection import Connection
-from amphora.transport.restoring import Restorable
+from amphora.transport.channels.channel import Channel
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links.restoring import Restorable
 from amphora.transport.session import Session
 from amphora.wire.fields import Table
 from amphora.wire.properties import TRANSIENT, Properties, encode_properties

@@ -16,8 +16,8 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError
 from amphora.net import clock
+from amphora.transport.links.topology import Presence, find_queue
 from amphora.transport.session import Session
-from amphora.transport.topology import Presence, find_queue
 
 # Seconds to wait for the broker's answer at most.
 LOOK_TIMEOUT = 1.0

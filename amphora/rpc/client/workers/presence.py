@@ -22,9 +22,9 @@ from amphora.net.backoff import doubled
 from amphora.rpc.client.workers.roll_call import RollCall, look_up
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_wait
-from amphora.transport.attendant import check_can_wait
+from amphora.transport.channels.attendant import check_can_wait
+from amphora.transport.links.topology import Presence
 from amphora.transport.session import Session, claim
-from amphora.transport.topology import Presence
 
 # Seconds for which an answer is used again.
 KNOWN_FOR = 1.0

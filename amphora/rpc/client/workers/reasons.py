@@ -12,11 +12,11 @@ import gevent
 from amphora.errors import AmphoraError, Unroutable, printable
 from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.contract import naming
-from amphora.transport.lookout import Lookout
-from amphora.transport.outgoing import Outgoing
-from amphora.transport.restoring import Restorable
+from amphora.transport.consuming.lookout import Lookout
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.links.topology import Presence
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
-from amphora.transport.topology import Presence
 
 
 class Reasons:

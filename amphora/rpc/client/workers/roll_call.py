@@ -18,9 +18,9 @@ from amphora.errors import AmphoraError
 from amphora.net.backoff import longest_after
 from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
-from amphora.transport.channel import Channel
+from amphora.transport.channels.channel import Channel
+from amphora.transport.links.topology import Found, Presence, find_queue
 from amphora.transport.session import Session
-from amphora.transport.topology import Found, Presence, find_queue
 
 TIMEOUT = 1.0
 # Seconds for a server to reconnect and set up what it needs.

@@ -37,10 +37,10 @@ from amphora.rpc.server.answers.response import (
 )
 from amphora.rpc.server.answers.ways import Ways
 from amphora.rpc.server.progress.underway import Underway
-from amphora.transport.lookout import Lookout
-from amphora.transport.outgoing import BULK, Outgoing
+from amphora.transport.consuming.lookout import Lookout
+from amphora.transport.links.topology import Presence
+from amphora.transport.publishing.outgoing import BULK, Outgoing
 from amphora.transport.session import Session
-from amphora.transport.topology import Presence
 from amphora.wire.fields import Table
 from amphora.wire.properties import (
     DIRECT_REPLY_TO,

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from amphora.rpc.contract.checks import seconds_of
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.wire.fields import Table
 from amphora.wire.properties import TRANSIENT, Properties
 

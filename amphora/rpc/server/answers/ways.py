@@ -14,9 +14,9 @@ from typing import Any
 from amphora.errors import AccessRefused, ChannelClosed
 from amphora.net.log import Log
 from amphora.rpc.contract import naming
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.links.topology import Exchange, Topology
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
-from amphora.transport.topology import Exchange, Topology
 from amphora.wire.properties import DIRECT_REPLY_TO, PropertiesTemplate
 
 log = Log("amphora.rpc")

@@ -15,10 +15,10 @@ from amphora.errors import ChannelClosed, WrongRequest, printable
 from amphora.net.deadline import Deadline
 from amphora.rpc.contract import dead, naming, streams
 from amphora.rpc.functions.functions import Functions
-from amphora.transport.channel import Channel
-from amphora.transport.confirmed import publish_confirmed
+from amphora.transport.channels.channel import Channel
+from amphora.transport.links.topology import find_queue
+from amphora.transport.publishing.confirmed import publish_confirmed
 from amphora.transport.session import Session
-from amphora.transport.topology import find_queue
 from amphora.wire.codec import Method
 from amphora.wire.codes import ReplyCode
 from amphora.wire.content import Message

@@ -34,12 +34,12 @@ from amphora.rpc.server.progress.underway import Underway
 from amphora.rpc.server.requests.encoding import Answer, Encoding
 from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.settings import Settings
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.consumer import Consumer
-from amphora.transport.delivery import Delivery
-from amphora.transport.restoring import Restorable
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.links.topology import Binding, Exchange
 from amphora.transport.session import all_sessions
-from amphora.transport.topology import Binding, Exchange
 
 log = Log("amphora.rpc")
 # Logs each use of a dangerous command.

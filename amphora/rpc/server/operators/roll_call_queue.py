@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from amphora.errors import ChannelClosed, ConnectionLost
 from amphora.rpc.contract import naming
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.connection import Connection
-from amphora.transport.link import Link
+from amphora.transport.connections.connection import Connection
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.links.link import Link
 from amphora.wire.codec import methods
 from amphora.wire.codes import ReplyCode
 

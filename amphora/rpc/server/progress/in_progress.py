@@ -26,8 +26,8 @@ import msgspec
 
 from amphora.net import clock
 from amphora.rpc.context.call import CallContext
-from amphora.transport.channel import Channel
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.delivery import Delivery
 from amphora.wire.properties import Properties
 
 # How many finished requests are remembered for one channel, and for all channels that have ended.

@@ -29,7 +29,7 @@ from amphora.rpc.server.requests.control import Cancelled
 from amphora.rpc.server.requests.encoding import UNWANTED
 from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.requests.limits import WaitingRoom
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.publishing.outgoing import Outgoing
 
 log = Log("amphora.rpc")
 

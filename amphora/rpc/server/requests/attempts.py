@@ -30,12 +30,12 @@ from amphora.net.log import Log
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.dead import buried
 from amphora.rpc.server.progress.in_progress import looks
-from amphora.transport.channel import Channel
-from amphora.transport.confirmed import publish_confirmed
-from amphora.transport.delivery import Delivery
-from amphora.transport.endpoint import check_count
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.connections.endpoint import check_count
+from amphora.transport.links.topology import Presence, find_queue
+from amphora.transport.publishing.confirmed import publish_confirmed
 from amphora.transport.session import Session
-from amphora.transport.topology import Presence, find_queue
 from amphora.wire.properties import PERSISTENT, Properties
 
 log = Log("amphora.rpc")

@@ -28,7 +28,7 @@ from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.progress.underway import Underway
 from amphora.rpc.server.requests.encoding import Encoding
 from amphora.rpc.server.requests.shedding import Shedding
-from amphora.transport.channel import Channel
+from amphora.transport.channels.channel import Channel
 from amphora.wire.fields import Table
 from amphora.wire.properties import DIRECT_REPLY_TO, Properties
 

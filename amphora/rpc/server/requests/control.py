@@ -20,12 +20,12 @@ from amphora.rpc.contract.control import (
     decode_cancels,
     decode_credits,
 )
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.connection import Connection
-from amphora.transport.consumer import Consumer
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.connections.connection import Connection
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.links.topology import Exchange
 from amphora.transport.session import Session
-from amphora.transport.topology import Exchange
 
 log = Log("amphora.rpc")
 

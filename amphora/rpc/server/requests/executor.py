@@ -43,7 +43,7 @@ from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.requests.encoding import Answer, Encoding, Failure
 from amphora.rpc.server.requests.limits import in_time
 from amphora.rpc.server.streams.streaming import Outlet, Unsendable
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.delivery import Delivery
 
 logger = logging.getLogger("amphora.rpc")
 log = Log("amphora.rpc")

@@ -45,8 +45,8 @@ from amphora.rpc.server.requests.encoding import Answer, Encoding
 from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.requests.pool import HandlerPool
 from amphora.rpc.server.streams.streaming import Outlet, Outlets
-from amphora.transport.delivery import Delivery
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.publishing.outgoing import Outgoing
 
 log = Log("amphora.rpc")
 

@@ -38,9 +38,9 @@ from amphora.rpc.server.answers.responder import Responder
 from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.streams.window import Window
-from amphora.transport.connection import Connection
-from amphora.transport.link import Link
-from amphora.transport.outgoing import Outgoing
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links.link import Link
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
 from amphora.wire.properties import DIRECT_REPLY_TO, TRANSIENT, Properties, PropertiesTemplate
 

@@ -13,14 +13,14 @@ import gevent
 
 from amphora.errors import AmphoraError
 from amphora.net.log import Log
-from amphora.transport.channel import Channel
-from amphora.transport.cheap_queue import CheapQueue
-from amphora.transport.connection import Connection
-from amphora.transport.delivery import Delivery
-from amphora.transport.link import Link
-from amphora.transport.restoring import Restorable
-from amphora.transport.subscription import Subscription
-from amphora.transport.topology import Topology
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.delivery import Delivery
+from amphora.transport.connections.connection import Connection
+from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.consuming.subscription import Subscription
+from amphora.transport.links.link import Link
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.links.topology import Topology
 
 log = Log("amphora.transport")
 

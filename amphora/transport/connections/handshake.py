@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost, FrameError, printable
 from amphora.net.stream import Stream
-from amphora.transport.endpoint import Endpoint
+from amphora.transport.connections.endpoint import Endpoint
 from amphora.wire.codec import Method, decode_method, encode_method, methods
 from amphora.wire.codes import ReplyCode
 from amphora.wire.framing import (

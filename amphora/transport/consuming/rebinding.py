@@ -17,9 +17,9 @@ import gevent
 from amphora.errors import AmphoraError, ChannelClosed
 from amphora.net import clock
 from amphora.net.log import Log
-from amphora.transport.connection import Connection
-from amphora.transport.consumer import Consumer
-from amphora.transport.restoring import Restorable
+from amphora.transport.connections.connection import Connection
+from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.links.restoring import Restorable
 from amphora.transport.session import Session
 
 log = Log("amphora.transport")

@@ -13,8 +13,8 @@ from gevent.lock import Semaphore
 
 from amphora.errors import AmphoraError
 from amphora.net.log import Log
-from amphora.transport.connection import Connection
-from amphora.transport.topology import (
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links.topology import (
     Binding,
     Entity,
     Exchange,

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from amphora.errors import ChannelClosed, ConnectionLost, Inequivalent
 from amphora.net.log import Log
-from amphora.transport.channel import Channel
-from amphora.transport.connection import Connection
-from amphora.transport.restoring import Restorable
+from amphora.transport.channels.channel import Channel
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links.restoring import Restorable
 from amphora.wire.codec import methods
 from amphora.wire.codes import ReplyCode
 

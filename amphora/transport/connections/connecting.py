@@ -14,8 +14,8 @@ import gevent
 from gevent.queue import Empty, Queue
 
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
-from amphora.transport.connection import Connection
-from amphora.transport.endpoint import Endpoint
+from amphora.transport.connections.connection import Connection
+from amphora.transport.connections.endpoint import Endpoint
 
 Host = tuple[str, int]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from gevent.event import AsyncResult
 
 from amphora.errors import ChannelClosed, ConnectionLost, Rejected, Unroutable
-from amphora.transport.channel import Channel
-from amphora.transport.confirms import Returned
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.confirms import Returned
 from amphora.wire.properties import Properties
 
 # Seconds for the broker to confirm it.

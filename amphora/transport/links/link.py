@@ -22,11 +22,11 @@ from amphora.net.address import IN_MEMORY
 from amphora.net.backoff import LONGEST_PAUSE, SUCCESS_AFTER, Backoff
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
-from amphora.transport.attendant import Attendant
-from amphora.transport.connecting import Host, NoHost, connect_to_one
-from amphora.transport.connection import Connection
-from amphora.transport.endpoint import LOOPBACK, Endpoint
-from amphora.transport.restoring import Restorable, Restoring
+from amphora.transport.channels.attendant import Attendant
+from amphora.transport.connections.connecting import Host, NoHost, connect_to_one
+from amphora.transport.connections.connection import Connection
+from amphora.transport.connections.endpoint import LOOPBACK, Endpoint
+from amphora.transport.links.restoring import Restorable, Restoring
 
 log = Log("amphora.transport")
 

@@ -18,8 +18,8 @@ from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost
 from amphora.net import clock
 from amphora.net.backoff import Backoff
 from amphora.net.log import Log
-from amphora.transport.attendant import Attendant
-from amphora.transport.connection import Connection
+from amphora.transport.channels.attendant import Attendant
+from amphora.transport.connections.connection import Connection
 
 log = Log("amphora.transport")
 

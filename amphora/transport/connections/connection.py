@@ -31,11 +31,11 @@ from amphora.net.liveness import Liveness
 from amphora.net.log import Log
 from amphora.net.stream import Stream, connect
 from amphora.net.writer import Writer
-from amphora.transport.attendant import Attendant
-from amphora.transport.burst import take_burst
-from amphora.transport.channel import Channel
-from amphora.transport.endpoint import Endpoint
-from amphora.transport.handshake import shake_hands
+from amphora.transport.channels.attendant import Attendant
+from amphora.transport.channels.channel import Channel
+from amphora.transport.connections.burst import take_burst
+from amphora.transport.connections.endpoint import Endpoint
+from amphora.transport.connections.handshake import shake_hands
 from amphora.wire.codec import Method, decode_method, encode_method, methods
 from amphora.wire.codes import ReplyCode
 from amphora.wire.framing import (

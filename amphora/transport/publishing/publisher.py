@@ -44,12 +44,12 @@ from amphora.errors import (
 from amphora.net import clock
 from amphora.net.backoff import share_of
 from amphora.net.deadline import Deadline
-from amphora.transport.channel import Channel
-from amphora.transport.confirms import Returned
-from amphora.transport.connection import Connection
-from amphora.transport.link import Link
-from amphora.transport.outgoing import Outgoing
-from amphora.transport.restoring import Restorable
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.confirms import Returned
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links.link import Link
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.publishing.outgoing import Outgoing
 from amphora.wire.properties import DIRECT_REPLY_TO
 
 # The bounds of the growing pauses in which a refused message waits to be sent again.

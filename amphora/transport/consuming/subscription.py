@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from amphora.net.log import Log
-from amphora.transport.channel import Channel
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.delivery import Delivery
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 

@@ -17,7 +17,7 @@ import gevent.ssl
 
 from amphora.errors import printable, repr_of
 from amphora.net.address import IN_MEMORY, MEMORY_SCHEME, address
-from amphora.transport.tls import Tls, TlsFiles, TlsOfFiles
+from amphora.transport.connections.tls import Tls, TlsFiles, TlsOfFiles
 from amphora.transport.words import is_unicode, utf8_word
 from amphora.wire.content import DEFAULT_MAX_MESSAGE_SIZE
 

@@ -12,8 +12,8 @@ from gevent.event import Event
 from amphora.errors import AmphoraError
 from amphora.net import clock
 from amphora.net.deadline import Deadline
+from amphora.transport.links.topology import Presence, find_queue
 from amphora.transport.session import Session
-from amphora.transport.topology import Presence, find_queue
 
 # Seconds for which the broker's answer about a queue is used again.
 KNOWN_FOR = 1.0

@@ -24,11 +24,11 @@ from gevent.lock import Semaphore
 from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, FrameError, printable
 from amphora.net.deadline import Deadline
 from amphora.net.memory import LARGE, keep_for_large_bodies
-from amphora.transport.acks import Acks
-from amphora.transport.confirms import Confirms, Returned, Unconfirmed
-from amphora.transport.operations import Operations
-from amphora.transport.recipients import Recipient, Recipients
-from amphora.transport.refusals import refusal
+from amphora.transport.channels.acks import Acks
+from amphora.transport.channels.confirms import Confirms, Returned, Unconfirmed
+from amphora.transport.channels.operations import Operations
+from amphora.transport.channels.recipients import Recipient, Recipients
+from amphora.transport.channels.refusals import refusal
 from amphora.wire.codec import (
     Ack,
     Deliver,

@@ -19,10 +19,10 @@ import gevent
 from amphora.errors import AmphoraError
 from amphora.net.forks import notice
 from amphora.net.log import tell
-from amphora.transport.attendant import check_can_wait, is_waited_for
-from amphora.transport.channel import Channel
-from amphora.transport.confirms import Returned, Unconfirmed
-from amphora.transport.operations import Operations
+from amphora.transport.channels.attendant import check_can_wait, is_waited_for
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.confirms import Returned, Unconfirmed
+from amphora.transport.channels.operations import Operations
 from amphora.wire.codec import Deliver, Method
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties

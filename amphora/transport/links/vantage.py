@@ -22,11 +22,11 @@ import gevent
 from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost
 from amphora.net.address import address
 from amphora.net.backoff import doubled
-from amphora.transport.connecting import Host
-from amphora.transport.connection import Connection
-from amphora.transport.link import Link
-from amphora.transport.restoring import Restorable
-from amphora.transport.topology import Binding
+from amphora.transport.connections.connecting import Host
+from amphora.transport.connections.connection import Connection
+from amphora.transport.links.link import Link
+from amphora.transport.links.restoring import Restorable
+from amphora.transport.links.topology import Binding
 from amphora.wire.codec import methods
 from amphora.wire.codes import ReplyCode
 

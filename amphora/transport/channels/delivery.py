@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from amphora.transport.channel import Channel
+from amphora.transport.channels.channel import Channel
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties

@@ -8,8 +8,8 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, ChannelClosed, Rejected, Unroutable
 from amphora.net import clock
-from amphora.transport.confirms import Returned
-from amphora.transport.restoring import Restorable
+from amphora.transport.channels.confirms import Returned
+from amphora.transport.links.restoring import Restorable
 from amphora.wire.properties import PropertiesTemplate
 
 # Seconds for which a refused message is sent again, if it has no expiry.

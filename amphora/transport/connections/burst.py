@@ -14,8 +14,8 @@ import struct
 from typing import Any
 
 from amphora.errors import MessageError
-from amphora.transport.channel import Channel
-from amphora.transport.delivery import Delivery
+from amphora.transport.channels.channel import Channel
+from amphora.transport.channels.delivery import Delivery
 from amphora.wire.codec import decode_names
 from amphora.wire.codes import BASIC_ACK, BASIC_CLASS, BASIC_DELIVER
 from amphora.wire.framing import (

@@ -1,0 +1,1 @@
+"""The channels of a connection, and what travels on them."""

@@ -1,0 +1,1 @@
+"""Queues that are read, also after they or their node were away."""

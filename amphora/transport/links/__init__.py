@@ -1,0 +1,1 @@
+"""Connections that are made again, with all that was set up on them."""

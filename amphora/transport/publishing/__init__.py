@@ -1,0 +1,1 @@
+"""Messages to the broker, remembered until it has confirmed them."""
