@@ -6,7 +6,6 @@ did) or None (it may have).  False is set only where no broker can hold the requ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from copy import copy
 from types import EllipsisType
@@ -49,10 +48,6 @@ MOST_PARTS = 20
 # The reply codes of errors that may pass by themselves: NOT_FOUND, RESOURCE_LOCKED, INTERNAL_ERROR.
 # As plain numbers, because `wire.codes` is above this file.
 PASSING_CODES = frozenset((404, 405, 541))
-# What stands in a URL before its host.  A password may have spaces and slashes in it.
-_LOGIN = re.compile("://.*@")
-# Of a `repr` that may be long, so many characters are looked at: the time grows with their square.
-_MOST_LOOKED_AT = 1000
 # The beginning of the note of a RemoteException.
 TRACEBACK_NOTE = "The remote traceback:"
 
@@ -84,7 +79,15 @@ def repr_of(value: object, limit: int = 100) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001 (a user's class may raise anything)
         text = f"<a {type(value).__name__} whose repr fails>"
-    return printable(_LOGIN.sub("://***@", text[:_MOST_LOOKED_AT]), limit)
+    return printable(without_login(text), limit)
+
+
+def without_login(text: str) -> str:
+    """Return a text that may have a URL in it, without what stands before the URL's host."""
+    before, scheme, rest = text.partition("://")
+    # To the last @, because a password may have anything in it.
+    _, at, host = rest.rpartition("@")
+    return f"{before}{scheme}***@{host}" if at else text
 
 
 def is_a(error: BaseException, kinds: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:

@@ -24,6 +24,7 @@ from amphora.errors import (
     WrongRequest,
     printable,
     text_of,
+    without_login,
 )
 from amphora.wire.codes import ReplyCode
 
@@ -103,7 +104,10 @@ def exit_code_of(error: BaseException) -> Exit:
 
 def sentence_of(error: BaseException, limit: int = LONGEST_LINE) -> str:
     """Return an error as one line that is safe to print, of at most `limit` characters."""
-    if isinstance(error, click.ClickException):
+    if isinstance(error, click.UsageError):
+        # It may have the broker's URL that was given to another option.
+        text = without_login(error.format_message())
+    elif isinstance(error, click.ClickException):
         text = error.format_message()
     elif isinstance(error, RemoteException):
         text = f"the function raised {error}"

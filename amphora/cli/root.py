@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 
 import click
 from gevent.hub import Hub
@@ -27,6 +27,7 @@ from amphora.cli.failures import (
 from amphora.cli.output import show_error, show_json
 from amphora.cli.settings import Group, Settings, url_and_debug
 from amphora.cli.standard_files import open_standard_files
+from amphora.errors import without_login
 from amphora.transport.words import utf8_word
 
 SILENCE = logging.NullHandler()
@@ -205,7 +206,9 @@ def report(error: Exception, settings: Settings) -> int:
         show_json(as_json(error))
     elif isinstance(error, click.UsageError):
         # This includes the command's usage, and a hint to its help.
-        error.show()
+        told = StringIO()
+        error.show(told)
+        click.echo(without_login(told.getvalue()), err=True, nl=False)
     else:
         show_error(sentence_of(error))
     return exit_code_of(error)

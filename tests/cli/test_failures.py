@@ -52,6 +52,17 @@ def test_a_refused_connection_names_the_address(
     assert_one_line(outcome, Exit.NO_BROKER, f"127.0.0.1:{closed_port}: Connection refused")
 
 
+@pytest.mark.parametrize("output", [[], ["--json"]], ids=str)
+@pytest.mark.parametrize("option", ["--timeout", "--no-such"])
+def test_a_url_that_is_given_to_another_option_is_shown_without_its_password(
+    amphora_anywhere: Amphora, option: str, output: list[str]
+) -> None:
+    wrong = f"{option}=amqp://shop:s3cret@nowhere.invalid/%25"
+    outcome = amphora_anywhere(*output, "ping", "math", wrong)
+    assert outcome.code == Exit.USAGE
+    assert "s3cret" not in outcome.out + outcome.err
+
+
 def test_the_address_may_come_from_the_environment(
     amphora_anywhere: Amphora, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
