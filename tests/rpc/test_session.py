@@ -28,6 +28,7 @@ from amphora import (
     testing,
 )
 from amphora.arpc import mq
+from amphora.net.backoff import SUCCESS_AFTER
 from amphora.transport.channels.confirms import Returned
 from amphora.transport.channels.raw_channel import RawChannel
 from amphora.transport.connections.connection import Connection
@@ -104,6 +105,23 @@ def test_clients_that_come_and_go_leave_nothing_on_their_session(
     gone = [use() for _ in range(20)]
     gc.collect()
     assert [reference() for reference in gone] == [None] * 20
+
+
+def test_who_looks_twenty_times_a_second_sees_that_a_connection_was_lost(
+    make_server: MakeServer,
+) -> None:
+    server = make_server(add)
+    link = server.session.consuming
+    # After a connection that has lasted, the next attempt is a first one.
+    gevent.sleep(SUCCESS_AFTER + 0.1)
+    assert link.connection is not None
+    link.connection.interrupted(RuntimeError("for the test"))
+    looks: list[Connection | None] = []
+    while not looks or looks[-1] is not None:
+        gevent.sleep(0.05)
+        looks.append(link.connection)
+        assert len(looks) < 10
+    wait_until(lambda: server.ready)
 
 
 def test_a_session_closes_for_everybody(

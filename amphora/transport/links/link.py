@@ -3,8 +3,9 @@
 A link has one keeper greenlet.  The keeper alone connects, has set up what is needed on each
 connection (see `restoring`), and waits for its end, so two recoveries never run at once.
 
-Between attempts to connect the pauses grow from 0.1 s to 5 s, each with full jitter, so that the
-thousand clients of a restarted broker do not all come back at once.
+A lost connection is made again within a tenth of a second, and between further attempts the pauses
+grow from 0.1 s to 5 s, with full jitter.  So the thousand clients of a broker that was restarted,
+or of a node that is gone, do not all come in the same moment.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, AuthenticationError, ConnectionLost
 from amphora.net import clock
 from amphora.net.address import IN_MEMORY
-from amphora.net.backoff import LONGEST_PAUSE, SUCCESS_AFTER, Backoff
+from amphora.net.backoff import FIRST_PAUSE, LONGEST_PAUSE, SUCCESS_AFTER, Backoff
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.transport.channels.attendant import Attendant
@@ -301,6 +302,8 @@ class Link:
                 # Otherwise closed, which says goodbye, or left to the parent of a forked child.
                 raise
             self._drop(connection.error or ConnectionLost("the connection ended"))
+            # Others have lost theirs in the same moment.
+            gevent.sleep(random.uniform(FIRST_PAUSE / 2, FIRST_PAUSE))  # noqa: S311 (no secret)
 
     def _begin(self, connection: Connection) -> None:
         self._connected_at = clock.monotonic()
