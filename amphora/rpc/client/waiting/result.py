@@ -71,8 +71,6 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
                     if hub is not self._home:
                         # Also if one of that thread waits here.
                         self._wait_elsewhere()
-                        if not self.ready():
-                            raise self._overdue()
                     elif self._greenlet is None:
                         self._greenlet = greenlet
                         try:
@@ -106,8 +104,6 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         """
         if timeout is None and gevent.get_hub() is not self._home and not self.ready():
             self._wait_elsewhere()
-            if not self.ready():
-                raise self._overdue()
         value: R_co | None = super().wait(timeout)
         return value
 
@@ -116,10 +112,15 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
 
         That loop may never run again, as in a program that joins the other thread: so this has a
         limit of its own.  Without one, the loop of this thread might have nothing to wait for.
+
+        Raises:
+            NoResult: the call has not ended by its deadline.
         """
         try:
             # gevent's own way wakes other threads, too.
             super().wait(timeout=self._call.timeout + ELSEWHERE_LATER)
+            if not self.ready():
+                raise self._overdue()
         except BaseException:
             # As in `get`.
             del self
