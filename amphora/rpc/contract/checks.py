@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from amphora.errors import repr_of
+from amphora.transport.connections.endpoint import check_number
 
 # The longest timeout of a call, in seconds.
 LONGEST_TIMEOUT = 1_000_000.0
@@ -37,18 +38,13 @@ def check_expiry(seconds: Any) -> float:
 
 
 def _seconds_up_to(longest: float, name: str, seconds: Any) -> float:
-    _check_number(name, seconds)
+    check_number(name, seconds)
     # NaN is not more than 0.
     if not 0 < seconds <= longest:
         raise ValueError(
             f"{name} must be more than 0 and at most {longest:,.0f} seconds, not {repr_of(seconds)}"
         )
     return float(seconds)
-
-
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number of seconds, not {repr_of(value)}")
 
 
 def check_names(name: str, names: Any, such_as: str = "kill") -> tuple[str, ...]:
@@ -84,7 +80,7 @@ def check_wait(seconds: Any) -> float:
     Raises:
         ValueError: it is no number of seconds, or out of range.
     """
-    _check_number("wait_for_server", seconds)
+    check_number("wait_for_server", seconds)
     if not 0 <= seconds <= LONGEST_TIMEOUT:
         raise ValueError(
             f"wait_for_server must be from 0 to {LONGEST_TIMEOUT:,.0f} seconds, not"

@@ -267,15 +267,33 @@ def check_patience(timeout: Any) -> float | None:
     """
     if timeout is None:
         return None
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not is_number or math.isnan(timeout):
-        raise ValueError(f"a timeout must be a number of seconds, not {repr_of(timeout, 50)}")
+    check_number("a timeout", timeout)
+    if math.isnan(timeout):
+        raise _no_seconds("a timeout", timeout)
     return float(timeout)
 
 
+def check_number(name: str, value: Any) -> None:
+    """Check that a setting in seconds is a number.
+
+    Args:
+        name: the name of the setting.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _no_seconds(name, value)
+
+
+def _no_seconds(name: str, value: object) -> ValueError:
+    return ValueError(f"{name} must be a number of seconds, not {repr_of(value)}")
+
+
 def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
-        raise ValueError(f"{name} must be a number of seconds, not {repr_of(value)}")
+    check_number(name, value)
+    if not 0 <= value < 1e6:
+        raise _no_seconds(name, value)
     if value == 0 and name not in _SWITCHED_OFF_BY_0:
         raise ValueError(f"{name} must be more than 0 seconds")
     return float(value)
