@@ -40,6 +40,8 @@ FLAGS = (
     "--no-default-browser-check",
     "--hide-scrollbars",
 )
+# How long the driver waits for an element that is to be used, and is not there yet, in ms.
+PATIENCE = 30_000
 # What WebDriver calls an element in JSON (its section 12.1).
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
@@ -84,8 +86,9 @@ class Browser:
             wait_until(self._is_ready, "chromedriver is ready")
             profile = f"--user-data-dir={self._folder}/profile"
             options = {"binary": self._binary, "args": [*FLAGS, self._size, profile]}
-            wanted = {"alwaysMatch": {"goog:chromeOptions": options}}
-            self._session = self._tell("POST", "/session", {"capabilities": wanted})["sessionId"]
+            wanted = {"goog:chromeOptions": options, "timeouts": {"implicit": PATIENCE}}
+            asked = {"capabilities": {"alwaysMatch": wanted}}
+            self._session = self._tell("POST", "/session", asked)["sessionId"]
             self._first = self.tell("GET", "/window")
         except BaseException:
             self._end()

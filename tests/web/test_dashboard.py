@@ -82,7 +82,8 @@ def test_rows_appear_and_numbers_move_under_load(
             client.call.add(1, 2)
         wait_until(lambda: cell(tab, "functions", "add", 3) == "41")
         assert tab.run("return document.getElementById('mine').cells[0].innerText") == "add"
-        assert tab.run("return document.querySelector('.card .line').getAttribute('d').length") > 20
+        drawn = "return document.querySelector('.card .line').getAttribute('d')?.length ?? 0"
+        wait_until(lambda: tab.run(drawn) > 20)
         tab.click("#tab-callers")
         tab.wait_for_text("#panel-callers tbody", client.client_id[-10:], PATIENCE)
         assert cell(tab, "callers", client.client_id[-10:], 3) == "100 %"
@@ -102,11 +103,11 @@ def test_charts_go_on_when_the_clock_is_set_back(
 ) -> None:
     dashboard = make_dashboard()
     make_server(add)
-    # Where the line of the first chart ends, in parts of its width.
+    # Where the line of the first chart ends, in parts of its width; null until it is drawn.
     end = """
     const line = document.querySelector('.card .line');
-    const places = line.getAttribute('d').match(/[\\d.]+,/g) ?? [];
-    return parseFloat(places.at(-1)) / line.ownerSVGElement.viewBox.baseVal.width;
+    const places = line?.getAttribute('d')?.match(/[\\d.]+,/g);
+    return places && parseFloat(places.at(-1)) / line.ownerSVGElement.viewBox.baseVal.width;
     """
     with Browser() as browser:
         tab = browser.open(f"http://127.0.0.1:{dashboard.port}/#/{namespace}")
