@@ -23,10 +23,8 @@ from amphora.transport.channels.confirms import Returned
 from amphora.transport.session import Session
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
-from amphora.wire.properties import PERSISTENT, Properties
+from amphora.wire.properties import DIRECT_REPLY_TO, PERSISTENT, Properties
 
-# The address for answers to the channel itself: https://www.rabbitmq.com/docs/direct-reply-to
-REPLY_TO = "amq.rabbitmq.reply-to"
 MICROSECONDS = 1_000_000
 
 
@@ -104,7 +102,7 @@ def trace_call(
     try:
         channel.confirm_select()
         channel.consume(
-            REPLY_TO,
+            DIRECT_REPLY_TO,
             lambda message: answer.set((clock.monotonic(), message)),
             naming.new_id(),
             no_ack=True,
@@ -114,11 +112,11 @@ def trace_call(
             delivery_mode=PERSISTENT,
             message_id=sent.message_id,
             correlation_id=sent.message_id,
-            reply_to=REPLY_TO,
+            reply_to=DIRECT_REPLY_TO,
             expiration=str(round(timeout * 1000)),
             headers={
                 headers.TAKES: headers.TIMES,
-                headers.SENT: clock.since_boot() // 1000,
+                headers.SENT: headers.now(),
             },
         )
         began = clock.monotonic()
