@@ -42,6 +42,19 @@ ALLOWED["__main__"] = {"cli"}
 # A room is a folder in a part, the files right in a part together, or one file that stands above
 # the others.  What it may import of its own part, beside itself:
 ROOMS: dict[str, set[str]] = {
+    "transport": set(),
+    "transport.channels": set(),
+    "transport.connections": {"transport.channels", "transport"},
+    "transport.links": {"transport.connections", "transport.channels"},
+    "transport.publishing": {"transport.links", "transport.connections", "transport.channels"},
+    "transport.session": {
+        *("transport.publishing", "transport.links", "transport.connections"),
+        *("transport.channels", "transport"),
+    },
+    "transport.consuming": {
+        *("transport.session", "transport.links", "transport.connections"),
+        "transport.channels",
+    },
     "rpc.contract": set(),
     "rpc.contract.types": {"rpc.contract"},
     "rpc.functions": {"rpc.contract", "rpc.contract.types"},
