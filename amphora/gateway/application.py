@@ -25,7 +25,7 @@ from amphora.gateway.streams import StreamBody, encode
 from amphora.net.log import Log
 from amphora.rpc.contract.checks import check_names, check_timeout, check_wait
 from amphora.rpc.contract.naming import check_namespace
-from amphora.transport.connections.endpoint import check_count
+from amphora.transport.checks import check_count
 from amphora.transport.session import Session
 from amphora.web.access import Environ, checked_names, has_own_origin, knows_host
 from amphora.web.pages import AT_ONCE, HEADERS, static_files, type_of

@@ -28,12 +28,8 @@ from amphora.net.script import note_script, program_ends, script_ended
 from amphora.transport.channels.attendant import check_can_wait, is_waited_for
 from amphora.transport.channels.channel import Channel
 from amphora.transport.channels.raw_channel import RawChannel
-from amphora.transport.connections.endpoint import (
-    SETTINGS,
-    ConnectionSettings,
-    check_patience,
-    endpoint,
-)
+from amphora.transport.checks import check_patience
+from amphora.transport.connections.endpoint import SETTINGS, ConnectionSettings, endpoint
 from amphora.transport.links.link import Link, LinkState
 from amphora.transport.links.topology import Binding
 from amphora.transport.links.vantage import Vantage

@@ -16,7 +16,8 @@ from amphora.rpc.client.requests import Requests, Route
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.serializers import SerializerName, serializer_named
-from amphora.transport.connections.endpoint import ConnectionSettings, check_flag, check_patience
+from amphora.transport.checks import check_flag, check_patience
+from amphora.transport.connections.endpoint import ConnectionSettings
 from amphora.transport.links.link import LinkState
 from amphora.transport.session import (
     Session,

@@ -44,7 +44,7 @@ from amphora.rpc.client.workers.presence import ServerPresence
 from amphora.rpc.client.workers.reasons import Reasons
 from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.client.workers.unserved import Unserved
-from amphora.transport.connections.endpoint import check_count
+from amphora.transport.checks import check_count
 from amphora.transport.links.restoring import Restorable
 from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session, claim, is_of_this_thread, left_to_its_thread

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypedDict, TypeVar, Unpack
 
 from amphora.errors import repr_of
-from amphora.transport.connections.endpoint import check_flag
+from amphora.transport.checks import check_flag
 from amphora.transport.options import unknown_options
 
 # How many steps are kept at most: names may come from anywhere.

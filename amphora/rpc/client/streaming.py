@@ -15,7 +15,7 @@ from amphora.rpc.context.call import here
 from amphora.rpc.contract import naming, streams
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.channels.attendant import check_can_wait
-from amphora.transport.connections.endpoint import check_count
+from amphora.transport.checks import check_count
 from amphora.transport.publishing.outgoing import Outgoing
 
 # Seconds between two questions whether the worker of a stream is still there, at most.

@@ -1,4 +1,4 @@
-"""Checking settings of both clients and servers."""
+"""Timeouts and other settings of both clients and servers, checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from amphora.errors import repr_of
-from amphora.transport.connections.endpoint import check_number
+from amphora.transport.checks import check_number
 
 # The longest timeout of a call, in seconds.
 LONGEST_TIMEOUT = 1_000_000.0

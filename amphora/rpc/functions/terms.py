@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from amphora.errors import repr_of
 from amphora.rpc.contract.checks import check_timeout
-from amphora.transport.connections.endpoint import check_count, check_flag
+from amphora.transport.checks import check_count, check_flag
 from amphora.transport.options import unknown_options
 
 # When the requests of a function are acknowledged.

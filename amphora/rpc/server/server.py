@@ -34,12 +34,8 @@ from amphora.rpc.server.requests.attempts import DEFAULT_MAX_ATTEMPTS
 from amphora.rpc.server.settings import Settings, overrides
 from amphora.rpc.server.stop_signals import check_thread
 from amphora.rpc.server.worker import Place, State, Worker
-from amphora.transport.connections.endpoint import (
-    ConnectionSettings,
-    check_count,
-    check_flag,
-    check_patience,
-)
+from amphora.transport.checks import check_count, check_flag, check_patience
+from amphora.transport.connections.endpoint import ConnectionSettings
 from amphora.transport.session import Session, cannot_leave, register, session_for
 
 log = Log("amphora.rpc")

@@ -5,18 +5,17 @@ The password is kept out of `repr`, of errors and of logs.
 
 from __future__ import annotations
 
-import math
 import os
 import unicodedata
 from dataclasses import dataclass, field
-from operator import index
-from typing import Any, TypedDict
+from typing import TypedDict
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import gevent.ssl
 
 from amphora.errors import printable, repr_of
 from amphora.net.address import IN_MEMORY, MEMORY_SCHEME, address
+from amphora.transport.checks import check_count, check_flag, check_number, no_seconds
 from amphora.transport.connections.tls import Tls, TlsFiles, TlsOfFiles
 from amphora.transport.words import is_unicode, utf8_word
 from amphora.wire.content import DEFAULT_MAX_MESSAGE_SIZE
@@ -223,77 +222,10 @@ def _replace(parsed: Endpoint, changes: dict[str, object]) -> Endpoint:
     return Endpoint(**{**values, **changes})
 
 
-def check_count(name: str, value: Any, most: int | None = None) -> int:
-    """Return a setting that is a whole number, 1 or more.
-
-    Args:
-        name: the name of the setting.
-        most: its largest value; None for no limit.
-
-    Raises:
-        ValueError: it is not a whole number in this range.
-    """
-    try:
-        number = None if isinstance(value, bool) else index(value)
-    except TypeError:
-        number = None
-    if number is None or number < 1 or (most is not None and number > most):
-        span = "of at least 1" if most is None else f"from 1 to {most}"
-        raise ValueError(f"{name} must be a whole number {span}, not {repr_of(value, 50)}")
-    return number
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return a setting that is on or off.
-
-    Args:
-        name: the name of the setting.
-
-    Raises:
-        ValueError: it is neither; a text such as "false" would count as on.
-    """
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {repr_of(value, 50)}")
-    return value
-
-
-def check_patience(timeout: Any) -> float | None:
-    """Return for how many seconds to wait at an end; None for no limit.
-
-    Checked before anything ends: what is half closed cannot be closed again.
-
-    Raises:
-        ValueError: it is no number of seconds.
-    """
-    if timeout is None:
-        return None
-    check_number("a timeout", timeout)
-    if math.isnan(timeout):
-        raise _no_seconds("a timeout", timeout)
-    return float(timeout)
-
-
-def check_number(name: str, value: Any) -> None:
-    """Check that a setting in seconds is a number.
-
-    Args:
-        name: the name of the setting.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _no_seconds(name, value)
-
-
-def _no_seconds(name: str, value: object) -> ValueError:
-    return ValueError(f"{name} must be a number of seconds, not {repr_of(value)}")
-
-
 def _seconds(name: str, value: float) -> float:
     check_number(name, value)
     if not 0 <= value < 1e6:
-        raise _no_seconds(name, value)
+        raise no_seconds(name, value)
     if value == 0 and name not in _SWITCHED_OFF_BY_0:
         raise ValueError(f"{name} must be more than 0 seconds")
     return float(value)

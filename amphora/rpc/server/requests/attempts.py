@@ -32,7 +32,7 @@ from amphora.rpc.contract.dead import buried
 from amphora.rpc.server.progress.in_progress import looks
 from amphora.transport.channels.channel import Channel
 from amphora.transport.channels.delivery import Delivery
-from amphora.transport.connections.endpoint import check_count
+from amphora.transport.checks import check_count
 from amphora.transport.links.topology import Presence, find_queue
 from amphora.transport.publishing.confirmed import publish_confirmed
 from amphora.transport.session import Session
