@@ -52,7 +52,6 @@ audit = Log("amphora.audit")
 # What a denied client is told that has not named its login.
 NAMELESS = "; make the client with identify=True if its login is allowed"
 
-
 # Around a handler that nothing ends before its time.
 UNENDED = nullcontext()
 
@@ -65,6 +64,9 @@ class Executor:
         functions: what can be called.
         statistics: counts the calls and their outcomes.
         encoding: makes the answers.
+
+    Attributes:
+        functions: what can be called.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Executor:
         statistics: Statistics,
         encoding: Encoding,
     ) -> None:
-        self.functions = self._functions = functions
+        self.functions = functions
         self._owner = owner
         self._statistics = statistics
         self._encoding = encoding
@@ -152,20 +154,20 @@ class Executor:
         return answer
 
     def _read(self, delivery: Delivery, call: CallContext) -> None:
-        namespace = self._functions.namespace
+        namespace = self.functions.namespace
         try:
             request = serializer_of(delivery.properties).decode_request(delivery.body)
         except ValueError as error:
             raise WrongRequest(f"{namespace} cannot read the request: {error}") from error
         call.function, call.args, call.kwargs = request.func, request.args, request.kwargs
-        call.known = request.func in self._functions.by_name
+        call.known = request.func in self.functions.by_name
 
     def function_of(self, delivery: Delivery, call: CallContext) -> Function | None:
         """Return the function that a request is for, None if there is none."""
         try:
             if not call.function:
                 self._read(delivery, call)
-            return self._functions.find(call.function)
+            return self.functions.find(call.function)
         except WrongRequest:
             return None
 
@@ -220,7 +222,7 @@ class Executor:
             if not call.begun and travels(error):
                 # Of amphora itself, or of middleware.
                 return Response(exception=error_body(error)), None
-            expected = call.begun and self._functions.expects(function, error)
+            expected = call.begun and self.functions.expects(function, error)
             body, legible = self._encoding.describe(error, raises, traced=not expected)
             if not call.begun:
                 # Middleware raised it.
@@ -249,15 +251,15 @@ class Executor:
         """
         if unread is not None:
             raise unread
-        function = self._functions.find(call.function)
+        function = self.functions.find(call.function)
         if function.allow is not None and call.user not in function.allow:
-            name = f"{self._functions.namespace}.{function.name}"
+            name = f"{self.functions.namespace}.{function.name}"
             # For each function apart: one that is tried all the time hides no other.
             text = f"%s: %s may not call {name.replace('%', '%%')}"
             audit.throttled(text, self._owner, call.caller)
             raise Denied(f"{call.caller} may not call {name}{'' if call.user else NAMELESS}")
         if function.is_stream is (outlet is None):
-            name = f"{self._functions.namespace}.{function.name}"
+            name = f"{self.functions.namespace}.{function.name}"
             raise WrongRequest(
                 f"{name} is a stream: read it with client.stream.{function.name}(...)"
                 if function.is_stream
