@@ -182,6 +182,7 @@ class Executor:
         """Call a function; return the response, None if it is ignored, and a failure to report.
 
         Args:
+            once, raises, outlet: as for `execute`.
             unread: why the request could not be read: there is no function to call.
         """
         function = call.function
@@ -217,20 +218,27 @@ class Executor:
             if (raises or self.forgotten) and not is_a(error, Exception):
                 # In a forked child, sys.exit() ends the child.
                 raise
-            if type(error) is TimedOut and call.timed_out:
-                return Response(exception=error_body(error)), Failure(function, "is late", error)
-            if not call.begun and travels(error):
-                # Of amphora itself, or of middleware.
-                return Response(exception=error_body(error)), None
-            expected = call.begun and self.functions.expects(function, error)
-            body, legible = self._encoding.describe(error, raises, traced=not expected)
-            if not call.begun:
-                # Middleware raised it.
-                body.executed = False
-            if is_a(error, GreenletExit):
-                return Response(exception=body), None
-            what = f"raised {type(error).__name__}"
-            return Response(exception=body), Failure(function, what, error, legible, expected)
+            return self._raised(call, error, raises)
+
+    def _raised(
+        self, call: CallContext, error: BaseException, raises: bool
+    ) -> tuple[Response, Failure | None]:
+        """Return the response for what a call has raised, and a failure to report."""
+        function = call.function
+        if type(error) is TimedOut and call.timed_out:
+            return Response(exception=error_body(error)), Failure(function, "is late", error)
+        if not call.begun and travels(error):
+            # Of amphora itself, or of middleware.
+            return Response(exception=error_body(error)), None
+        expected = call.begun and self.functions.expects(function, error)
+        body, legible = self._encoding.describe(error, raises, traced=not expected)
+        if not call.begun:
+            # Middleware raised it.
+            body.executed = False
+        if is_a(error, GreenletExit):
+            return Response(exception=body), None
+        what = f"raised {type(error).__name__}"
+        return Response(exception=body), Failure(function, what, error, legible, expected)
 
     def _serve(
         self,
@@ -253,18 +261,9 @@ class Executor:
             raise unread
         function = self.functions.find(call.function)
         if function.allow is not None and call.user not in function.allow:
-            name = f"{self.functions.namespace}.{function.name}"
-            # For each function apart: one that is tried all the time hides no other.
-            text = f"%s: %s may not call {name.replace('%', '%%')}"
-            audit.throttled(text, self._owner, call.caller)
-            raise Denied(f"{call.caller} may not call {name}{'' if call.user else NAMELESS}")
+            raise self._denied(function, call)
         if function.is_stream is (outlet is None):
-            name = f"{self.functions.namespace}.{function.name}"
-            raise WrongRequest(
-                f"{name} is a stream: read it with client.stream.{function.name}(...)"
-                if function.is_stream
-                else f"{name} is not a stream: call it with client.call.{function.name}(...)"
-            )
+            raise self._called_otherwise(function)
         if self.middleware and call.remaining() == 0.0:
             call.cancel()
         if call.cancellation is not None:
@@ -295,6 +294,23 @@ class Executor:
         except Misfit as error:
             call.begun = False
             raise WrongRequest(str(error)) from None
+
+    def _denied(self, function: Function, call: CallContext) -> Denied:
+        """Note that a client may not call a function, and return the error that it gets."""
+        name = f"{self.functions.namespace}.{function.name}"
+        # For each function apart: one that is tried all the time hides no other.
+        text = f"%s: %s may not call {name.replace('%', '%%')}"
+        audit.throttled(text, self._owner, call.caller)
+        return Denied(f"{call.caller} may not call {name}{'' if call.user else NAMELESS}")
+
+    def _called_otherwise(self, function: Function) -> WrongRequest:
+        """Return the error for a stream that is called, or a function that is read as a stream."""
+        name = f"{self.functions.namespace}.{function.name}"
+        return WrongRequest(
+            f"{name} is a stream: read it with client.stream.{function.name}(...)"
+            if function.is_stream
+            else f"{name} is not a stream: call it with client.call.{function.name}(...)"
+        )
 
     def tell(self, failure: Failure) -> None:
         """Report a failed call to the program and its log.
