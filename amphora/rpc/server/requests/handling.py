@@ -386,24 +386,30 @@ class RequestHandling:
                 call.function,
             )
             return
-        if request.answered:
-            pass
-        elif answer is None and (inline or not self._given_up):
-            if not self._ignore(request):
-                ignored = WrongResult(
-                    f"{self._namespace}.{printable(call.function, 100)} has ignored the request"
-                    " (IgnoreRequest), which no other server can get: it was acknowledged early"
-                )
-                call.ended(type(ignored).__name__, ignored)
-                refusal = self._encoding.refuse(ignored, request.properties)
-                self._answers.respond(request, refusal, outlet)
-        else:
-            # Killed by stop() while it ended.
-            call.ended(ABORTED)
-            request.nack()
+        if not request.answered:
+            if answer is None and (inline or not self._given_up):
+                self._ignored(request, call, outlet)
+            else:
+                # Killed by stop() while it ended.
+                call.ended(ABORTED)
+                request.nack()
         if answer is not None and answer.failure is not None:
             # Last of all: the program's callback may raise, wait or be killed.
             self._executor.tell(answer.failure)
+
+    def _ignored(
+        self, request: RequestInProgress, call: CallContext, outlet: Outlet | None
+    ) -> None:
+        """Settle a request that its handler ignored.  Switches greenlets."""
+        if self._ignore(request):
+            return
+        ignored = WrongResult(
+            f"{self._namespace}.{printable(call.function, 100)} has ignored the request"
+            " (IgnoreRequest), which no other server can get: it was acknowledged early"
+        )
+        call.ended(type(ignored).__name__, ignored)
+        refusal = self._encoding.refuse(ignored, request.properties)
+        self._answers.respond(request, refusal, outlet)
 
     def _execute(
         self,
