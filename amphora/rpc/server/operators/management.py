@@ -239,7 +239,7 @@ class Management:
 
     def ping(self) -> Ping:
         """Return the worker id, host and process id."""
-        return {"wid": self._server.worker_id, "host": socket.gethostname(), "pid": os.getpid()}
+        return identity(self._server.worker_id)
 
     def stats(self) -> Stats:
         """Return counters, durations in seconds, and the number of requests in progress."""
@@ -291,6 +291,11 @@ class Management:
 def _drop(delivery: Delivery) -> None:
     """Drop a message that was published to the roll call by mistake."""
     delivery.nack(requeue=False)
+
+
+def identity(worker_id: str) -> Ping:
+    """Return who a worker of this process is: its id, host and process id."""
+    return {"wid": worker_id, "host": socket.gethostname(), "pid": os.getpid()}
 
 
 def asker() -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import Protocol
 
 from amphora.errors import printable
@@ -15,13 +13,12 @@ from amphora.rpc.contract.reports import (
     Activity,
     CancelledRequest,
     Pausing,
-    Ping,
     Purged,
     Stack,
 )
 from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.server.operators.dead import Dead
-from amphora.rpc.server.operators.management import asker
+from amphora.rpc.server.operators.management import asker, identity
 from amphora.rpc.server.operators.stacks import all_stacks
 from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.progress.underway import Underway
@@ -71,7 +68,7 @@ class Operating:
         now = clock.monotonic()
         found = sorted(self._requests, key=lambda request: request.arrived)
         requests = [_told(request, now) for request in found[:MOST_TOLD]]
-        return {**self._who(), "count": len(found), "requests": requests}
+        return {**identity(self._worker.worker_id), "count": len(found), "requests": requests}
 
     def cancel(self, request_id: str) -> list[CancelledRequest]:
         """Cancel the requests in progress with an id, and tell their callers."""
@@ -123,10 +120,11 @@ class Operating:
 
     def _pausing(self) -> Pausing:
         state = "paused" if self._worker.paused else "serving"
-        return {**self._who(), "state": state, "in_flight": len(self._worker.underway)}
-
-    def _who(self) -> Ping:
-        return {"wid": self._worker.worker_id, "host": socket.gethostname(), "pid": os.getpid()}
+        return {
+            **identity(self._worker.worker_id),
+            "state": state,
+            "in_flight": len(self._worker.underway),
+        }
 
     def _note(self, command: str, *arguments: str) -> None:
         words = " ".join((command, *(printable(each, 100) for each in arguments[:20])))
