@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import gevent
@@ -92,10 +92,7 @@ class Cancellation:
         greenlet = self._greenlet
         if greenlet is None or self._shields or self.interrupted:
             return
-        self.interrupted = True
-        for child in list(self._children or ()):
-            child.cancel()
-        greenlet.throw(Cancel("the caller has gone away, or its time is over"))
+        greenlet.throw(self._interruption())
 
     @contextmanager
     def interruptible(
@@ -129,13 +126,14 @@ class Cancellation:
     def end_if_cancelled(self) -> None:
         """Raise `Cancel` here if the call is cancelled, unless a shield holds it off."""
         if self.cancelled and not self._shields:
-            self._end_here()
+            raise self._interruption()
 
-    def _end_here(self) -> NoReturn:
+    def _interruption(self) -> Cancel:
+        """Call off what the handler has begun, and return what is to be raised in it."""
         self.interrupted = True
         for child in list(self._children or ()):
             child.cancel()
-        raise Cancel("the caller has gone away, or its time is over")
+        return Cancel("the caller has gone away, or its time is over")
 
     def adopt(self, child: Cancellable) -> None:
         """Cancel something with the handler that began it, if that can be ended."""
@@ -154,6 +152,6 @@ class Cancellation:
         if not due or self._shields or self.interrupted or self._greenlet is None:
             return
         if self._greenlet is gevent.getcurrent():
-            self._end_here()
+            raise self._interruption()
         # The block was in another greenlet of the call, or in a thread.
         self._interrupt_soon()
