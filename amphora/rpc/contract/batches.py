@@ -8,13 +8,13 @@ bytes.  They are also decoded one by one, so that a bad answer fails only its ow
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from amphora.rpc.contract.bodies import Response
-from amphora.rpc.contract.serializers import JSON, MSGPACK, Serializer
+from amphora.rpc.contract.serializers import JSON, MSGPACK, Serializer, json_array, msgpack_array
 
 # The type of such a message.
 BATCH = "batch"
@@ -41,10 +41,11 @@ class _Head(msgspec.Struct):
 class _Format:
     """The details of a serializer's encoding that batches depend on.
 
-    Args:
+    Attributes:
         opening: the beginning of an answer: a map with one entry.
         opening_with_id: its beginning with an id: a map with two entries.
         encode: encodes a text.
+        separator: what is between the id and the rest of an answer.
         array: joins the answers to an array.
         decode: decodes an array, leaving its values undecoded.
         decode_head: decodes the id of one answer.
@@ -55,20 +56,10 @@ class _Format:
     opening_with_id: bytes
     separator: bytes
     encode: Callable[[str], bytes]
-    array: Callable[[list[bytes]], bytes]
+    array: Callable[[Sequence[bytes]], bytes]
     decode: Callable[[bytes], list[msgspec.Raw]]
     decode_head: Callable[[bytes], _Head]
     name: re.Pattern[bytes]
-
-
-def _json_array(answers: list[bytes]) -> bytes:
-    return b"[" + b",".join(answers) + b"]"
-
-
-def _msgpack_array(answers: list[bytes]) -> bytes:
-    count = len(answers)
-    head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2)
-    return head + b"".join(answers)
 
 
 _FORMATS = {
@@ -77,7 +68,7 @@ _FORMATS = {
         b'{"id":',
         b",",
         msgspec.json.Encoder().encode,
-        _json_array,
+        json_array,
         msgspec.json.Decoder(list[msgspec.Raw]).decode,
         msgspec.json.Decoder(_Head).decode,
         re.compile(rb'\{\s*"id"\s*:\s*"([^"\\]{1,255})"'),
@@ -87,14 +78,13 @@ _FORMATS = {
         b"\x82\xa2id",
         b"",
         msgspec.msgpack.Encoder().encode,
-        _msgpack_array,
+        msgpack_array,
         msgspec.msgpack.Decoder(list[msgspec.Raw]).decode,
         msgspec.msgpack.Decoder(_Head).decode,
         # An id of amphora's own is a text of 32 characters.
         re.compile(rb"\x82\xa2id\xd9\x20(.{32})", re.DOTALL),
     ),
 }
-
 
 _BY_CONTENT_TYPE = {serializer.content_type: form for serializer, form in _FORMATS.items()}
 

@@ -12,7 +12,7 @@ import ipaddress
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -283,6 +283,18 @@ _BY_SUFFIX = {"json": JSON, "msgpack": MSGPACK}
 _COMPRESSED = frozenset(
     ("gzip", "x-gzip", "deflate", "zlib", "compress", "br", "zstd", "bzip2", "xz", "lz4", "snappy")
 )
+
+
+def json_array(values: Sequence[bytes]) -> bytes:
+    """Return an array of encoded values, in JSON."""
+    return b"[" + b",".join(values) + b"]"
+
+
+def msgpack_array(values: Sequence[bytes]) -> bytes:
+    """Return an array of encoded values, 65,535 at most, in MessagePack."""
+    count = len(values)
+    head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2)
+    return head + b"".join(values)
 
 
 def serializer_named(name: SerializerName) -> Serializer:

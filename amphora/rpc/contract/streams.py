@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from amphora.rpc.contract.serializers import JSON, MSGPACK, Serializer
+from amphora.rpc.contract.serializers import JSON, MSGPACK, Serializer, json_array, msgpack_array
 
 # The type of a request for a stream, and of the messages with its items.
 STREAM = "stream"
@@ -74,10 +74,8 @@ def join_items(serializer: Serializer, items: Sequence[bytes]) -> bytes:
     before, after = _WRAPPING[serializer]
     values = [item[len(before) : len(item) - len(after)] for item in items]
     if serializer is JSON:
-        return b'{"results":[' + b",".join(values) + b"]}"
-    count = len(values)
-    head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2)
-    return b"\x81\xa7results" + head + b"".join(values)
+        return b'{"results":' + json_array(values) + b"}"
+    return b"\x81\xa7results" + msgpack_array(values)
 
 
 def split_items(serializer: Serializer, body: bytes) -> list[Any]:
