@@ -24,7 +24,7 @@ from amphora.rpc.client.waiting.outgoing_call import Mode, OutgoingCall
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.result import PendingCall, Result, WatchedCall
 from amphora.rpc.context import made
-from amphora.rpc.context.call import here
+from amphora.rpc.context.call import adopt, here
 from amphora.rpc.context.middleware import Middleware, through
 from amphora.rpc.contract import legacy
 from amphora.rpc.contract.batches import BATCH
@@ -312,8 +312,8 @@ def _send(
     result = Result(call)
     note(options, call)
     calls.publish(call, deadline)
-    if scope is not None and scope.call is not None and scope.call.cancellation is not None:
-        scope.call.cancellation.adopt(result)
+    if scope is not None:
+        adopt(scope, result)
     return call, result
 
 

@@ -11,7 +11,7 @@ from amphora.rpc.client.calling import WENT_THROUGH, FunctionCaller, note
 from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.requests import Route
 from amphora.rpc.client.streams.stream import PendingStream, Stream
-from amphora.rpc.context.call import here
+from amphora.rpc.context.call import adopt, here
 from amphora.rpc.contract import naming, streams
 from amphora.rpc.contract.checks import check_timeout
 from amphora.transport.channels.attendant import check_can_wait
@@ -87,8 +87,8 @@ class StreamCaller(FunctionCaller):
         )
         note(options, pending)
         self._calls.publish(pending, deadline)
-        if scope is not None and scope.call is not None and scope.call.cancellation is not None:
-            scope.call.cancellation.adopt(stream)
+        if scope is not None:
+            adopt(scope, stream)
         return stream
 
 

@@ -11,7 +11,7 @@ from amphora.errors import printable
 from amphora.net import clock
 from amphora.net.log import tell
 from amphora.rpc.context.blocks import block
-from amphora.rpc.context.cancelling import Cancellation
+from amphora.rpc.context.cancelling import Cancellable, Cancellation
 from amphora.rpc.context.outcome import ABORTED, Outcome, WhenDone, tell_all
 from amphora.rpc.contract import headers, streams
 from amphora.rpc.contract.callables import check_callback
@@ -257,6 +257,13 @@ def served() -> CallContext | None:
     """Return the call that is served here, None if there is none."""
     scope = here.get()
     return None if scope is None else scope.call
+
+
+def adopt(scope: CallContext | Scope, child: Cancellable) -> None:
+    """Have what is begun in a scope end with the handler there, if that can be ended."""
+    call = scope.call
+    if call is not None and call.cancellation is not None:
+        call.cancellation.adopt(child)
 
 
 def current() -> CallContext:
