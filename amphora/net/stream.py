@@ -107,9 +107,7 @@ class Stream:
                 self._in_one_go = 0
             data = self._socket.recv(size)
         except OSError as error:
-            raise ConnectionLost(
-                f"the connection to {self.peer} broke: {_reason(error)}"
-            ) from error
+            raise self._broke(error) from error
         received = len(data)
         self._drained = received < size
         self._in_one_go += received
@@ -139,9 +137,7 @@ class Stream:
             if sent < len(data):
                 self._socket.sendall(memoryview(data)[sent:])
         except OSError as error:
-            raise ConnectionLost(
-                f"the connection to {self.peer} broke: {_reason(error)}"
-            ) from error
+            raise self._broke(error) from error
 
     def send_now(self, parts: Sequence[bytes | memoryview]) -> int:
         """Write what the socket takes of some parts at once; return how many bytes.
@@ -159,6 +155,9 @@ class Stream:
         except OSError:
             return 0
 
+    def _broke(self, error: OSError) -> ConnectionLost:
+        return ConnectionLost(f"the connection to {self.peer} broke: {_reason(error)}")
+
     def end_writing(self) -> None:
         """Let the peer read the end of the stream behind all that was written.
 
@@ -168,9 +167,7 @@ class Stream:
         try:
             self._socket.shutdown(gevent.socket.SHUT_WR)
         except OSError as error:
-            raise ConnectionLost(
-                f"the connection to {self.peer} broke: {_reason(error)}"
-            ) from error
+            raise self._broke(error) from error
 
     def close(self) -> None:
         """Close at once.  Greenlets that wait in `receive` or `send` get ConnectionLost."""
