@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 import gevent
@@ -60,18 +61,35 @@ def offers_of_all(
     Switches greenlets.
 
     Args:
+        timeout: seconds for all of it.
         thorough: ask all of them again until nobody new answers; else until anybody does.
+
+    Raises:
+        NoResult: the broker took no question in time.
+        AmphoraError: it cannot be asked.
     """
     deadline = Deadline(timeout)
+    found = _ask_all(management, deadline, thorough)
+    silent = {}
+    for namespace, workers in found.items():
+        missing = _ask_the_missing(management, deadline, namespace, workers)
+        if missing:
+            silent[namespace] = missing
+    return found, silent
+
+
+def _ask_all(management: ManagementClient, deadline: Deadline, thorough: bool) -> Offers:
+    """Ask all workers at once, in rounds; return what those offer that answer."""
     found: Offers = {}
     patience = FIRST_ROUND
     known = 0
     unconfirmed: NoResult | None = None
     confirmed = False
     while not deadline.passed:
-        left = max(deadline.left() or 0.0, SHORTEST_ROUND)
         try:
-            for reply in management.ask(None, "describe", timeout=min(patience, left)):
+            for reply in management.ask(
+                None, "describe", timeout=_time_of_round(deadline, patience)
+            ):
                 if reply.error is None:
                     found.setdefault(reply.value["namespace"], {})[reply.worker] = reply.value
             confirmed = True
@@ -85,20 +103,34 @@ def offers_of_all(
             patience *= 2
     if unconfirmed is not None and not confirmed and not found:
         raise unconfirmed
-    silent = {}
-    for namespace, workers in found.items():
-        missing = (management.count_workers(namespace) or 0) - len(workers)
-        if missing > 0:
-            left = max(deadline.left() or 0.0, SHORTEST_ROUND)
-            # Those that the broker has no time to ask are silent; the others have answered.
-            with suppress(NoResult):
-                for reply in management.ask(namespace, "describe", timeout=left):
-                    if reply.error is None:
-                        workers[reply.worker] = reply.value
-            missing = (management.count_workers(namespace) or 0) - len(workers)
-        if missing > 0:
-            silent[namespace] = missing
-    return found, silent
+    return found
+
+
+def _ask_the_missing(
+    management: ManagementClient, deadline: Deadline, namespace: str, workers: dict[str, Any]
+) -> int:
+    """Ask a namespace's workers again if one is missing; return how many have not answered.
+
+    Args:
+        workers: what those offer that have answered; the others are added.
+    """
+
+    def missing() -> int:
+        return (management.count_workers(namespace) or 0) - len(workers)
+
+    if missing() <= 0:
+        return 0
+    # Those that the broker has no time to ask are silent; the others have answered.
+    with suppress(NoResult):
+        for reply in management.ask(namespace, "describe", timeout=_time_of_round(deadline)):
+            if reply.error is None:
+                workers[reply.worker] = reply.value
+    return max(missing(), 0)
+
+
+def _time_of_round(deadline: Deadline, longest: float = inf) -> float:
+    """Return the seconds for one round of answers, when all has to end by a deadline."""
+    return max(deadline.left(longest), SHORTEST_ROUND)
 
 
 def ping(session: Session, namespace: str | None, timeout: float) -> list[str]:
@@ -193,9 +225,9 @@ class Check:
         return None
 
     def _ask(self, deadline: Deadline) -> list[Offer]:
-        left = max(deadline.left(TIMEOUT), SHORTEST_ROUND)
         try:
-            answers = descriptions(self._session, self._namespace, left)
+            seconds = _time_of_round(deadline, TIMEOUT)
+            answers = descriptions(self._session, self._namespace, seconds)
             return [offer_of(answer) for answer in answers]
         except (AmphoraError, ValueError) as error:
             log.throttled("%s cannot be asked what it offers: %s", self._namespace, error)
