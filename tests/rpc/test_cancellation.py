@@ -18,8 +18,7 @@ import amphora
 from amphora.errors import Cancelled, ConnectionLost, NoResult, RemoteException
 from amphora.rpc.client.workers import control
 from amphora.rpc.contract.control import Unwanted, encode_cancels
-from amphora.rpc.server.requests.control import LONGEST_KEPT, MOST_KEPT
-from amphora.rpc.server.requests.control import Cancelled as Kept
+from amphora.rpc.server.requests.control import LONGEST_KEPT, MOST_KEPT, EarlyCancels
 from amphora.transport.connections.connection import Connection
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
@@ -669,7 +668,7 @@ def test_cancels_race_with_answers_and_each_call_ends_once(
 
 
 def test_what_is_kept_of_cancelled_requests_is_bounded_and_ends() -> None:
-    kept = Kept()
+    kept = EarlyCancels()
     for number in range(MOST_KEPT + 5):
         kept.add("client", str(number), 1e9 if number % 2 else LONGEST_KEPT)
     assert len(kept) == MOST_KEPT
@@ -679,7 +678,7 @@ def test_what_is_kept_of_cancelled_requests_is_bounded_and_ends() -> None:
     for left in (0.0, -1.0, float("nan")):
         kept.add("other", "1", left)
         assert not kept.take("other", "1")
-    kept = Kept()
+    kept = EarlyCancels()
     kept.add("client", "1", 0.01)
     wait_until(lambda: len(kept) == 0)
 

@@ -25,7 +25,7 @@ from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.requests.answers import Answers
 from amphora.rpc.server.requests.busy import BusyAnswers
-from amphora.rpc.server.requests.control import Cancelled
+from amphora.rpc.server.requests.control import EarlyCancels
 from amphora.rpc.server.requests.encoding import UNWANTED
 from amphora.rpc.server.requests.executor import Executor
 from amphora.rpc.server.requests.limits import WaitingRoom
@@ -75,7 +75,7 @@ class Admission:
         self._busy = busy
         self._statistics = statistics
         self._run = run
-        self.cancelled = Cancelled()
+        self.cancelled = EarlyCancels()
         self.waiting_room = WaitingRoom(concurrency)
 
     def begin(

@@ -141,7 +141,7 @@ class _Listening(Consumer):
                 log.warning("calls cannot be cancelled at this worker: %s", error)
 
 
-class Cancelled:
+class EarlyCancels:
     """Requests that were cancelled before this worker has seen them.
 
     Attributes:
