@@ -21,8 +21,6 @@ from amphora import (
 )
 from amphora.rpc.contract import naming
 from amphora.transport.channels.channel import Channel
-from amphora.wire.codec import encode_publish_payload
-from amphora.wire.content import encode_content
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.raw import RawClient, RawServer
@@ -37,9 +35,7 @@ ENOUGH = 200
 
 
 def publish_poison(channel: Channel, exchange: str, key: str) -> None:
-    payload = encode_publish_payload(exchange, key, False)
-    frame_max = channel.connection.frame_max
-    channel.send_content(encode_content(channel.number, payload, POISONED, b"{}", frame_max))
+    channel.publish_encoded(exchange, key, POISONED, b"{}", False, None)
 
 
 # -- logs -----------------------------------------------------------------------------------------

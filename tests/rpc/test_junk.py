@@ -14,8 +14,6 @@ import pytest
 
 from amphora import AmqpRpcClient, AmqpRpcServer
 from amphora.transport.channels.channel import Channel
-from amphora.wire.codec import encode_publish_payload
-from amphora.wire.content import encode_content
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.raw import RawClient
@@ -182,9 +180,7 @@ POISON = {
 
 
 def publish_raw(channel: Channel, exchange: str, key: str, properties: bytes) -> None:
-    payload = encode_publish_payload(exchange, key, False)
-    frame_max = channel.connection.frame_max
-    channel.send_content(encode_content(channel.number, payload, properties, b"{}", frame_max))
+    channel.publish_encoded(exchange, key, properties, b"{}", False, None)
 
 
 @pytest.mark.parametrize("target", ["requests", "responses"])

@@ -283,23 +283,14 @@ def test_a_message_that_cannot_be_read_is_dropped_and_the_receiver_goes_on(
     create(client)
     with broker.channel() as channel:
         channel.confirm_select()
-        # A header whose content type is not UTF-8.
-        bad = b"\x00\x3c\x00\x00" + (0).to_bytes(8) + b"\x80\x00" + b"\x02\xff\xfe"
-        publish = b"\x00\x3c\x00\x28\x00\x00\x00" + short(queue_of(namespace)) + b"\x00"
-        for kind, payload in ((1, publish), (2, bad)):
-            number = channel.number.to_bytes(2)
-            channel.send_content(
-                bytes([kind]) + number + len(payload).to_bytes(4) + payload + b"\xce"
-            )
+        # The flags say that there is a content type, which is not UTF-8.
+        poison = b"\x80\x00" + b"\x02\xff\xfe"
+        channel.publish_encoded("", queue_of(namespace), poison, b"", False, None)
         wait_until(lambda: broker.ready_messages(queue_of(namespace)) == 1)
     (result,) = send(client, "behind it")
     assert server.receive_from_queue("Alice", max_calls=1) == 1
     assert result.get() == "behind it"
     assert left_in(broker, queue_of(namespace)) == []
-
-
-def short(text: str) -> bytes:
-    return bytes([len(text)]) + text.encode()
 
 
 # -- waiting for a queue --------------------------------------------------------------------------

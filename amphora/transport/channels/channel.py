@@ -291,10 +291,6 @@ class Channel(Operations):
             self.connection.interrupted(error)
             raise
 
-    def send_content(self, data: bytes) -> None:
-        """Queue an encoded message of this channel; see `publish`."""
-        self._send_pieces([(data,)], None)
-
     def _send_pieces(
         self, pieces: Iterable[tuple[bytes | memoryview, ...]], unconfirmed: Unconfirmed | None
     ) -> None:
