@@ -42,7 +42,8 @@ from amphora.transport.consuming.subscription import Subscription
 from amphora.wire.codec import encode_ack, encode_deliver_payload
 from amphora.wire.content import encode_content
 from amphora.wire.framing import FrameDecoder
-from amphora.wire.properties import Properties, PropertiesTemplate, encode_properties
+from amphora.wire.properties import Properties, encode_properties
+from amphora.wire.templates import PropertiesTemplate
 
 NAMESPACE = "benchmark"
 FRAME_MAX = 131072

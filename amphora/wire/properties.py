@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from copy import copy
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +19,6 @@ from amphora.wire.fields import (
     FieldReader,
     Table,
     encode_shortstr,
-    encode_table,
 )
 
 # The delivery modes: whether the broker keeps a message when it restarts.
@@ -31,9 +29,9 @@ PERSISTENT = 2
 # (https://www.rabbitmq.com/docs/direct-reply-to).
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
-_FLAGS = struct.Struct(">H")
-# A time stamp in the headers of a message.
-_STAMP = struct.Struct(">q")
+FLAGS = struct.Struct(">H")
+# A time stamp in the headers of a message, which may be their last.
+STAMP = struct.Struct(">q")
 
 
 class Properties:
@@ -118,7 +116,7 @@ def _write_plan(names: tuple[str, ...]) -> _WritePlan:
         if name in names:
             flags |= 0x8000 >> bit
             writers.append((name, WRITERS[kind]))
-    plan = _FLAGS.pack(flags), tuple(writers)
+    plan = FLAGS.pack(flags), tuple(writers)
     if len(_write_plans) < _MOST_PLANS:
         _write_plans[names] = plan
     return plan
@@ -145,146 +143,8 @@ def encode_properties(properties: Properties) -> bytes:
     return b"".join(parts)
 
 
-class PropertiesTemplate:
-    """The properties of messages that differ only in their id, their expiration and a time stamp.
-
-    They are encoded once; for each message a few pieces are joined.  The id of a message is its
-    `message_id` and its `correlation_id`.
-
-    Args:
-        properties: what the messages have in common.
-        correlated: False for messages without a `correlation_id`.
-        stamp: a header for the time at which a message is sent, in microseconds, and a clock in
-            nanoseconds.
-        repeated: a header that is true in messages that are sent again.
-
-    Raises:
-        ValueError: a property does not fit its AMQP type.
-    """
-
-    __slots__ = (
-        "_again",
-        "_back",
-        "_clock",
-        "_common",
-        "_correlated",
-        "_expiring",
-        "_front",
-        "_lasting",
-        "_middle",
-        "_rest",
-        "_stamp",
-        "repeated",
-    )
-
-    def __init__(
-        self,
-        properties: Properties,
-        *,
-        correlated: bool = True,
-        stamp: tuple[str, Callable[[], int]] | None = None,
-        repeated: str | None = None,
-    ) -> None:
-        self._common = dict(properties)
-        if not self._common.keys().isdisjoint(("correlation_id", "expiration", "message_id")):
-            raise ValueError("what differs from message to message is not in a template")
-        self._correlated = correlated
-        self._stamp = stamp
-        self._clock = None if stamp is None else stamp[1]
-        self.repeated = repeated
-        self._middle = self._pieces("correlation_id", "expiration")
-        self._back = self._pieces("message_id", None)
-        self._rest = self._pieces("headers", "correlation_id")
-        self._put_headers()
-
-    def _pieces(self, first: str | None, last: str | None) -> bytes:
-        """Return the encoded properties between two, without the flags."""
-        begin = 0 if first is None else PROPERTY_NAMES.index(first) + 1
-        end = None if last is None else PROPERTY_NAMES.index(last)
-        common = self._common
-        between = {name: common[name] for name in PROPERTY_NAMES[begin:end] if name in common}
-        return encode_properties(Properties(**between))[_FLAGS.size :]
-
-    def _put_headers(self) -> None:
-        """Encode what comes before the time stamp, and the flags."""
-        common = self._common
-        self._again: PropertiesTemplate | None = None
-        if self._stamp is None:
-            self._front = self._pieces(None, "delivery_mode")
-            self._rest = self._pieces("headers", "correlation_id")
-        else:
-            # The stamp is the last header, and its value the last bytes of the table: the rest of
-            # a table is the same in all messages, which helps its readers too.
-            stamp = encode_shortstr(self._stamp[0]) + b"l"
-            try:
-                fields = encode_table(common.get("headers"))[4:] + stamp
-            except MISFITS as error:
-                raise ValueError(f"property headers cannot be sent: {error}") from error
-            size = (len(fields) + _STAMP.size).to_bytes(4)
-            self._front = self._pieces(None, "headers") + size + fields
-            common = common | {"headers": {}}
-        common = common | {"message_id": ""}
-        if self._correlated:
-            common["correlation_id"] = ""
-        self._lasting = _flags_of(common)
-        self._expiring = _flags_of(common | {"expiration": ""})
-
-    def with_headers(self, headers: Table) -> PropertiesTemplate:
-        """Return a template whose messages have these headers besides.
-
-        Raises:
-            ValueError: they do not fit the types of AMQP.
-        """
-        other = copy(self)
-        other._common = self._common | {"headers": (self._common.get("headers") or {}) | headers}
-        other._put_headers()
-        return other
-
-    @property
-    def reply_to(self) -> str | None:
-        """The `reply_to` of the messages."""
-        reply_to: str | None = self._common.get("reply_to")
-        return reply_to
-
-    @property
-    def again(self) -> PropertiesTemplate:
-        """The template for messages that are sent again."""
-        if self.repeated is None:
-            return self
-        if self._again is None:
-            self._again = self.with_headers({self.repeated: True})
-        return self._again
-
-    def encode(self, message_id: str, expiration: str | None = None) -> bytes:
-        """Return the encoded properties of one message, as `encode_properties` would.
-
-        Raises:
-            ValueError: the id is longer than 255 bytes or cannot be UTF-8.
-        """
-        encoded = encode_shortstr(message_id)
-        if expiration is None:
-            flags, expires = self._lasting, b""
-        else:
-            flags, expires = self._expiring, encode_shortstr(expiration)
-        correlation = encoded if self._correlated else b""
-        clock = self._clock
-        stamp = b"" if clock is None else _STAMP.pack(clock() // 1000)
-        return b"".join(
-            (
-                flags,
-                self._front,
-                stamp,
-                self._rest,
-                correlation,
-                self._middle,
-                expires,
-                encoded,
-                self._back,
-            )
-        )
-
-
-def _flags_of(properties: dict[str, Any]) -> bytes:
+def flags_of(properties: dict[str, Any]) -> bytes:
+    """Return the encoded flags that say which properties there are."""
     return _write_plan(tuple(properties))[0]
 
 
@@ -316,13 +176,13 @@ def _table(payload: bytes, start: int, end: int) -> Table:
     table: Table
     encoded = payload[start:end]
     # First what all requests have.
-    before = encoded[: -_STAMP.size]
+    before = encoded[: -STAMP.size]
     stamped = _stamped.get(before)
     if stamped is not None:
         rest, name = stamped
         # A copy, because the caller may change it.
         table = rest.copy()
-        table[name] = int.from_bytes(encoded[-_STAMP.size :], signed=True)
+        table[name] = int.from_bytes(encoded[-STAMP.size :], signed=True)
         return table
     known = _tables.get(encoded)
     if known is not None:
@@ -383,7 +243,7 @@ def _remember_layout(payload: bytes, values: dict[str, Any]) -> None:
             position += 1
         elif kind == "table":
             position += 4 + int.from_bytes(payload[position : position + 4])
-            stamp = position - _STAMP.size
+            stamp = position - STAMP.size
             stamped = _stamped.get(payload[start:stamp])
             form += f"{stamp - done}sq"
             done = position

@@ -21,7 +21,8 @@ from amphora.transport.channels.refusals import refusal
 from amphora.transport.publishing.outgoing import Outgoing
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
-from amphora.wire.properties import Properties, PropertiesTemplate
+from amphora.wire.properties import Properties
+from amphora.wire.templates import PropertiesTemplate
 from tests.support import pages
 from tests.support.brokers import Broker
 from tests.support.rpc import Gate, MakeClient, MakeServer

@@ -12,7 +12,8 @@ from amphora.rpc.client.waiting import gather as gathers
 from amphora.rpc.client.waiting.gather import Gathered, PendingGather
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.transport.publishing.outgoing import Outgoing
-from amphora.wire.properties import Properties, PropertiesTemplate
+from amphora.wire.properties import Properties
+from amphora.wire.templates import PropertiesTemplate
 
 TIMEOUT = 30.0
 

@@ -20,7 +20,8 @@ from amphora.rpc.client.waiting.result import PendingCall, Result, iwait, wait
 from amphora.rpc.client.waiting.waking import Waker
 from amphora.rpc.client.workers.roll_call import OneWorker
 from amphora.transport.publishing.outgoing import Outgoing
-from amphora.wire.properties import Properties, PropertiesTemplate
+from amphora.wire.properties import Properties
+from amphora.wire.templates import PropertiesTemplate
 from tests.support.waiting import wait_until
 
 

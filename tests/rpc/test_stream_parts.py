@@ -26,7 +26,8 @@ from amphora.rpc.contract.streams import (
 )
 from amphora.rpc.server.streams.window import MOST_STALLS, Window
 from amphora.transport.publishing.outgoing import Outgoing
-from amphora.wire.properties import Properties, PropertiesTemplate
+from amphora.wire.properties import Properties
+from amphora.wire.templates import PropertiesTemplate
 
 # Any number that fits into a header or a message, and many that are about right.
 numbers = st.one_of(st.integers(-3, 40), st.integers(-(2**63), 2**63 - 1))

@@ -28,13 +28,8 @@ from amphora.wire.codec import (
     methods,
 )
 from amphora.wire.fields import EPOCH, FieldReader, encode_table
-from amphora.wire.properties import (
-    PROPERTY_NAMES,
-    Properties,
-    PropertiesTemplate,
-    decode_properties,
-    encode_properties,
-)
+from amphora.wire.properties import PROPERTY_NAMES, Properties, decode_properties, encode_properties
+from amphora.wire.templates import PropertiesTemplate
 from tests.wire import strategies
 from tests.wire.receiver import arguments, at_most_lines
 

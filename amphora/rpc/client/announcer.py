@@ -14,7 +14,8 @@ from amphora.rpc.contract import naming
 from amphora.transport.links.topology import Exchange, Topology
 from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
-from amphora.wire.properties import TRANSIENT, Properties, PropertiesTemplate
+from amphora.wire.properties import TRANSIENT, Properties
+from amphora.wire.templates import PropertiesTemplate
 
 log = Log("amphora.rpc")
 

@@ -18,7 +18,7 @@ from amphora.transport.consuming.rebinding import Rebinding
 from amphora.transport.links.restoring import Restorable
 from amphora.transport.links.vantage import Vantage
 from amphora.transport.session import Session, watch
-from amphora.wire.properties import PropertiesTemplate
+from amphora.wire.templates import PropertiesTemplate
 
 # How many unacknowledged messages there may be; each may hold a hundred responses.
 PREFETCH = 250

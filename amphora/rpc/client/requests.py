@@ -24,7 +24,8 @@ from amphora.rpc.contract.unsendable import refused_part
 from amphora.transport.links.topology import Topology
 from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
-from amphora.wire.properties import PERSISTENT, TRANSIENT, Properties, PropertiesTemplate
+from amphora.wire.properties import PERSISTENT, TRANSIENT, Properties
+from amphora.wire.templates import PropertiesTemplate
 
 
 @dataclass(frozen=True)

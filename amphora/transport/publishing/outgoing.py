@@ -10,7 +10,7 @@ from amphora.errors import AmphoraError, ChannelClosed, Rejected, Unroutable
 from amphora.net import clock
 from amphora.transport.channels.confirms import Returned
 from amphora.transport.links.restoring import Restorable
-from amphora.wire.properties import PropertiesTemplate
+from amphora.wire.templates import PropertiesTemplate
 
 # Seconds for which a refused message is sent again, if it has no expiry.
 REFUSED_PATIENCE = 5.0

@@ -42,13 +42,8 @@ from amphora.transport.links.topology import Presence
 from amphora.transport.publishing.outgoing import BULK, Outgoing
 from amphora.transport.session import Session
 from amphora.wire.fields import Table
-from amphora.wire.properties import (
-    DIRECT_REPLY_TO,
-    PERSISTENT,
-    TRANSIENT,
-    Properties,
-    PropertiesTemplate,
-)
+from amphora.wire.properties import DIRECT_REPLY_TO, PERSISTENT, TRANSIENT, Properties
+from amphora.wire.templates import PropertiesTemplate
 
 log = Log("amphora.rpc")
 

@@ -42,7 +42,8 @@ from amphora.transport.connections.connection import Connection
 from amphora.transport.links.link import Link
 from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
-from amphora.wire.properties import DIRECT_REPLY_TO, TRANSIENT, Properties, PropertiesTemplate
+from amphora.wire.properties import DIRECT_REPLY_TO, TRANSIENT, Properties
+from amphora.wire.templates import PropertiesTemplate
 
 log = Log("amphora.rpc")
 
