@@ -14,6 +14,7 @@ import gevent
 
 from amphora.cli.calling.target import (
     CallCommand,
+    call_options,
     look_before_call,
     namespace_option,
     parse_arguments,
@@ -198,14 +199,11 @@ def bench(
     """
     namespace, function = split_target(target, namespace)
     args, kwargs = parse_arguments(arguments)
-    options: dict[str, Any] = {"function_name": function}
-    if routing_key:
-        options["routing_key"] = routing_key
     callers = concurrency or (DEFAULT_CALLERS if rate is None else MOST_CALLERS)
     with settings.session(timeout) as session, settings_errors():
         look_before_call(session, namespace, routing_key, f"for up to {timeout:g} s")
         with AmqpRpcClient(namespace, session=session, timeout=timeout) as client:
-            call = client.call(**options)
+            call = client.call(**call_options(function, routing_key))
             made = load(lambda: call(*args, **kwargs), callers, duration, rate)
     outcome = made.summary()
     failed = sum(outcome["errors"].values())

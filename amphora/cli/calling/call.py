@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from amphora.cli.advice import about_function
 from amphora.cli.calling.target import (
     CallCommand,
+    call_options,
     look_before_call,
     namespace_option,
     parse_arguments,
@@ -119,19 +120,11 @@ def call(
         raise click.UsageError("--stream goes with neither --cast nor --fanout.")
     namespace, function = split_target(target, namespace)
     args, kwargs = parse_arguments(arguments)
-    options: dict[str, Any] = {"function_name": function}
-    if routing_key:
-        options["routing_key"] = routing_key
+    options = call_options(function, routing_key)
     try:
         with settings.session(timeout) as session, settings_errors():
             if fanout:
-                try:
-                    return call_all(settings, session, namespace, options, timeout, args, kwargs)
-                except Inequivalent as error:
-                    raise Failure(
-                        Exit.REFUSED,
-                        f"one server of {namespace} gets each request; call it without --fanout",
-                    ) from error
+                return call_all(settings, session, namespace, options, timeout, args, kwargs)
             waits = "as long as it takes" if cast else f"for up to {timeout:g} s"
             look_before_call(session, namespace, routing_key, waits)
             try:
@@ -148,12 +141,7 @@ def call(
                     else:
                         result = {"result": client.call(**options)(*args, **kwargs)}
             except WrongRequest as error:
-                advice = about_function(session, namespace, function, str(error))
-                if "is a stream" in str(error) or "is not a stream" in str(error):
-                    advice += f"; call it {'without' if stream else 'with'} --stream"
-                raise WrongRequest(
-                    f"{error}{advice} (what there is: amphora describe {namespace})"
-                ) from error
+                raise advised(error, session, namespace, function, stream) from error
     except RemoteException as error:
         if traceback and not settings.json:
             show_traceback(error)
@@ -175,6 +163,16 @@ def call(
     else:
         show_value(result["result"])
     return Exit.DONE
+
+
+def advised(
+    error: WrongRequest, session: Session, namespace: str, function: str, stream: bool
+) -> WrongRequest:
+    """Return the error of a call that cannot be served, with what to type instead."""
+    advice = about_function(session, namespace, function, str(error))
+    if "is a stream" in str(error) or "is not a stream" in str(error):
+        advice += f"; call it {'without' if stream else 'with'} --stream"
+    return WrongRequest(f"{error}{advice} (what there is: amphora describe {namespace})")
 
 
 def show_items(settings: Settings, stream: Stream) -> Any:
@@ -204,14 +202,18 @@ def call_all(
     # Wait for servers that are briefly away: the queue outlives the last one by minutes.
     if find_queue(session, naming.roll_call_queue(namespace)) is None:
         raise Failure(Exit.NOBODY, f"no fanout server of {namespace} is running")
-    client = AmqpRpcFanoutClient(namespace, session=session, timeout=timeout)
-    with client:
 
-        def ask(seconds: float) -> Gathered:
-            gathered: Gathered = client.gather(timeout=seconds, **options)(*args, **kwargs)
-            return gathered
+    def ask(seconds: float) -> Gathered:
+        gathered: Gathered = client.gather(timeout=seconds, **options)(*args, **kwargs)
+        return gathered
 
-        replies = Replies(session, namespace, None, ask, timeout, settings.json)
+    try:
+        with AmqpRpcFanoutClient(namespace, session=session, timeout=timeout) as client:
+            replies = Replies(session, namespace, None, ask, timeout, settings.json)
+    except Inequivalent as error:
+        raise Failure(
+            Exit.REFUSED, f"one server of {namespace} gets each request; call it without --fanout"
+        ) from error
     if not settings.json:
         show_table(
             ("worker", "result"), [(reply.worker, one_line(reply.value)) for reply in replies.good]

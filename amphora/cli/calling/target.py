@@ -141,6 +141,14 @@ def split_target(target: str, namespace: str | None) -> tuple[str, str]:
         return naming.check_namespace(namespace), target
 
 
+def call_options(function: str, routing_key: str | None) -> dict[str, Any]:
+    """Return the options of a call of a function, for the queue of a key if one is given."""
+    options: dict[str, Any] = {"function_name": function}
+    if routing_key:
+        options["routing_key"] = routing_key
+    return options
+
+
 def look_before_call(session: Session, namespace: str, routing_key: str | None, waits: str) -> None:
     """Fail if the namespace does not exist, and print a note if it has no worker at the moment.
 
