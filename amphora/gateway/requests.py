@@ -94,35 +94,46 @@ def read_body(environ: Environ, most: int) -> bytes:
         raise Problem(415, "The body has to be application/json.", headers=accept)
     if environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
         raise Problem(415, "The body must not be compressed.", headers=(("Accept-Encoding", ""),))
+    length = _length_of(environ)
+    if length == 0:
+        return b""
     too_large = Problem(413, f"The body may have at most {most} bytes.")
-    length = environ.get("CONTENT_LENGTH") or None
-    if length is not None and not (length.isascii() and length.isdecimal()):
-        raise Problem(400, "The Content-Length is not a number.")
-    if length is None:
-        encoding = environ.get("HTTP_TRANSFER_ENCODING")
-        if not encoding:
-            return b""
-        if encoding.strip().lower() != "chunked":
-            raise Problem(501, "The body may be transferred as chunks, and in no other encoding.")
-        if not environ.get("wsgi.input_terminated"):
-            raise Problem(411, "The body needs a Content-Length.")
-        wanted = most + 1
-    else:
-        wanted = int(length)
-        if wanted > most:
-            raise too_large
+    if length is not None and length > most:
+        raise too_large
     try:
         read = environ["wsgi.input"].read
+        wanted = most + 1 if length is None else length
         body: bytes | None = gevent.with_timeout(BODY_TIMEOUT, read, wanted, timeout_value=None)
     except OSError:
         raise Problem(400, "The body broke off.") from None
     if body is None:
         raise Problem(408, "The body did not come in time.")
-    if length is None and len(body) > most:
+    if len(body) > most:
         raise too_large
-    if length is not None and len(body) < wanted:
+    if length is not None and len(body) < length:
         raise Problem(400, "The body broke off.")
     return body
+
+
+def _length_of(environ: Environ) -> int | None:
+    """Return how many bytes a body has, None if it comes in chunks until its end.
+
+    Raises:
+        Problem: that is not said in a way that can be understood.
+    """
+    length = environ.get("CONTENT_LENGTH")
+    if length:
+        if not (length.isascii() and length.isdecimal()):
+            raise Problem(400, "The Content-Length is not a number.")
+        return int(length)
+    encoding = environ.get("HTTP_TRANSFER_ENCODING")
+    if not encoding:
+        return 0
+    if encoding.strip().lower() != "chunked":
+        raise Problem(501, "The body may be transferred as chunks, and in no other encoding.")
+    if not environ.get("wsgi.input_terminated"):
+        raise Problem(411, "The body needs a Content-Length.")
+    return None
 
 
 def decode(body: bytes) -> Any:
