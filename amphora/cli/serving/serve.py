@@ -96,20 +96,8 @@ def serve(settings: Settings, /, **options: Any) -> int:
         directory = current_directory()
     except OSError as error:
         raise Failure(Exit.USAGE, f"the current directory was deleted: {error}") from error
-    # A worker's output must appear at once, even in a pipe.
-    environment = {"PYTHONUNBUFFERED": "1", **os.environ, "PWD": directory}
-    without_notify(environment)
-    if settings.url is not None:
-        with settings_errors():
-            endpoint(settings.url)
-        # Not an argument: all users of the machine can read those, including passwords.
-        environment["AMQP_URL"] = settings.url
-    command = [*python_command(directory, pool.patch), "worker", *handed_on.words()]
-    if settings.debug:
-        command.append("--debug")
-    if pool.http is not None:
-        command.append("--reports")
-    command.append("--lifeline")
+    environment = worker_environment(settings, directory)
+    command = worker_command(settings, pool, handed_on, directory)
     patterns = Patterns(directory, pool.reload_include, pool.reload_exclude)
     watched = Sources(directory, *modules, patterns=patterns) if pool.reload else None
     supervisor = Supervisor(command, environment, directory, handed_on.grace, pool, watched)
@@ -133,6 +121,32 @@ def serve(settings: Settings, /, **options: Any) -> int:
         raise Failure(Exit.FAILED, f"{error.filename}: {error.strerror}") from error
     say(logging.INFO, "all workers have stopped")
     return status
+
+
+def worker_environment(settings: Settings, directory: str) -> dict[str, str]:
+    """Return the environment of the workers."""
+    # A worker's output must appear at once, even in a pipe.
+    environment = {"PYTHONUNBUFFERED": "1", **os.environ, "PWD": directory}
+    without_notify(environment)
+    if settings.url is not None:
+        with settings_errors():
+            endpoint(settings.url)
+        # Not an argument: all users of the machine can read those, including passwords.
+        environment["AMQP_URL"] = settings.url
+    return environment
+
+
+def worker_command(
+    settings: Settings, pool: PoolOptions, handed_on: WorkerOptions, directory: str
+) -> list[str]:
+    """Return the words of the command that starts a worker."""
+    command = [*python_command(directory, pool.patch), "worker", *handed_on.words()]
+    if settings.debug:
+        command.append("--debug")
+    if pool.http is not None:
+        command.append("--reports")
+    command.append("--lifeline")
+    return command
 
 
 def listen(host: str, port: int) -> socket.socket:
