@@ -145,11 +145,8 @@ def endpoint(
         "amqp_vhost": amqp_vhost,
     }
     for name, value in ("url", url), *texts.items():
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"{name} must be text, not {type(value).__name__}")
-        if value is not None and not is_unicode(value):
-            # Later, an error of the encoder would show all of it.
-            raise ValueError(f"{name} has characters in it that are not Unicode")
+        if value is not None:
+            _check_text(name, value)
     if amqp_host is not None and not _NO_HOST.isdisjoint(amqp_host):
         raise ValueError("amqp_host must be the name of a host; a URL is given as url")
     if amqp_port is not None:
@@ -161,16 +158,7 @@ def endpoint(
     if url is None and not given:
         parsed, tls, files = _of_environment()
     elif url is None:
-        host, port = _host_and_port(amqp_host or "127.0.0.1", amqp_port or _PORTS["amqp"])
-        if not _may_be_host(host):
-            several = "; several hosts are given in a url" if "," in host else ""
-            raise ValueError(f"amqp_host must be the name or the address of a host{several}")
-        parsed = Endpoint(
-            hosts=((host, port),),
-            user="guest" if amqp_user is None else amqp_user,
-            password="guest" if amqp_password is None else amqp_password,
-            vhost=_checked_vhost(amqp_vhost or "") or "/",
-        )
+        parsed = _of_settings(amqp_host, amqp_port, amqp_user, amqp_password, amqp_vhost)
         tls, files = False, {}
     else:
         parsed, tls, files = _parse_url(url)
@@ -207,6 +195,34 @@ def url_of_environment() -> str | None:
         return utf8_word(os.environ.get("AMQP_URL", "")) or None
     except ValueError as error:
         raise ValueError(f"AMQP_URL cannot be read: {error}") from None
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, not {type(value).__name__}")
+    if not is_unicode(value):
+        # Later, an error of the encoder would show all of it.
+        raise ValueError(f"{name} has characters in it that are not Unicode")
+
+
+def _of_settings(
+    amqp_host: str | None,
+    amqp_port: int | None,
+    user: str | None,
+    password: str | None,
+    vhost: str | None,
+) -> Endpoint:
+    """Return the endpoint for single settings, as `endpoint` takes them."""
+    host, port = _host_and_port(amqp_host or "127.0.0.1", amqp_port or _PORTS["amqp"])
+    if not _may_be_host(host):
+        several = "; several hosts are given in a url" if "," in host else ""
+        raise ValueError(f"amqp_host must be the name or the address of a host{several}")
+    return Endpoint(
+        hosts=((host, port),),
+        user="guest" if user is None else user,
+        password="guest" if password is None else password,
+        vhost=_checked_vhost(vhost or "") or "/",
+    )
 
 
 def _of_environment() -> tuple[Endpoint, bool, dict[str, str]]:
