@@ -154,7 +154,9 @@ class Session:
         Raises:
             ConnectionLost: there is no connection to the broker.
             AuthenticationError: the broker refuses the login or the vhost.
-            RuntimeError: a callback of the event loop, or of a raw channel, asks for it.
+            AmphoraError: all channels that the broker allows are in use.
+            RuntimeError: a callback of the event loop, or of a raw channel, asks for it; or this is
+                another thread than that of the session.
         """
         notice()
         claim(self)
@@ -182,6 +184,8 @@ class Session:
             ConnectionLost: it could not be done within `timeout` seconds.
             ChannelClosed: the broker refuses it.
             AuthenticationError: the broker refuses the login or the vhost.
+            AmphoraError: all channels that the broker allows are in use.
+            RuntimeError: this is another thread than that of the session.
         """
         notice()
         claim(self)

@@ -56,6 +56,10 @@ class RawChannel(Operations):
 
     Another thread of the operating system cannot use it: each method raises a RuntimeError there.
 
+    Methods that wait for the broker's answer switch greenlets.  They raise ChannelClosed if the
+    broker refuses, which ends the channel; ConnectionLost if there is no answer; and a RuntimeError
+    in a callback, which would keep its own answer from being read.
+
     Attributes:
         on_closed: called once with the channel when it has ended; must not block.
         on_returned: called on a channel without confirms with the id of a message that no queue
