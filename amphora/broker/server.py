@@ -38,9 +38,6 @@ class Server:
     It belongs to the process that started it.  A forked child can be its client; the child's copy
     of the object does nothing, and raises a RuntimeError when used.
 
-    Attributes:
-        left_to_parent: True in a process that was forked from the one that started it.
-
     Args:
         host: the address to listen on, or a name for all its addresses on this machine.
             "localhost" is 127.0.0.1 and ::1.  Only with another host can other machines connect.
@@ -52,6 +49,9 @@ class Server:
         limits: the limits of each virtual host.
         connection_limits: the limits of connections.
         max_message_size: the largest body of a message, in bytes, instead of that of `limits`.
+
+    Attributes:
+        left_to_parent: True in a process that was forked from the one that started it.
 
     Raises:
         ValueError: `max_message_size` is not from 1 to the memory of `limits`.

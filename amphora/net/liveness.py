@@ -9,17 +9,15 @@ from amphora.net.writer import Writer
 class Liveness:
     """What is known of a peer by the clock.
 
-    Attributes:
-        peer: how it is called.
+    Args:
+        peer: what it is called.
+        writer: what is written to it.
+        frame_limit: seconds within which a frame that has begun must be complete.
         heartbeat: seconds between signs of life; 0 if there need not be any.
         write_limit: seconds within which the peer must read something of what is written to it.
 
-    Args:
-        peer: as the attribute.
-        writer: what is written to it.
-        frame_limit: seconds within which a frame that has begun must be complete.
-        heartbeat: as the attribute.
-        write_limit: as the attribute.
+    Attributes:
+        peer, heartbeat, write_limit: as given.
     """
 
     def __init__(

@@ -33,14 +33,6 @@ MOST_PARTS = 1024
 class Writer:
     """What is to be written to a stream.
 
-    Attributes:
-        unwritten: how many bytes are queued that the stream has not taken; of bulk frames those
-            alone that are next.
-        congested: True while so much is unwritten that no more should be queued.
-        bulk_congested: the same for bulk frames.
-        last_write: when it last took some, by the monotonic clock.
-        stuck_since: since when it has taken none, though some wait; None while none wait.
-
     Args:
         stream: where to write.
         high_water: above so many unwritten bytes the writer is congested.
@@ -48,6 +40,14 @@ class Writer:
             writer was congested meanwhile; in the event loop too, so it must not block.
         on_interrupted: called with what interrupted a method here, which may be half done, with no
             telling which half; it must end the connection.
+
+    Attributes:
+        unwritten: how many bytes are queued that the stream has not taken; of bulk frames those
+            alone that are next.
+        congested: True while so much is unwritten that no more should be queued.
+        bulk_congested: the same for bulk frames.
+        last_write: when it last took some, by the monotonic clock.
+        stuck_since: since when it has taken none, though some wait; None while none wait.
     """
 
     def __init__(

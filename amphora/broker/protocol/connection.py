@@ -36,6 +36,12 @@ _OPEN_OK = unchecked(methods.Channel.OpenOk, channel_id="")
 class Connection:
     """A connection of a client.
 
+    Args:
+        node: the broker.
+        send: queues bytes to be written; must not fail or block.
+        peer: the client's name in logs.
+        local: whether the client is on this machine.
+
     Attributes:
         state: what the broker waits for.
         blocked: True while an alarm forbids reading.
@@ -46,12 +52,6 @@ class Connection:
         method: the class and the method that are being handled, for the broker's channel.close and
             connection.close.
         on_wake: called when reading can resume, or the end was decided elsewhere; must not block.
-
-    Args:
-        node: the broker.
-        send: queues bytes to be written; must not fail or block.
-        peer: the client's name in logs.
-        local: whether the client is on this machine.
     """
 
     def __init__(self, node: Node, send: Callable[[bytes], None], peer: str, local: bool) -> None:

@@ -72,6 +72,10 @@ class State(Enum):
 class Handshake:
     """The handshake with a client, and the settings that it agrees on.
 
+    Args:
+        node: the broker.
+        local: whether the client is on this machine.
+
     Attributes:
         user: the name that the client has logged in with.
         name: the client's name for its connection, printable.
@@ -80,10 +84,6 @@ class Handshake:
         channel_max: the largest number of channels.
         heartbeat: the seconds between heartbeats; 0 for none.
         vhost: the virtual host, once it is open.
-
-    Args:
-        node: the broker.
-        local: whether the client is on this machine.
     """
 
     def __init__(self, node: Node, local: bool) -> None:

@@ -30,6 +30,14 @@ class Member(Protocol):
 class Node:
     """One broker.
 
+    Args:
+        clock: returns the time in seconds; it never goes back.
+        wall_clock: returns the seconds since 1970.
+        users: the passwords by user name.
+        vhosts: the names of the virtual hosts.
+        limits: the limits of each virtual host.
+        connection_limits: the limits of connections.
+
     Attributes:
         connections: all connections, including those that have not logged in.
         alarm: True while publishers have to wait, because messages take too much memory or a
@@ -38,14 +46,6 @@ class Node:
         partial: the number of received bytes of messages that are not complete yet.
         wakes_at: when to call `expire` next, None for never.
         on_wakes_at: called when `wakes_at` has become earlier; must not block.
-
-    Args:
-        clock: returns the time in seconds; it never goes back.
-        wall_clock: returns the seconds since 1970.
-        users: the passwords by user name.
-        vhosts: the names of the virtual hosts.
-        limits: the limits of each virtual host.
-        connection_limits: the limits of connections.
     """
 
     def __init__(

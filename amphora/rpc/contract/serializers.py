@@ -71,12 +71,12 @@ _UNREADABLE = (ValueError, TypeError, RecursionError, msgspec.MsgspecError)
 class Serializer:
     """Turn requests and responses into bytes and back.
 
+    Args:
+        check_nulls: called with a value whose bytes have `null` in them; raises ValueError.
+
     Attributes:
         name: its name for `serializer=`.
         content_type: the content type of its messages.
-
-    Args:
-        check_nulls: called with a value whose bytes have `null` in them; raises ValueError.
     """
 
     def __init__(

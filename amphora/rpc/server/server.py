@@ -78,7 +78,6 @@ class AmqpRpcServer(Offering):
     Raises:
         TypeError: there is no such setting, or a fanout server cannot have it.
         ValueError: a setting cannot be understood.
-
     """
 
     _worker_prefix = ""
