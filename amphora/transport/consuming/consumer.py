@@ -200,7 +200,7 @@ class Consumer(Restorable):
             # Ended in the middle of it, what has come for it would go back.
             self._resuming.join(CLOSE_TIMEOUT)
         if self.channel is not None and self._subscription is not None:
-            self.channel.cancel(self._subscription.tag, timeout=1.0)
+            self.channel.cancel(self._subscription.tag, timeout=CLOSE_TIMEOUT)
 
     def _end(self) -> None:
         self._wanted = False
