@@ -24,24 +24,8 @@ from tests.cli.conftest import WITHOUT_RICH, Amphora
 from tests.support.pages import names_in_json
 from tests.support.processes import ROOT
 from tests.support.rpc import MakeClient, MakeServer, add
+from tests.support.stats import stats
 from tests.support.waiting import wait_until
-
-
-def stats(uptime: float, errors: int = 0, **counts: int) -> dict[str, Any]:
-    """Return a worker's statistics: the number of calls of each function."""
-    return {
-        "host": "here",
-        "pid": 1,
-        "uptime": uptime,
-        "in_flight": 2,
-        "concurrency": 100,
-        "processed": sum(counts.values()) - errors,
-        "exceptions": errors,
-        "functions": {
-            name: {"count": count, "errors": errors, "p50": 0.1, "p95": 0.1 * count, "p99": None}
-            for name, count in counts.items()
-        },
-    }
 
 
 def test_the_time_in_the_queue_is_shown_where_workers_tell_it() -> None:

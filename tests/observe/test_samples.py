@@ -8,23 +8,7 @@ import pytest
 
 from amphora.observe.samples import Sample, frame, only
 from amphora.rpc.contract.sketches import as_list, counts_of
-
-
-def stats(uptime: float, errors: int = 0, **counts: int) -> dict[str, Any]:
-    """Return an older worker's statistics: the number of calls of each function."""
-    return {
-        "host": "here",
-        "pid": 1,
-        "uptime": uptime,
-        "in_flight": 2,
-        "concurrency": 100,
-        "processed": sum(counts.values()) - errors,
-        "exceptions": errors,
-        "functions": {
-            name: {"count": count, "errors": errors, "p50": 0.1, "p95": 0.1 * count, "p99": None}
-            for name, count in counts.items()
-        },
-    }
+from tests.support.stats import stats
 
 
 def newer(*durations: float, waits: tuple[float, ...] = ()) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from amphora import (
     Result,
     ServerLost,
 )
-from amphora.errors import AmphoraError, ConnectionLost
+from amphora.errors import ConnectionLost
 from amphora.rpc.client.retries import Retries
 from amphora.rpc.contract import headers
 from amphora.rpc.contract.bodies import ErrorBody, error_body, exception_of, plain_body, short_body
 from tests.support.brokers import Broker
 from tests.support.old_peers import OldClient
 from tests.support.raw import RawClient
-from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, add, outcome, unsettled
 from tests.support.waiting import wait_until
 
 MAX_WAIT = 5.0
@@ -57,19 +57,6 @@ def serve(make_server: MakeServer, gate: Gate, **settings: Any) -> AmqpRpcServer
     server.add_function(lambda value: value, name="echo")
     server.serve()
     return server
-
-
-def unsettled(server: AmqpRpcServer) -> int:
-    channel = server._worker.intake.consumer.channel
-    assert channel is not None
-    return channel.unsettled_count
-
-
-def outcome(result: Result) -> Any:
-    try:
-        return result.get()
-    except AmphoraError as error:
-        return error
 
 
 # -- what the caller gets -------------------------------------------------------------------------

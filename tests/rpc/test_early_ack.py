@@ -28,7 +28,7 @@ from amphora import (
 from amphora.rpc.server.requests import admission
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient
-from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add, unsettled
 from tests.support.waiting import wait_until
 
 AGAIN = {"x-amphora-again": True}
@@ -36,13 +36,6 @@ AGAIN = {"x-amphora-again": True}
 
 def request_queue(namespace: str) -> str:
     return f"rpc_{namespace}_request"
-
-
-def unsettled(server: AmqpRpcServer) -> int:
-    """Return how many requests the broker waits for the end of."""
-    channel = server._worker.intake.consumer.channel
-    assert channel is not None
-    return channel.unsettled_count
 
 
 def take_and_give_back(broker: Broker, queue: str) -> None:

@@ -20,7 +20,6 @@ from amphora import (
     Cancel,
     NoResult,
     RemoteException,
-    Result,
     TimedOut,
     testing,
 )
@@ -30,7 +29,7 @@ from amphora.rpc.functions.describing import Describer
 from amphora.rpc.server.requests.limits import Places
 from tests.support.brokers import Broker, EmbeddedBroker
 from tests.support.raw import RawClient
-from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, add, outcome
 from tests.support.waiting import wait_until
 
 SOON = 0.02
@@ -313,13 +312,6 @@ def test_those_that_wait_leave_half_of_the_places_to_others(
         assert (error.executed, error.retry_after) == (False, 1.0)
         assert "hold may run 1 at a time in its server" in str(error)
     assert gate.entered == [0, 1, 2]
-
-
-def outcome(result: Result) -> Any:
-    try:
-        return result.get()
-    except AmphoraError as error:
-        return error
 
 
 def test_no_cast_is_lost(make_server: MakeServer, make_client: MakeClient) -> None:

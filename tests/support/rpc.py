@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 from gevent.event import Event
 
-from amphora import AmqpRpcClient, AmqpRpcServer, Session
+from amphora import AmphoraError, AmqpRpcClient, AmqpRpcServer, Result, Session
 from tests.support.processes import PythonProcess
 
 # What the fixtures of these names are.
@@ -32,6 +32,21 @@ RunProgram = Callable[..., PythonProcess]
 def add(a: Any, b: Any) -> Any:
     """Return a + b: the function that most tests call."""
     return a + b
+
+
+def outcome(result: Result) -> Any:
+    """Return what a call returns, or the error with which it fails."""
+    try:
+        return result.get()
+    except AmphoraError as error:
+        return error
+
+
+def unsettled(server: AmqpRpcServer) -> int:
+    """Return how many requests the broker waits for the end of."""
+    channel = server._worker.intake.consumer.channel
+    assert channel is not None
+    return channel.unsettled_count
 
 
 class Gate:
