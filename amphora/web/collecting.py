@@ -211,7 +211,7 @@ class Collector:
             watched = self._watched[namespace] = Watched(Recent(namespace, Sample()))
         heard = watched.heard
         heard.update(dict.fromkeys(answers, now))
-        for name in [name for name, at in heard.items() if now - at > FORGOTTEN_AFTER]:
+        for name in [name for name, last in heard.items() if now - last > FORGOTTEN_AFTER]:
             del heard[name]
         if not heard:
             del self._watched[namespace]
