@@ -362,13 +362,7 @@ class RequestQueues:
         except AuthenticationError as error:
             self._end_all(error)
         except AmphoraError as error:
-            code = error.code if isinstance(error, ChannelClosed) else None
-            if code != ReplyCode.NOT_FOUND:
-                if code is not None:
-                    receiver.alone = True
-                if receiver.refusal != str(error):
-                    log.throttled("%s cannot be attached: %s", receiver, error)
-                receiver.refusal = str(error)
+            self._note_refusal(receiver, error)
             self._attach_later(receiver)
         except Exception as error:  # noqa: BLE001 (a bug; all others are attached)
             log.error("%s cannot be attached", receiver, error=error)
@@ -380,6 +374,16 @@ class RequestQueues:
         finally:
             if self._attaching.pop(receiver) and receiver.lane is None:
                 self._attach_soon(receiver)
+
+    def _note_refusal(self, receiver: Receiver, error: AmphoraError) -> None:
+        code = error.code if isinstance(error, ChannelClosed) else None
+        if code == ReplyCode.NOT_FOUND:
+            return  # its queue is missing, which is no refusal
+        if code is not None:
+            receiver.alone = True
+        if receiver.refusal != str(error):
+            log.throttled("%s cannot be attached: %s", receiver, error)
+        receiver.refusal = str(error)
 
     def _connected(self) -> Connection:
         """Wait for the open connection and return it.
