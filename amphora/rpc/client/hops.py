@@ -134,7 +134,18 @@ def trace_call(
     finally:
         channel.on_closed = None
         channel.close()
-    in_all = at - began
+    return _hops(message, began, sent.at, at)
+
+
+def _hops(message: Message[Deliver], began: float, confirmed: float | None, ended: float) -> Hops:
+    """Return the hops of a call that is answered.
+
+    Args:
+        message: the answer.
+        began, confirmed, ended: when the request was sent, the broker had it, and the answer came,
+            on the monotonic clock.
+    """
+    in_all = ended - began
     told = message.properties.headers or {}
     waited, took = _seconds(told.get(headers.WAITED)), _seconds(told.get(headers.TOOK))
     result, error = _outcome(message)
@@ -142,7 +153,7 @@ def trace_call(
         message.properties.app_id or "",
         result,
         error,
-        None if sent.at is None else sent.at - began,
+        None if confirmed is None else confirmed - began,
         waited,
         took,
         None if took is None else max(in_all - took - (waited or 0.0), 0.0),
