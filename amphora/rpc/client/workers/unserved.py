@@ -114,12 +114,8 @@ class Unserved:
 
     def _look(self, function: str, key: str) -> None:
         place = str(self._session.endpoint), self._namespace, key
-        now = clock.monotonic()
-        if now - _asked.get(place, -ASKED_FOR) < ASKED_FOR:
+        if not _may_ask(place):
             return
-        if len(_asked) >= MOST_ASKED:
-            _asked.clear()
-        _asked[place] = now
         there = self._presence.look(key, TIMEOUT)
         if there is None and not self.heard:
             # There is no connection, which is logged elsewhere, or servers may be coming back.
@@ -130,14 +126,22 @@ class Unserved:
             return
         name = f"{self._namespace}.{printable(function, 100)}"
         if there:
-            if not key and self._silent() and not self.heard:
-                log.warning(
-                    "no worker of %s answers: %s waits until its deadline; a function may hold its"
-                    " worker's processor, and the worker says which",
-                    self._namespace,
-                    name,
-                )
-            return
+            self._tell_silent(name, key)
+        else:
+            self._tell_nobody(name, key)
+
+    def _tell_silent(self, name: str, key: str) -> None:
+        """Say that no worker answers a call, if there are some and none does."""
+        if not key and self._silent() and not self.heard:
+            log.warning(
+                "no worker of %s answers: %s waits until its deadline; a function may hold its"
+                " worker's processor, and the worker says which",
+                self._namespace,
+                name,
+            )
+
+    def _tell_nobody(self, name: str, key: str) -> None:
+        """Say that no server is there for a call, unless one has come meanwhile."""
         if not key:
             others = self._others()
             if others is None:
@@ -179,3 +183,14 @@ class Unserved:
         if near or not 0 < len(names) <= MOST_NAMED:
             return near.removeprefix("; ")
         return f"what is served: {', '.join(sorted(names))}"
+
+
+def _may_ask(place: tuple[str, str, str]) -> bool:
+    """Note that a place is asked about, unless it just was; return whether it may be."""
+    now = clock.monotonic()
+    if now - _asked.get(place, -ASKED_FOR) < ASKED_FOR:
+        return False
+    if len(_asked) >= MOST_ASKED:
+        _asked.clear()
+    _asked[place] = now
+    return True
