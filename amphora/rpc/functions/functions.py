@@ -52,24 +52,14 @@ class Function:
         self.early = self.terms.get("ack") == "early"
         # Whether it is called for its items.
         self.is_stream = is_stream(handler)
-        if self.is_stream and threads is not None:
-            raise TypeError(f"{name} is a generator function, which cannot run in a thread")
-        if self.is_stream and self.early:
-            raise TypeError(f"{name} is a stream, which is acknowledged when it begins anyway")
         if self.is_stream and self.cancellable is None:
             self.cancellable = True
         # How many of its runs there may be at once.
         self.concurrency = self.terms.get("concurrency")
         # Seconds for which it may run.
         self.timeout = self.terms.get("timeout")
-        if self.is_stream and self.timeout is not None:
-            raise TypeError(
-                f"{name} is a stream, which its client may read for any time: it cannot have a"
-                " timeout of its own"
-            )
         self.resumable = bool(self.terms.get("resumable"))
-        if self.resumable and not self.is_stream:
-            raise TypeError(f"{name} is not a generator function, and only those are resumable")
+        self._check_terms()
         # A lambda, because an argument of the handler may have any name.
         self._run = (
             handler
@@ -87,6 +77,24 @@ class Function:
 
     def __repr__(self) -> str:
         return f"<Function {self.name}>"
+
+    def _check_terms(self) -> None:
+        """Raise TypeError for terms that a stream cannot have, or only a stream."""
+        if not self.is_stream:
+            if self.resumable:
+                raise TypeError(
+                    f"{self.name} is not a generator function, and only those are resumable"
+                )
+            return
+        if self.in_thread:
+            raise TypeError(f"{self.name} is a generator function, which cannot run in a thread")
+        if self.early:
+            raise TypeError(f"{self.name} is a stream, which is acknowledged when it begins anyway")
+        if self.timeout is not None:
+            raise TypeError(
+                f"{self.name} is a stream, which its client may read for any time: it cannot have a"
+                " timeout of its own"
+            )
 
     def call(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call the function and return its result.
