@@ -36,7 +36,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on each address that `host` has on this machine, with one port.
+    """Listen on each address that `host` has on this machine, with one port; return the sockets.
 
     Switches greenlets to look up a name.
 

@@ -101,6 +101,6 @@ def has_exchange(session: Session, name: str) -> bool:
 
 
 def count_workers(session: Session, namespace: str) -> int:
-    """Count the workers of a namespace, 0 if that is not possible.  Switches greenlets."""
+    """Return how many workers a namespace has, 0 if that is unknown.  Switches greenlets."""
     found = find_queue(session, naming.roll_call_queue(namespace))
     return found.consumers if found is not None else 0

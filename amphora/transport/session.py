@@ -142,7 +142,7 @@ class Session:
         raise cannot_leave(self)
 
     def channel(self, *, consume: bool = False, timeout: float = 10.0) -> RawChannel:
-        """Open a raw channel, for what amphora does not do itself.  Switches greenlets.
+        """Open and return a raw channel, for what amphora does not do itself.  Switches greenlets.
 
         The channel ends with its connection and is not restored.
 

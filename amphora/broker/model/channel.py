@@ -125,7 +125,7 @@ class Channel:
         return self._queue(name).purge()
 
     def queue_delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue; see `Topology.delete_queue`."""
+        """Delete a queue; return how many messages it had.  See `Topology.delete_queue`."""
         return self.topology.delete_queue(self._named(name), self.owner, if_unused, if_empty)
 
     def _named(self, name: str) -> str:

@@ -198,7 +198,7 @@ class Receiver:
             self.waiting = dict.fromkeys(longer) | self.waiting
 
     def take(self, delivery_tag: int, multiple: bool) -> list[Entry]:
-        """Take out the message with a tag, or with `multiple` all up to it (0: all).
+        """Take out and return the message with a tag, or with `multiple` all up to it (0: all).
 
         Raises:
             Refusal: 406, no unsettled message has this tag.
@@ -218,7 +218,7 @@ class Receiver:
         return entries
 
     def take_all(self) -> list[Entry]:
-        """Take out all messages."""
+        """Take out and return all messages."""
         entries = list(self.unacked.values())
         self.unacked.clear()
         return entries

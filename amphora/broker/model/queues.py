@@ -343,7 +343,10 @@ class Queue:
         self._drop_expired()
 
     def _drop_expired(self) -> bool:
-        """Drop expired messages from the head, and set the timer for the next one."""
+        """Drop expired messages from the head; return whether there were any.
+
+        Sets the timer for the next one.
+        """
         dropped = False
         while self._ready:
             expires_at = self._ready.head().expires_at

@@ -446,7 +446,7 @@ def _reservation(worker: Worker) -> str:
 
 
 def _how(status: int) -> str:
-    """Log how a worker ended by itself."""
+    """Return in words how a worker has ended."""
     if status < 0:
         return f"was killed by {name_of(-status)}"
     return "has ended" if status == 0 else f"has ended with status {status}"

@@ -72,6 +72,9 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         It gets an `OutgoingCall`, and a function that goes on with the call and returns what the
         caller gets: the result of a `call`, the `Result` of a `defer`, None for a `cast`, the
         answers of a `gather`.  The first one is the outermost.  What it raises reaches the caller.
+
+        Raises:
+            TypeError: it cannot be called with the two, or its body would not run (`async def`).
         """
         check_callback("use", middleware, ("call", "proceed"))
         self._middleware.append(middleware)
@@ -242,7 +245,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         ignored.
 
         Raises:
-            TypeError: the name is no text.
+            TypeError: the name is no text; or the function cannot be called with the two.
         """
         if not isinstance(name, str):
             raise TypeError(

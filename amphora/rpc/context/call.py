@@ -186,6 +186,9 @@ class CallContext:
         It is called in the request's greenlet, when the answer is on its way; for a stream that is
         behind the last item.  The one that was added last is called first.  What it raises is
         logged.
+
+        Raises:
+            TypeError: it cannot be called, or its body would not run (`async def`).
         """
         check_callback("when_done", callback)
         if self._callbacks is None:

@@ -248,6 +248,9 @@ class AmqpRpcServer(Offering):
 
         For a result that cannot be sent the exception is a WrongResult.  The callback runs in the
         handler's greenlet.  What it raises is logged.
+
+        Raises:
+            TypeError: it cannot be called with that, or its body would not run (`async def`).
         """
         check_callback("on_error", callback, ("name", "error"))
         self._settings.on_error = self._worker.executor.on_error = callback
@@ -261,10 +264,13 @@ class AmqpRpcServer(Offering):
     def add_command(self, command: str) -> Callable[[H], H]: ...
 
     def add_command(self, command: Any, name: str | None = None) -> Any:
-        """Add a management command of your own, in the ways of `add_function`.
+        """Add a management command of your own, in the ways of `add_function`, and return it.
 
         Commands run outside the pool of handlers.  Anyone who may publish to the management
         exchange may use them.
+
+        Raises:
+            TypeError, ValueError: as for `add_function`; or it is a generator function.
         """
         if isinstance(command, str):
             if name is not None:
@@ -287,6 +293,9 @@ class AmqpRpcServer(Offering):
         do not exist, those whose arguments do not fit, and those that cannot be read (their
         `function` is ""): `proceed` then raises WrongRequest.
         What it returns is the answer, and what it raises reaches the caller.
+
+        Raises:
+            TypeError: it cannot be called with the two, or its body would not run (`async def`).
         """
         check_callback("middleware", middleware, ("call", "proceed"))
         self._settings.middleware.append(middleware)
@@ -303,6 +312,9 @@ class AmqpRpcServer(Offering):
         its way.  Unlike middleware it is also told of requests that were not begun, because their
         time was over or their caller had gone away; and of a result that could not be sent.  What
         it raises is logged.  It is not told of requests that go back to the queue unread.
+
+        Raises:
+            TypeError: it cannot be called with the two, or its body would not run (`async def`).
         """
         check_callback("on_done", observer, ("call", "outcome"))
         self._settings.on_done.append(observer)
@@ -314,6 +326,9 @@ class AmqpRpcServer(Offering):
         `serve` calls it, before the first request: in each worker process for itself, so it is the
         place to connect to a database.  It takes no arguments.  What it raises, `serve` raises;
         before that, the functions of `on_stop` that were added before it are called.
+
+        Raises:
+            TypeError: it takes arguments, or its body would not run (`async def`).
         """
         check_callback("on_start", hook, ())
         self._settings.hooks.append(("start", hook))
@@ -325,6 +340,9 @@ class AmqpRpcServer(Offering):
         It takes no arguments.  The one that was added last is called first.  What it raises is
         logged.  One that has not ended when the timeout of `stop` is over, and for five seconds at
         least, is killed, and so is the one that runs when a second signal comes.
+
+        Raises:
+            TypeError: it takes arguments, or its body would not run (`async def`).
         """
         check_callback("on_stop", hook, ())
         self._settings.hooks.append(("stop", hook))

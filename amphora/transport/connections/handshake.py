@@ -67,7 +67,7 @@ class Agreement:
 
 
 def shake_hands(stream: Stream, decoder: FrameDecoder, endpoint: Endpoint, name: str) -> Agreement:
-    """Log in on a fresh stream and open the vhost.  Switches greenlets.
+    """Log in on a fresh stream, open the vhost, and return what was agreed on.  Switches greenlets.
 
     Args:
         decoder: decodes what the broker sends; its frame limit is set to the agreed one.

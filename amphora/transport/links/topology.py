@@ -186,7 +186,7 @@ class Found(NamedTuple):
 
 
 def find_queue(channel: Channel, queue: str, timeout: float = LOOK_TIMEOUT) -> Found:
-    """Look up a queue by its name, creating nothing.  Switches greenlets.
+    """Return what the broker says of a queue, creating nothing.  Switches greenlets.
 
     If the queue is not there, the broker closes the channel.
 

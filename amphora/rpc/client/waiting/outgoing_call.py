@@ -75,6 +75,9 @@ class OutgoingCall:
         the result is there, the stream has ended or was closed, all answers have come, or the
         program has dropped what it got.  The one that was added last is called first.  What it
         raises is logged.  If the call has ended, it is called at once.
+
+        Raises:
+            TypeError: it cannot be called, or its body would not run (`async def`).
         """
         check_callback("when_done", callback)
         if self._outcome is None:
