@@ -411,7 +411,7 @@ class AmqpRpcServer(Offering):
             check_thread(signals)
             worker.begin()
         except BaseException:
-            # Whoever wrote the script sees why it does not serve.
+            # The author of the script sees why it does not serve.
             self._of_script = False
             raise
         return worker

@@ -2,7 +2,7 @@
 
 A function that never ends, as one that waits for a database which does not answer, must not hold up
 the end of its server.  So each has a greenlet of its own, which is killed when its time is over, or
-when somebody stops the server at once.
+when the server is stopped at once.
 """
 
 from __future__ import annotations

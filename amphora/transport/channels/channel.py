@@ -109,7 +109,7 @@ class Channel(Operations):
         on_returned: called on a channel without confirms with the id of a message that no queue
             took, and the broker's reason; must not block.
         stale_acks: how many acks came after the end of the channel.
-        until: when whoever has borrowed it stops waiting for answers, however long each may take.
+        until: when its borrower stops waiting for answers, however long each may take.
     """
 
     def __init__(self, connection: ChannelOwner, number: int, bulk: bool = False) -> None:

@@ -143,7 +143,7 @@ class CheapQueue(Topology):
         return left
 
     def shared(self) -> None:
-        """Called when the queue was found, and somebody else consumes from it."""
+        """Called when the queue was found, and another process consumes from it."""
 
     def gone(self) -> None:
         """Called when the queue was gone; it has been declared again."""

@@ -1,4 +1,4 @@
-"""Binding again, from time to time, what somebody may have unbound.
+"""Binding again, from time to time, what an operator may have unbound.
 
 An operator may delete an exchange, and with it its bindings.  Nobody tells those whose queues were
 bound, and others may declare the exchange again before they could miss it.  So those who wait make

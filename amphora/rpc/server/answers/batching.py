@@ -9,7 +9,7 @@ import gevent
 
 
 class Encoded(Protocol):
-    """An answer, as far as its size goes."""
+    """An answer that is encoded, so that its size is known."""
 
     @property
     def body(self) -> bytes:

@@ -1,8 +1,8 @@
 """The ways by which responses reach their clients.
 
 They go by the exchange for responses, to which each client has bound its queue.  It may not lead to
-a client's queue any more: somebody has deleted or unbound it, and only the client can bind its
-queue.  Then a response goes straight to the queue.
+a client's queue any more: an operator has deleted the one or unbound the other, and only the client
+can bind its queue.  Then a response goes straight to the queue.
 
 A direct reply has no queue, and goes to the address that its client has given.
 """
@@ -84,7 +84,7 @@ class Ways:
             return None  # a stranger's
 
     def tell(self, outgoing: Outgoing) -> None:
-        """Say that a message could not go by the exchange, if somebody has to mend that.
+        """Say that a message could not go by the exchange, if an operator has to mend that.
 
         Never switches greenlets.
         """
