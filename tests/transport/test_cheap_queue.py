@@ -6,8 +6,9 @@ import pytest
 
 from amphora import Session
 from amphora.errors import ChannelClosed, ConnectionLost
-from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.consuming.cheap_queue import CheapQueue, LeftQueue
 from amphora.transport.consuming.consumer import Consumer
+from amphora.transport.links.topology import Exchange
 from amphora.wire.codec import methods
 from tests.support.peer import Conversation
 from tests.transport.dialogue import connected
@@ -94,3 +95,49 @@ def test_a_queue_that_cannot_be_consumed_is_looked_for_again() -> None:
         consumer.restore(connection)
         assert consumer.queue == "mine.2"
         consumer.close()
+
+
+def left_queue() -> LeftQueue:
+    return LeftQueue("mine", Exchange("all", "fanout"), ("", "key"), 60.0, known=True)
+
+
+def test_a_queue_that_was_replaced_is_unbound_when_its_node_is_back() -> None:
+    """RabbitMQ 3 does not do that before, and then what is sent to both would come twice."""
+    bindings = ("key", "")
+
+    def script(peer: Conversation) -> None:
+        peer.open_channel(1)
+        peer.expect(methods.Queue.Unbind, channel=1, queue="mine", routing_key="key")
+        text = "NOT_FOUND - home node of durable queue 'mine' in vhost '/' is down or inaccessible"
+        for asked in (methods.Queue.Declare, None):
+            peer.send(1, methods.Channel.Close(404, text, 50, 50))
+            peer.expect(methods.Channel.CloseOk, channel=1)
+            peer.open_channel(1)
+            if asked is not None:
+                peer.expect(asked, channel=1, queue="mine", passive=True)
+        peer.expect(methods.Queue.Declare, channel=1, queue="mine", passive=True)
+        peer.send(1, methods.Queue.DeclareOk("mine", 0, 0))
+        for key in bindings:
+            peer.expect(methods.Queue.Unbind, channel=1, queue="mine", routing_key=key)
+            peer.send(1, methods.Queue.UnbindOk())
+        peer.answer_close()
+
+    queue = left_queue()
+    with connected(script) as connection:
+        queue.unbind(connection)
+        with pytest.raises(ConnectionLost, match="node of queue mine is away"):
+            queue.restore(connection)
+        queue.restore(connection)
+
+
+def test_a_queue_that_was_replaced_and_is_gone_is_made_again_for_those_who_look_for_it() -> None:
+    def script(peer: Conversation) -> None:
+        say_that_there_is_no_queue(peer)
+        peer.send(1, methods.Queue.DeclareOk("mine", 0, 0))
+        for key in ("key", ""):
+            peer.expect(methods.Queue.Unbind, channel=1, queue="mine", routing_key=key)
+            peer.send(1, methods.Queue.UnbindOk())
+        peer.answer_close()
+
+    with connected(script) as connection:
+        left_queue().restore(connection)

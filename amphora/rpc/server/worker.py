@@ -135,6 +135,7 @@ class Worker:
         )
         self.responder.control_queue = lambda: self.control.address
         self.outlets.listening = lambda: self.control.listening
+        self.control.on_moved = self.requests.tell_again
         self.queues = RequestQueues(
             session.consuming,
             self.requests.handle_inline,

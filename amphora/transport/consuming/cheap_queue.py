@@ -3,6 +3,10 @@
 Such queues are cheap: each lives on one node of a cluster.  When that node dies, another queue is
 made on the node that is connected to.  It has a new name, because RabbitMQ reserves the old name
 until the dead node is back.
+
+Others may look for the owner of a queue by its first name, which they know: whether a worker is
+there, for instance.  So there is a queue of that name for as long as its owner is there, whatever
+becomes of its node.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from collections.abc import Iterator
 
 from gevent.lock import Semaphore
 
-from amphora.errors import AmphoraError
+from amphora.errors import AmphoraError, ConnectionLost
 from amphora.net.log import Log
 from amphora.transport.connections.connection import Connection
 from amphora.transport.links.topology import (
@@ -65,7 +69,7 @@ class CheapQueue(Topology):
         self._made = False
         # The connection on which it was last seen, None if it may be gone.
         self._seen_on: Connection | None = None
-        self._left_behind: list[str] = []
+        self._left_behind: list[LeftQueue] = []
         self._turn = Semaphore(1)
         super().__init__(*self._entities())
 
@@ -111,33 +115,16 @@ class CheapQueue(Topology):
         self._seen_on = connection
         if self.name != before:
             log.warning("queue %s is on a node that is away; %s replaces it", before, self.name)
-            self._unbind(connection, before)
+            for left in self._left_behind:
+                left.unbind(connection)
         if shared:
             self.shared()
-
-    def _unbind(self, connection: Connection, queue: str) -> None:
-        """Unbind a replaced queue: while it is bound, the broker refuses what is routed to it."""
-        if self._exchange is None:
-            return
-        with connection.errand() as channel:
-            try:
-                for key in self.keys:
-                    channel.call(
-                        methods.Queue.Unbind(
-                            queue=queue, exchange=self._exchange.name, routing_key=key
-                        ),
-                        methods.Queue.UnbindOk,
-                        timeout=UNBIND_TIMEOUT,
-                    )
-            except AmphoraError as error:
-                # RabbitMQ 3 refuses that, but does not route to the queue either.
-                log.debug("queue %s stays bound: %s", queue, error)
 
     def doubt(self) -> None:
         """Look for the queue again before it is used the next time."""
         self._seen_on = None
 
-    def take_left_behind(self) -> list[str]:
+    def take_left_behind(self) -> list[LeftQueue]:
         """Return the queues replaced since the last call; their messages are still to be read."""
         left, self._left_behind = self._left_behind, []
         return left
@@ -151,11 +138,73 @@ class CheapQueue(Topology):
     def away(self, connection: Connection) -> None:
         """Called when the queue's node is away: take another name."""
         self._names += 1
-        self.rename(f"{self._first_name}.{self._names}", *self.keys)
+        known = self.name == self._first_name
+        self.rename(f"{self._first_name}.{self._names}", *self.keys, known=known)
 
-    def rename(self, name: str, *keys: str) -> None:
-        """Use another name and other keys from now on, and leave the old queue behind."""
-        self._left_behind.append(self.name)
+    def rename(self, name: str, *keys: str, known: bool = False) -> None:
+        """Use another name and other keys from now on, and leave the old queue behind.
+
+        Args:
+            known: others look for the old queue.
+        """
+        left = LeftQueue(self.name, self._exchange, self.keys, self.expires, known)
+        self._left_behind.append(left)
         self.name = name
         self.keys = keys
         self.entities = tuple(self._entities())
+
+
+class LeftQueue(CheapQueue):
+    """A queue that was replaced by another one.
+
+    Its messages are still to be read when its node is back.  If it is gone by then, it is made
+    again, for those who look for it.  It is bound no more.
+
+    Args:
+        exchange: what it was bound to.
+        keys: the routing keys of its bindings.
+
+    Attributes:
+        known: True if others look for it, for as long as its owner is there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        exchange: Exchange | None,
+        keys: tuple[str, ...],
+        expires: float,
+        known: bool,
+    ) -> None:
+        super().__init__(name, None, expires=expires)
+        self.known = known
+        self._made = True
+        self._bindings = [] if exchange is None else [(exchange.name, key) for key in keys]
+
+    def restore(self, connection: Connection) -> None:
+        """Unbind it, when its node is back."""
+        super().restore(connection)
+        self.unbind(connection)
+
+    def away(self, connection: Connection) -> None:
+        """Called while its node is away."""
+        raise ConnectionLost(f"the node of queue {self.name} is away")
+
+    def unbind(self, connection: Connection) -> None:
+        """Unbind it: while it is bound, the broker refuses what is routed to it.  Switches."""
+        if not self._bindings:
+            return
+        try:
+            with connection.errand() as channel:
+                while self._bindings:
+                    exchange, key = self._bindings[-1]
+                    channel.call(
+                        methods.Queue.Unbind(queue=self.name, exchange=exchange, routing_key=key),
+                        methods.Queue.UnbindOk,
+                        timeout=UNBIND_TIMEOUT,
+                    )
+                    self._bindings.pop()
+        except AmphoraError as error:
+            # RabbitMQ 3 refuses that before the node is back, but does not route to the queue
+            # either.
+            log.debug("queue %s stays bound: %s", self.name, error)

@@ -16,7 +16,7 @@ from amphora.net.log import Log
 from amphora.transport.channels.channel import Channel
 from amphora.transport.channels.delivery import Delivery
 from amphora.transport.connections.connection import Connection
-from amphora.transport.consuming.cheap_queue import CheapQueue
+from amphora.transport.consuming.cheap_queue import CheapQueue, LeftQueue
 from amphora.transport.consuming.subscription import Subscription
 from amphora.transport.links.link import Link
 from amphora.transport.links.restoring import Restorable
@@ -39,7 +39,7 @@ class Consumer(Restorable):
             that rises with every reconnect: if the broker has not noticed that a connection is
             lost, the dead consumer would otherwise get a share of the messages until the broker's
             heartbeat runs out.  A cheap queue that was replaced, because its node was away, is
-            emptied when the node is back.
+            emptied when the node is back; see `LeftQueue`.
         topology: declared before consuming.
         prefetch: how many unsettled deliveries there may be at most.
 
@@ -62,7 +62,7 @@ class Consumer(Restorable):
         self._callback = callback
         self._topology = topology or Topology()
         self._prefetch = prefetch
-        self._leftovers: dict[Consumer, gevent.Greenlet[..., None]] = {}
+        self._leftovers: dict[Consumer, gevent.Greenlet[..., None] | None] = {}
         # The latest one, and how many messages the earlier ones refused.
         self._subscription: Subscription | None = None
         self._refused = 0
@@ -88,7 +88,7 @@ class Consumer(Restorable):
         if isinstance(self._queue, CheapQueue):
             self._queue.restore(connection)
             for left in self._queue.take_left_behind():
-                self._empty(left, self._queue.expires)
+                self._empty(left)
             arguments["x-priority"] = self._set_up
         channel = self._topology.declare_on(connection)
         try:
@@ -175,16 +175,18 @@ class Consumer(Restorable):
         topology = self._queue if isinstance(self._queue, CheapQueue) else self._topology
         topology.bind(channel)
 
-    def _empty(self, queue: str, seconds: float) -> None:
-        """Consume what is left in a replaced queue, for some seconds."""
+    def _empty(self, queue: LeftQueue) -> None:
+        """Consume what is left in a replaced queue, for as long as that may be of use."""
         leftover = Consumer(self._link, queue, self._callback, prefetch=self._prefetch)
         self._link.add(leftover)
-        self._leftovers[leftover] = gevent.spawn_later(seconds, self._end_leftover, leftover)
+        self._leftovers[leftover] = (
+            None if queue.known else gevent.spawn_later(queue.expires, self._end_leftover, leftover)
+        )
 
     def _end_leftover(self, leftover: Consumer) -> None:
         timer = self._leftovers.pop(leftover)
         leftover.delete()
-        if timer is not gevent.getcurrent():
+        if timer is not None and timer is not gevent.getcurrent():
             timer.kill(block=False)
 
     def lost(self) -> None:

@@ -1,8 +1,9 @@
 """Whether the workers that run a client's calls are still there.
 
 A worker that begins a call says so, if it is asked to, and names its control queue, which it alone
-consumes.  Once an interval the client asks the broker for the consumers of that queue: one question
-for a worker, whatever the number of its calls.  A worker is gone if its queue had no consumer, or
+consumes.  Where another queue takes that one's place, because its node was away, it says so again.
+Once an interval the client asks the broker for the consumers of the queue: one question for a
+worker, whatever the number of its calls.  A worker is gone if its queue had no consumer, or
 was not there, in two questions one after the other.  Where there is no answer, or the queue's node
 is away, nothing is known, and a worker about which nothing is known is never gone.
 """
@@ -86,7 +87,8 @@ class Liveness:
         if worker is None:
             worker = self._workers[worker_id] = _Worker(worker_id, queue)
             worker.due = clock.monotonic() + call.interval
-        worker.queue = queue
+        if worker.queue != queue:
+            worker.queue, worker.missed = queue, False
         worker.due = min(worker.due, clock.monotonic() + call.interval)
         worker.calls.add(call)
         call.workers.add(worker_id)
@@ -123,9 +125,10 @@ class Liveness:
                 continue
             interval = min(call.interval for call in list(worker.calls))
             worker.due = clock.monotonic() + interval
-            missing = self._is_missing(worker.queue)
-            if self._workers.get(worker.worker_id) is not worker:
-                continue  # its last call has ended meanwhile
+            queue = worker.queue
+            missing = self._is_missing(queue)
+            if self._workers.get(worker.worker_id) is not worker or worker.queue != queue:
+                continue  # its last call has ended meanwhile, or it has another queue
             if missing and worker.missed:
                 self._gone(worker)
             worker.missed = missing

@@ -66,6 +66,7 @@ class RequestInProgress(msgspec.Struct, eq=False):
         queued: seconds for which it has waited in the queue at least.
         outlet: where the items of a stream go.
         redelivered: True if its first delivery here was marked as redelivered.
+        told: True if its client was told that it is begun, and watches this worker.
         answered: True when the response is on its way; its confirm then acknowledges the request.
         acknowledged: True if it was acknowledged before its function began.
         timed: True if its client wants to know how long it took.
@@ -82,6 +83,7 @@ class RequestInProgress(msgspec.Struct, eq=False):
     call: CallContext | None = None
     queued: float = 0.0
     outlet: Streamed | None = None
+    told: bool = False
     answered: bool = False
     acknowledged: bool = False
     timed: bool = False

@@ -47,6 +47,7 @@ class Control:
     Attributes:
         queue: the queue.
         consumer: consumes it.
+        on_moved: called when another queue has taken its place, and is consumed; must not block.
     """
 
     def __init__(
@@ -70,7 +71,10 @@ class Control:
             worker_id,
             expires=naming.LEFT_QUEUE_EXPIRES,
         )
+        self.on_moved: Callable[[], None] = lambda: None
+        self._told = self.queue.name
         self.consumer = _Listening(self._link, self.queue, self._take, prefetch=PREFETCH)
+        self.consumer.on_set_up = self._set_up
 
     @property
     def address(self) -> str | None:
@@ -89,6 +93,11 @@ class Control:
     def close(self) -> None:
         """Stop listening, and delete the queue.  Switches greenlets."""
         self.consumer.delete()
+
+    def _set_up(self) -> None:
+        if self.queue.name != self._told:
+            self._told = self.queue.name
+            self.on_moved()
 
     def _take(self, delivery: Delivery) -> None:
         # At once: what it says is of use now or not at all.
@@ -121,9 +130,11 @@ class _Listening(Consumer):
 
     Attributes:
         refused: True if the worker may not have the queue.
+        on_set_up: called each time when the queue is consumed; must not block.
     """
 
     refused = False
+    on_set_up: Callable[[], None]
     # The text of the latest refusal, so that it is logged once.
     _reported = ""
 
@@ -132,6 +143,7 @@ class _Listening(Consumer):
         try:
             super().restore(connection)
             self.refused = False
+            self.on_set_up()
         except AccessRefused as error:
             self.refused = True
             # Permissions of before there were control queues.  Nothing else needs this one, and it

@@ -208,6 +208,16 @@ class RequestHandling:
             if not request.answered:
                 yield request
 
+    def tell_again(self) -> None:
+        """Tell the clients that watch this worker where it is to be watched now.
+
+        Never switches greenlets.
+        """
+        for request in self:
+            if request.told and request.call is not None:
+                self._responder.started(request, request.call.run_id)
+        self._outlets.tell_again()
+
     def cancel(self, client: str, cancels: Iterable[Unwanted]) -> None:
         """Call off requests of a client that has gone away.  Never switches greenlets."""
         unwanted: dict[str, list[Unwanted]] = {}
@@ -351,6 +361,7 @@ class RequestHandling:
                 self._answers.respond(request, self._encoding.refuse(error, properties))
                 return
         elif call.run_id:
+            request.told = True
             note = self._responder.started(request, call.run_id)
         # A function that runs at most once is not begun for a request that comes again.
         function = self._executor.function_of(delivery, call) if request.redelivered else None

@@ -7,7 +7,8 @@ again after a lost connection, or when the client's counts stand still; see `win
 neither persistent nor confirmed.
 
 The note that it has begun is not persistent either: a client that has said nothing yet is told
-again after a lost connection, and when it stays silent.
+again after a lost connection, and when it stays silent.  All are told again when the worker has
+another control queue, by which they see whether it is still there.
 
 The end is sent once, and may get lost all the same: the client's queue was unbound, or a policy has
 dropped it.  A client that gives credit for a stream which has ended is told that it has.
@@ -171,7 +172,7 @@ class Outlet:
 
     def _open(self) -> None:
         """Tell the client that the stream begins, and acknowledge its request."""
-        note = self._tell_beginning()
+        note = self.tell_beginning()
         self._outlets.add(self)
         self.opened = True
         self._began = self._outlets.statistics.last_request
@@ -184,8 +185,11 @@ class Outlet:
         with self._call.to_cancel().shielded():
             self.on_opened()
 
-    def _tell_beginning(self) -> Outgoing:
-        """Tell the client that the stream begins, or has begun."""
+    def tell_beginning(self) -> Outgoing:
+        """Tell the client that the stream begins, or has begun; return the note.
+
+        Never switches greenlets.
+        """
         extra = {streams.RESUMABLE: True} if self.resumable else {}
         self._told = clock.monotonic()
         self._note = self._outlets.responder.started(self.request, self._call.run_id, extra)
@@ -194,7 +198,7 @@ class Outlet:
     def _tell_again(self) -> None:
         """Tell the client once more if it may not know, and nothing is on its way to it."""
         if not self._answered and self._note is not None and self._note.done:
-            self._tell_beginning()
+            self.tell_beginning()
 
     def _add(self, item: Any) -> None:
         encode = self._serializer.encode
@@ -385,6 +389,11 @@ class Outlets:
             self._timer = gevent.get_hub().loop.timer(LOOK, LOOK, ref=False)
             self._timer.start(self._look)
         self._open[outlet.key] = outlet
+
+    def tell_again(self) -> None:
+        """Tell all clients once more that their streams have begun.  Never switches greenlets."""
+        for outlet in list(self._open.values()):
+            outlet.tell_beginning()
 
     def discard(self, outlet: Outlet) -> None:
         """Forget a stream that has ended.  Never switches greenlets."""

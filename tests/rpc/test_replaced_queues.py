@@ -1,0 +1,115 @@
+"""A worker whose queues have other names, because their node was lost, is known as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import methodcaller
+from typing import Any
+
+import pytest
+
+from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
+from amphora.rpc.client.workers.liveness import Liveness
+from amphora.transport.channels.channel import Channel
+from amphora.transport.consuming import cheap_queue
+from amphora.transport.links.topology import Found, Presence, find_queue
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
+from tests.support.waiting import wait_until
+
+LoseNode = Callable[[AmqpRpcServer], None]
+
+
+@pytest.fixture
+def lose_node(monkeypatch: pytest.MonkeyPatch) -> LoseNode:
+    """Have the node of a worker's queues die, and the cluster forget it, with all its queues."""
+
+    def lose(server: AmqpRpcServer) -> None:
+        worker, link = server._worker, server.session.consuming
+        consumers = [
+            consumer
+            for consumer in (worker.intake.consumer, worker.management.consumer)
+            if isinstance(consumer._queue, cheap_queue.CheapQueue)
+        ]
+        consumers.append(worker.control.consumer)
+        lost = {consumer.queue for consumer in consumers}
+
+        # What the server is told, and nobody else.
+        def find(channel: Channel, queue: str, timeout: float = 1.0) -> Found:
+            if queue in lost:
+                return Found(Presence.AWAY)
+            return find_queue(channel, queue, timeout)
+
+        monkeypatch.setattr(cheap_queue, "find_queue", find)
+        link.leave("the node is gone")
+        wait_until(
+            lambda: all(each.ready and each.queue not in lost for each in consumers),
+            "other queues in their place",
+        )
+        for queue in lost:
+            server.session.operate(methodcaller("queue_delete", queue), 10.0)
+        monkeypatch.setattr(cheap_queue, "find_queue", find_queue)
+
+    return lose
+
+
+@pytest.mark.parametrize("asked", ["call", "stream"])
+def test_what_a_worker_has_begun_goes_on_when_its_control_queue_is_lost(
+    asked: str,
+    make_server: MakeServer,
+    make_client: MakeClient,
+    make_session: MakeSession,
+    lose_node: LoseNode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    questions: list[str] = []
+    ask = Liveness._is_missing
+
+    def note(self: Liveness, queue: str) -> bool:
+        questions.append(queue)
+        return ask(self, queue)
+
+    monkeypatch.setattr(Liveness, "_is_missing", note)
+    gate = Gate()
+
+    def items() -> Any:
+        yield 1
+        yield gate.hold(2)
+
+    server = make_server(gate.hold, items, session=make_session())
+    # The client asks for the worker of a stream once a heartbeat.
+    client = make_client(heartbeat=1.0)
+    if asked == "call":
+        call = client.defer(liveness=1.0).hold(2)
+    else:
+        stream = client.stream.items()
+        assert next(stream) == 1
+    wait_until(lambda: gate.entered and questions, "the worker is asked for")
+    lose_node(server)
+    moved = server._worker.control.queue.name
+    # Two answers that nobody is there would be enough for the client.
+    wait_until(lambda: questions.count(moved) >= 3, "the worker is asked for again")
+    gate.open()
+    assert (call.get() if asked == "call" else next(stream)) == 2
+
+
+def test_a_gather_is_complete_when_the_queues_of_a_worker_were_lost(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    make_session: MakeSession,
+    lose_node: LoseNode,
+) -> None:
+    ran: list[int] = []
+    servers = [
+        make_server(ran.append, kind=AmqpRpcFanoutServer, session=make_session()) for _ in range(2)
+    ]
+    client = make_client(AmqpRpcFanoutClient)
+
+    def is_complete() -> bool:
+        ran.clear()
+        gathered = client.gather(timeout=5.0).append(1)
+        answered = len(list(gathered))
+        return gathered.complete and answered == len(servers) == len(ran)
+
+    wait_until(is_complete, "both servers answer")
+    lose_node(servers[0])
+    wait_until(is_complete, "both servers answer again", 30.0)
