@@ -80,6 +80,14 @@ def test_after_an_outage_servers_have_the_time_that_they_need_to_come_back() -> 
     assert roll(session).back_at() == inf
 
 
+def test_servers_may_have_lost_the_node_of_either_connection_of_a_client() -> None:
+    session = AskedSession()
+    session.publishing = SimpleNamespace(lost_at=500.0, restored_at=508.0)
+    assert roll(session).back_at() == 508.0 + 1.0 + SETTLING
+    session.publishing.lost_at = 600.0
+    assert roll(session).back_at() == inf
+
+
 def test_one_worker_is_there_whoever_asks() -> None:
     one = OneWorker()
     assert one.count() == 1

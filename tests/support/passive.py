@@ -31,8 +31,12 @@ class AskedSession:
         self.channels = 0
         self.answer: Any = None
         self.connection: Any = SimpleNamespace(error=None, server_properties={"version": "3.13.7"})
-        self.publishing = self
-        self.consuming: Any = SimpleNamespace(connection=self.connection)
+        # As a link, it was never lost.
+        self.lost_at = self.restored_at = 0.0
+        self.publishing: Any = self
+        self.consuming: Any = SimpleNamespace(
+            connection=self.connection, lost_at=0.0, restored_at=0.0
+        )
 
     def operate(
         self, operation: Callable[[Any], Any], timeout: float, *, publishes: bool = False

@@ -19,6 +19,7 @@ from amphora.net.backoff import longest_after
 from amphora.net.deadline import Deadline
 from amphora.rpc.contract import naming
 from amphora.transport.channels.channel import Channel
+from amphora.transport.links.link import Link
 from amphora.transport.links.topology import Found, Presence, find_queue
 from amphora.transport.session import Session
 
@@ -96,12 +97,18 @@ class RollCall:
 
         On the monotonic clock, and in the past unless this client has just reconnected.
         """
-        link = self._session.consuming
-        if link.connection is None:
+        if self._session.consuming.connection is None:
             return inf
-        # The longest pause of a server between its attempts.
-        pause = longest_after(link.restored_at - link.lost_at)
-        return link.restored_at + pause + SETTLING
+        # With either connection: where there are several nodes, they may be on two of them.
+        return max(_back_at(self._session.consuming), _back_at(self._session.publishing))
+
+
+def _back_at(link: Link) -> float:
+    if link.lost_at > link.restored_at:
+        return inf
+    # The longest pause of a server between its attempts.
+    pause = longest_after(link.restored_at - link.lost_at)
+    return link.restored_at + pause + SETTLING
 
 
 def look_up(session: Session, queue: str) -> Found | None:
