@@ -14,6 +14,7 @@ import pydantic
 import pytest
 from gevent.event import Event
 
+import amphora
 from amphora import (
     AmqpRpcFanoutClient,
     AmqpRpcFanoutServer,
@@ -350,6 +351,9 @@ def test_who_waits_for_a_server_waits_for_the_comparison_too(
 def test_the_comparison_takes_no_longer_than_the_call_may(make_client: MakeClient) -> None:
     numbers = make_client().bind(NumbersAPI, check=True, timeout=1.0, wait_for_server=60.0)
     with gevent.Timeout(20), pytest.raises(NoServer):
+        numbers.call.double(2)
+    numbers = make_client().bind(NumbersAPI, check=True, wait_for_server=60.0)
+    with gevent.Timeout(20), amphora.deadline(1.0), pytest.raises(NoServer):
         numbers.call.double(2)
 
 

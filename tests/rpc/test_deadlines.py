@@ -15,6 +15,7 @@ import pytest
 from gevent.event import Event
 
 import amphora
+from amphora import AmqpRpcClient
 from amphora.errors import NoResult
 from tests.support.brokers import Broker
 from tests.support.processes import PythonProcess
@@ -154,8 +155,42 @@ def test_a_call_whose_time_is_over_is_not_sent(
                 way.do(1)
             assert caught.value.executed is False
         client.cast.do(2)
+        for options in ({"wait_publish": True}, {"wait_for_server": 0}):
+            with pytest.raises(NoResult, match="was not called: the deadline") as caught:
+                client.cast(**options).do(1)
+            assert caught.value.executed is False
+            client.cast(**options, inherit_deadline=False).do(2)
     client.call.do(3)
-    assert sorted(done) == [0, 2, 3]
+    wait_until(lambda: len(done) == 5)
+    assert sorted(done) == [0, 2, 2, 2, 3]
+
+
+def test_a_cast_waits_no_longer_than_the_deadline_of_where_it_is_made(
+    namespace: str, closed_port: int
+) -> None:
+    with AmqpRpcClient(namespace, amqp_port=closed_port) as client, gevent.Timeout(20):
+        own: list[dict[str, Any]] = [{}, {"wait_for_server": 30}, {"timeout": 30}]
+        for more in own:
+            with (
+                amphora.deadline(0.1),
+                pytest.raises(NoResult, match=r"within 0\.\d{1,3} s: the request") as caught,
+            ):
+                client.cast(wait_publish=True, **more).do(1)
+            assert caught.value.executed is False
+
+
+def test_a_cast_that_waits_in_a_block_is_served_whenever_a_server_comes(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    client = make_client()
+    with amphora.deadline(0.5):
+        client.cast(wait_publish=True).do(1)
+    gevent.sleep(0.6)
+    done: list[int] = []
+    server = make_server(serve=False)
+    server.add_function(done.append, name="do")
+    server.serve()
+    wait_until(lambda: done == [1])
 
 
 def test_a_nested_call_ends_with_the_callers_time(

@@ -41,7 +41,7 @@ from amphora.rpc.client.streams.stream import Stream
 from amphora.rpc.client.waiting.gather import Gathered
 from amphora.rpc.client.waiting.outgoing_call import Mode
 from amphora.rpc.client.waiting.result import Result
-from amphora.rpc.context.deadlines import deadline
+from amphora.rpc.context.deadlines import deadline, left_here
 from amphora.rpc.contract.checks import check_timeout, check_wait
 from amphora.rpc.contract.types.apis import Api, ApiFunction
 from amphora.transport.options import unknown_options
@@ -110,7 +110,8 @@ class BoundApi:
                 limit = check_timeout(chosen.get("timeout", check.timeout))
                 # What asking takes is of the call's own time, and half of that at most.
                 with deadline(limit):
-                    check.run(patience, limit / 2)
+                    inherits = chosen.get("inherit_deadline", True)
+                    check.run(patience, (left_here(limit) if inherits else limit) / 2)
                     if mode != "stream" or "timeout" in chosen:
                         return _typed(mode, function, send(*args, **kwargs))
             elif check is not None:

@@ -199,21 +199,22 @@ class FunctionCaller(Caller, legacy.StartedByHand):
             return
         if name in self._tuning.functions:
             options = self._tuning.options(name, args, kwargs, options)
-        own = "timeout" in options
-        timeout = check_timeout(options["timeout"]) if own else self.timeout
-        deadline = clock.monotonic() + timeout
+        requests = self._requests
+        timeout, deadline = requests.time_for(name, options, None)
         # Without a timeout of its own a cast never expires: only its caller has a limit.
-        expires_at = deadline if own else None
+        expires_at = deadline if "timeout" in options else None
         key, headers = options.get("routing_key"), options.get("headers")
+        wait = options.get("wait_publish", False)
+        if wait or "wait_for_server" in options:
+            # A deadline is inherited by the one who waits, not by the cast.
+            timeout, deadline = requests.time_for(name, options, here.get())
         if "wait_for_server" in options:
             self._calls.presence.wait(name, key, options["wait_for_server"], deadline)
-        requests = self._requests
         outgoing = requests.make(name, args, kwargs, key, requests.casts, expires_at, headers)
         if options.get("key") is not None:
             outgoing.template = outgoing.template.with_headers({KEY: check_key(options["key"])})
         if WENT_THROUGH in options:
             options[WENT_THROUGH].id = outgoing.message_id
-        wait = options.get("wait_publish", False)
         if wait:
             check_can_wait()
         self._calls.cast(outgoing, name, deadline, log_failure=not wait)

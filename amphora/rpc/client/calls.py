@@ -382,10 +382,8 @@ class Calls:
             self._fail(pending, self._too_late(pending, known))
 
     def _too_late(self, pending: Pending, known: str) -> NoResult:
-        # It may be what an inherited deadline had left, to a fraction of a microsecond.
-        seconds = round(pending.timeout, 3) or pending.timeout
         return NoResult(
-            f"no result of {self.name_of(pending)} within {seconds:g} s: {known}",
+            f"no result of {self.name_of(pending)} within {pending.timeout:g} s: {known}",
             executed=pending.outgoing.executed,
         )
 

@@ -112,7 +112,9 @@ class Requests:
                 " inherits has passed",
                 executed=False,
             )
-        return end - now, end
+        # Errors tell it, and not to a fraction of a microsecond.
+        left = end - now
+        return round(left, 3) or left, end
 
     def make(
         self,

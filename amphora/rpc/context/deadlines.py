@@ -19,7 +19,8 @@ def deadline(seconds: float) -> Iterator[None]:
             orders = client.call.orders(user)
 
     It never lengthens what a call has anyway, by its own `timeout`, by an outer block, or by the
-    call that is served here.  Casts are sent whatever the time.
+    call that is served here.  Casts are sent whatever the time, except those that wait for the
+    broker or a server.
 
     Raises:
         ValueError: `seconds` is not a positive number.
@@ -33,3 +34,11 @@ def deadline(seconds: float) -> Iterator[None]:
         yield
     finally:
         here.reset(token)
+
+
+def left_here(limit: float) -> float:
+    """Return the seconds that calls made here have left, at least 0 and at most `limit`."""
+    scope = here.get()
+    if scope is None or scope.ends_at is None:
+        return limit
+    return min(max(scope.ends_at - clock.monotonic(), 0.0), limit)
