@@ -14,7 +14,17 @@ from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, NoResult
 from tests.support.rpc import Gate, MakeClient, MakeServer
 from tests.support.waiting import wait_until
 
-WAYS: list[Callable[[Any], Any]] = [lambda result: result.get(), lambda result: result.wait()]
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "get": lambda result: result.get(),
+    "get for seconds": lambda result: result.get(timeout=40),
+    "wait": lambda result: result.wait(),
+    "wait for seconds": lambda result: result.wait(timeout=40),
+}
+each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+# Those that leave it to the call how long they wait.
+as_long_as_it_takes = pytest.mark.parametrize(
+    "way", [WAYS["get"], WAYS["wait"]], ids=["get", "wait"]
+)
 
 
 def begun(use: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
@@ -24,7 +34,7 @@ def begun(use: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
     def run() -> None:
         try:
             said.append(use())
-        except Exception as error:  # noqa: BLE001 (looked at by the test)
+        except (Exception, gevent.Timeout) as error:  # noqa: BLE001 (looked at by the test)
             said.append(error)
         gevent.get_hub().destroy(destroy_loop=True)
 
@@ -33,7 +43,7 @@ def begun(use: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
     return thread, said
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["get", "wait"])
+@each_way
 def test_another_thread_gets_a_result_while_that_of_the_client_gives_way(
     make_server: MakeServer, make_client: MakeClient, way: Callable[[Any], Any]
 ) -> None:
@@ -47,24 +57,72 @@ def test_another_thread_gets_a_result_while_that_of_the_client_gives_way(
     assert said == [3]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["get", "wait"])
-def test_another_thread_gets_a_result_for_which_a_greenlet_of_the_client_waits_as_well(
+@each_way
+def test_threads_and_greenlets_of_the_client_wait_for_one_result(
     make_server: MakeServer, make_client: MakeClient, way: Callable[[Any], Any]
 ) -> None:
     gate = Gate()
     make_server(gate.hold)
     result = make_client().defer.hold(3)
-    waiting = gevent.spawn(result.get)
+    before = [gevent.spawn(other, result) for other in WAYS.values()]
     wait_until(lambda: gate.entered)
-    thread, said = begun(lambda: way(result))
-    wait_until(lambda: result.linkcount() > 0 or not thread.is_alive())
+    threads = [begun(lambda: way(result)) for _ in range(3)]
+    wait_until(lambda: len(result._elsewhere) == 3)
+    behind = [gevent.spawn(other, result) for other in WAYS.values()]
+    gevent.sleep(0)
     gate.open()
+    for thread, said in threads:
+        wait_until(lambda thread=thread: not thread.is_alive())  # type: ignore[misc]
+        assert said == [3]
+    assert [waiting.get() for waiting in (*before, *behind)] == [3] * 8
+    # Then it is there for anybody.
+    thread, said = begun(lambda: way(result))
     wait_until(lambda: not thread.is_alive())
     assert said == [3]
-    assert waiting.get() == 3
+    assert [other(result) for other in WAYS.values()] == [3] * 4
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["get", "wait"])
+def test_another_thread_may_wait_for_a_moment(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    result = make_client().defer.hold(3)
+    for brief, found in (
+        (lambda: result.wait(timeout=0.01), type(None)),
+        (lambda: result.get(timeout=0.01), gevent.Timeout),
+        (lambda: result.get(block=False), gevent.Timeout),
+    ):
+        thread, said = begun(brief)
+        wait_until(lambda thread=thread: not thread.is_alive())  # type: ignore[misc]
+        assert [type(value) for value in said] == [found]
+    gate.open()
+    assert result.get() == 3
+
+
+def test_a_thread_that_ends_while_greenlets_of_it_wait_harms_no_other(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    gate = Gate()
+    make_server(gate.hold)
+    result = make_client().defer.hold(3)
+
+    def leave() -> None:
+        left.append(gevent.spawn(result.get))
+        gevent.sleep(0.01)
+
+    left: list[gevent.Greenlet[[], Any]] = []
+    thread, _ = begun(leave)
+    wait_until(lambda: not thread.is_alive())
+    other, said = begun(result.get)
+    wait_until(lambda: len(result._elsewhere) == 2)
+    gate.open()
+    assert result.get() == 3
+    wait_until(lambda: not other.is_alive())
+    assert said == [3]
+
+
+@as_long_as_it_takes
 def test_another_thread_waits_no_longer_than_a_call_has_for_a_client_that_never_gives_way(
     make_client: MakeClient, way: Callable[[Any], Any]
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 
 from amphora.errors import AmphoraError, NoResult, repr_of
 from amphora.net.script import program_ends
@@ -34,7 +34,7 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
     dropped too, unless a callback waits for it (`rawlink`); the request is still served.
     """
 
-    __slots__ = ("_call", "_convert", "_greenlet", "_home")
+    __slots__ = ("_call", "_convert", "_elsewhere", "_greenlet", "_home")
 
     def __init__(self, call: PendingCall) -> None:
         super().__init__()
@@ -43,6 +43,9 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         self._home = gevent.get_hub()
         # The first that waits in `get` without a timeout of its own; see `Waker`.
         self._greenlet: Any = None
+        # What wakes those that wait in other threads.  An `AsyncResult` belongs to the thread of
+        # whoever waits for it first, and is an error to all others.
+        self._elsewhere: list[Event] = []
         # What makes the result from the value that comes, where it is asked for; see `binding`.
         self._convert: Callable[[Any], Any] | None = None
         call.result = weakref.ref(self)
@@ -67,18 +70,17 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
                 # As `check_can_wait`, but inlined for speed.
                 if greenlet is hub or type(greenlet) is Attendant:
                     raise cannot_wait()
-                if timeout is None:
-                    if hub is not self._home:
-                        # Also if one of that thread waits here.
+                if hub is not self._home:
+                    with gevent.Timeout(timeout):
                         self._wait_elsewhere()
-                    elif self._greenlet is None:
-                        self._greenlet = greenlet
-                        try:
-                            # Something else may have switched here by mistake.
-                            while not self.ready():
-                                hub.switch()
-                        finally:
-                            self._greenlet = None
+                elif timeout is None and self._greenlet is None:
+                    self._greenlet = greenlet
+                    try:
+                        # Something else may have switched here by mistake.
+                        while not self.ready():
+                            hub.switch()
+                    finally:
+                        self._greenlet = None
             elif block is not True and block is not False:
                 raise TypeError(
                     f"get({repr_of(block, 50)}) would wait without a limit: write get(timeout=)"
@@ -102,10 +104,12 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
             NoResult: this is another thread than that of the client, which has not let the call end
                 by its deadline.
         """
-        if timeout is None and gevent.get_hub() is not self._home and not self.ready():
+        if gevent.get_hub() is self._home:
+            value: R_co | None = super().wait(timeout)
+            return value
+        with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
             self._wait_elsewhere()
-        value: R_co | None = super().wait(timeout)
-        return value
+        return self.value
 
     def _wait_elsewhere(self) -> None:
         """Wait in another thread than that of the client, by whose event loop the call ends.
@@ -116,9 +120,14 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         Raises:
             NoResult: the call has not ended by its deadline.
         """
+        ended = Event()
         try:
-            # gevent's own way wakes other threads, too.
-            super().wait(timeout=self._call.timeout + ELSEWHERE_LATER)
+            self._elsewhere.append(ended)
+            try:
+                if not self.ready():
+                    ended.wait(self._call.timeout + ELSEWHERE_LATER)
+            finally:
+                self._elsewhere.remove(ended)
             if not self.ready():
                 raise self._overdue()
         except BaseException:
@@ -210,6 +219,10 @@ class PendingCall(Pending):
                 result.set_exception(error)
             if result._greenlet is not None:
                 self._waiting.wake(result)
+            if result._elsewhere:
+                # As a list: each may leave it, in its thread, as soon as it is awake.
+                for ended in list(result._elsewhere):
+                    ended.set()
         self.result = _no_result
         if self.seen_as is not None:
             self.tell_ended(error)
