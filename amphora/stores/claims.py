@@ -11,9 +11,11 @@ from urllib.parse import quote
 
 import msgspec
 
+from amphora.errors import WrongRequest, printable
 from amphora.rpc.context.call import CallContext
 from amphora.rpc.contract.bodies import Response
 from amphora.rpc.contract.serializers import JSON, serializer_for
+from amphora.rpc.contract.unsendable import named_arguments, refused_part
 
 _encode = msgspec.msgpack.Encoder().encode
 # What stands in a stored key as it is: printable ASCII, except for what begins an escape.
@@ -38,11 +40,25 @@ class Claim:
 
     @classmethod
     def of(cls, call: CallContext, key: str) -> Claim:
-        """Return the claim of a call."""
+        """Return the claim of a call.
+
+        Raises:
+            WrongRequest: its arguments have no fingerprint.
+        """
         # Another login must not get the answer just by knowing a key.
         scope = f"{call.namespace}/{quote(call.user or '')}"
+        try:
+            told_by = fingerprint(call.function, call.args, call.kwargs)
+        except ValueError as error:
+            why = refused_part(
+                named_arguments(call.args, call.kwargs),
+                lambda value: fingerprint("", [value], {}),
+                error,
+            )
+            name = f"{call.namespace}.{printable(call.function, 100)}"
+            raise WrongRequest(f"the arguments of {name} cannot have a key: {why}") from None
         # Every database has ASCII; one in Latin-1 could take no other letters.
-        return cls(scope, quote(key, _PLAIN), fingerprint(call.function, call.args, call.kwargs))
+        return cls(scope, quote(key, _PLAIN), told_by)
 
 
 @dataclass(frozen=True)
@@ -96,8 +112,16 @@ class Earlier:
 
 
 def fingerprint(function: str, args: list[Any], kwargs: dict[str, Any]) -> str:
-    """Return a text that is the same only for the same function and arguments."""
-    return hashlib.sha256(_encode(_in_order([function, args, kwargs]))).hexdigest()
+    """Return a text that is the same only for the same function and arguments.
+
+    Raises:
+        ValueError: the arguments are too deep.
+    """
+    try:
+        told = _encode(_in_order([function, args, kwargs]))
+    except RecursionError:
+        raise ValueError("recursion: it is too deep") from None
+    return hashlib.sha256(told).hexdigest()
 
 
 def _in_order(value: Any) -> Any:

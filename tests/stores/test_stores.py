@@ -595,6 +595,23 @@ def test_a_key_belongs_to_one_login_of_one_namespace() -> None:
     assert len(scopes) == 4
 
 
+@pytest.mark.parametrize("where", ["args", "kwargs"])
+def test_arguments_that_are_too_deep_for_a_key_are_named(where: str) -> None:
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = [deep]
+    call = CallContext(Properties(), "shop", "w")
+    call.function, call.args, call.kwargs = "buy", [1], {"order": 2}
+    if where == "args":
+        call.args.append(deep)
+    else:
+        call.kwargs["order"] = {"of": deep}
+    with pytest.raises(WrongRequest, match="recursion: it is too deep") as caught:
+        Claim.of(call, "k")
+    part = "args[1][0][0]" if where == "args" else 'order["of"][0][0]'
+    assert str(caught.value).startswith(f"the arguments of shop.buy cannot have a key: {part}")
+
+
 def test_a_key_of_any_letters_is_ascii_in_the_database() -> None:
     def stored(key: str) -> str:
         return Claim.of(CallContext(Properties(), "a", "w"), key).key

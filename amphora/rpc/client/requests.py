@@ -20,7 +20,7 @@ from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.bodies import Request
 from amphora.rpc.contract.checks import check_timeout
 from amphora.rpc.contract.serializers import Serializer
-from amphora.rpc.contract.unsendable import refused_part
+from amphora.rpc.contract.unsendable import named_arguments, refused_part
 from amphora.transport.links.topology import Topology
 from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
@@ -176,9 +176,8 @@ class Requests:
         )
 
     def _why_not(self, args: tuple[Any, ...], kwargs: dict[str, Any], error: ValueError) -> str:
-        named = [(f"args[{index}]", value) for index, value in enumerate(args)]
         return refused_part(
-            [*named, *kwargs.items()],
+            named_arguments(args, kwargs),
             lambda value: self._serializer.encode(Request("", [value])),
             error,
         )

@@ -8,7 +8,7 @@ failure.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,11 @@ DEEPEST = 50
 # Raises ValueError for what cannot be sent.
 Send = Callable[[Any], object]
 Named = tuple[str, Any]
+
+
+def named_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Named]:
+    """Return the arguments of a call with the names by which errors tell them."""
+    return [*((f"args[{index}]", value) for index, value in enumerate(args)), *kwargs.items()]
 
 
 def refused_part(parts: Iterable[Named], send: Send, error: ValueError) -> str:
