@@ -150,7 +150,7 @@ class _Line:
             record.msecs = self._time % 1 * 1000
             self._logger.handle(record)
         except (Exception, SystemExit):  # noqa: BLE001 (the program's code may raise anything)
-            _show_failure()
+            show_failure()
 
 
 class _Teller:
@@ -219,10 +219,11 @@ def tell(callback: Callable[..., object], *args: object) -> None:
     try:
         callback(*args)
     except (Exception, SystemExit):  # noqa: BLE001 (the program's code may raise anything)
-        _show_failure()
+        show_failure()
 
 
-def _show_failure() -> None:
+def show_failure() -> None:
+    """Show the exception that is handled, as `logging` does it."""
     try:
         if logging.raiseExceptions and sys.stderr is not None:
             traceback.print_exc()

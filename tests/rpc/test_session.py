@@ -485,12 +485,13 @@ class Failing:
 
     message_id = "failing"
 
-    def __init__(self) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.times = 0
+        self._error = error
 
     def __call__(self, *told: object) -> None:
         self.times += 1
-        raise ValueError("a mistake of the program")
+        raise self._error
 
     confirmed = __call__
 
@@ -498,18 +499,22 @@ class Failing:
         wait_until(lambda: self.times)
 
 
+@pytest.mark.parametrize(
+    "error", [ValueError("a mistake of the program"), gevent.Timeout(0.5)], ids=["error", "timeout"]
+)
 def test_a_callback_of_a_raw_channel_that_fails_hurts_nobody_else(
     make_server: MakeServer,
     make_client: MakeClient,
     make_session: MakeSession,
     capsys: pytest.CaptureFixture[str],
+    error: BaseException,
 ) -> None:
     session = make_session()
     make_server(add, session=session)
     client = make_client(session=session)
     assert client.call.add(1, 2) == 3
     queue = f"failing-{secrets.token_hex(4)}"
-    delivered, cancelled, returned, confirmed = Failing(), Failing(), Failing(), Failing()
+    delivered, cancelled, returned, confirmed = (Failing(error) for _ in range(4))
     channel = session.channel(consume=True)
     channel.queue_declare(queue, durable=False)
     channel.consume(queue, delivered, "tag", on_cancel=cancelled)
@@ -530,7 +535,7 @@ def test_a_callback_of_a_raw_channel_that_fails_hurts_nobody_else(
     assert not confirming.unconfirmed
     assert client.call.add(1, 2) == 3
     assert session.publishing.connects == session.consuming.connects == 1
-    assert "a mistake of the program" in capsys.readouterr().err
+    assert str(error) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("consume", [False, True])
@@ -542,7 +547,7 @@ def test_a_raw_channel_whose_end_is_not_taken_well_ends_like_others(
     client = make_client(session=session)
     assert client.call.add(1, 2) == 3
     channel = session.channel(consume=consume)
-    channel.on_closed = closed = Failing()
+    channel.on_closed = closed = Failing(ValueError("a mistake of the program"))
     link = session.consuming if consume else session.publishing
     assert link.connection is not None
     link.connection.fail(ConnectionLost("gone"))

@@ -3,7 +3,8 @@
 What amphora itself needs of a channel is in `channel`, and may change with any release.
 
 The callbacks that a program gives are called by the reader of a connection that others share, in
-the middle of its work.  So what they raise is shown (`net.log.tell`), and costs nobody anything.
+the middle of its work.  So what they raise is shown, and costs nobody anything.
+
 What is given here is checked before anything is sent, because the broker answers to many mistakes
 by closing the connection.
 """
@@ -18,7 +19,7 @@ import gevent
 
 from amphora.errors import AmphoraError
 from amphora.net.forks import notice
-from amphora.net.log import tell
+from amphora.net.log import show_failure, tell
 from amphora.transport.channels.attendant import check_can_wait, is_waited_for
 from amphora.transport.channels.channel import Channel
 from amphora.transport.channels.confirms import Returned, Unconfirmed
@@ -38,6 +39,18 @@ _OWN_METHODS = {
 }
 
 
+def _tell(callback: Callable[..., object], *args: object) -> None:
+    """Call a callback of the program's; what it raises is shown."""
+    try:
+        tell(callback, *args)
+    except gevent.Timeout:
+        # Nothing that is needed by the connection has a timeout there: it is the callback's own.
+        # Only a channel that the program closes ends in a greenlet of the program.
+        if not is_waited_for():
+            raise
+        show_failure()
+
+
 class _Published:
     """A message that waits for its confirm; the verdict goes to what the program gave with it."""
 
@@ -46,7 +59,7 @@ class _Published:
         self.message_id = unconfirmed.message_id
 
     def confirmed(self, accepted: bool, returned: Returned | None) -> None:
-        tell(self.unconfirmed.confirmed, accepted, returned)
+        _tell(self.unconfirmed.confirmed, accepted, returned)
 
 
 class RawChannel(Operations):
@@ -192,12 +205,12 @@ class RawChannel(Operations):
         self._check_can_wait()
         self._channel.consume(
             queue,
-            partial(tell, callback),
+            partial(_tell, callback),
             consumer_tag,
             no_ack=no_ack,
             exclusive=exclusive,
             arguments=arguments,
-            on_cancel=None if on_cancel is None else partial(tell, on_cancel),
+            on_cancel=None if on_cancel is None else partial(_tell, on_cancel),
         )
 
     def cancel(self, consumer_tag: str, timeout: float | None = None) -> None:
@@ -250,11 +263,11 @@ class RawChannel(Operations):
 
     def _closed(self, _: Channel) -> None:
         if self.on_closed is not None:
-            tell(self.on_closed, self)
+            _tell(self.on_closed, self)
 
     def _returned(self, message_id: str, returned: Returned) -> None:
         if self.on_returned is not None:
-            tell(self.on_returned, message_id, returned)
+            _tell(self.on_returned, message_id, returned)
 
 
 def _check_replies(method: Method, replies: tuple[type[Any], ...]) -> None:
