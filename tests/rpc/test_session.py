@@ -565,6 +565,20 @@ def test_a_raw_channel_whose_end_is_not_taken_well_ends_like_others(
     assert link.connects == 2
 
 
+def test_a_raw_channel_is_closed_at_the_end_of_its_block(make_session: MakeSession) -> None:
+    session = make_session()
+    with session.channel() as channel:
+        channel.queue_declare("", exclusive=True)
+        assert channel.is_open
+    assert not channel.is_open
+    with pytest.raises(KeyError), session.channel() as channel:
+        raise KeyError
+    assert not channel.is_open
+    with pytest.raises(ChannelClosed, match="404"), session.channel() as channel:
+        channel.queue_declare(f"missing-{secrets.token_hex(4)}", passive=True)
+    assert session.publishing.connects == 1
+
+
 def test_a_raw_channel_is_not_for_another_thread(make_session: MakeSession) -> None:
     channel = make_session().channel()
     queue = channel.queue_declare("", durable=False, exclusive=True).queue or ""

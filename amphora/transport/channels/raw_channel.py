@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import gevent
 
@@ -65,6 +65,8 @@ class _Published:
 class RawChannel(Operations):
     """A channel of a session's connection, open until `error` is set.  Made by `Session.channel`.
 
+    At the end of a `with` block it is closed.
+
     What a callback raises is shown on the standard error stream; the channel goes on.
 
     Another thread of the operating system cannot use it: each method raises a RuntimeError there.
@@ -89,6 +91,12 @@ class RawChannel(Operations):
 
     def __repr__(self) -> str:
         return repr(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     @property
     def error(self) -> AmphoraError | None:

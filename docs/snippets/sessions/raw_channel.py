@@ -1,8 +1,7 @@
 from amphora import Session
 from amphora.wire.properties import Properties
 
-with Session() as session:
-    channel = session.channel()
+with Session() as session, session.channel() as channel:
     channel.queue_declare("notes")
     channel.confirm_select()
     channel.publish("", "notes", Properties(content_type="text/plain"), b"hello")
