@@ -14,6 +14,7 @@ from gevent.queue import Queue
 import amphora
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
 from amphora.errors import IgnoreRequest, RemoteException, WrongRequest
+from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
 from tests.support.raw import JSON_TYPE, RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
@@ -110,6 +111,35 @@ def test_the_one_who_asked_last_is_told_first_and_may_raise(
     assert make_client().call.add(1, 2) == 3
     assert [told.get(timeout=20) for _ in range(3)] == ["observer", "inner", "outer"]
     assert capsys.readouterr().err.count("ZeroDivisionError") == 3
+
+
+def test_a_timeout_of_one_who_is_told_keeps_it_from_nobody(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(add)
+    client = make_client()
+    told: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise gevent.Timeout(0.5)
+
+    @client.use
+    def ask(call: amphora.OutgoingCall, proceed: Any) -> Any:
+        for callback in (fail, lambda outcome: told.append("client"), fail):
+            call.when_done(callback)
+        return proceed()
+
+    # It may be the caller's.
+    with pytest.raises(gevent.Timeout):
+        client.call.add(1, 2)
+    observers = [lambda call, outcome: told.append("first"), fail]
+    observers.append(lambda call, outcome: told.append("last"))
+    served = amphora.CallContext(Properties(), "math", "w", observers=observers)
+    served.when_done(lambda outcome: told.append("when done"))
+    served.ended("OK")
+    with pytest.raises(gevent.Timeout):
+        served.tell_ended()
+    assert told == ["client", "first", "last", "when done"]
 
 
 def test_middleware_sees_what_cannot_be_read(

@@ -9,7 +9,6 @@ from typing import Any
 
 from amphora.errors import printable
 from amphora.net import clock
-from amphora.net.log import tell
 from amphora.rpc.context.blocks import block
 from amphora.rpc.context.cancelling import Cancellable, Cancellation
 from amphora.rpc.context.outcome import ABORTED, Outcome, WhenDone, tell_all
@@ -220,10 +219,10 @@ class CallContext:
             outcome = Outcome(ABORTED)
         if outcome is None:
             return
-        for observer in self.observers:
-            tell(observer, self, outcome)
-        if callbacks:
-            tell_all(reversed(callbacks), outcome)
+        try:
+            tell_all(reversed(self.observers), self, outcome)
+        finally:
+            tell_all(callbacks or (), outcome)
 
     def remaining(self) -> float | None:
         """Return for how many seconds the caller still waits at most; None if it set no limit.

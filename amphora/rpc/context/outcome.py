@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 from amphora.errors import AmphoraError, RemoteException, is_a
 from amphora.net.log import tell
@@ -80,7 +81,11 @@ def status_of(error: BaseException | None) -> str:
 WhenDone = Callable[[Outcome], object]
 
 
-def tell_all(callbacks: Iterable[WhenDone], outcome: Outcome) -> None:
-    """Tell what has become of a call.  May switch greenlets; what is raised is shown."""
-    for callback in callbacks:
-        tell(callback, outcome)
+def tell_all(callbacks: Iterable[Callable[..., object]], *told: object) -> None:
+    """Call all callbacks, the last one first.  May switch greenlets; what is raised is shown.
+
+    What is no error, such as a timeout of one, goes on when all have been called.
+    """
+    with ExitStack() as stack:
+        for callback in callbacks:
+            stack.callback(tell, callback, *told)

@@ -101,6 +101,6 @@ class OutgoingCall:
     ) -> None:
         if self._outcome is None:
             self._outcome = Outcome(status, error, clock.monotonic() - self._began)
-            callbacks, self._callbacks = self._callbacks[::-1], []
+            callbacks, self._callbacks = self._callbacks, []
             if callbacks:
                 tell(callbacks, self._outcome)
