@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import gevent
+from gevent import monkey
 from gevent.event import AsyncResult, Event
 
 from amphora.errors import AmphoraError, NoResult, repr_of
@@ -21,6 +22,8 @@ from amphora.transport.session import used_elsewhere
 _TO_GET = "its get() waits for the answer and returns it"
 # Seconds behind the deadline of a call for which another thread waits for it to end.
 ELSEWHERE_LATER = 1.0
+# Held while a thread joins or leaves those that wait for a result: rarely, so one is enough.
+_joining = monkey.get_original("threading", "Lock")()
 
 
 class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
@@ -45,7 +48,7 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         self._greenlet: Any = None
         # What wakes those that wait in other threads.  An `AsyncResult` belongs to the thread of
         # whoever waits for it first, and is an error to all others.
-        self._elsewhere: list[Event] = []
+        self._elsewhere: tuple[Event, ...] = ()
         # What makes the result from the value that comes, where it is asked for; see `binding`.
         self._convert: Callable[[Any], Any] | None = None
         call.result = weakref.ref(self)
@@ -122,12 +125,14 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
         """
         ended = Event()
         try:
-            self._elsewhere.append(ended)
+            with _joining:
+                self._elsewhere = (*self._elsewhere, ended)
             try:
                 if not self.ready():
                     ended.wait(self._call.timeout + ELSEWHERE_LATER)
             finally:
-                self._elsewhere.remove(ended)
+                with _joining:
+                    self._elsewhere = tuple(each for each in self._elsewhere if each is not ended)
             if not self.ready():
                 raise self._overdue()
         except BaseException:
@@ -219,10 +224,8 @@ class PendingCall(Pending):
                 result.set_exception(error)
             if result._greenlet is not None:
                 self._waiting.wake(result)
-            if result._elsewhere:
-                # As a list: each may leave it, in its thread, as soon as it is awake.
-                for ended in list(result._elsewhere):
-                    ended.set()
+            for ended in result._elsewhere:
+                ended.set()
         self.result = _no_result
         if self.seen_as is not None:
             self.tell_ended(error)
