@@ -149,7 +149,7 @@ def incomplete(namespace: str, gathered: Gathered, timeout: float) -> str:
     which = f"{gathered.missing} of {gathered.expected} workers of {namespace}"
     if gathered.timed_out:
         return f"{which} did not answer within {timeout:g} s"
-    return f"{which} did not answer and are gone"
+    return f"{which} did not answer: they are gone, or their queues were unbound"
 
 
 def nobody(session: Session, namespace: str, worker: str | None, timeout: float) -> Failure:

@@ -148,9 +148,27 @@ def test_for_many_requests_without_a_server_the_broker_is_asked_once(
         for result in results:
             with pytest.raises(Unroutable, match="no server is there"):
                 result.get()
-    # RabbitMQ 4 leaves nothing open, and is not asked.
     looks = [question for question in recorder.questions if "rollcall" in question.about]
     assert len(looks) <= 1, looks
+
+
+def test_servers_that_somebody_has_unbound_are_missing_and_not_said_to_be_away(
+    start: Start,
+    client: AmqpRpcFanoutClient,
+    broker: Broker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for number in (1, 2):
+        start(f=returns(number))
+    with broker.channel() as channel:
+        channel.exchange_delete(f"rpc_{client.namespace}_request")
+    for way in (client.call, client.cast(wait_publish=True)):
+        with pytest.raises(Unroutable, match="servers bind theirs again soon"):
+            way.f()
+    gathered = client.gather(timeout=LONG).f()
+    assert list(gathered) == []
+    assert (gathered.complete, gathered.expected, gathered.missing) == (False, 2, 2)
+    wait_until(lambda: "f reached none of the servers that are there" in caplog.text)
 
 
 def test_a_stopped_server_leaves_no_queue_behind(

@@ -76,19 +76,19 @@ def test_many_who_ask_at_the_same_time_share_one_answer(clock: list[float]) -> N
     gevent.sleep(0.001)
     session.answer.set()
     gevent.joinall(several, timeout=LONG, raise_error=True)
-    assert [each.value for each in several] == [Presence.THERE] * 100
+    assert [each.value for each in several] == [Found(Presence.THERE, 0, 1)] * 100
     assert session.asked == ["q"]
 
 
 def test_an_answer_counts_for_a_moment(clock: list[float]) -> None:
     session = AskedSession()
     lookout = lookout_on(session)
-    assert lookout.look("q") is Presence.GONE
+    assert lookout.look("q") == Found(Presence.GONE)
     session.queues["q"] = (0, 0)
     clock[0] += KNOWN_FOR
-    assert lookout.look("q") is Presence.GONE
+    assert lookout.look("q") == Found(Presence.GONE)
     clock[0] += 0.1
-    assert lookout.look("q") is Presence.THERE
+    assert lookout.look("q") == Found(Presence.THERE)
     assert session.asked == ["q", "q"]
 
 
@@ -99,9 +99,9 @@ def test_strangers_can_cause_so_many_looks_a_second(
     session = AskedSession()
     lookout = lookout_on(session)
     found = [lookout.look(f"q{number}") for number in range(LOOKS_PER_SECOND + 5)]
-    assert found == [Presence.GONE] * LOOKS_PER_SECOND + [None] * 5
+    assert found == [Found(Presence.GONE)] * LOOKS_PER_SECOND + [None] * 5
     clock[0] += 1
-    assert lookout.look("late") is Presence.GONE
+    assert lookout.look("late") == Found(Presence.GONE)
 
 
 def test_one_who_asks_and_is_killed_leaves_it_to_the_next(clock: list[float]) -> None:
@@ -112,7 +112,7 @@ def test_one_who_asks_and_is_killed_leaves_it_to_the_next(clock: list[float]) ->
     gevent.sleep(0.001)
     first.kill()
     session.answer.set()
-    assert second.get(timeout=LONG) is Presence.THERE
+    assert second.get(timeout=LONG) == Found(Presence.THERE)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_is_not_told_may_be_there_and_what_has_no_name_is_not(
     clock: list[float], queue: str, presence: Presence
 ) -> None:
     session = AskedSession(refused=ChannelClosed(403, "ACCESS_REFUSED"))
-    assert lookout_on(session).look(queue) is presence
+    assert lookout_on(session).look(queue) == Found(presence)
 
 
 @pytest.mark.parametrize(("version", "needed"), [("3.13.7", True), ("4.1.0", False), (None, False)])

@@ -12,7 +12,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError
 from amphora.net import clock
 from amphora.net.deadline import Deadline
-from amphora.transport.links.topology import Presence, find_queue
+from amphora.transport.links.topology import Found, Presence, find_queue
 from amphora.transport.session import Session
 
 # Seconds for which the broker's answer about a queue is used again.
@@ -25,6 +25,8 @@ LOOKS_PER_SECOND = 100
 LONGEST_WAIT = 1.0
 PAUSE = 0.3
 
+GONE = Found(Presence.GONE)
+
 
 class Lookout:
     """Ask the broker about queues that took no message.
@@ -36,7 +38,7 @@ class Lookout:
     def __init__(self, session: Session) -> None:
         self._session = session
         # The broker's answers about queues, each with its time.
-        self._known: dict[str, tuple[float, Presence]] = {}
+        self._known: dict[str, tuple[float, Found]] = {}
         # Queues that are being asked about.
         self._asked: dict[str, Event] = {}
         self._second = self._looks = 0
@@ -48,16 +50,16 @@ class Lookout:
         version = "3." if connection is None else connection.server_properties.get("version")
         return str(version).startswith("3.")
 
-    def look(self, queue: str) -> Presence | None:
+    def look(self, queue: str) -> Found | None:
         """Return what the broker says of a queue; None if too many looks are waiting.
 
         Switches greenlets for at most about three seconds.
         """
         turn = Deadline(LONGEST_WAIT)
         while True:
-            since, presence = self._known.get(queue, (-KNOWN_FOR, Presence.GONE))
+            since, found = self._known.get(queue, (-KNOWN_FOR, GONE))
             if clock.monotonic() - since <= KNOWN_FOR:
-                return presence
+                return found
             if queue in self._asked:
                 self._asked[queue].wait()
             elif self._may_look():
@@ -67,23 +69,22 @@ class Lookout:
             else:
                 gevent.sleep(PAUSE)
 
-    def _ask(self, queue: str) -> Presence:
+    def _ask(self, queue: str) -> Found:
         answered = self._asked[queue] = Event()
         try:
             found = self._session.operate(lambda channel: find_queue(channel, queue), LOOK_TIMEOUT)
-            presence = found.presence
         except ValueError:
-            presence = Presence.GONE  # no name of a queue
+            found = GONE  # no name of a queue
         except AmphoraError:
-            presence = Presence.AWAY  # unknown is not absent
+            found = Found(Presence.AWAY)  # unknown is not absent
         finally:
             # Also when interrupted: then the next caller asks.
             del self._asked[queue]
             answered.set()
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
-        self._known[queue] = clock.monotonic(), presence
-        return presence
+        self._known[queue] = clock.monotonic(), found
+        return found
 
     def _may_look(self) -> bool:
         second = int(clock.monotonic())

@@ -13,6 +13,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, NoResult, Unroutable
 from amphora.net import clock
 from amphora.net.backoff import doubled
+from amphora.net.log import Log
 from amphora.net.script import program_ends
 from amphora.rpc.client.waiting.pending import Pending, Waiting
 from amphora.rpc.client.waiting.typevars import R_co
@@ -20,6 +21,8 @@ from amphora.rpc.client.workers.attendance import Attendance
 from amphora.transport.channels.attendant import check_can_wait
 from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import cannot_leave, used_elsewhere
+
+log = Log("amphora.rpc")
 
 # Seconds between two roll calls while answers are missing; they grow.
 FIRST_PAUSE = 0.02
@@ -271,11 +274,24 @@ class Gathered(Generic[R_co]):
         if request.error is not None:
             raise request.error
         if request.unrouted:
-            # There is no server, or their queues are on a node to which RabbitMQ 3 routes nothing.
-            request.complete = request.complete and request.servers.nobody()
+            self._look_for_servers()
         if request.heard and self._attendance.expected is None:
             # All answers had come before the first count.
             request.complete = self._all_have_answered(LAST_COUNT)
+
+    def _look_for_servers(self) -> None:
+        """Find out whether there are servers although no queue took the request."""
+        request = self._request
+        if request.servers.nobody():
+            return
+        # Their queues were unbound, or are on a node to which RabbitMQ 3 routes nothing.
+        request.complete = False
+        self._all_have_answered(LAST_COUNT)
+        log.throttled(
+            "%s reached none of the servers that are there: their queues were unbound or are on a"
+            " node that is away, or they stop; servers bind their queues again soon",
+            request.function_name,
+        )
 
     def _typed(self, reply: Reply[Any]) -> Reply[R_co]:
         if self._convert is None or reply.error is not None:

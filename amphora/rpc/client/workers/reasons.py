@@ -10,11 +10,9 @@ from collections.abc import Callable
 import gevent
 
 from amphora.errors import AmphoraError, Unroutable, printable
-from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.contract import naming
 from amphora.transport.consuming.lookout import Lookout
 from amphora.transport.links.restoring import Restorable
-from amphora.transport.links.topology import Presence
 from amphora.transport.publishing.outgoing import Outgoing
 from amphora.transport.session import Session
 
@@ -48,7 +46,7 @@ class Reasons:
 
         # With a routing key the queue's name is unknown, so the broker cannot be asked.
         asks = isinstance(error, Unroutable) and not outgoing.routing_key
-        if not asks or not self._lookout.needed:
+        if not asks or not (outgoing.spread or self._lookout.needed):
             explain()
             return
         asking = gevent.Greenlet(explain)
@@ -69,14 +67,12 @@ class Reasons:
                 f"no request queue of {self._namespace} takes the key {printable(key, 100)!r};"
                 " create_new_request_queue makes one"
             )
-        elif self._lookout.needed and self._is_away(outgoing):
-            unbound = ", or was unbound; servers bind theirs again soon" if outgoing.spread else ""
+        elif outgoing.spread:
+            text = self._why_nobody()
+        elif self._lookout.needed and self._is_away(naming.request_queue(self._namespace)):
             text = (
                 f"{self._namespace} cannot be reached: its request queue is on a node that is away"
-                f"{unbound}"
             )
-        elif outgoing.spread:
-            text = f"{self._namespace} has no request queue: no server is there"
         else:
             # This client has declared and bound it, whether a server is there or not.
             self._session.publishing.restore_soon(self._requests)
@@ -87,15 +83,21 @@ class Reasons:
         explained.executed = error.executed
         return explained
 
-    def _is_away(self, outgoing: Outgoing) -> bool:
-        """Return whether the queue that all servers share may be on a node that is away."""
-        if not outgoing.spread:
-            return self._lookout.look(naming.request_queue(self._namespace)) is Presence.AWAY
+    def _is_away(self, queue: str) -> bool:
+        """Return whether a queue may be on a node that is away."""
+        found = self._lookout.look(queue)
+        return found is not None and found.away
+
+    def _why_nobody(self) -> str:
+        """Return as text why no queue takes a request to all servers."""
         # A worker has queues of its own, but all share the one for the roll call.
-        presence = self._lookout.look(naming.roll_call_queue(self._namespace))
-        if presence is not Presence.THERE:
-            return presence is Presence.AWAY
-        return not RollCall(self._session, self._namespace).nobody()
+        found = self._lookout.look(naming.roll_call_queue(self._namespace))
+        if found is None or not (found.away or found.consumers):
+            return f"{self._namespace} has no request queue: no server is there"
+        return (
+            f"{self._namespace} cannot be reached: its request queue is on a node that is away, or"
+            " was unbound; servers bind theirs again soon"
+        )
 
     def why_unsent(self, outgoing: Outgoing) -> str:
         """Return the reason why the broker has not confirmed a request, as text."""

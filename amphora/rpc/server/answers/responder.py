@@ -344,12 +344,12 @@ class Responder:
         reply_to = response.request.properties.reply_to or ""
         gone = not self._lookout.needed
         if not gone and response.still_wanted(clock.monotonic()):
-            presence = self._lookout.look(naming.response_queue(self._namespace, reply_to))
-            if presence is Presence.AWAY:
+            found = self._lookout.look(naming.response_queue(self._namespace, reply_to))
+            if found is not None and found.away:
                 gevent.sleep(AGAIN)
                 self._send(response)
                 return
-            gone = presence is Presence.GONE
+            gone = found is not None and found.presence is Presence.GONE
         self._end(outgoing, response, gone)
 
     def _end(self, outgoing: Outgoing, response: OutgoingResponse, gone: bool = False) -> None:
