@@ -11,7 +11,7 @@ from amphora.cli.advice import missing_namespace
 from amphora.cli.failures import Exit, Failure, as_json, exit_code_of, sentence_of
 from amphora.cli.lookup import LEAST, count_workers, find_queue, rest_of
 from amphora.cli.output import counted, show_error, show_json
-from amphora.errors import NoResult, WrongRequest
+from amphora.errors import NoResult, WrongRequest, WrongResult
 from amphora.net.deadline import Deadline
 from amphora.rpc.client.waiting.gather import Gathered, Reply
 from amphora.rpc.contract import naming
@@ -38,6 +38,7 @@ class Replies:
         again: whether asking twice does no harm.
         if_refused: the hint for a command that a worker does not have.
         json: print each answer as it comes, as one line: {"worker": ..., "result": ...}.
+        check: raises WrongResult for an answer that cannot be understood.
 
     Attributes:
         good: the answers with a result, by worker id.
@@ -58,6 +59,7 @@ class Replies:
         *,
         again: bool = False,
         if_refused: str = "",
+        check: Callable[[Any], object] | None = None,
     ) -> None:
         self.exit_code = Exit.DONE
         self._session = session
@@ -65,6 +67,7 @@ class Replies:
         self._worker = worker
         self._ask = ask
         self._json = json
+        self._check = check
         self._found: dict[str, Reply] = {}
         there = 0
         if again and worker is None:
@@ -128,11 +131,20 @@ class Replies:
     def _gather(self, timeout: float) -> tuple[dict[str, Reply], Gathered]:
         gathered = self._ask(timeout)
         replies = {}
-        for reply in gathered:
+        for reply in map(self._checked, gathered):
             if self._json and reply.worker not in self._found:
                 show_json(reply_as_json(reply))
             replies[reply.worker] = self._found[reply.worker] = reply
         return replies, gathered
+
+    def _checked(self, reply: Reply) -> Reply:
+        if self._check is None or reply.error is not None:
+            return reply
+        try:
+            self._check(reply.value)
+        except WrongResult as error:
+            return Reply(reply.worker, reply.value, error)
+        return reply
 
 
 def reply_as_json(reply: Reply) -> dict[str, Any]:

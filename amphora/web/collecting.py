@@ -23,9 +23,7 @@ from amphora.observe.recent import Recent
 from amphora.observe.samples import Sample
 from amphora.rpc.client.dead import dead_requests
 from amphora.rpc.client.management import ManagementClient
-from amphora.rpc.client.waiting.gather import Reply
 from amphora.rpc.contract import dead, naming
-from amphora.rpc.contract.reports import Stats
 from amphora.transport.links.topology import Presence, find_queue
 from amphora.transport.session import Session
 
@@ -190,9 +188,8 @@ class Collector:
         now = clock.monotonic()
         answers: dict[str, dict[str, Json]] = {}
         for reply in self.management.ask(None, "stats", timeout=min(PATIENCE, self._interval)):
-            stats = _stats_of(reply)
-            if stats is not None:
-                answers.setdefault(stats["namespace"], {})[reply.worker] = stats
+            if reply.error is None:
+                answers.setdefault(reply.value["namespace"], {})[reply.worker] = reply.value
         at = time.time()
         for namespace in answers.keys() | self._watched.keys():
             self._note(namespace, answers.get(namespace, {}), now, at)
@@ -206,15 +203,14 @@ class Collector:
                 self._look_at_dead(namespace)
 
     def _note(self, namespace: str, answers: dict[str, Json], now: float, at: float) -> None:
-        watched = self._watched.get(namespace)
-        if watched is None:
-            watched = self._watched[namespace] = Watched(Recent(namespace, Sample()))
+        # Viewers see no namespace of which nothing can be shown yet.
+        watched = self._watched.get(namespace) or Watched(Recent(namespace, Sample()))
         heard = watched.heard
         heard.update(dict.fromkeys(answers, now))
         for name in [name for name, last in heard.items() if now - last > FORGOTTEN_AFTER]:
             del heard[name]
         if not heard:
-            del self._watched[namespace]
+            self._watched.pop(namespace, None)
             return
         # The last answer of a worker counts until it answers again or is considered gone.
         there = {
@@ -237,6 +233,7 @@ class Collector:
         watched.chart.add(at, _point(shown))
         _draw(watched.functions, shown["functions"], "function", at)
         _draw(watched.workers, shown["workers"], "worker", at)
+        self._watched[namespace] = watched
 
     def _find(self, queue: str) -> int | None:
         """Return the number of messages in a queue, None if it does not exist or is unavailable."""
@@ -249,7 +246,7 @@ class Collector:
         count = 0
         patience = min(PATIENCE, self._interval)
         for reply in self.management.ask(namespace, "active", timeout=patience):
-            if reply.error is None and isinstance(reply.value, dict):
+            if reply.error is None:
                 count += reply.value["count"]
                 found += [{**each, "worker": reply.worker} for each in reply.value["requests"]]
         found.sort(key=lambda each: -each["seconds"])
@@ -312,18 +309,6 @@ def _readable(request: dead.DeadContents) -> Json:
         if name in ("headers", "args", "kwargs")
     }
     return {**request, **contents}
-
-
-def _stats_of(reply: Reply) -> Json | None:
-    """Return a worker's statistics, None if its answer is not understood."""
-    if reply.error is not None:
-        return None
-    try:
-        msgspec.convert(reply.value, Stats)
-    except msgspec.ValidationError:
-        return None
-    stats: Json = reply.value
-    return stats
 
 
 def _point(shown: Json) -> Json:

@@ -103,6 +103,18 @@ def test_pause_and_resume_show_the_state(
     assert not server.paused
 
 
+@pytest.mark.parametrize("command", ["pause", "threads", "kill"])
+def test_a_program_s_own_command_of_the_same_name_is_asked_with_ask(
+    amphora: Amphora, make_server: MakeServer, namespace: str, command: str
+) -> None:
+    server = make_server(add)
+    server.add_command(lambda: 7, command)
+    outcome = amphora(command, namespace)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"amphora: error: {server.worker_id}: the worker's answer to")
+    assert amphora("ask", namespace, command, "--json").json["result"] == 7
+
+
 def test_threads_shows_stacks(
     amphora: Amphora, make_server: MakeServer, make_client: MakeClient, namespace: str
 ) -> None:

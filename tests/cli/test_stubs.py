@@ -167,7 +167,7 @@ def test_a_worker_that_cannot_be_understood_is_named(
     monkeypatch.setattr(describer, "functions", lambda: [{"name": 7}])
     outcome = amphora("stubs", namespace)
     assert outcome.code == 1
-    assert f"{server.worker_id} describes itself in another way" in outcome.err
+    assert f"{server.worker_id}: the worker's answer to describe cannot be" in outcome.err
 
 
 def test_a_worker_that_fails_to_describe_itself_is_an_error(

@@ -18,9 +18,11 @@ from amphora import (
     ManagementClient,
     RemoteException,
     WrongRequest,
+    WrongResult,
 )
+from amphora.rpc.client.declared import Declared
 from tests.support.brokers import Broker
-from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add, answer_with
 from tests.support.slowness import without_slowness
 from tests.support.waiting import wait_until
 
@@ -84,6 +86,61 @@ def test_a_namespace_without_workers_answers_nothing_at_once(
     management: ManagementClient, namespace: str
 ) -> None:
     assert management.ask(namespace, "ping", timeout=60).values() == []
+
+
+@pytest.mark.parametrize("command", ["ping", "stats", "describe", "active"])
+@pytest.mark.parametrize("nonsense", [None, 7, [], {}, {"wid": 7, "host": "a", "pid": 1}], ids=repr)
+def test_an_answer_that_cannot_be_understood_is_its_worker_s_error(
+    make_server: MakeServer,
+    management: ManagementClient,
+    namespace: str,
+    command: str,
+    nonsense: Any,
+) -> None:
+    odd = make_server(add, serve=False)
+    answer_with(odd, command, nonsense)
+    odd.serve()
+    other = make_server(add)
+    ready([odd, other], management)
+    replies = {reply.worker: reply for reply in management.ask(namespace, command)}
+    assert replies[other.worker_id].get()["wid"] == other.worker_id
+    with pytest.raises(WrongResult, match=f"answer to {command} cannot be understood"):
+        replies[odd.worker_id].get()
+
+
+@pytest.mark.parametrize("claimed", ["", "a b", "x" * 200, "mgt", "a\r\n\x1b[31m"])
+def test_a_worker_that_tells_no_namespace_is_not_understood(
+    make_server: MakeServer, management: ManagementClient, namespace: str, claimed: str
+) -> None:
+    odd = make_server(add, serve=False)
+    answer_with(odd, "stats", {**odd._worker.management.stats(), "namespace": claimed})
+    odd.serve()
+    ready([odd], management)
+    [reply] = management.ask(namespace, "stats")
+    assert isinstance(reply.error, WrongResult)
+    assert str(reply.error).isprintable()
+
+
+def test_a_program_s_own_command_answers_what_it_likes(
+    make_server: MakeServer, management: ManagementClient, namespace: str
+) -> None:
+    """Also one with the name of a command that is not switched on."""
+    server = make_server(add, serve=False)
+    server.add_command(lambda: "paused", "pause")
+    server.serve()
+    ready([server], management)
+    assert management.ask(namespace, "pause").values() == ["paused"]
+
+
+def test_what_is_safe_to_repeat_is_unknown_if_a_worker_tells_nonsense(
+    make_server: MakeServer, make_session: MakeSession, management: ManagementClient, namespace: str
+) -> None:
+    odd = make_server(serve=False)
+    odd.add_function(add, idempotent=True)
+    answer_with(odd, "describe", {"functions": [7]})
+    odd.serve()
+    ready([odd], management)
+    assert not Declared(make_session(), namespace).idempotent("add", 10.0)
 
 
 def test_stats_tell_what_a_worker_has_done(

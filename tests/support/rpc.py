@@ -49,6 +49,12 @@ def unsettled(server: AmqpRpcServer) -> int:
     return channel.unsettled_count
 
 
+def answer_with(server: AmqpRpcServer, command: str, answer: Any) -> None:
+    """Have a worker answer one of amphora's own commands with something else, as none does."""
+    del server._worker.management.commands.by_name[command]
+    server.add_command(lambda: answer, command)
+
+
 class Gate:
     """A handler that holds its callers until the test opens the gate.
 

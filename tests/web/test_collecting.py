@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gevent
 import pytest
 
-from amphora import AccessRefused, Session
+from amphora import AccessRefused, ConnectionLost, Session
 from amphora.web import collecting
 from amphora.web.collecting import KEPT, Chart, Collector
 from amphora.wire.properties import Properties
 from tests.support.brokers import Broker
-from tests.support.rpc import MakeServer, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, add, answer_with
 from tests.support.waiting import wait_until
 
 
@@ -71,18 +74,54 @@ def test_what_may_not_be_read_is_counted_and_said(
 
 
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+@pytest.mark.parametrize(
+    ("command", "nonsense"),
+    [
+        ("stats", {"functions": {"add": 7}}),
+        ("active", None),
+        ("active", {"count": "7", "requests": []}),
+        ("active", {"count": 1, "requests": ["add"]}),
+    ],
+)
 def test_a_worker_that_tells_nonsense_hides_no_other(
-    collector: Collector, make_server: MakeServer, namespace: str
+    collector: Collector,
+    make_server: MakeServer,
+    make_client: MakeClient,
+    namespace: str,
+    command: str,
+    nonsense: Any,
 ) -> None:
     odd = make_server(add, serve=False)
-    commands = odd._worker.management.commands
-    del commands.by_name["stats"]
-    odd.add_command(lambda: {"namespace": namespace, "functions": {"add": 7}}, "stats")
+    answer_with(odd, command, nonsense)
     odd.serve()
     wait_until(lambda: odd.ready)
-    other = make_server(add)
+    odd.pause()  # the other one gets the request
+    gate = Gate()
+    other = make_server(gate.hold)
+    results = [make_client().defer.hold()]
+    wait_until(lambda: gate.entered)
     wait_until(lambda: namespace in collector._watched)
-    watched = collector._watched[namespace]
-    told = wait_until(lambda: watched.shown.get("workers", []))
-    assert [each["worker"] for each in told] == [other.worker_id]
+    frames = (frame["selected"] for frame in collector.watch(namespace) if "selected" in frame)
+    shown = next(each for each in frames if each and each["active"])
+    assert other.worker_id in [each["worker"] for each in shown["workers"]]
+    assert [each["worker"] for each in shown["active"]] == [other.worker_id]
     assert collector.trouble == ""
+    gate.open()
+    gevent.wait(results)
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_a_viewer_who_comes_while_the_first_round_fails_sees_that_it_fails(
+    collector: Collector,
+    make_server: MakeServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(session: Session, queue: str) -> None:
+        raise ConnectionLost("the broker is gone")
+
+    monkeypatch.setattr(collecting, "find_queue", lost)
+    make_server(add)
+    states = (frame for frame in collector.watch(namespace) if frame["kind"] == "state")
+    state = next(state for state in states if state["trouble"])
+    assert (state["trouble"], state["selected"]) == ("the broker is gone", None)

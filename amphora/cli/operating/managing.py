@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -27,7 +28,7 @@ from amphora.errors import printable
 from amphora.observe.callers import callers
 from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
 from amphora.rpc.client.waiting.gather import Gathered, Reply
-from amphora.rpc.contract import naming
+from amphora.rpc.contract import naming, reports
 from amphora.rpc.contract.checks import check_timeout
 
 # Commands that servers have only if they were made with them.
@@ -75,8 +76,15 @@ def gather(
     timeout: float,
     command: str,
     *arguments: Any,
+    any_answer: bool = False,
 ) -> Replies:
-    """Send a command and return the workers' answers.  Switches greenlets."""
+    """Send a command and return the workers' answers.  Switches greenlets.
+
+    Args:
+        any_answer: take any answer for one.  Otherwise it is that of amphora's own command, whose
+            name a program may have given to another.
+    """
+    kind = None if any_answer else reports.SWITCHED.get(command)
     with settings_errors(), settings.session(timeout) as session:
         management = ManagementClient(session=session, identify=True)
         with management:
@@ -95,6 +103,7 @@ def gather(
                 settings.json,
                 again=command in QUESTIONS,
                 if_refused=IF_REFUSED.get(command, ""),
+                check=None if kind is None else partial(reports.checked, command, kind),
             )
 
 
@@ -339,7 +348,7 @@ def ask_and_show(
     *arguments: Any,
 ) -> int:
     """Send a command and print the answers, a line for each worker."""
-    replies = gather(settings, namespace, worker, timeout, command, *arguments)
+    replies = gather(settings, namespace, worker, timeout, command, *arguments, any_answer=True)
     if not settings.json:
         rows = [(reply.worker, one_line(reply.value)) for reply in replies.good]
         show_table(("worker", "result"), rows)

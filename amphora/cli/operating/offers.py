@@ -16,21 +16,13 @@ def find_offers(
     """Return the offer of each worker, by worker id.  Switches greenlets.
 
     Raises:
-        Failure: there is no worker, one has not answered, or an answer cannot be understood.
+        Failure: there is no worker, or one has not answered as workers do.
     """
     # The answers are not what the command prints.
     replies = gather(replace(settings, json=False), namespace, worker, timeout, "describe")
     if replies.exit_code:
         raise Failure(replies.exit_code, f"not all workers of {namespace} say what they offer")
-    offers = {}
-    for reply in replies.good:
-        try:
-            offers[reply.worker] = offer_of(reply.value)
-        except ValueError as error:
-            raise Failure(
-                Exit.FAILED, f"{reply.worker} describes itself in another way: {error}"
-            ) from error
-    return offers
+    return {reply.worker: offer_of(reply.value) for reply in replies.good}
 
 
 def the_offer(settings: Settings, namespace: str, worker: str | None, timeout: float) -> Offer:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
+
+import msgspec
+
+from amphora.errors import WrongResult
+from amphora.rpc.contract import naming
 
 
 class Ping(TypedDict):
@@ -252,3 +258,40 @@ class Stopping(Ping):
     """A worker that was told to stop."""
 
     stopping: bool
+
+
+# What is answered to the commands that every worker has.
+ALWAYS: Mapping[str, Any] = {
+    "ping": Ping,
+    "stats": Stats,
+    "describe": Description,
+    "active": Activity,
+}
+# And to those that are switched on.  Where one is not, a program may have its own of that name.
+SWITCHED: Mapping[str, Any] = {
+    "cancel": list[CancelledRequest],
+    "kill": Stopping,
+    "pause": Pausing,
+    "resume": Pausing,
+    "threads": list[Stack],
+}
+
+
+def checked(command: str, kind: Any, answer: Any) -> Any:
+    """Return what a worker has answered to a command.
+
+    Args:
+        kind: what is answered to it.
+
+    Raises:
+        WrongResult: it is something else, so those who read it would stumble.
+    """
+    try:
+        msgspec.convert(answer, kind)
+        if "namespace" in answer:
+            naming.check_namespace(answer["namespace"])
+    except ValueError as error:
+        raise WrongResult(
+            f"the worker's answer to {command} cannot be understood: {error}"
+        ) from error
+    return answer
