@@ -9,8 +9,8 @@ from gevent import subprocess
 
 from tests.examples.conftest import on_one_broker
 from tests.support.brokers import Broker
+from tests.support.ports import claimed_port
 from tests.support.processes import ROOT, PythonProcess
-from tests.support.rabbitmq import free_ports
 
 pytestmark = on_one_broker
 
@@ -21,10 +21,10 @@ SERVER = ROOT / "examples" / "math" / "server.py"
 @pytest.fixture
 def port(broker_url: str) -> Iterator[int]:
     """The port of the gateway, which runs with a worker."""
-    (free,) = free_ports(1)
-    env = {"AMQP_URL": broker_url, "PORT": str(free)}
-    with PythonProcess(SERVER, env=env), PythonProcess(PROGRAM, ready="ready", env=env):
-        yield free
+    with claimed_port() as free:
+        env = {"AMQP_URL": broker_url, "PORT": str(free)}
+        with PythonProcess(SERVER, env=env), PythonProcess(PROGRAM, ready="ready", env=env):
+            yield free
     Broker(broker_url).forget("math")
 
 

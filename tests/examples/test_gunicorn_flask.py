@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 from tests.examples.conftest import on_one_broker
 from tests.support.brokers import Broker
 from tests.support.http import Answer, ask
+from tests.support.ports import claim_ports
 from tests.support.processes import ROOT, PythonProcess
-from tests.support.rabbitmq import free_ports
 from tests.support.waiting import wait_until
 
 pytestmark = on_one_broker
@@ -27,7 +28,7 @@ class Gunicorn:
     """gunicorn, which serves."""
 
     def __init__(self, url: str, home: Path, application: str, *options: str) -> None:
-        (self.port,) = free_ports(1)
+        ((self.port, self._claim),) = claim_ports(1).items()
         place = ("--chdir", str(EXAMPLE), "--pythonpath", str(PROGRAMS))
         settings = ("--config", str(EXAMPLE / "gunicorn.conf.py"))
         bind = ("--bind", f"127.0.0.1:{self.port}")
@@ -39,16 +40,15 @@ class Gunicorn:
         )
 
     def __enter__(self) -> Gunicorn:
-        self.process.__enter__()
-        try:
+        with ExitStack() as begun:
+            begun.enter_context(self._claim)
+            begun.enter_context(self.process)
             wait_until(lambda: len(self.workers()) == 2)
-        except BaseException:
-            self.process.__exit__(None, None, None)
-            raise
+            self._begun = begun.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.process.__exit__(*error)
+        self._begun.__exit__(*error)
 
     def ask_for(self, item: str) -> Answer:
         return ask(self.port, f"/stock/{item}")

@@ -19,8 +19,8 @@ from tests.examples.conftest import on_one_broker
 from tests.support.brokers import Broker
 from tests.support.browser import Browser
 from tests.support.http import Answer, ask
+from tests.support.ports import claimed_port, claimed_ports
 from tests.support.processes import ROOT, PythonProcess
-from tests.support.rabbitmq import free_ports
 from tests.support.waiting import wait_until
 
 PROGRAM = ROOT / "examples" / "messages"
@@ -324,13 +324,13 @@ def test_other_paths_are_not_found(apis: tuple[Api, Api]) -> None:
 @contextmanager
 def everything(url: str) -> Iterator[tuple[PythonProcess, tuple[Api, Api]]]:
     """Run `run.py`, and its two API servers."""
-    one, other = free_ports(2)
-    arguments = PROGRAM / "run.py", str(one), str(other)
-    with PythonProcess(*arguments, ready="serving ", env={"AMQP_URL": url}) as program:
-        apis = Api(program, one), Api(program, other)
-        for api in apis:
-            program.wait_for(api.url.rstrip("/"))
-        yield program, apis
+    with claimed_ports(2) as (one, other):
+        arguments = PROGRAM / "run.py", str(one), str(other)
+        with PythonProcess(*arguments, ready="serving ", env={"AMQP_URL": url}) as program:
+            apis = Api(program, one), Api(program, other)
+            for api in apis:
+                program.wait_for(api.url.rstrip("/"))
+            yield program, apis
 
 
 def api_process(program: PythonProcess, api: Api) -> int:
@@ -366,8 +366,7 @@ def test_it_goes_on_as_long_as_an_api_server_is_there(url: str, alice: str) -> N
 
 
 def test_it_ends_when_a_part_cannot_run(url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        (free,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as taken, claimed_port() as free:
         arguments = PROGRAM / "run.py", str(free), str(taken.getsockname()[1])
         with PythonProcess(*arguments, env={"AMQP_URL": url}) as program:
             program.wait_for("cannot listen on port")

@@ -13,8 +13,9 @@ import pytest
 
 from tests.examples.test_snippets import PRINT, SNIPPETS
 from tests.support.brokers import Broker
+from tests.support.ports import claimed_port
 from tests.support.processes import PythonProcess
-from tests.support.rabbitmq import ExternalBroker, RabbitNode, claim_ports
+from tests.support.rabbitmq import ExternalBroker, RabbitNode
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -42,9 +43,8 @@ def url(request: pytest.FixtureRequest, embedded: str) -> Iterator[str]:
 @pytest.fixture
 def port() -> Iterator[int]:
     """The port of zerorpc's server, which nobody else is given meanwhile."""
-    for number, claim in claim_ports(1).items():
-        with claim:
-            yield number
+    with claimed_port() as number:
+        yield number
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from tests.support.brokers import Broker
+from tests.support.ports import claimed_port
 from tests.support.processes import ROOT, PythonProcess
-from tests.support.rabbitmq import free_ports
 from tests.support.waiting import wait_until
 
 EXAMPLE = ROOT / "examples" / "site_checker"
@@ -55,6 +55,13 @@ def sites() -> Iterator[Sites]:
 
 
 @pytest.fixture
+def nobody() -> Iterator[int]:
+    """A port where there is no site."""
+    with claimed_port() as port:
+        yield port
+
+
+@pytest.fixture
 def environment(broker_url: str) -> Iterator[dict[str, str]]:
     """What the programs need; what they keep in the broker is removed in the end."""
     yield {"AMQP_URL": broker_url}
@@ -70,9 +77,8 @@ def server(environment: dict[str, str]) -> Iterator[PythonProcess]:
 
 @pytest.mark.usefixtures("server")
 def test_sites_are_checked_at_the_same_time_and_told_in_order(
-    environment: dict[str, str], sites: Sites
+    environment: dict[str, str], sites: Sites, nobody: int
 ) -> None:
-    (nobody,) = free_ports(1)
     names = ["first", "second", "broken", "third"]
     urls = [*map(sites.url, names), f"http://127.0.0.1:{nobody}/"]
     with PythonProcess(EXAMPLE / "client.py", *urls, env=environment) as client:

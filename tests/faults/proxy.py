@@ -24,6 +24,8 @@ from gevent import socket
 from gevent.event import Event
 from gevent.queue import Queue
 
+from tests.support.ports import claim_ports
+
 CHUNK = 64 * 1024
 # How many pieces may be under way in one direction before the sender has to wait.
 UNDER_WAY = 64
@@ -113,6 +115,7 @@ class Proxy:
         self.port = 0
 
     def __enter__(self) -> Self:
+        ((self.port, self._claim),) = claim_ports(1).items()
         self.listen()
         return self
 
@@ -123,6 +126,7 @@ class Proxy:
         traceback: TracebackType | None,
     ) -> None:
         self.refuse()
+        self._claim.close()
         for pair in list(self._pairs):
             pair.end()
 
@@ -144,7 +148,6 @@ class Proxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(1024)
-        self.port = listener.getsockname()[1]
         self._listener = listener
         self._accepting = gevent.spawn(self._accept, listener)
 

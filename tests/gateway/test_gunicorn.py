@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.test_server import Ended, connected, head, read_all
+from tests.support.ports import claimed_port
 from tests.support.processes import PythonProcess
-from tests.support.rabbitmq import free_ports
 from tests.support.rpc import MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -16,14 +17,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.parametrize("broker", ["embedded"], 
 PROGRAMS = Path(__file__).parent / "programs"
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where gunicorn is to listen."""
+    with claimed_port() as number:
+        yield number
+
+
 def test_a_client_of_gunicorn_that_leaves_cancels_its_call(
-    url: str, make_server: MakeServer, namespace: str, tmp_path: Path
+    url: str, make_server: MakeServer, namespace: str, port: int, tmp_path: Path
 ) -> None:
     ended = Ended()
     server = make_server(add)
     server.add_function(ended.hold, cancellable=True)
     server.add_function(ended.silent, cancellable=True)
-    (port,) = free_ports(1)
     options = ("--worker-class", "gevent", "--bind", f"127.0.0.1:{port}", "--chdir", str(PROGRAMS))
     home = str(tmp_path)
     environment = {

@@ -16,6 +16,7 @@ import pytest
 from amphora import AmqpRpcClient, AmqpRpcFanoutServer, AmqpRpcServer, Session, testing
 from amphora.transport.links import link
 from tests.support.brokers import Broker, EmbeddedBroker, ManagedBroker, ManagedRabbit
+from tests.support.ports import claimed_port
 from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeClient, MakeServer, MakeSession, RunProgram
 from tests.support.waiting import wait_until
@@ -29,7 +30,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 def broker(request: pytest.FixtureRequest, namespace: str) -> Iterator[Broker]:
     """A broker to talk to.  The test's namespace is removed from it afterwards."""
     if request.param == "embedded":
-        with testing.Broker() as own:
+        # Where it listens again after it was stopped, whatever else is going on.
+        with claimed_port() as port, testing.Broker(port) as own:
             yield EmbeddedBroker(own)
         return
     if "managed_broker" in request.fixturenames:

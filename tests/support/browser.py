@@ -24,7 +24,7 @@ from typing import Any, Self
 from gevent import subprocess
 
 from tests.support.http import ask
-from tests.support.rabbitmq import free_ports
+from tests.support.ports import claim_ports
 from tests.support.waiting import wait_until
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -73,7 +73,7 @@ class Browser:
 
     def __enter__(self) -> Self:
         self._folder = tempfile.mkdtemp(prefix="amphora-browser-")
-        (self._port,) = free_ports(1)
+        ((self._port, self._claim),) = claim_ports(1).items()
         self._process = subprocess.Popen(
             [self._driver, f"--port={self._port}"],
             env={**os.environ, "HOME": self._folder},
@@ -137,6 +137,7 @@ class Browser:
         finally:
             self._process.kill()
             self._process.wait()
+            self._claim.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -53,6 +53,7 @@ from amphora.wire.framing import (
     encode_frame,
 )
 from amphora.wire.properties import Properties, encode_properties
+from tests.support.ports import claim_ports
 
 STEP_TIMEOUT = 5.0
 SERVER_PROPERTIES: dict[str, Any] = {
@@ -397,9 +398,12 @@ class ScriptedPeer:
 
     def __enter__(self) -> Self:
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.bind(("127.0.0.1", 0))
+        # Where nobody listens after it: a client may still be dialling.
+        ((self.port, self._claim),) = claim_ports(1).items()
+        self.host = "127.0.0.1"
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((self.host, self.port))
         self._listener.listen()
-        self.host, self.port = self._listener.getsockname()
         self.url = f"amqp://guest:guest@{self.host}:{self.port}/"
         self._acceptor = gevent.spawn(self._accept)
         return self
@@ -433,6 +437,7 @@ class ScriptedPeer:
         finally:
             self._acceptor.kill()
             self._listener.close()
+            self._claim.close()
             gevent.killall(self._running)
             for sock in self._sockets:
                 sock.close()

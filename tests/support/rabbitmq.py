@@ -20,11 +20,9 @@ rabbitmq.conf.
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +33,7 @@ import gevent
 import gevent.socket
 from gevent import subprocess
 
+from tests.support.ports import PORTS, claim_ports
 from tests.support.waiting import wait_until
 
 # Where packages put the scripts themselves. Debian's /usr/sbin has only a wrapper, which
@@ -57,10 +56,6 @@ NOT_INSTALLED = (
     "(`make test` does so as root on Debian and Ubuntu), or set AMPHORA_TEST_URL to the URL of a "
     "broker that the tests may use."
 )
-
-# Below the range from which the kernel takes the ports of outgoing connections: in it, a client
-# that keeps dialling a stopped node can be given the node's own port, and connect to itself.
-PORTS = range(20000, 32000)
 
 ON_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -546,33 +541,3 @@ class ExternalBroker:
 
     def __init__(self, url: str) -> None:
         self.url = url
-
-
-def claim_ports(count: int) -> dict[int, socket.socket]:
-    """Return `count` ports of the loopback on which nobody listens, each with a socket on it.
-
-    For as long as the sockets are open, nobody who asks here is given the same ports; a server
-    that sets SO_REUSEADDR, as Erlang's do, can listen on them.
-    """
-    claims: dict[int, socket.socket] = {}
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        claim = socket.socket()
-        try:
-            claim.bind(("127.0.0.1", port))
-        except OSError:
-            claim.close()
-            continue
-        # Not before: it would let two of us have the same port.
-        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        claims[port] = claim
-        if len(claims) == count:
-            return claims
-    raise RabbitError(f"no free port from {PORTS.start} to {PORTS.stop - 1}")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return `count` different ports of the loopback on which nobody listens."""
-    claims = claim_ports(count)
-    for claim in claims.values():
-        claim.close()
-    return list(claims)

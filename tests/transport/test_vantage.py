@@ -18,7 +18,7 @@ from amphora.transport.links.topology import Binding, Exchange, Queue
 from amphora.transport.links.vantage import Vantage
 from amphora.wire.codec import methods
 from tests.support.peer import Conversation, Script, ScriptedPeer
-from tests.support.rabbitmq import free_ports
+from tests.support.ports import claimed_port
 from tests.support.waiting import wait_until
 
 BINDING = Binding("queue", "exchange", "key")
@@ -31,10 +31,10 @@ def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def other_port() -> int:
+def other_port() -> Iterator[int]:
     """Where another host may be."""
-    (port,) = free_ports(1)
-    return port
+    with claimed_port() as port:
+        yield port
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from amphora.web.serving import Server, listen
 from tests.support.brokers import Broker
 from tests.support.browser import Browser, Tab
 from tests.support.dead import bury
-from tests.support.rabbitmq import free_ports
+from tests.support.ports import claimed_port
 from tests.support.rpc import Gate, MakeClient, MakeServer, RunProgram, add
 from tests.support.waiting import wait_until
 from tests.web.conftest import MakeDashboard
@@ -246,8 +246,6 @@ def test_a_page_whose_server_refuses_it_says_why_and_comes_back(
     collector: Collector, make_server: MakeServer, namespace: str
 ) -> None:
     make_server(add)
-    (port,) = free_ports(1)
-    dashboard = Application(collector, Access("127.0.0.1", port), (), "the.test:1")
 
     def refuse(_: Environ, start: StartResponse) -> Iterable[bytes]:
         start("401 Unauthorized", [("Content-Type", "text/plain; charset=utf-8")])
@@ -257,7 +255,8 @@ def test_a_page_whose_server_refuses_it_says_why_and_comes_back(
         start("502 Bad Gateway", [("Content-Type", "text/html")])
         return [b"<h1>a proxy</h1>"]
 
-    with Browser() as browser:
+    with claimed_port() as port, Browser() as browser:
+        dashboard = Application(collector, Access("127.0.0.1", port), (), "the.test:1")
         with serving(port, dashboard):
             tab = browser.open(f"http://127.0.0.1:{port}/#/{namespace}")
             tab.wait_for_text(".said", "1 worker", PATIENCE)
