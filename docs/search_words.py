@@ -19,8 +19,12 @@ from sphinx.transforms import SphinxTransform
 GLOSSARY = "reference/glossary"
 
 ANSWERS = {
+    "coming-from/aio-pika": ["aio-pika"],
     "coming-from/celery": ["celery"],
-    "coming-from/pika": ["aio-pika", "pika"],
+    "coming-from/grpc": ["grpc"],
+    "coming-from/nameko": ["nameko"],
+    "coming-from/oslo.messaging": ["openstack", "oslo.messaging"],
+    "coming-from/pika": ["pika"],
     "coming-from/zerorpc": ["zeromq", "zerorpc"],
     "explanation/performance": ["benchmark", "latency"],
     "explanation/promises": ["at-least-once", "durability", "exactly once"],

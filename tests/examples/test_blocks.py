@@ -26,8 +26,13 @@ TESTS = ROOT / "tests"
 
 # Pages with Python of their own, and why it is in no program.
 LEFT = {
+    "docs/coming-from/aio-pika.rst": "programs of aio-pika, which only the benchmarks install",
+    "docs/coming-from/grpc.rst": "programs of gRPC, which import what protoc generates",
     "docs/coming-from/nameko.rst": (
         "programs of nameko, whose pytest plugin would import eventlet into all of our tests"
+    ),
+    "docs/coming-from/oslo.messaging.rst": (
+        "programs of oslo.messaging, which would bring fifty packages into all of our tests"
     ),
 }
 
