@@ -94,10 +94,15 @@ class Worker:
             tracebacks=settings.tracebacks,
             max_size=session.endpoint.max_message_size,
         )
-        self.executor = Executor(self.worker_id, settings.functions, self.statistics, encoding)
-        self.executor.on_error = settings.on_error
-        self.executor.middleware = settings.middleware
-        self.executor.cancellable = settings.cancellable
+        self.executor = Executor(
+            self.worker_id,
+            settings.functions,
+            self.statistics,
+            encoding,
+            middleware=settings.middleware,
+            cancellable=settings.cancellable,
+            on_error=settings.on_error,
+        )
         self.responder = Responder(session, namespace, self.worker_id, self.underway)
         self.management = Management(server, settings, self.worker_id, self.underway)
         most = session.endpoint.max_message_size

@@ -64,9 +64,14 @@ class Executor:
         functions: what can be called.
         statistics: counts the calls and their outcomes.
         encoding: makes the answers.
+        middleware: called around each request, the first one outermost; more may be added.
+        cancellable: whether functions that do not say so may be ended by a cancellation.
+        on_error: called with the function's name and what it raised, in the handler's greenlet.
 
     Attributes:
         functions: what can be called.
+        on_error: as given.
+        forgotten: True in a forked child, where no handler is run for a caller.
     """
 
     def __init__(
@@ -75,19 +80,19 @@ class Executor:
         functions: Functions,
         statistics: Statistics,
         encoding: Encoding,
+        *,
+        middleware: Sequence[Middleware[CallContext]] = (),
+        cancellable: bool = False,
+        on_error: Callable[[str, BaseException], None] | None = None,
     ) -> None:
         self.functions = functions
+        self.on_error = on_error
+        self.forgotten = False
         self._owner = owner
         self._statistics = statistics
         self._encoding = encoding
-        # True in a forked child, where no handler is run for a caller.
-        self.forgotten = False
-        # Whether functions that do not say so may be ended by a cancellation.
-        self.cancellable = False
-        # The first is the outermost.
-        self.middleware: Sequence[Middleware[CallContext]] = ()
-        # Called with the function's name and what it raised, in the handler's greenlet.
-        self.on_error: Callable[[str, BaseException], None] | None = None
+        self._middleware = middleware
+        self._cancellable = cancellable
 
     def execute(
         self,
@@ -187,9 +192,9 @@ class Executor:
         """
         function = call.function
         try:
-            if self.middleware:
+            if self._middleware:
                 result = through(
-                    self.middleware, call, lambda: self._serve(call, once, outlet, unread)
+                    self._middleware, call, lambda: self._serve(call, once, outlet, unread)
                 )
                 if outlet is None:
                     check_result(function, result)
@@ -264,7 +269,7 @@ class Executor:
             raise self._denied(function, call)
         if function.is_stream is (outlet is None):
             raise self._called_otherwise(function)
-        if self.middleware and call.remaining() == 0.0:
+        if self._middleware and call.remaining() == 0.0:
             call.cancel()
         if call.cancellation is not None:
             # While middleware waited.
@@ -276,7 +281,7 @@ class Executor:
             if outlet is not None:
                 outlet.cancellable, outlet.resumable = bool(cancellable), function.resumable
                 return _run(function, call, None)
-            by_caller = self.cancellable if cancellable is None else cancellable
+            by_caller = self._cancellable if cancellable is None else cancellable
             if by_caller and function.in_thread:
                 by_caller = False
                 call.to_cancel().ends_at = call.ends_at
