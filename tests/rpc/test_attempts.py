@@ -125,7 +125,9 @@ def attempts_on(
     session: Any, limit: int = 3, *, dead_letter: bool = True, worker_id: str | None = None
 ) -> Attempts:
     worker_id = worker_id or naming.new_worker_id("n")
-    return Attempts(session, "n", worker_id, limit, dead_letter, ARGUMENTS)
+    return Attempts(
+        session, "n", worker_id, limit=limit, dead_letter=dead_letter, queue_arguments=ARGUMENTS
+    )
 
 
 def request(body: bytes = b"body", **properties: Any) -> Delivery:

@@ -225,7 +225,7 @@ def given_up(shop: Shop) -> None:
         request = Delivery.of(message, session.consuming.wait_connected(20).channel())
         for worker_id in ("one", "two", "three"):
             attempts = Attempts(
-                session, "shop", worker_id, 3, dead_letter=False, queue_arguments={}
+                session, "shop", worker_id, limit=3, dead_letter=False, queue_arguments={}
             )
             # Each time something ends the server in the middle of it.
             with contextlib.suppress(GreenletExit), attempts.attempt(request):

@@ -91,7 +91,10 @@ def test_a_request_that_is_given_up_is_kept_in_a_queue_of_another_type_as_well(
     with broker.channel() as channel:
         channel.queue_declare(dead, arguments=naming.queue_arguments("classic"))
     session = make_session()
-    attempts = Attempts(session, namespace, "worker", 1, True, naming.queue_arguments("quorum"))
+    quorum = naming.queue_arguments("quorum")
+    attempts = Attempts(
+        session, namespace, "worker", limit=1, dead_letter=True, queue_arguments=quorum
+    )
     message = Message(Deliver("tag", 1, True, "exchange", ""), Properties(message_id="1"), b"body")
     request = Delivery.of(message, session.consuming.wait_connected(5).channel())
     with pytest.raises(PoisonRequest, match=dead), attempts.attempt(request):

@@ -64,6 +64,7 @@ class Attempts:
         session: Session,
         namespace: str,
         worker_id: str,
+        *,
         limit: int,
         dead_letter: bool,
         queue_arguments: dict[str, Any],

@@ -60,6 +60,7 @@ class BusyAnswers:
         responder: Responder,
         underway: Underway,
         statistics: Statistics,
+        *,
         prefetch: int,
         max_wait: float | None,
         shared: bool,

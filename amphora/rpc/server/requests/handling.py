@@ -92,6 +92,7 @@ class RequestHandling:
         underway: Underway,
         statistics: Statistics,
         outlets: Outlets,
+        *,
         concurrency: int,
         observers: Sequence[Observer],
         max_wait: float | None,
@@ -118,7 +119,14 @@ class RequestHandling:
         self._has_room = self._takes_more = True
         self._paused = False
         self._busy = BusyAnswers(
-            namespace, encoding, responder, underway, statistics, concurrency, max_wait, shared
+            namespace,
+            encoding,
+            responder,
+            underway,
+            statistics,
+            prefetch=concurrency,
+            max_wait=max_wait,
+            shared=shared,
         )
         self._answers = Answers(namespace, encoding, responder, outlets, self._busy)
         self.admission = Admission(
