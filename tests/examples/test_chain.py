@@ -67,7 +67,7 @@ def test_a_call_that_is_cancelled_or_late_ends_in_all_services(
             assert (stats["cancelled"], stats["processed"], stats["exceptions"]) == (1, 0, 0)
         assert shop.unexpected_responses == 0
 
-        late = shop.defer(timeout=4).find("coffee")
+        late = shop.defer(timeout=10).find("coffee")
         wait_for_all(services, "looks for coffee")
         with pytest.raises(NoResult):
             late.get()

@@ -80,7 +80,7 @@ def test_a_handler_in_the_thread_pool_holds_nobody_up(
     assert not result.ready()
     leave.set()
     assert result.get() != threading.get_ident()
-    assert "held the processor" not in caplog.text
+    assert "block held the processor" not in caplog.text
     rig.settle()
 
 

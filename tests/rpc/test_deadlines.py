@@ -12,14 +12,13 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event
 
 import amphora
 from amphora import AmqpRpcClient
 from amphora.errors import NoResult
 from tests.support.brokers import Broker
 from tests.support.processes import PythonProcess
-from tests.support.rpc import Gate, MakeClient, MakeServer, RunProgram
+from tests.support.rpc import Gate, MakeClient, MakeServer, RunProgram, begun_in_time
 from tests.support.waiting import wait_until
 
 
@@ -197,20 +196,24 @@ def test_a_nested_call_ends_with_the_callers_time(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
     client = make_client()
-    inner, ended = Gate(), Event()
+    inner = Gate()
+    begun: list[int] = []
+    ended: list[int] = []
 
     def outer() -> None:
+        begun.append(1)
         try:
             client.call(timeout=60).hold()
         finally:
-            ended.set()
+            ended.append(1)
 
     make_server(outer, inner.hold)
-    caller = gevent.spawn(client.call(timeout=3).outer)
-    wait_until(lambda: inner.entered)
+    caller = begun_in_time(
+        lambda timeout: client.defer(timeout=timeout).outer(), lambda: inner.entered
+    )
     with pytest.raises(NoResult):
         caller.get()
-    assert ended.wait(20), "the nested call goes on"
+    wait_until(lambda: ended == begun, "the nested call ends", timeout=20)
     inner.open()
 
 

@@ -220,7 +220,7 @@ def test_a_gather_ends_at_its_timeout_though_the_broker_does_not_say_who_is_ther
     client = make_client(kind=AmqpRpcFanoutClient)
     gate = Gate()
     start(hold=gate.hold)
-    gathered = client.gather(timeout=2.0).hold("x")
+    gathered = client.gather(timeout=6.0).hold("x")
     gathering = gevent.spawn(list, gathered)
     wait_until(lambda: gate.entered)
     managed_broker.freeze()
@@ -372,7 +372,7 @@ def test_at_the_timeout_gather_ends_with_what_has_come(
     gate = Gate()
     quick = start(f=returns(1))
     start(f=gate.hold)
-    assert answers(list(client.gather(timeout=3).f())) == {quick.worker_id: 1}
+    assert answers(list(client.gather(timeout=8).f())) == {quick.worker_id: 1}
     gate.open()
     assert client.pending == 0
 
@@ -617,7 +617,7 @@ def test_a_gather_says_how_many_are_missing(
     gate, session = Gate(), make_session()
     left = start(f=returns(1))
     start({"session": session}, f=gate.hold)
-    late = client.gather(timeout=2).f()
+    late = client.gather(timeout=8).f()
     assert len(list(late)) == 1
     assert (late.timed_out, late.complete, late.missing) == (True, False, 1)
     gathered = client.gather(timeout=LONG).f()
@@ -666,12 +666,12 @@ def test_a_request_that_nobody_wants_does_not_run_in_circles(
 
     server.add_function(returns("other"), name="g")
     client = make_client()
-    result = client.defer(timeout=2.5).f()
+    result = client.defer(timeout=8).f()
     assert client.call.g() == "other"
     with pytest.raises(NoResult):
         result.get()
     # At once, after 10 ms, 20 ms and so on, up to a second.
-    assert 2 <= deliveries <= 11
+    assert 2 <= deliveries <= 17
 
 
 def test_a_request_that_nobody_wants_yet_waits_for_somebody_who_does(

@@ -137,7 +137,7 @@ def test_what_a_full_queue_refuses_is_sent_again_until_there_is_room(
 def test_what_is_refused_until_its_deadline_says_so_and_not_that_it_did_not_run(
     full_queue: None, make_client: MakeClient
 ) -> None:
-    client = make_client(timeout=2)
+    client = make_client(timeout=8)
     with pytest.raises(NoResult, match="the broker refused the request: its queue is full") as call:
         client.call.add(1, 2)
     assert call.value.executed is None

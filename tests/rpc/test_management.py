@@ -74,7 +74,7 @@ def test_the_workers_of_all_namespaces_can_be_asked(
         other.serve()
         ready([server], management)
         ready([other], management)
-        gathered = management.ask(None, "describe", timeout=4.0)
+        gathered = management.ask(None, "describe", timeout=8.0)
         heard = {reply.worker: reply.value["namespace"] for reply in gathered if not reply.error}
     # Those of other tests may be among them.
     assert heard[server.worker_id] == namespace

@@ -151,7 +151,7 @@ def test_a_response_that_may_not_be_published_at_all_is_said_in_the_log(
         server.serve()
         for lost in (1, 2):
             with pytest.raises(NoResult):
-                client.call(timeout=3).add(1, 2)
+                client.call(timeout=8).add(1, 2)
             wait_until(lambda lost=lost: server.lost_responses == lost)  # type: ignore[misc]
     lines = [record.getMessage() for record in caplog.records]
     found = [line for line in lines if "a response cannot be sent" in line]

@@ -175,7 +175,7 @@ def test_a_request_that_expired_in_the_queue_is_not_run(
     make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str
 ) -> None:
     client = make_client()
-    expiring = client.defer(timeout=3, wait_publish=True).add(1, 2)
+    expiring = client.defer(timeout=8, wait_publish=True).add(1, 2)
     # The broker counts from when the request came in, which is later than when it was made.
     wait_until(lambda: not broker.ready_messages(request_queue(namespace)))
     with pytest.raises(NoResult):

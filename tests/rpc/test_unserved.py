@@ -21,8 +21,13 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_calls_a_misspelt_namespace_is_told_of_the_near_one_and_still_waits(
-    make_server: MakeServer, url: str, namespace: str, caplog: pytest.LogCaptureFixture
+    make_server: MakeServer,
+    url: str,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(unserved, "TIMEOUT", 8.0)
     server = make_server(add)
     wait_until(lambda: server.ready)
     wrong = f"{namespace}x"

@@ -9,10 +9,20 @@ from gevent.event import Event
 
 from amphora import AmphoraError, AmqpRpcClient, AmqpRpcServer, Result, Session
 from tests.support.processes import PythonProcess
+from tests.support.waiting import wait_until
 
 # What the fixtures of these names are.
 MakeServer = Callable[..., AmqpRpcServer]
 C = TypeVar("C")
+
+
+class Waitable(Protocol):
+    """A result, or the greenlet that waits for one."""
+
+    def ready(self) -> bool: ...
+
+
+W = TypeVar("W", bound=Waitable)
 
 
 class MakeClient(Protocol):
@@ -27,6 +37,23 @@ class MakeClient(Protocol):
 
 MakeSession = Callable[..., Session]
 RunProgram = Callable[..., PythonProcess]
+
+
+def begun_in_time(
+    defer: Callable[[float], W], begun: Callable[[], object], timeout: float = 0.5
+) -> W:
+    """Return a call that has begun, and whose time is soon over.
+
+    On a busy machine a call may end before it has begun. Then it is made again with twice the time.
+
+    Args:
+        defer: makes the call with a timeout, and does not wait for it.
+        begun: returns whether it has begun.
+        timeout: the first timeout.
+    """
+    call = defer(timeout)
+    wait_until(lambda: begun() or call.ready())
+    return call if begun() else begun_in_time(defer, begun, 2 * timeout)
 
 
 def add(a: Any, b: Any) -> Any:

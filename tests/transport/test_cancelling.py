@@ -45,7 +45,7 @@ def test_a_consume_whose_answer_came_too_late_is_cancelled_then() -> None:
         assert peer.expect(methods.Basic.Cancel, channel=1).consumer_tag == "c"
         peer.answer_close()
 
-    with connected(script, method_timeout=1.0) as connection:
+    with connected(script, method_timeout=4.0) as connection:
         channel = connection.channel()
         with pytest.raises(ConnectionLost, match="no answer"):
             channel.consume("q", lambda _: None, "c")

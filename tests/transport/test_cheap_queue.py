@@ -57,7 +57,7 @@ def test_a_node_that_can_declare_nothing_is_not_believed_that_a_queue_is_gone() 
         peer.answer_close()
 
     queue = Watched()
-    with connected(script, method_timeout=2.0) as connection:
+    with connected(script, method_timeout=4.0) as connection:
         with pytest.raises(ConnectionLost, match="no answer"):
             queue.restore(connection)
         assert not queue.was_gone

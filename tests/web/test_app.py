@@ -369,7 +369,7 @@ def test_what_cannot_be_done_is_told_why(
     action: dict[str, Any],
     sentence: str,
 ) -> None:
-    monkeypatch.setattr("amphora.web.app.TIMEOUT", 1.0)
+    monkeypatch.setattr("amphora.web.app.TIMEOUT", 6.0)
     server = make_server(add)
     wait_until(lambda: server.ready)
     dashboard = make_dashboard("cancel", "retry", "drop", "kill")
