@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Self
 
 import gevent
@@ -35,10 +35,14 @@ LONG_STEP = 0.75
 MOST_RINGS = 1000
 # The clock goes slightly further, because deadlines are rounded up.
 MORE = 0.02
-# Seconds to wait until everything is quiet: after each step, and longer in each advance as a whole.
-# A server that connects needs longer, and a program that never rests must not have it at each step.
+# Seconds of work to wait for until everything is quiet: after each step, and longer in each advance
+# as a whole.  A server that connects needs longer, and a program that never rests must not have it
+# at each step.
 PATIENCE = 0.01
 RESERVE = 1.0
+# As how much work a second counts in which this thread had no processor.  A busy machine leaves it
+# little, but what blocks it must not be waited for for ever.
+WITHOUT_PROCESSOR = 1 / 20
 PAUSE = 0.002
 PAUSES = 2
 # Seconds by which sums of floating-point numbers may be wrong.
@@ -209,13 +213,23 @@ class Clock:
     def _settle(self) -> None:
         """Wait until nothing is ready to run."""
         settled = Event()
-        began = monotonic()
-        with self._loop.idle() as idle, self._loop.timer(PATIENCE + self._reserve) as patience:
+        began = _work()
+
+        def look() -> None:
+            if _work() - began > PATIENCE + self._reserve:
+                settled.set()
+
+        with self._loop.idle() as idle, self._loop.check() as each_turn:
             idle.start(settled.set)
-            patience.start(settled.set, update=True)
+            each_turn.start(look)
             settled.wait()
-        longer = monotonic() - began - PATIENCE
+        longer = _work() - began - PATIENCE
         self._reserve = max(self._reserve - max(longer, 0.0), 0.0)
+
+
+def _work() -> float:
+    """Return for how long this thread has worked, in seconds since some moment in the past."""
+    return thread_time() + monotonic() * WITHOUT_PROCESSOR
 
 
 # The clock of this process.

@@ -135,10 +135,14 @@ def test_what_repeats_happens_as_often_as_it_is_due(
         for item in client.stream.ticks():
             items.append(item)
 
+    began = clock.monotonic()
     greenlets = [gevent.spawn(sleep), gevent.spawn(read)]
     clock.advance(60 * every)
     gevent.killall(greenlets)
-    assert (len(slept), len(items)) == (60, 60)
+    # On a busy machine the clock may get further by itself.
+    due = int((clock.monotonic() - began) / every)
+    assert 60 <= len(items) <= due
+    assert 60 <= len(slept) <= due
 
 
 def test_what_is_sent_before_begins_before_time_goes_on(
@@ -172,10 +176,11 @@ def test_an_advance_that_is_broken_off_leaves_each_wait_what_is_left_of_it(clock
 
 def test_two_greenlets_advance_one_clock(clock: Clock) -> None:
     waiting = gevent.spawn_later(MINUTE, str)
+    began = clock.monotonic()
     advancing = [gevent.spawn(clock.advance, MINUTE), gevent.spawn(clock.advance, 2 * MINUTE)]
     gevent.joinall(advancing, raise_error=True)
     assert waiting.ready()
-    assert 2 * MINUTE <= clock.ahead < 3 * MINUTE
+    assert 2 * MINUTE <= clock.monotonic() - began < 3 * MINUTE
     before = clock.monotonic()
     wait_until(lambda: clock.monotonic() > before)
 
@@ -195,7 +200,7 @@ def test_time_never_goes_back_at_the_next_clock(broker: Broker, clock: Clock) ->
 
 def test_what_is_not_due_waits_for_what_is_left(clock: Clock) -> None:
     late = gevent.spawn_later(MINUTE, str)
-    clock.advance(MINUTE - 2.0)
+    clock.advance(MINUTE - 6.0)
     assert not late.ready()
     late.join(20)  # by the system's clock
     assert late.ready()
