@@ -116,7 +116,7 @@ class Made:
     [(1, "ZXYabcde"), (2, "ZYab Xcde"), (3, "Za Xbc Yde"), (9, "Z X Y a b c d e")],
 )
 def test_long_tests_begin_the_parts_of_all_workers(workers: int, order: str) -> None:
-    tests: list[Any] = [Made("a"), Made("X", 100), Made("b"), Made("Y", 90), Made("c", 60)]
+    tests: list[Any] = [Made("a"), Made("X", 200), Made("b"), Made("Y", 190), Made("c", 60)]
     tests += [Made("d", 0.2), Made("Z", 240), Made("e")]
     ordered = longest_first(tests, workers)
     assert [test.name for test in ordered] == list(order.replace(" ", ""))

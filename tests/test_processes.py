@@ -66,7 +66,7 @@ def test_a_program_can_be_asked_to_end() -> None:
 def test_a_program_takes_its_children_with_it() -> None:
     with PythonProcess("-c", CHILD_THAT_STAYS) as program:
         child = int(program.wait_for("child").split()[1])
-    with gevent.Timeout(10.0):
+    with gevent.Timeout(40.0):
         while is_running(child):
             gevent.sleep(0.01)
 

@@ -108,13 +108,13 @@ def test_a_frozen_node_takes_connections_but_answers_only_when_thawed(
     rabbit_node: RabbitNode,
 ) -> None:
     rabbit_node.freeze()
-    with gevent.socket.create_connection(("127.0.0.1", rabbit_node.port), timeout=5.0) as client:
+    with gevent.socket.create_connection(("127.0.0.1", rabbit_node.port), timeout=40.0) as client:
         client.sendall(PROTOCOL_HEADER)
         client.settimeout(0.2)
         with pytest.raises(TimeoutError):
             client.recv(1)
         rabbit_node.thaw()
-        client.settimeout(10.0)
+        client.settimeout(40.0)
         assert client.recv(1) == b"\x01"
 
 

@@ -527,7 +527,7 @@ def test_a_request_that_waits_is_answered_by_the_worker_that_comes(
     calling = gevent.spawn(amphora, "call", f"{namespace}.add", 1, 2)
     wait_until(lambda: broker.ready_messages(f"rpc_{namespace}_request") == 1)
     make_server(add)
-    outcome = calling.get(timeout=10)
+    outcome = calling.get(timeout=40)
     assert (outcome.code, outcome.out) == (0, "3\n")
 
 

@@ -23,6 +23,7 @@ class Source:
     """Generator functions whose end is seen."""
 
     def __init__(self) -> None:
+        self.taken = 0
         self.ended = Event()
 
     def tick(self) -> Iterator[str]:
@@ -30,6 +31,7 @@ class Source:
         try:
             while True:
                 yield "tick"
+                self.taken += 1
                 gevent.sleep(0.01)
         finally:
             self.ended.set()
@@ -105,9 +107,10 @@ def test_a_stream_that_fails_has_the_exit_code_of_its_error(
 def test_a_stream_that_is_broken_off_tells_how_many_items_had_come(
     amphora: Amphora, make_server: MakeServer, namespace: str
 ) -> None:
-    server = make_server(Source().tick)
+    source = Source()
+    server = make_server(source.tick)
     calling = gevent.spawn(amphora, "call", "--stream", "--json", f"{namespace}.tick")
-    wait_until(lambda: len(server._worker.outlets))
+    wait_until(lambda: source.taken)
     server.stop(timeout=0.3)
     outcome = calling.get(timeout=30)
     *items, last = outcome.json_lines

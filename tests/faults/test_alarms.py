@@ -225,7 +225,7 @@ def test_a_channel_too_many_is_an_error_that_costs_nobody_the_connection(rig: Ri
         rig.server_here()
         assert rig.one_here(client).outcome == "ok"
         rig.fault("all channels are taken")
-        connection = session.publishing.wait_connected(5.0)
+        connection = session.publishing.wait_connected(40)
         connection.channel_max = 8
         taken = [session.channel() for _ in range(8 - len(connection._channels))]
         with pytest.raises(AmphoraError, match="all 8 channels"):

@@ -103,7 +103,7 @@ def test_what_is_unwritten_when_a_writer_is_closed_is_dropped_and_nobody_waits_f
         waiting = gevent.spawn(it.writer.wait)
         gevent.sleep(0)
         it.writer.close()
-        waiting.get(timeout=5)
+        waiting.get(timeout=40)
         it.writer.send(b"too late")
         it.writer.wait()
         assert it.writer.unwritten == 0

@@ -106,7 +106,7 @@ def test_a_cast_asks_for_no_answer_at_all(
 def test_a_cast_waits_for_its_server_as_long_as_it_takes(
     make_client: MakeClient, broker: Broker, namespace: str
 ) -> None:
-    client = make_client(timeout=5)
+    client = make_client(timeout=40)
     client.cast.add(1, 2)
     client.cast(wait_publish=True).add(1, 2)
     client.cast(wait_publish=True, timeout=30).add(1, 2)
@@ -473,7 +473,7 @@ def test_a_client_that_is_closed_while_it_connects_leaves_no_consumer(
             gevent.sleep(0)
         client.close()
         assert isinstance(result.exception, ConnectionLost)
-        session.consuming.wait_connected(5)
+        session.consuming.wait_connected(40)
         name = response_queue(client)
         assert not broker.queue_exists(name) or broker.consumers(name) == 0
 

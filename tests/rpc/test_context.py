@@ -49,7 +49,7 @@ def test_a_handler_knows_its_call(
     server = make_server(about)
     client = make_client()
     headers = {"traceparent": "00-1-2-03", "nested": {"n": [1, None, True]}}
-    told = client.call(timeout=10, headers=headers).about()
+    told = client.call(timeout=40, headers=headers).about()
     assert told["function"] == "about"
     assert told["namespace"] == namespace
     assert told["worker"] == server.worker_id
@@ -87,7 +87,7 @@ def test_every_server_of_a_gather_has_the_headers(
 ) -> None:
     make_server(about, kind=AmqpRpcFanoutServer)
     client = make_client(kind=AmqpRpcFanoutClient)
-    (reply,) = client.gather(headers={"a": "b"}, timeout=10).about()
+    (reply,) = client.gather(headers={"a": "b"}, timeout=40).about()
     assert reply.get()["headers"] == {"a": "b"}
 
 

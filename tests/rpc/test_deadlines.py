@@ -51,8 +51,8 @@ def test_a_call_may_leave_the_deadline(make_server: MakeServer, make_client: Mak
         return client.call(timeout=60, **options).left()
 
     make_server(ask, left)
-    assert client.call(timeout=5).ask() < 5
-    assert client.call(timeout=5).ask(inherit_deadline=False) > 50
+    assert client.call(timeout=40).ask() < 40
+    assert client.call(timeout=40).ask(inherit_deadline=False) > 50
 
 
 def test_a_block_gives_its_calls_one_time_together(
@@ -239,8 +239,8 @@ def test_processes_whose_clocks_are_hours_apart_know_what_is_left(
                 amphora.AmqpRpcClient(f"{namespace}.{name}", url=broker.url)
             )
         clients["a"].call.chain()  # everything is connected
-        ours, next_ones, last_ones = clients["a"].call(timeout=10).chain()
-        assert 0 < last_ones < next_ones - 0.09 < ours - 0.18 < 10 - 0.27
+        ours, next_ones, last_ones = clients["a"].call(timeout=30).chain()
+        assert 0 < last_ones < next_ones - 0.09 < ours - 0.18 < 30 - 0.27
         for name, client in clients.items():
             files = (tmp_path / f"{name}-{number}" for number in count())
             lie = partial(lie_in_the_queue, client, hops[name], files, broker)
@@ -264,10 +264,10 @@ def lie_in_the_queue(
         holding = client.defer.hold(str(release))
         hop.wait_for(str(release))
         began = monotonic()
-        waiting = client.defer(timeout=10).left()
+        waiting = client.defer(timeout=30).left()
         wait_until(lambda: not client.session.publisher.unconfirmed)
         asked = monotonic()
-        unknown = stranger.defer(timeout=10).left()
+        unknown = stranger.defer(timeout=30).left()
         wait_until(lambda: not stranger.session.publisher.unconfirmed)
         confirmed = monotonic()
         gevent.sleep(0.6)
@@ -277,11 +277,11 @@ def lie_in_the_queue(
         waited, left = waiting.get()
         ended = monotonic()
         stranger_waited, stranger_left = unknown.get()
-    assert left >= 10 - (ended - began) - 0.01
+    assert left >= 30 - (ended - began) - 0.01
     assert waited is None or waited <= ended - began + 0.01
     if stranger_waited != 0.0:
         assert stranger_waited is None
         # Between its confirm and the end of the other it was in the queue, which nobody knows.
         known = (confirmed - asked) + (monotonic() - released)
-        assert stranger_left >= 10 - known - 0.01
-    return waited is not None and 0.6 - round_trip < waited and left < 10 - 0.6 + round_trip
+        assert stranger_left >= 30 - known - 0.01
+    return waited is not None and 0.6 - round_trip < waited and left < 30 - 0.6 + round_trip

@@ -453,7 +453,7 @@ def test_it_begins_when_its_client_can_learn_of_its_end(
     server.add_function(gate.hold, ack="early")
     client = make_client()
     wait_until(lambda: server.ready)
-    connection = server.session.publishing.wait_connected(10.0)
+    connection = server.session.publishing.wait_connected(40)
     # The note that it begins does not leave.
     connection._writer.hold(True)
     result = client.defer(liveness=5.0).hold("it")
@@ -476,7 +476,7 @@ def test_a_note_that_is_not_confirmed_does_not_hold_it_up_for_long(
     server.add_function(gate.hold, ack="early")
     client = make_client()
     wait_until(lambda: server.ready)
-    connection = server.session.publishing.wait_connected(10.0)
+    connection = server.session.publishing.wait_connected(40)
     connection._writer.hold(True)
     result = client.defer(liveness=5.0).hold("it")
     wait_until(lambda: gate.entered)

@@ -431,7 +431,7 @@ def test_a_server_that_joins_while_gathering_takes_no_answer_away(
 ) -> None:
     gate = Gate()
     servers = [start(f=gate.hold) for _ in range(2)]
-    gathering = gevent.spawn(lambda: list(client.gather(timeout=5).f(1)))
+    gathering = gevent.spawn(lambda: list(client.gather(timeout=LONG).f(1)))
     wait_until(lambda: len(gate.entered) == 2)
     start(f=returns("too late"))
     gate.open()

@@ -103,7 +103,7 @@ def test_what_is_pending_while_a_greenlet_is_interrupted_is_answered(
         interrupt(connection._greenlets[0])
         wait_until(lambda connection=connection: connection.error is not None)
     gate.open()
-    assert [result.get(timeout=10) for result in results] == [0, 1, 2, 3, 4]
+    assert [result.get(timeout=40) for result in results] == [0, 1, 2, 3, 4]
 
 
 def test_a_receiver_goes_on_when_the_greenlet_that_attaches_it_was_interrupted(
@@ -115,7 +115,7 @@ def test_a_receiver_goes_on_when_the_greenlet_that_attaches_it_was_interrupted(
     for attacher in list(server._worker.queues._attachers):
         interrupt(attacher)
     client.create_new_request_queue("late")
-    assert client.call(routing_key="late", timeout=10).add(1, 2) == 3
+    assert client.call(routing_key="late", timeout=40).add(1, 2) == 3
     receiving.stop()
 
 
@@ -200,7 +200,7 @@ def test_a_gather_is_whole_after_an_interruption(
     client = make_client(AmqpRpcFanoutClient, session=session)
     for server in servers:
         wait_until(lambda server=server: server.ready)
-    gathered = client.gather(timeout=10).hold(1)
+    gathered = client.gather(timeout=40).hold(1)
     wait_until(lambda: len(gate.entered) == 2)
     interrupt(next(g for g in greenlets_of(session) if "_read" in repr(g)))
     gate.open()

@@ -63,7 +63,7 @@ def test_the_repr_of_a_result_tells_how_it_ended(
 ) -> None:
     make_server(add)
     client = make_client()
-    good, bad = client.defer.add(1, 2), client.defer(timeout=5).unknown()
+    good, bad = client.defer.add(1, 2), client.defer(timeout=40).unknown()
     assert repr(good) == "<Result of add [pending]>"
     gevent.wait([good, bad])
     assert repr(good) == "<Result of add [ready]>"

@@ -30,7 +30,7 @@ embedded = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 
 @pytest.fixture
 def management(url: str) -> Iterator[ManagementClient]:
-    with ManagementClient(url=url, timeout=10.0, identify=True) as client:
+    with ManagementClient(url=url, timeout=40.0, identify=True) as client:
         yield client
 
 

@@ -184,7 +184,7 @@ class Verdict:
         self._taken.set(returned is None)
 
     def get(self) -> bool:
-        return bool(self._taken.get(timeout=10))
+        return bool(self._taken.get(timeout=40))
 
 
 def is_bound(channel: Channel, exchange: str, key: str) -> bool:

@@ -96,7 +96,7 @@ def test_a_request_that_is_given_up_is_kept_in_a_queue_of_another_type_as_well(
         session, namespace, "worker", limit=1, dead_letter=True, queue_arguments=quorum
     )
     message = Message(Deliver("tag", 1, True, "exchange", ""), Properties(message_id="1"), b"body")
-    request = Delivery.of(message, session.consuming.wait_connected(5).channel())
+    request = Delivery.of(message, session.consuming.wait_connected(40).channel())
     with pytest.raises(PoisonRequest, match=dead), attempts.attempt(request):
         pass
     assert broker.ready_messages(dead) == 1
@@ -125,7 +125,7 @@ def test_a_client_takes_a_queue_as_it_is_that_somebody_made_since_it_looked() ->
     queue = Queue("q", arguments=naming.queue_arguments("classic"), as_found=True)
     with ScriptedPeer(script) as peer, Session(peer.url) as session:
         topology = Topology(queue, Binding("q", "x"))
-        topology.restore(session.consuming.wait_connected(5.0))
+        topology.restore(session.consuming.wait_connected(40))
 
 
 # -- the default type of a virtual host ------------------------------------------------------------

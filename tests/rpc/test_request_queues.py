@@ -368,7 +368,7 @@ def test_receivers_of_queues_that_are_missing_hold_up_nobody(
     missing = [gevent.spawn(server.receive_from_queue, f"nobody-{n}") for n in range(200)]
     create(client)
     receiver = gevent.spawn(server.receive_from_queue, "Alice", max_calls=1)
-    assert client.call(routing_key="Alice", timeout=10).echo(1) == 1
+    assert client.call(routing_key="Alice", timeout=40).echo(1) == 1
     assert receiver.get() == 1
     gevent.killall(missing)
 
@@ -1047,6 +1047,6 @@ def test_hundreds_of_receivers_need_few_channels_and_leave_nothing_behind(
 
 
 def lowest_free_channel(session: Any) -> int:
-    channel = session.consuming.wait_connected(5).channel()
+    channel = session.consuming.wait_connected(40).channel()
     channel.close()
     return int(channel.number)

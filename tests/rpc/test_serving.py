@@ -335,7 +335,7 @@ def test_a_server_that_is_stopped_while_it_connects_takes_no_request_any_more(
         for _ in range(turns):
             gevent.sleep(0)
         server.stop()
-        session.consuming.wait_connected(5)
+        session.consuming.wait_connected(40)
     client = make_client(session=session)
     result = client.defer(wait_publish=True).add(1, 2)
     assert broker.consumers(request_queue(namespace)) == 0

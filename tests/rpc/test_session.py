@@ -307,7 +307,7 @@ def test_the_next_of_several_hosts_is_tried(
     url = broker.url.replace("@", f"@127.0.0.1:{closed_port},")
     for _ in range(5):  # they are tried in random order
         with AmqpRpcClient(namespace, url=url) as client:
-            assert client.call(timeout=10).add(1, 2) == 3
+            assert client.call(timeout=40).add(1, 2) == 3
 
 
 # -- refusals -------------------------------------------------------------------------------------
@@ -683,7 +683,7 @@ def test_a_callback_of_a_raw_channel_cannot_wait_for_what_it_keeps_from_being_re
     channel.consume(queue, callback, "tag")
     session.channel(consume=True).publish("", queue, Properties(), b"")
     # No answer is waited for, which takes 10 s at least.
-    with gevent.Timeout(5):
+    with gevent.Timeout(9):
         wait_until(lambda: told)
         wait_until(lambda: not channel.is_open)
     assert told == [*waits, "closed"]
@@ -693,10 +693,10 @@ def test_an_operation_whose_connection_has_just_ended_is_done_on_the_next_one(
     make_session: MakeSession,
 ) -> None:
     session = make_session()
-    first = session.consuming.wait_connected(5)
+    first = session.consuming.wait_connected(40)
     # Nobody else has had a turn since.
     first.fail(ConnectionLost("gone"))
-    found = session.operate(lambda channel: channel.connection, timeout=5)
+    found = session.operate(lambda channel: channel.connection, timeout=40)
     assert found is session.consuming.connection is not first
 
 

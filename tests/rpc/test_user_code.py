@@ -76,9 +76,9 @@ def test_a_log_handler_that_does_harm_keeps_nobody_from_connecting_again(
 ) -> None:
     server, client = make_server(add), make_client()
     for number in range(3):
-        assert client.call(timeout=10).add(number, 1) == number + 1
+        assert client.call(timeout=40).add(number, 1) == number + 1
         close_connections(managed_broker, server)
-    assert client.call(timeout=10).add(1, 2) == 3
+    assert client.call(timeout=40).add(1, 2) == 3
     assert handler.seen
 
 
@@ -88,7 +88,7 @@ def test_a_log_handler_may_make_calls_itself(
     sent: list[int] = []
 
     def ship() -> None:
-        sent.append(other.call(timeout=10).add(1, 1))
+        sent.append(other.call(timeout=40).add(1, 1))
 
     server, client = make_server(add), make_client()
     other: AmqpRpcClient = make_client()
@@ -97,7 +97,7 @@ def test_a_log_handler_may_make_calls_itself(
     LOGGER.addHandler(handler)
     try:
         close_connections(managed_broker, server)
-        assert client.call(timeout=10).add(1, 2) == 3
+        assert client.call(timeout=40).add(1, 2) == 3
         wait_until(lambda: sent)
     finally:
         LOGGER.removeHandler(handler)

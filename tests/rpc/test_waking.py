@@ -38,18 +38,18 @@ def test_callers_are_woken_in_the_order_of_their_answers(waiting: Waiting) -> No
     for number, (call, _) in reversed(list(enumerate(calls))):
         call.answered("worker", number, None)
 
-    gevent.joinall(callers, timeout=5, raise_error=True)
+    gevent.joinall(callers, timeout=40, raise_error=True)
     assert got == [4, 3, 2, 1, 0]
 
 
 def test_several_greenlets_wait_for_one_result_and_each_gets_it(waiting: Waiting) -> None:
     call, result = pending(waiting)
     callers = [gevent.spawn(result.get) for _ in range(3)]
-    callers.append(gevent.spawn(result.get, timeout=5))
+    callers.append(gevent.spawn(result.get, timeout=40))
     gevent.sleep(0)
     call.answered("worker", 7, None)
 
-    gevent.joinall(callers, timeout=5, raise_error=True)
+    gevent.joinall(callers, timeout=40, raise_error=True)
     assert [caller.value for caller in callers] == [7] * 4
 
 
@@ -59,7 +59,7 @@ def test_an_error_is_raised_in_the_greenlet_that_waits(waiting: Waiting) -> None
     gevent.sleep(0)
     call.fail(NoResult("too late"))
 
-    caller.get(timeout=5)
+    caller.get(timeout=40)
 
 
 @pytest.mark.parametrize("end", ["killed", "timed out"])
@@ -89,7 +89,7 @@ def test_a_greenlet_that_has_gone_is_not_woken_somewhere_else(waiting: Waiting, 
             gevent.sleep(0.001)
         call.answered("worker", 7, None)
 
-    waits.get(timeout=5)
+    waits.get(timeout=40)
     assert steps == ["gone", "slept"]
     assert result.get() == 7
 
@@ -103,7 +103,7 @@ def test_a_greenlet_that_is_switched_to_by_mistake_waits_on(waiting: Waiting) ->
     assert not caller.ready()
     call.answered("worker", 7, None)
 
-    assert caller.get(timeout=5) == 7
+    assert caller.get(timeout=40) == 7
 
 
 def test_a_result_that_is_there_is_got_in_the_event_loop_too(waiting: Waiting) -> None:

@@ -40,7 +40,7 @@ class PythonProcess:
         self,
         *arguments: str | Path,
         ready: str | None = None,
-        timeout: float = 40.0,
+        timeout: float = 80.0,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
@@ -132,7 +132,7 @@ class PythonProcess:
         """Its exit status, or None while it runs."""
         return self._process.poll()
 
-    def wait_for(self, text: str, timeout: float = 40.0) -> str:
+    def wait_for(self, text: str, timeout: float = 80.0) -> str:
         """Return the first line that contains `text`, waiting at most `timeout` seconds for it.
 
         Raises ProcessError when the program ends without one, or the time is over.
@@ -177,7 +177,7 @@ class PythonProcess:
         self.signal(signal.SIGKILL)
         self._process.wait()
 
-    def wait(self, timeout: float = 40.0) -> int:
+    def wait(self, timeout: float = 80.0) -> int:
         """Return its exit status, waiting at most `timeout` seconds; its output is then complete.
 
         Raises ProcessError when it still runs then.

@@ -10,7 +10,7 @@ import gevent
 T = TypeVar("T")
 
 
-def wait_until(ask: Callable[..., T], what: str = "", timeout: float = 40.0) -> T:
+def wait_until(ask: Callable[..., T], what: str = "", timeout: float = 80.0) -> T:
     """Return the first true answer of `ask`, asked every 10 ms for at most `timeout` seconds.
 
     Raises TimeoutError, with `what` was waited for and the last answer.

@@ -153,7 +153,7 @@ def test_a_thread_can_be_a_client_of_a_broker_in_another(namespace: str) -> None
             with Broker(port) as broker, AmqpRpcServer(namespace, url=broker.url) as server:
                 server.add_function(add)
                 server.serve()
-                assert pool.spawn(call, broker.url).get(timeout=10) == 5
+                assert pool.spawn(call, broker.url).get(timeout=40) == 5
     finally:
         pool.kill()
 

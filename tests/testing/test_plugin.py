@@ -355,7 +355,7 @@ def test_the_examples_pass(run: PythonProcess, path: Path) -> None:
 def test_what_needs_no_pytest_runs_without_it(arguments: tuple[str, ...]) -> None:
     program = PythonProcess(*arguments, cwd=EXAMPLES, env={"PYTHONPATH": f"{ROOT}:{EXAMPLES}"})
     with program as process:
-        assert process.wait(50) == 0, process.output
+        assert process.wait(100) == 0, process.output
 
 
 def test_the_first_example_has_five_lines() -> None:
@@ -399,7 +399,7 @@ def test_a_clock_calls_and_mocks_may_be_shared(tmp_path: Path) -> None:
     with PythonProcess(
         *("-m", "pytest", "-v", *PLUGIN, tmp_path), env={"PYTEST_ADDOPTS": ""}
     ) as process:
-        assert process.wait(50) == 0, process.output
+        assert process.wait(100) == 0, process.output
     assert "3 passed" in process.output
 
 
@@ -411,7 +411,7 @@ def test_the_same_tests_run_on_a_broker_elsewhere(broker_url: str, tmp_path: Pat
     with PythonProcess(
         *("-m", "pytest", *PLUGIN, *options, tmp_path), env={"PYTEST_ADDOPTS": ""}
     ) as process:
-        process.wait(50)
+        process.wait(100)
         for name, passed in {
             "test_prices.py": 1,
             "test_shop.py": 4,

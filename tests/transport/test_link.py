@@ -133,7 +133,7 @@ def test_what_is_being_set_up_ends_with_the_connection(session: Session) -> None
     never = Event()
     restorable = Recorded(never)
     session.consuming.add(restorable)
-    session.consuming.wait_connected(10).interrupted(OSError("lost"))
+    session.consuming.wait_connected(40).interrupted(OSError("lost"))
     wait_until(lambda: restorable.ready)
     assert restorable.begun == 2
     gevent.sleep(0)
@@ -147,7 +147,7 @@ def test_closing_a_session_says_goodbye_to_the_broker() -> None:
         peer.answer_close()
 
     with ScriptedPeer(script) as peer, Session(peer.url) as session:
-        session.consuming.wait_connected(10)
+        session.consuming.wait_connected(40)
 
 
 def test_who_waits_for_a_link_is_asked_again_at_every_change(session: Session) -> None:

@@ -48,7 +48,7 @@ def connected(other_port: int, *asked: Script) -> Iterator[tuple[ScriptedPeer, L
         hosts = f"{peer.host}:{peer.port},127.0.0.1:{other_port}"
         with Session(f"amqp://{hosts}/") as session:
             # At the other host there is no listener yet.
-            session.consuming.wait_connected(10)
+            session.consuming.wait_connected(40)
             yield peer, session.consuming
 
 
@@ -66,7 +66,7 @@ def watched(link: Link, oldest: Callable[[], object] = lambda: "a call") -> Iter
 def other_host(port: int) -> Iterator[testing.Broker]:
     """Give a host that makes the binding."""
     with testing.Broker(port) as broker, Session(broker.url) as session:
-        channel = session.publishing.wait_connected(5).channel()
+        channel = session.publishing.wait_connected(40).channel()
         Exchange(BINDING.exchange).declare(channel)
         Queue(BINDING.queue).declare(channel)
         yield broker
@@ -120,7 +120,7 @@ def test_a_link_leaves_a_node_that_is_cut_off(other_port: int, say: Script) -> N
         left = link.connection
         assert left is not None
         wait_until(lambda: link.connection not in (None, left), "the link is elsewhere")
-        assert link.wait_connected(10).peer.endswith(f":{other_port}")
+        assert link.wait_connected(40).peer.endswith(f":{other_port}")
         assert "is cut off from the other nodes" in str(left.error)
 
 
