@@ -98,7 +98,7 @@ def test_a_stream_that_fails_has_the_exit_code_of_its_error(
     assert (outcome.code, "; call it with --stream (what" in outcome.err) == (7, True)
     assert amphora("call", "--stream", f"{namespace}.nothing").code == 7
     assert amphora("call", f"{namespace}.breaks").code == 7
-    outcome = amphora("call", "--stream", f"{namespace}.tick", "--timeout", 2)
+    outcome = amphora("call", "--stream", f"{namespace}.tick", "--timeout", 8)
     assert outcome.code == 5
     assert "has not ended in time" in outcome.err
     assert source.ended.wait(30)

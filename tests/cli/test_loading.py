@@ -402,11 +402,11 @@ def test_a_new_program_that_is_not_loaded_in_time_leaves_the_old_workers(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:
     write(tmp_path, SERVER)
-    pool = serve("--load-timeout", 5, program="prog", cwd=tmp_path)
+    pool = serve("--load-timeout", 15, program="prog", cwd=tmp_path)
     old = wait_for_workers(pool, 1)
     write(tmp_path, "import time\ntime.sleep(600)")
     pool.signal(signal.SIGHUP)
-    line = pool.wait_for("has not loaded the program within 5 s and is ended")
+    line = pool.wait_for("has not loaded the program within 15 s and is ended")
     assert f"it stands at {tmp_path}/prog.py:2" in line
     pool.wait_for("the new program does not start; the old workers go on")
     assert [make_client().call.pid()] == old

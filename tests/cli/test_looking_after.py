@@ -189,7 +189,7 @@ def test_a_worker_that_is_held_for_too_long_is_replaced_on_request(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:
     never = tmp_path / "never"
-    pool = serve("--stuck-timeout", 3)
+    pool = serve("--stuck-timeout", 8)
     (pid,) = wait_for_workers(pool, 1)
     client = make_client()
     result = client.defer.hold_processor_once(str(never))

@@ -326,13 +326,13 @@ def test_workers_that_do_not_answer_are_counted(
     quiet, loud = make_server(), make_server()
     quiet.add_command(lambda: gevent.sleep(60), "greet")
     loud.add_command(lambda: "hello", "greet")
-    outcome = amphora("ask", namespace, "greet", "--timeout", 2)
+    outcome = amphora("ask", namespace, "greet", "--timeout", 6)
     assert outcome.code == 5
     assert outcome.out.splitlines()[1].split() == [loud.worker_id, "hello"]
-    assert f"1 of 2 workers of {namespace} did not answer within 2 s" in outcome.err
-    outcome = amphora("ask", namespace, "greet", "--timeout", 2, "--worker", quiet.worker_id)
+    assert f"1 of 2 workers of {namespace} did not answer within 6 s" in outcome.err
+    outcome = amphora("ask", namespace, "greet", "--timeout", 6, "--worker", quiet.worker_id)
     assert (outcome.code, outcome.out) == (5, "")
-    assert f"{quiet.worker_id} did not answer within 2 s" in outcome.err
+    assert f"{quiet.worker_id} did not answer within 6 s" in outcome.err
 
 
 def test_what_workers_answer_cannot_steer_the_terminal(

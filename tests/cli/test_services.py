@@ -77,10 +77,10 @@ def test_a_worker_that_does_not_answer_is_counted(
 ) -> None:
     make_server(add)
     make_server(add)._worker.management.consumer.stop()
-    outcome = amphora("services", "--timeout", 2, "--json")
+    outcome = amphora("services", "--timeout", 6, "--json")
     assert outcome.code == 5
     assert outcome.json_lines[0]["silent"] == 1
-    assert f"1 worker of {namespace} did not answer within 2 s" in outcome.err
+    assert f"1 worker of {namespace} did not answer within 6 s" in outcome.err
 
 
 @alone
