@@ -11,7 +11,7 @@ import pytest
 
 from amphora.transport.connections.endpoint import endpoint
 
-TIMEOUT = 10
+TIMEOUT = 40
 
 
 @pytest.fixture

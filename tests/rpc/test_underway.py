@@ -11,7 +11,7 @@ import pytest
 from amphora.rpc.server.progress.underway import Underway
 
 Waiting = Callable[[Underway, float | None], None]
-TIMEOUT = 10.0
+TIMEOUT = 40.0
 
 
 def test_it_counts_requests_wherever_they_are_handled() -> None:

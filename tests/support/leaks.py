@@ -20,7 +20,7 @@ from amphora.errors import AmphoraError
 
 PACKAGE = Path(amphora.__file__).parent
 DESCRIPTORS = Path("/proc/self/fd")  # absent on macOS: only greenlets are counted there
-WIND_DOWN = 3.0  # seconds that a test's greenlets and sockets have to end after it
+WIND_DOWN = 10.0  # seconds that a test's greenlets and sockets have to end after it
 
 
 class Baseline:

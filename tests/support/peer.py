@@ -55,7 +55,7 @@ from amphora.wire.framing import (
 from amphora.wire.properties import Properties, encode_properties
 from tests.support.ports import claim_ports
 
-STEP_TIMEOUT = 5.0
+STEP_TIMEOUT = 20.0
 SERVER_PROPERTIES: dict[str, Any] = {
     "product": "scripted peer",
     "capabilities": {
