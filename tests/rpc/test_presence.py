@@ -317,6 +317,21 @@ def test_no_result_says_that_somebody_serves(
     gate.open()
 
 
+def test_no_result_says_that_no_server_takes_requests(
+    make_server: MakeServer, make_client: MakeClient, namespace: str
+) -> None:
+    client = make_client()
+    client.cast(wait_publish=True).add(1, 2)
+    # The queue that the client has made is of another type, which the server cannot use.
+    server = make_server(add, queue_type="quorum")
+    wait_until(lambda: server._worker.intake.consumer.trouble is not None)
+    wait_until(lambda: not nobody(client))
+    with pytest.raises(
+        NoResult, match=f"within 2 s: a server of {namespace} is there, but none takes"
+    ):
+        client.call(timeout=2).add(1, 2)
+
+
 def test_no_result_of_a_key_tells_of_its_queue(
     make_server: MakeServer, make_client: MakeClient, namespace: str
 ) -> None:
@@ -422,10 +437,24 @@ def test_nobody_is_there_without_a_worker_and_without_another_consumer(requests:
 
 def test_a_worker_or_another_consumer_is_there() -> None:
     session, presence = asked((0, 2))
-    assert told_by(presence) is True
+    assert presence.look("", 20) is True
     assert session.asked == ["rpc_n_rollcall"]
     assert told_by(asked((0, 0), rpc_n_request=(0, 1))[1]) is True
     assert told_by(asked(rpc_n_request=(0, 1))[1]) is True
+
+
+@pytest.mark.parametrize(
+    ("requests", "where"),
+    [
+        ((5, 1), "n is served"),
+        (silent(), "n is served"),
+        ((5, 0), "a server of n is there, but none"),
+    ],
+)
+def test_a_worker_that_is_there_takes_requests_if_anybody_does(requests: Any, where: str) -> None:
+    presence = asked((0, 2), rpc_n_request=requests)[1]
+    assert told_by(presence) is True
+    assert presence.where("", True).startswith(where)
 
 
 @pytest.mark.parametrize("answer", [away(), silent(), REFUSED])

@@ -19,6 +19,7 @@ from gevent.event import Event
 from amphora.errors import AmphoraError, NoServer, printable
 from amphora.net import clock
 from amphora.net.backoff import doubled
+from amphora.net.deadline import Deadline
 from amphora.rpc.client.workers.roll_call import RollCall, look_up
 from amphora.rpc.contract import naming
 from amphora.rpc.contract.checks import check_wait
@@ -63,8 +64,9 @@ class ServerPresence:
         self._telling: dict[str | None, list[Told]] = {}
         self._tellers: set[gevent.Greenlet[..., bool | None]] = set()
         self._closed = Event()
-        # What else is served, for texts.
+        # For texts: what else is served; and whether no server that is there takes requests.
         self.others = ""
+        self._idle = False
 
     # -- before a request is sent -----------------------------------------------------------------
 
@@ -138,11 +140,20 @@ class ServerPresence:
             told(None)
         else:
             waiting = self._telling[queue] = [told]
-            teller = gevent.Greenlet(self._look, queue, TOLD_FOR, TELL_WITHIN)
+            teller = gevent.Greenlet(self._find_out, queue)
             self._tellers.add(teller)
             # Also called if it is killed before it runs: they have waited long enough.
             teller.rawlink(lambda teller: self._tell(queue, waiting, teller))
             teller.start()
+
+    def _find_out(self, queue: str | None) -> bool | None:
+        """Return whether a server is there, and see whether it takes requests, within 0.2 s."""
+        deadline = Deadline(TELL_WITHIN)
+        there = self._look(queue, TOLD_FOR, TELL_WITHIN)
+        if there and queue is None:
+            requests = naming.request_queue(self._namespace)
+            self._idle = self._look(requests, TOLD_FOR, deadline.left(TELL_WITHIN)) is False
+        return there
 
     def _tell(
         self, queue: str | None, waiting: list[Told], teller: gevent.Greenlet[..., bool | None]
@@ -165,6 +176,12 @@ class ServerPresence:
             return f"{self.nobody(routing_key)}; the request waited in its queue"
         if routing_key:
             served = f"a server receives from {self._queue_of(routing_key)}"
+        elif self._idle:
+            # As after `pause`, or where the queue is of another type than they ask for.
+            served = (
+                f"a server of {self._namespace} is there, but none takes requests now: it is paused"
+                " or full, or its log says what is wrong"
+            )
         else:
             served = f"{self._namespace} is served"
         return f"{served}; the request is queued or running"
