@@ -26,6 +26,7 @@ from amphora.errors import (
     WrongRequest,
     WrongResult,
 )
+from amphora.net import clock
 from amphora.rpc.contract.control import Credit, Unwanted, encode_cancels, encode_credits
 from amphora.rpc.contract.serializers import JSON, MSGPACK, Serializer
 from amphora.rpc.contract.streams import (
@@ -943,6 +944,33 @@ def test_a_client_that_falls_silent_ends_its_stream(
     gevent.joinall(reading, raise_error=True)
     assert (source.yielded, ending.yielded) == (5, 4)
     wait_until(lambda: (source.ended, ending.ended) == (["closed"], ["ended"]))
+    wait_until(lambda: open_streams(server) == 0)
+
+
+def test_a_client_that_is_gone_is_told_nothing_more_of_a_stream_that_goes_on(
+    make_server: MakeServer, broker: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from amphora.rpc.contract import streams
+
+    monkeypatch.setattr(streams, "SILENCE", 0.5)
+    gate, calls = Event(), []
+
+    def stubborn() -> Iterator[int]:
+        calls.append(amphora.current())
+        gate.wait()
+        yield from ()
+
+    server = make_server()
+    server.add_function(stubborn, cancellable=False)
+    with RawClient(broker, namespace) as client:
+        client.request("stubborn", headers={"x-amphora-allowed": 5}, message_type="stream")
+        assert client.receive().properties.message_type == "started"
+        wait_until(lambda: calls and calls[0].cancelled)
+        (outlet,) = server._worker.outlets._open.values()
+        told = outlet._note
+        assert outlet.look(clock.monotonic() + 10 * streams.DOUBT, 0.0) is False
+        assert outlet._note is told
+    gate.set()
     wait_until(lambda: open_streams(server) == 0)
 
 

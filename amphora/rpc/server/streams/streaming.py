@@ -277,7 +277,10 @@ class Outlet:
             Whether the way by which it says something is in doubt.
         """
         self._heard = min(self._heard + deaf, now)
-        if now - self._heard > streams.SILENCE and not self._call.cancelled:
+        if self._call.cancelled:
+            # Nothing more is awaited of its client, however long its handler goes on.
+            return False
+        if now - self._heard > streams.SILENCE:
             self.forsaken = True
             self.request.cancel()
         in_doubt = now - self._heard > streams.DOUBT
