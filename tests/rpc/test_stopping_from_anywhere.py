@@ -15,6 +15,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+import amphora
 from amphora import (
     AmqpRpcClient,
     AmqpRpcFanoutClient,
@@ -22,11 +23,12 @@ from amphora import (
     AmqpRpcServer,
     ConnectionLost,
     ManagementClient,
+    Overloaded,
     Session,
 )
 from amphora.transport.links.link import Link
 from tests.support.brokers import ManagedBroker
-from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.waiting import wait_until
 
 
@@ -268,6 +270,10 @@ CALLS: list[Callable[[AmqpRpcClient], object]] = [
     lambda client: client.call.hold(),
     lambda client: client.defer.hold().get(),
     lambda client: client.defer.hold().get(timeout=40),
+    lambda client: client.defer.hold().wait(),
+    lambda client: client.defer.hold().wait(timeout=40),
+    lambda client: amphora.wait([client.defer.hold()]),
+    lambda client: next(amphora.iwait([client.defer.hold()])),
     lambda client: client.defer(wait_publish=True).hold(),
     lambda client: client.cast(wait_publish=True).hold(),
     lambda client: client.call(wait_for_server=1).hold(),
@@ -300,6 +306,51 @@ def test_what_cannot_wait_is_told_so_and_holds_nothing_up(
     assert client.call.add(3, 4) == 7
     told.clear()
     wait_until(lambda: not client.pending)
+
+
+@pytest.mark.parametrize("where", [in_the_event_loop, in_what_keeps_the_connection])
+def test_what_cannot_wait_for_its_turn_is_told_so(
+    make_server: MakeServer, make_client: MakeClient, where: Where
+) -> None:
+    gate = Gate()
+    make_server(add, gate.hold)
+    waits = make_client(max_pending=1)
+    fails = make_client(max_pending=1, when_full="fail", session=waits.session)
+    held = [client.defer.hold() for client in (waits, fails)]
+    wait_until(lambda: len(gate.entered) == 2)
+    told: list[type[Exception]] = []
+
+    def try_to() -> None:
+        for client in (waits, fails):
+            for way in (client.call, client.defer, client.cast):
+                try:
+                    way.add(1, 2)
+                except (RuntimeError, Overloaded) as error:
+                    told.append(type(error))
+
+    where(waits.session, try_to)
+    assert told == [RuntimeError] * 3 + [Overloaded] * 3
+    gate.open()
+    amphora.wait(held)
+
+
+@pytest.mark.parametrize("where", [in_the_event_loop, in_what_keeps_the_connection])
+def test_workers_cannot_be_counted_where_nothing_can_wait(
+    make_server: MakeServer, make_session: MakeSession, where: Where, namespace: str
+) -> None:
+    session = make_session()
+    told: list[Exception] = []
+    with ManagementClient(session=session) as management:
+        management.count_workers(namespace)
+
+        def try_to() -> None:
+            try:
+                management.count_workers(namespace)
+            except RuntimeError as error:
+                told.append(error)
+
+        where(session, try_to)
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("where", [in_the_event_loop, in_what_keeps_the_connection])

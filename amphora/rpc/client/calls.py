@@ -44,6 +44,7 @@ from amphora.rpc.client.workers.presence import ServerPresence
 from amphora.rpc.client.workers.reasons import Reasons
 from amphora.rpc.client.workers.roll_call import RollCall
 from amphora.rpc.client.workers.unserved import Unserved
+from amphora.transport.channels.attendant import check_can_wait, is_waited_for
 from amphora.transport.checks import check_count
 from amphora.transport.links.restoring import Restorable
 from amphora.transport.publishing.outgoing import Outgoing
@@ -161,6 +162,7 @@ class Calls:
             ConnectionLost: the session is closed.
             Overloaded: too many calls are pending.
             NoResult: too many calls were pending until the deadline.
+            RuntimeError: too many calls are pending, and a callback cannot wait.
         """
         claim(self._session)
         self._take_slot(pending.function_name, deadline)
@@ -236,8 +238,10 @@ class Calls:
         )
         if not self._wait:
             # Let answers in, which a loop of calls would otherwise keep out.
-            gevent.sleep(0)
+            if not is_waited_for():
+                gevent.sleep(0)
             raise Overloaded(crowded)
+        check_can_wait()
         if not self._slots.acquire(timeout=max(deadline - clock.monotonic(), 0)):
             raise NoResult(f"{crowded}, and none ended in time", executed=False)
 

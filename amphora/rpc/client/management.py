@@ -13,6 +13,7 @@ from amphora.rpc.client.waiting.gather import Gathered, PendingGather, Servers
 from amphora.rpc.client.workers.roll_call import OneWorker, RollCall, Unlisted
 from amphora.rpc.contract import naming, reports
 from amphora.rpc.contract.checks import check_timeout
+from amphora.transport.channels.attendant import check_can_wait
 from amphora.transport.links.topology import Exchange, Topology
 
 DEFAULT_TIMEOUT = 5.0
@@ -124,8 +125,12 @@ class ManagementClient(Caller):
     def count_workers(self, namespace: str) -> int | None:
         """Return how many workers are there; None if the broker cannot be asked.
 
-        Switches greenlets.
+        Switches greenlets for at most a second.
+
+        Raises:
+            RuntimeError: a signal handler or another callback calls it, which cannot wait.
         """
+        check_can_wait()
         return RollCall(self.session, namespace).count()
 
 

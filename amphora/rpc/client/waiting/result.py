@@ -15,7 +15,7 @@ from amphora.net.script import program_ends
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
 from amphora.rpc.client.workers.liveness import Watched
-from amphora.transport.channels.attendant import Attendant, cannot_wait
+from amphora.transport.channels.attendant import Attendant, cannot_wait, check_can_wait
 from amphora.transport.session import used_elsewhere
 
 # What a program has missed that uses a result as if it were the answer.
@@ -104,14 +104,17 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
             timeout: seconds after which it returns, and the call goes on.
 
         Raises:
+            RuntimeError: a signal handler or another callback calls it, which cannot wait.
             NoResult: this is another thread than that of the client, which has not let the call end
                 by its deadline.
         """
-        if gevent.get_hub() is self._home:
-            value: R_co | None = super().wait(timeout)
-            return value
-        with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
-            self._wait_elsewhere()
+        if not self.ready():
+            check_can_wait()
+            if gevent.get_hub() is self._home:
+                super().wait(timeout)
+            else:
+                with gevent.Timeout(timeout, False):  # type: ignore[arg-type]
+                    self._wait_elsewhere()
         return self.value
 
     def _wait_elsewhere(self) -> None:
@@ -266,8 +269,10 @@ def iwait(results: Iterable[Any], timeout: float | None = None) -> Iterator[Any]
 
     Raises:
         TypeError: one of them is nothing that gevent can wait for.
-        RuntimeError: one is of a client of another thread.
+        RuntimeError: one is of a client of another thread; or a signal handler or another callback
+            calls it, which cannot wait.
     """
+    check_can_wait()
     waited_for = list(results)
     hub = gevent.get_hub()
     for each in waited_for:
@@ -294,6 +299,7 @@ def wait(results: Iterable[Any], timeout: float | None = None) -> list[Any]:
 
     Raises:
         TypeError: one of them is nothing that gevent can wait for.
-        RuntimeError: one is of a client of another thread.
+        RuntimeError: one is of a client of another thread; or a signal handler or another callback
+            calls it, which cannot wait.
     """
     return list(iwait(results, timeout))
