@@ -15,13 +15,14 @@ from amphora import (
     CallContext,
     ConnectionLost,
     NoResult,
+    Overloaded,
     Unroutable,
     WrongRequest,
 )
 from tests.support.brokers import Broker, on_embedded
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, add
 from tests.support.slowness import without_slowness
-from tests.support.waiting import wait_until
+from tests.support.waiting import TooLate, wait_until
 
 
 def request_queue(namespace: str) -> str:
@@ -404,6 +405,22 @@ def test_wait_publish_ends_at_the_deadline(namespace: str, closed_port: int) -> 
                 way(wait_publish=True).add(1, 2)
             assert caught.value.executed is False
         assert client.pending == 0
+
+
+def test_a_cast_that_is_confirmed_at_its_deadline_has_ended_once(
+    make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    make_server(add, gate.hold)
+    client = make_client(max_pending=1, when_full="fail")
+    with monkeypatch.context() as late:
+        late.setattr("amphora.transport.publishing.outgoing.Event", TooLate)
+        client.cast(wait_publish=True).add(1, 2)
+    holding = client.defer.hold()
+    with pytest.raises(Overloaded):
+        client.defer.hold()
+    gate.open()
+    holding.get()
 
 
 def test_wait_publish_ends_when_the_client_is_closed(namespace: str, closed_port: int) -> None:

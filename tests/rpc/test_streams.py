@@ -45,7 +45,7 @@ from amphora.wire.properties import Properties
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.raw import RawClient, RawServer
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession, RunProgram, add
-from tests.support.waiting import wait_until
+from tests.support.waiting import TooLate, wait_until
 
 
 class Source:
@@ -945,6 +945,18 @@ def test_a_client_that_falls_silent_ends_its_stream(
     assert (source.yielded, ending.yielded) == (5, 4)
     wait_until(lambda: (source.ended, ending.ended) == (["closed"], ["ended"]))
     wait_until(lambda: open_streams(server) == 0)
+
+
+def test_an_item_that_comes_at_the_deadline_is_taken(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    source: Source,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_server(source.count)
+    client = make_client()
+    monkeypatch.setattr("amphora.rpc.client.streams.stream.Event", TooLate)
+    assert list(client.stream(idle_timeout=20).count(3)) == [0, 1, 2]
 
 
 def test_a_client_that_is_gone_is_told_nothing_more_of_a_stream_that_goes_on(

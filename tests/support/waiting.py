@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import gevent
+from gevent.event import Event
 
 T = TypeVar("T")
 
@@ -27,3 +28,11 @@ def wait_until(ask: Callable[..., T], what: str = "", timeout: float = 80.0) -> 
             f"not within {timeout:g} s: {waited_for} (last answer: {answer!r})"
         ) from None
     return answer
+
+
+class TooLate(Event):  # type: ignore[misc]
+    """An event that is set in the turn in which the time of those who wait for it is over."""
+
+    def wait(self, timeout: float | None = None) -> bool:  # type: ignore[override]
+        super().wait(timeout)
+        return False

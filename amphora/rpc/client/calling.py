@@ -220,8 +220,9 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         self._calls.cast(outgoing, name, deadline, log_failure=not wait)
         if not wait:
             return
-        if not outgoing.event.wait(max(deadline - clock.monotonic(), 0)):
-            self._calls.withdraw_cast(outgoing)
+        outgoing.event.wait(max(deadline - clock.monotonic(), 0))
+        # Not what `wait` returns: the verdict may have come in the turn in which the time is over.
+        if self._calls.withdraw_cast(outgoing):
             raise NoResult(
                 f"{self.namespace}.{name} was not taken by the broker within {timeout:g} s:"
                 f" {self._calls.reasons.why_unsent(outgoing)}",

@@ -199,10 +199,13 @@ class Calls:
             self._cast_ended(outgoing)
             raise
 
-    def withdraw_cast(self, outgoing: Outgoing) -> None:
-        """Drop a cast that is not confirmed; if it is unsent, it is never sent."""
+    def withdraw_cast(self, outgoing: Outgoing) -> bool:
+        """Drop a cast; if it is unsent, it is never sent.  Return False if it has ended already."""
+        if outgoing.done:
+            return False
         self._cast_ended(outgoing)
         self._session.publisher.withdraw(outgoing)
+        return True
 
     def wait_for_casts(self, timeout: float | None) -> None:
         """Wait until the broker has confirmed every cast, `timeout` seconds at most.

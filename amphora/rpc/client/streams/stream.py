@@ -395,7 +395,8 @@ class Stream(Generic[R_co]):
                 # stream, which would not end although no greenlet reads it.
                 del self
                 raise
-            if not arrived:
+            # Something may have come in the turn in which the time is over.
+            if not arrived and not call.arrival.is_set():
                 self._error = NoResult(self._why_late())
                 call.tell_ended(self._error)
                 self.close()
