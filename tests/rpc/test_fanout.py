@@ -26,6 +26,7 @@ from amphora import (
     current,
 )
 from amphora.rpc.client.management import ManagementClient
+from amphora.rpc.client.waiting import gather
 from tests.support.brokers import Broker, ManagedBroker
 from tests.support.recorder import Recorder
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
@@ -157,7 +158,9 @@ def test_servers_that_somebody_has_unbound_are_missing_and_not_said_to_be_away(
     client: AmqpRpcFanoutClient,
     broker: Broker,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(gather.log, "_last", {})
     for number in (1, 2):
         start(f=returns(number))
     with broker.channel() as channel:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, WrongRequest, WrongResult
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    WrongRequest,
+    WrongResult,
+)
 from amphora.rpc.client.management import ManagementClient
+from amphora.transport.publishing import publisher
+from tests.support.brokers import ManagedBroker
 from tests.support.rpc import MakeClient, MakeServer
 from tests.support.waiting import wait_until
 
@@ -165,3 +174,94 @@ def test_a_log_or_a_hook_that_fails_costs_the_caller_nothing(
     finally:
         logger.removeFilter(broken)
     assert runs == ["report"]
+
+
+# -- what only the broker finds too large ---------------------------------------------------------
+
+
+def large_item() -> Iterator[str]:
+    yield "x" * 20_000
+
+
+def large_end() -> Any:
+    yield "small"
+    return "x" * 20_000
+
+
+def large_error() -> None:
+    raise ValueError("x" * 20_000)
+
+
+@pytest.fixture
+def narrow(managed_broker: ManagedBroker) -> Iterator[None]:
+    """The broker takes messages of 9,000 bytes at most, and servers and clients do not know."""
+    with managed_broker.messages_up_to(9000):
+        yield
+
+
+LARGE = "larger than .*max size 9000; raise max_message_size in the broker"
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.call.large(),
+        lambda client: client.call.large_error(),
+        lambda client: list(client.stream.large_end()),
+        lambda client: list(client.stream.large_item()),
+    ],
+    ids=["a result", "an error", "the end of a stream", "an item of a stream"],
+)
+def test_an_answer_that_is_too_large_for_the_broker_is_replaced_by_the_reason(
+    make_server: MakeServer, make_client: MakeClient, ask: Callable[[AmqpRpcClient], Any]
+) -> None:
+    make_server(large, large_error, large_item, large_end)
+    client = make_client()
+    with pytest.raises(WrongResult, match=LARGE) as caught:
+        ask(client)
+    assert caught.value.executed is True
+
+
+@pytest.mark.usefixtures("narrow")
+def test_an_item_that_is_too_large_for_the_broker_ends_a_handler_that_goes_on(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    ended: list[bool] = []
+
+    def items() -> Iterator[str]:
+        try:
+            while True:
+                yield "x" * 20_000
+        finally:
+            ended.append(True)
+
+    server = make_server(items)
+    with pytest.raises(WrongResult, match=LARGE):
+        next(make_client().stream.items())
+    wait_until(lambda: ended == [True] and server.running == 0)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_each_server_tells_a_gather_that_its_answer_is_too_large_for_the_broker(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server(large, kind=AmqpRpcFanoutServer)
+    (reply,) = make_client(AmqpRpcFanoutClient).gather.large()
+    assert reply.worker == server.worker_id
+    with pytest.raises(WrongResult, match=LARGE):
+        reply.get()
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_is_sent_without_a_confirm_and_is_too_large_for_the_broker_is_logged(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publisher.log, "_last", {})
+    make_server(large)
+    result = make_client(durable=False).defer.large()
+    wait_until(lambda: "without a confirm just now may be lost" in caplog.text)
+    result.cancel()

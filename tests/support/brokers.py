@@ -132,6 +132,12 @@ class ManagedBroker(Broker):
         """Let somebody log in who may do everything."""
         raise NotImplementedError
 
+    @contextmanager
+    def messages_up_to(self, size: int) -> Iterator[None]:
+        """Have it take no larger messages on channels that are opened meanwhile."""
+        raise NotImplementedError
+        yield
+
 
 class ManagedRabbit(ManagedBroker):
     """A RabbitMQ node."""
@@ -166,6 +172,14 @@ class ManagedRabbit(ManagedBroker):
         self._node.add_user(name, password)
         self._node.permit(name, ".*", ".*", ".*")
 
+    @contextmanager
+    def messages_up_to(self, size: int) -> Iterator[None]:
+        self._node.eval(f"application:set_env(rabbit, max_message_size, {size})")
+        try:
+            yield
+        finally:
+            self._node.eval("application:unset_env(rabbit, max_message_size)")
+
 
 class EmbeddedBroker(ManagedBroker):
     """amphora's own broker, in the process of the tests."""
@@ -199,6 +213,15 @@ class EmbeddedBroker(ManagedBroker):
 
     def add_user(self, name: str, password: str) -> None:
         self._broker.node.users[name] = password  # type: ignore[index]
+
+    @contextmanager
+    def messages_up_to(self, size: int) -> Iterator[None]:
+        (vhost,) = self._broker.node.vhosts.values()
+        before, vhost.limits = vhost.limits, vhost.limits.with_message_size(size)
+        try:
+            yield
+        finally:
+            vhost.limits = before
 
 
 def peer_port(descriptor: int) -> int | None:

@@ -34,6 +34,9 @@ _ADVICE = {
         "a request ran, or waited for its turn in this process, for longer than the broker's"
         " consumer_timeout: raise that, or acknowledge earlier, as with ack='early' or a stream"
     ),
+    "is larger than": (
+        "raise max_message_size in the broker's rabbitmq.conf, or send less in one message"
+    ),
     "queue limit in vhost": "delete queues, or raise the limit (rabbitmqctl set_vhost_limits)",
 }
 # The values of `queue_type`.

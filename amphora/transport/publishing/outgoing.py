@@ -43,6 +43,7 @@ class Outgoing:
         bulk: True for a large message that those which are sent later may overtake.
         went_straight: why it did not go by its exchange, None if it did.
         error: why it failed.
+        unfit: True if the broker does not take what is in it, by any way: it is too large.
         done: True when it was confirmed, failed or withdrawn.
         attempts: how often it was sent; an unconfirmed message that was sent may have arrived.
     """
@@ -71,6 +72,7 @@ class Outgoing:
         "routing_key",
         "spread",
         "template",
+        "unfit",
         "went_straight",
     )
 
@@ -116,6 +118,7 @@ class Outgoing:
         self.on_rerouted: Callable[[Outgoing], None] | None = None
         self.went_straight: AmphoraError | None = None
         self.error: AmphoraError | None = None
+        self.unfit = False
         self.done = False
         self.attempts = 0
         self._event: Event | None = None

@@ -37,6 +37,7 @@ from amphora.errors import (
     AccessRefused,
     AmphoraError,
     AuthenticationError,
+    ChannelClosed,
     ConnectionLost,
     NoResult,
     Rejected,
@@ -44,13 +45,17 @@ from amphora.errors import (
 from amphora.net import clock
 from amphora.net.backoff import share_of
 from amphora.net.deadline import Deadline
+from amphora.net.log import Log
 from amphora.transport.channels.channel import Channel
 from amphora.transport.channels.confirms import Returned
 from amphora.transport.connections.connection import Connection
 from amphora.transport.links.link import Link
 from amphora.transport.links.restoring import Restorable
 from amphora.transport.publishing.outgoing import Outgoing
+from amphora.wire.codes import ReplyCode
 from amphora.wire.properties import DIRECT_REPLY_TO
+
+log = Log("amphora.transport")
 
 # The bounds of the growing pauses in which a refused message waits to be sent again.
 SHORTEST_REST = 0.05
@@ -362,6 +367,12 @@ class Publisher(Restorable):
                 if other is not channel:
                     self._left_over.append(other)
         confirming, alone = channel is self._channel, self._alone
+        if not confirming:
+            log.throttled(
+                "%s: what was sent without a confirm just now may be lost: %s",
+                self._link.name,
+                channel.error,
+            )
         again = [] if self._channel is None else self._take_back(self._channel)
         if confirming and alone is not None:
             self._blame(alone, channel.error)
@@ -378,6 +389,9 @@ class Publisher(Restorable):
             refused.executed = False
             outgoing.fail(refused)
             return
+        outgoing.unfit = (
+            isinstance(error, ChannelClosed) and error.code == ReplyCode.PRECONDITION_FAILED
+        )
         outgoing.fail(Rejected(f"the message was not taken: {error}"))
 
     def _acquit(self, outgoing: Outgoing) -> None:

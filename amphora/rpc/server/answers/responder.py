@@ -10,6 +10,8 @@ Answers to one client that are ready in the same turn of the event loop travel a
 the client takes that: see `contract.batches`.  Each request is acknowledged when the batch with its
 answer is confirmed.  If a batch is refused, or no queue takes it, each answer is sent alone.
 
+A response that is larger than the broker takes is replaced by one that says so.
+
 A node that is frozen, or cut off, neither confirms nor refuses.  So where there are several nodes,
 a response that stays unconfirmed is sent again: its client may have another queue by then.  The
 client drops duplicates, and the request is acknowledged once.
@@ -22,10 +24,16 @@ from typing import Any
 
 import gevent
 
-from amphora.errors import AmphoraError, ConnectionLost, StreamLost, Unroutable
+from amphora.errors import (
+    AmphoraError,
+    ConnectionLost,
+    StreamLost,
+    Unroutable,
+    WrongResult,
+)
 from amphora.net import clock
 from amphora.net.log import Log
-from amphora.rpc.contract import batches, headers, naming
+from amphora.rpc.contract import batches, headers, legacy, naming
 from amphora.rpc.contract.bodies import STARTED, Response, error_body
 from amphora.rpc.contract.serializers import JSON, serializer_for
 from amphora.rpc.server.answers.batching import Batching
@@ -355,6 +363,9 @@ class Responder:
     def _end(self, outgoing: Outgoing, response: OutgoingResponse, gone: bool = False) -> None:
         request = response.request
         response.ended = True
+        if outgoing.unfit and not response.instead:
+            self._send_instead(response, outgoing.error)
+            return
         if isinstance(outgoing.error, ConnectionLost):
             # The request is not answered, so it is delivered again, here or elsewhere.
             request.nack()
@@ -372,6 +383,24 @@ class Responder:
                     log.throttled(f"%s: {what}: %s", self._worker_id, reason)
             request.ack()
         self._underway.response_done()
+
+    def _send_instead(self, response: OutgoingResponse, error: AmphoraError | None) -> None:
+        """Tell the client of a response that the broker does not take it."""
+        log.throttled("%s: a response cannot be sent: %s", self._worker_id, error)
+        told = error_body(WrongResult(f"the answer cannot be sent: {error}"))
+        if legacy.is_request(response.request.properties):
+            legacy.address(told)
+        serializer = serializer_for(response.content_type) or JSON
+        body = serializer.encode(Response(exception=told))
+        instead = OutgoingResponse(
+            response.request,
+            body,
+            serializer.content_type,
+            None,
+            response.headers,
+            instead=True,
+        )
+        self._send(instead)
 
 
 def _reason(outgoing: Outgoing) -> AmphoraError | None:

@@ -43,8 +43,10 @@ class OutgoingResponse(msgspec.Struct, eq=False):
     last: Outgoing | None = None
     sent_at: float = 0.0
     single: tuple[Outgoing, ...] = ()
-    # True when its request was acknowledged or given back.
+    # True when its request was acknowledged or given back, or another response is sent instead.
     ended: bool = False
+    # True if it says why another one cannot be sent.
+    instead: bool = False
 
     def request_id(self) -> str:
         """Return the id of its request."""

@@ -6,7 +6,7 @@ handler was ended goes back to its queue; if it is acknowledged, it cannot, and 
 
 from __future__ import annotations
 
-from amphora.errors import Cancelled, ServerLost, StreamLost
+from amphora.errors import Cancelled, ServerLost, StreamLost, WrongResult
 from amphora.net import clock
 from amphora.rpc.contract import headers
 from amphora.rpc.server.answers.responder import Responder
@@ -83,8 +83,12 @@ class Answers:
         if request.call is not None:
             request.call.tell_ended()
         # Its items may have to be sent again.
-        if not outlet.wait_taken() and not forsaken:
+        sent_without = forsaken or outlet.refused
+        if not outlet.wait_taken() and not sent_without:
             lost = self._lost(request, FORSAKEN)
+            if outlet.refused:
+                why = WrongResult(f"an item of the stream cannot be sent: {outlet.refused}")
+                lost = self._encoding.refuse(why, request.properties)
             end = outlet.end_headers
             self._responder.respond(request, lost.body, lost.content_type, headers=end)
 

@@ -88,6 +88,7 @@ class Outlet:
         opened: True when the client was told of its beginning.
         cancellable: True if its handler may be ended where it waits.
         forsaken: True if it was ended because its client has said nothing for too long.
+        refused: why the broker does not take an item, "" while it does.
         resumable: True if it can be begun again behind any item.
         waiting: True while it cannot go on before its client takes items.
     """
@@ -98,6 +99,7 @@ class Outlet:
         properties = request.properties
         self.opened = self.waiting = False
         self.cancellable = self.resumable = self.forsaken = False
+        self.refused = ""
         # Called when the request is acknowledged; may switch greenlets.
         self.on_opened: Callable[[], None] = lambda: None
         self._outlets = outlets
@@ -132,7 +134,7 @@ class Outlet:
 
         Without a number it ends at once, and not behind the last item.
         """
-        if self.forsaken or self.request.revoked:
+        if self.forsaken or self.refused or self.request.revoked:
             return {headers.RUN: self._call.run_id}
         return {headers.RUN: self._call.run_id, streams.SEQ: self._window.seq + 1}
 
@@ -219,6 +221,8 @@ class Outlet:
         """Wait until the client takes another item, of `size` bytes, or wants no more."""
         while True:
             self._call.to_cancel().end_if_cancelled()
+            if self.refused:
+                raise Unsendable(self.refused, None)
             # A handler in a shield goes on to its end, although no client reads it.
             if self._call.cancelled or self._window.has_room(size):
                 return
@@ -234,16 +238,19 @@ class Outlet:
             self.waiting = False
 
     def wait_taken(self) -> bool:
-        """Wait until the client has all items or wants no more; return False if it fell silent.
+        """Wait until the client has all items or wants no more.  Switches greenlets.
 
-        Switches greenlets.
+        Returns:
+            False if it fell silent, or the broker does not take an item.
         """
         try:
             while self._window.received < self._window.seq and not self._call.cancelled:
+                if self.refused:
+                    break
                 self._wait()
         finally:
             self._outlets.discard(self)
-        return not self.forsaken
+        return not (self.forsaken or self.refused)
 
     # -- the client's side ------------------------------------------------------------------------
 
@@ -262,6 +269,13 @@ class Outlet:
         self._tell_again()
         self._window.send_again()
         self._outlets.send_soon(self)
+
+    def _item_done(self, outgoing: Outgoing) -> None:
+        """Note what became of a message with items that was sent again."""
+        self._outlets.responder.ways.tell(outgoing)
+        if outgoing.unfit:
+            self.refused = str(outgoing.error)
+            self._changed.set()
 
     def wake(self) -> None:
         """Have the handler's side look at what has changed."""
@@ -305,7 +319,7 @@ class Outlet:
                 request_id,
                 streams.join_items(self._serializer, items),
                 needs=(),
-                on_done=ways.tell if in_doubt else None,
+                on_done=self._item_done if in_doubt else None,
                 mandatory=in_doubt,
                 confirm=in_doubt,
                 answers=True,
