@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from gevent.lock import Semaphore
 
 from amphora.errors import AmphoraError, ConnectionLost
+from amphora.net import clock
+from amphora.net.backoff import share_of
 from amphora.net.log import Log
 from amphora.transport.connections.connection import Connection
 from amphora.transport.links.topology import (
@@ -33,6 +35,10 @@ log = Log("amphora.transport")
 
 # Seconds for the broker to unbind a queue whose node is away.
 UNBIND_TIMEOUT = 1.0
+# Seconds between two looks whether the node of a replaced queue is back: an eighth of the time for
+# which it is away, within these.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
 
 
 class CheapQueue(Topology):
@@ -180,15 +186,29 @@ class LeftQueue(CheapQueue):
         self.known = known
         self._made = True
         self._bindings = [] if exchange is None else [(exchange.name, key) for key in keys]
+        # Since when its node is away, as far as is known; and when to look again.
+        self._away_since: float | None = None
+        self._look_at = 0.0
 
     def restore(self, connection: Connection) -> None:
         """Unbind it, when its node is back."""
+        if clock.monotonic() < self._look_at:
+            # A look at it would keep a channel of RabbitMQ 4 busy for a while.
+            raise self._not_there()
         super().restore(connection)
+        self._away_since = None
         self.unbind(connection)
 
     def away(self, connection: Connection) -> None:
         """Called while its node is away."""
-        raise ConnectionLost(f"the node of queue {self.name} is away")
+        now = clock.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        self._look_at = now + share_of(now - self._away_since, 8, FIRST_PAUSE, LONGEST_PAUSE)
+        raise self._not_there()
+
+    def _not_there(self) -> ConnectionLost:
+        return ConnectionLost(f"the node of queue {self.name} is away")
 
     def unbind(self, connection: Connection) -> None:
         """Unbind it: while it is bound, the broker refuses what is routed to it.  Switches."""
