@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import gevent
 import pytest
@@ -49,7 +49,7 @@ class Room:
         self.meanwhile()
         return there
 
-    def gone(self, workers: Collection[str]) -> frozenset[str]:
+    def gone(self, workers: Collection[str], moved: Mapping[str, str]) -> frozenset[str]:
         return frozenset(self.left.intersection(workers))
 
     def back_at(self) -> float:

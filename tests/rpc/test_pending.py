@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import gevent
@@ -56,7 +56,7 @@ class Servers:
     def nobody(self) -> bool:
         return not self.workers
 
-    def gone(self, workers: Collection[str]) -> frozenset[str]:
+    def gone(self, workers: Collection[str], moved: Mapping[str, str]) -> frozenset[str]:
         return frozenset(workers) - self.workers
 
     def back_at(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
+from amphora.rpc.client.workers import roll_call
 from amphora.rpc.client.workers.liveness import Liveness
 from amphora.transport.channels.channel import Channel
 from amphora.transport.consuming import cheap_queue
@@ -16,14 +17,14 @@ from amphora.transport.links.topology import Found, Presence, find_queue
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
 from tests.support.waiting import wait_until
 
-LoseNode = Callable[[AmqpRpcServer], None]
+LoseNode = Callable[[AmqpRpcServer], set[str]]
 
 
 @pytest.fixture
-def lose_node(monkeypatch: pytest.MonkeyPatch) -> LoseNode:
-    """Have the node of a worker's queues die, and the cluster forget it, with all its queues."""
+def leave_node(monkeypatch: pytest.MonkeyPatch) -> LoseNode:
+    """Have the node of a worker's queues die; return the names of these."""
 
-    def lose(server: AmqpRpcServer) -> None:
+    def leave(server: AmqpRpcServer) -> set[str]:
         worker, link = server._worker, server.session.consuming
         consumers = [
             consumer
@@ -33,21 +34,34 @@ def lose_node(monkeypatch: pytest.MonkeyPatch) -> LoseNode:
         consumers.append(worker.control.consumer)
         lost = {consumer.queue for consumer in consumers}
 
-        # What the server is told, and nobody else.
         def find(channel: Channel, queue: str, timeout: float = 1.0) -> Found:
             if queue in lost:
                 return Found(Presence.AWAY)
             return find_queue(channel, queue, timeout)
 
-        monkeypatch.setattr(cheap_queue, "find_queue", find)
+        for module in (cheap_queue, roll_call):
+            monkeypatch.setattr(module, "find_queue", find)
         link.leave("the node is gone")
         wait_until(
             lambda: all(each.ready and each.queue not in lost for each in consumers),
             "other queues in their place",
         )
+        return lost
+
+    return leave
+
+
+@pytest.fixture
+def lose_node(leave_node: LoseNode, monkeypatch: pytest.MonkeyPatch) -> LoseNode:
+    """Have that node die, and the cluster forget it, with all its queues."""
+
+    def lose(server: AmqpRpcServer) -> set[str]:
+        lost = leave_node(server)
         for queue in lost:
             server.session.operate(methodcaller("queue_delete", queue), 10.0)
-        monkeypatch.setattr(cheap_queue, "find_queue", find_queue)
+        for module in (cheap_queue, roll_call):
+            monkeypatch.setattr(module, "find_queue", find_queue)
+        return lost
 
     return lose
 
@@ -92,10 +106,13 @@ def test_what_a_worker_has_begun_goes_on_when_its_control_queue_is_lost(
     assert (call.get() if asked == "call" else next(stream)) == 2
 
 
-def test_a_gather_is_complete_when_the_queues_of_a_worker_were_lost(
+@pytest.mark.parametrize("now", ["is away", "is lost"])
+def test_a_gather_is_complete_when_the_node_of_a_worker_s_queues(
+    now: str,
     make_server: MakeServer,
     make_client: MakeClient,
     make_session: MakeSession,
+    leave_node: LoseNode,
     lose_node: LoseNode,
 ) -> None:
     ran: list[int] = []
@@ -111,5 +128,5 @@ def test_a_gather_is_complete_when_the_queues_of_a_worker_were_lost(
         return gathered.complete and answered == len(servers) == len(ran)
 
     wait_until(is_complete, "both servers answer")
-    lose_node(servers[0])
+    (leave_node if now == "is away" else lose_node)(servers[0])
     wait_until(is_complete, "both servers answer again", 30.0)

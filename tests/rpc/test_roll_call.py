@@ -92,5 +92,5 @@ def test_one_worker_is_there_whoever_asks() -> None:
     one = OneWorker()
     assert one.count() == 1
     assert one.nobody()
-    assert one.gone(["w"]) == frozenset()
+    assert one.gone(["w"], {}) == frozenset()
     assert one.back_at() == 0.0

@@ -15,6 +15,7 @@ from amphora.errors import AmphoraError, Busy, WrongResult
 from amphora.net.log import Log
 from amphora.rpc.client.calls import Calls
 from amphora.rpc.client.streams.stream import PendingStream
+from amphora.rpc.client.waiting.gather import PendingGather
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.workers.liveness import Watched
 from amphora.rpc.contract import batches, headers, legacy
@@ -74,6 +75,8 @@ class Responses:
             # Too late, a duplicate, or forged.
             self.unexpected += 1
             return
+        if properties.reply_to:
+            _note_queue(pending, properties)
         if properties.message_type == IGNORED:
             ended = pending.ignored(worker)
         elif isinstance(pending, PendingStream):
@@ -131,6 +134,8 @@ class Responses:
         if pending is None:
             self.unexpected += 1
             return
+        if properties.reply_to:
+            _note_queue(pending, properties)
         value, error = self._outcome(response, pending)
         if isinstance(pending, PendingStream):
             # The end of a stream travels alone: only a stranger puts it here.
@@ -173,3 +178,9 @@ class Responses:
             # The request may have come twice, and a server may begin the other one.
             error.executed = None
         return error
+
+
+def _note_queue(pending: Pending, properties: Properties) -> None:
+    """Note by which queue a worker that has answered is to be looked for."""
+    if isinstance(pending, PendingGather) and properties.app_id and properties.reply_to:
+        pending.moved[properties.app_id] = properties.reply_to

@@ -138,6 +138,7 @@ class Worker:
             self.outlets.credit,
             lambda client, sent: self.statistics.waits.told(client, sent, headers.now()),
         )
+        self.responder.command_queue = self.management.command_queue
         self.responder.control_queue = lambda: self.control.address
         self.outlets.listening = lambda: self.control.listening
         self.control.on_moved = self.requests.tell_again

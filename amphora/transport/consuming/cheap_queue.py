@@ -88,6 +88,11 @@ class CheapQueue(Topology):
                 yield Binding(self.name, self._exchange.name, key)
 
     @property
+    def replaced(self) -> bool:
+        """Whether it has another name than at first."""
+        return self.name != self._first_name
+
+    @property
     def binding(self) -> Binding:
         """Its first binding."""
         assert self._exchange is not None  # noqa: S101 (not asked of a queue without bindings)
@@ -144,7 +149,7 @@ class CheapQueue(Topology):
     def away(self, connection: Connection) -> None:
         """Called when the queue's node is away: take another name."""
         self._names += 1
-        known = self.name == self._first_name
+        known = not self.replaced
         self.rename(f"{self._first_name}.{self._names}", *self.keys, known=known)
 
     def rename(self, name: str, *keys: str, known: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Generic, NoReturn, Protocol
 
@@ -67,8 +67,12 @@ class Servers(Protocol):
     def nobody(self) -> bool:
         """Return whether it is certain that no server is there."""
 
-    def gone(self, workers: Collection[str]) -> frozenset[str] | None:
-        """Return which of these are gone; None if that cannot be known."""
+    def gone(self, workers: Collection[str], moved: Mapping[str, str]) -> frozenset[str] | None:
+        """Return which of these are gone; None if that cannot be known.
+
+        Args:
+            moved: the command queues of those that have named another than the usual one.
+        """
 
     def back_at(self) -> float:
         """Return when servers that lost the broker should be back, on the monotonic clock."""
@@ -83,6 +87,7 @@ class PendingGather(Pending):
     Attributes:
         heard: by worker id, in the order of arrival; None for a worker that ignored the request,
             or whose reply was taken.
+        moved: the command queues of those that have named another than the usual one.
         arrived: set at every change.
         ended: True when no more answers are taken.
         complete: True when it is certain that no other server will answer.
@@ -97,6 +102,7 @@ class PendingGather(Pending):
         "ended",
         "error",
         "heard",
+        "moved",
         "servers",
         "timed_out",
         "unrouted",
@@ -113,6 +119,7 @@ class PendingGather(Pending):
         super().__init__(waiting, function_name, timeout, outgoing)
         self.servers = servers
         self.heard: dict[str, Reply[Any] | None] = {}
+        self.moved: dict[str, str] = {}
         self.arrived = Event()
         self.ended = False
         self.complete = False
@@ -326,7 +333,7 @@ class Gathered(Generic[R_co]):
         present = self._request.servers.count()
         gone = None
         if present is not None and self._attendance.needs_names(present, len(heard)):
-            gone = self._request.servers.gone(heard)
+            gone = self._request.servers.gone(heard, self._request.moved)
             if gone is None:
                 present = None
         if present is None:

@@ -11,7 +11,7 @@ A worker that has lost its connection is not counted until it is back: see `atte
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from math import inf
 
 from amphora.errors import AmphoraError
@@ -26,6 +26,7 @@ from amphora.transport.session import Session
 TIMEOUT = 1.0
 # Seconds for a server to reconnect and set up what it needs.
 SETTLING = 2.0
+NONE_MOVED: Mapping[str, str] = {}
 
 
 class RollCall:
@@ -53,10 +54,16 @@ class RollCall:
         found = self.find()
         return found is not None and not found.away and not found.consumers
 
-    def gone(self, workers: Collection[str]) -> frozenset[str] | None:
+    def gone(
+        self, workers: Collection[str], moved: Mapping[str, str] = NONE_MOVED
+    ) -> frozenset[str] | None:
         """Return which of these workers are gone; None if that cannot be known.
 
         Switches greenlets for at most a second.
+
+        Args:
+            moved: the command queues of those that have named another than the usual one, because
+                its node was away.
         """
         deadline = Deadline(TIMEOUT)
         waiting = list(workers)
@@ -64,7 +71,8 @@ class RollCall:
 
         def look(channel: Channel) -> bool:
             while waiting:
-                found = find_queue(channel, naming.management_queue(waiting[-1]), TIMEOUT)
+                queue = moved.get(waiting[-1]) or naming.management_queue(waiting[-1])
+                found = find_queue(channel, queue, TIMEOUT)
                 if found.away:
                     return False
                 worker = waiting.pop()
@@ -133,7 +141,7 @@ class OneWorker:
         """Return True: a request that no queue takes has no worker."""
         return True
 
-    def gone(self, workers: Collection[str]) -> frozenset[str]:
+    def gone(self, workers: Collection[str], moved: Mapping[str, str]) -> frozenset[str]:
         """Return none: its answer is all that is waited for."""
         return frozenset()
 
@@ -153,7 +161,7 @@ class Unlisted:
         """Return True: a request that no queue takes has no worker."""
         return True
 
-    def gone(self, workers: Collection[str]) -> frozenset[str] | None:
+    def gone(self, workers: Collection[str], moved: Mapping[str, str]) -> frozenset[str] | None:
         """Return None."""
         return None
 

@@ -80,13 +80,15 @@ class Responder:
         self.lost = 0
         # Returns the name of the worker's control queue, None if it may have none.
         self.control_queue: Callable[[], str | None] = lambda: None
+        # Returns the name of its command queue, None if that is the usual one.
+        self.command_queue: Callable[[], str | None] = lambda: None
         self._session = session
         self._namespace = namespace
         self.ways = Ways(session, namespace, worker_id)
         self._worker_id = worker_id
         self._underway = underway
-        # By content type, delivery mode and message type.
-        self._templates: dict[tuple[str, bool, str | None], PropertiesTemplate] = {}
+        # By content type, delivery mode, message type and command queue.
+        self._templates: dict[tuple[str, bool, str | None, str | None], PropertiesTemplate] = {}
         self._batching = Batching(
             self._send_together,
             most=batches.MOST_ANSWERS,
@@ -320,7 +322,8 @@ class Responder:
     def _template(
         self, content_type: str, durable: bool, response_type: str | None
     ) -> PropertiesTemplate:
-        kind = content_type, durable, response_type
+        queue = self.command_queue()
+        kind = content_type, durable, response_type, queue
         template = self._templates.get(kind)
         if template is None:
             properties = Properties(
@@ -328,6 +331,7 @@ class Responder:
                 delivery_mode=PERSISTENT if durable else TRANSIENT,
                 app_id=self._worker_id,
                 message_type=response_type,
+                reply_to=queue,
             )
             # A batch answers several requests, so it has no correlation id.
             template = PropertiesTemplate(properties, correlated=response_type != batches.BATCH)

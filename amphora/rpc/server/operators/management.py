@@ -143,6 +143,7 @@ class Management:
             naming.ALL_WORKERS,
             expires=naming.LEFT_QUEUE_EXPIRES,
         )
+        self._responder.command_queue = self.command_queue
         link = session.consuming
         self.consumer = Consumer(link, self._own, self._on_request, prefetch=PREFETCH)
         # The number of its consumers is the number of workers; see `roll_call`.
@@ -179,6 +180,10 @@ class Management:
         a worker that answers was counted.
         """
         return [self._own, self.roll_call, self.consumer]
+
+    def command_queue(self) -> str | None:
+        """Return the name of the worker's own queue, None if that is the usual one."""
+        return self._own.name if self._own.replaced else None
 
     def binding(self) -> Binding:
         """Return a binding of this worker's own queue."""
