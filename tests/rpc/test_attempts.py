@@ -50,6 +50,8 @@ class FakeSession:
         self.error = None
         self.on_closed: Any = None
         self.until = Deadline(None)
+        self.connection = self
+        self.frame_max = 131_072
 
     def operate(
         self, operation: Callable[[Any], Any], timeout: float, *, publishes: bool = False

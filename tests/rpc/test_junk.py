@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import struct
 from collections.abc import Callable, Iterator
@@ -206,6 +207,24 @@ def test_a_poisoned_message_is_refused_alone(
     assert all(result.get() == n // len(POISON) + 1 for n, result in enumerate(results))
     responses = f"rpc_{namespace}_{client.client_id}_response"
     wait_until(lambda: broker.ready_messages(responses) == 0)
+    assert_unharmed(server, client, broker)
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+def test_a_request_with_a_header_that_nobody_may_send_can_be_given_up(
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    """Some brokers relay it; if it could not be kept, it would go round for ever."""
+    client, before = make_client(), make_server()
+    wait_until(lambda: before.ready)
+    before.stop()
+    queue = request_queue(namespace)
+    with broker.channel() as channel:
+        publish_raw(channel, queue, "", headers(b"\x01ad" + struct.pack(">d", math.nan)))
+        wait_until(lambda: broker.ready_messages(queue) == 1)
+        assert channel.get(queue) is not None
+    server = make_server(add, max_attempts=1, dead_letter=True)
+    wait_until(lambda: broker.ready_messages(f"rpc_{namespace}_dead") == 1)
     assert_unharmed(server, client, broker)
 
 

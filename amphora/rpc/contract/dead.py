@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from amphora.rpc.contract import headers, streams
 from amphora.rpc.contract.serializers import serializer_for
-from amphora.wire.properties import Properties
+from amphora.wire.properties import Properties, encode_properties
 
 # Why it was given up, how often it was begun, and when it was given up, in milliseconds since 1970.
 REASON = "x-amphora-reason"
@@ -55,11 +55,22 @@ class DeadContents(DeadRequest):
     text: NotRequired[str]
 
 
-def buried(properties: Properties, begun: int, exchange: str, routing_key: str) -> Properties:
-    """Return the properties with which a request is kept that was begun `begun` times."""
+def buried(
+    properties: Properties, begun: int, exchange: str, routing_key: str, frame_max: int
+) -> Properties:
+    """Return the properties with which a request is kept that was begun `begun` times.
+
+    Headers that cannot be sent again are left out.
+
+    Args:
+        frame_max: the most bytes of a frame.
+    """
     kept = Properties(**dict(properties))
-    kept.headers = {
-        **(properties.headers or {}),
+    # It stays until an operator looks at it.
+    kept.expiration = None
+    # The broker refuses a message with the user id of another login.
+    kept.user_id = None
+    kept.headers = of_the_dead = {
         REASON: "poison",
         ATTEMPTS: begun,
         DIED: int(time.time() * 1000),
@@ -67,11 +78,12 @@ def buried(properties: Properties, begun: int, exchange: str, routing_key: str) 
         ROUTING_KEY: routing_key,
     }
     if properties.user_id:
-        kept.headers[USER] = properties.user_id
-    # It stays until an operator looks at it.
-    kept.expiration = None
-    # The broker refuses a message with the user id of another login.
-    kept.user_id = None
+        of_the_dead[USER] = properties.user_id
+    came = {
+        name: value for name, value in (properties.headers or {}).items() if name not in of_the_dead
+    }
+    room = frame_max - headers.ROOM - len(encode_properties(kept))
+    kept.headers = {**headers.sendable(came, room), **of_the_dead}
     return kept
 
 

@@ -125,3 +125,25 @@ def takes(headers: Table | None, note: str) -> bool:
         return False
     taken = headers.get(TAKES)
     return taken == note or (isinstance(taken, str) and note in taken.split(","))
+
+
+def sendable(headers: Table, room: int) -> Table:
+    """Return those of a message's headers that can be sent again.
+
+    Brokers relay what closes the connection of whoever sends it, such as a number that is none.
+
+    Args:
+        room: the bytes that there are for them.
+    """
+    kept: Table = {}
+    values = MOST_VALUES
+    for name, value in headers.items():
+        try:
+            size = len(encode_table({name: value}))
+        except MISFITS:
+            continue
+        count = count_values(value)
+        if size <= room and count <= values:
+            kept[name] = value
+            room, values = room - size, values - count
+    return kept

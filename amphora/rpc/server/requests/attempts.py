@@ -207,9 +207,15 @@ class Attempts:
         dead = naming.dead_queue(self._namespace)
         # An existing queue may have been made with other settings.
         presence = self._look_for(dead)
-        properties = buried(delivery.properties, begun, delivery.exchange, delivery.routing_key)
 
         def bury(channel: Channel) -> None:
+            properties = buried(
+                delivery.properties,
+                begun,
+                delivery.exchange,
+                delivery.routing_key,
+                channel.connection.frame_max,
+            )
             if presence is not Presence.THERE:
                 channel.queue_declare(dead, arguments=self._queue_arguments)
             publish_confirmed(channel, "", dead, properties, delivery.body)
