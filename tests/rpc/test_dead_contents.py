@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from amphora.rpc.contract import dead
@@ -63,3 +64,13 @@ def test_what_came_and_cannot_be_sent_again_is_left_out_of_what_is_kept(
     assert (found["attempts"], found["routing_key"]) == (3, "k" * 255)
     assert found["headers"]["mine"] == 1
     assert not found["headers"].keys() >= strange.keys()
+
+
+def test_texts_that_are_no_utf_8_are_told_in_escapes() -> None:
+    strange = "\udcff\udcfe"
+    headers = {"a": strange, "b": [{"c": strange}], dead.REASON: strange, dead.USER: strange}
+    found = dead.contents(Properties(headers={**headers, dead.ROUTING_KEY: strange}), b"")
+    told = r"\udcff\udcfe"
+    assert found["headers"] == {"a": told, "b": [{"c": told}]}
+    assert (found["reason"], found["user"], found["routing_key"]) == (told, told, told)
+    msgspec.json.encode(found)

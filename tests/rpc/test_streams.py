@@ -879,6 +879,38 @@ def test_one_of_two_runs_reaches_the_caller_and_the_other_is_closed(
         assert told == [(asked, "one", "1"), (asked, "three", "3")]
 
 
+def test_a_run_whose_id_is_no_text_gets_credit_and_holds_up_no_other(
+    make_client: MakeClient, broker: Broker, namespace: str
+) -> None:
+    """Only a stranger sends one; its credit goes by the same messages as that of all others."""
+    client = make_client()
+    with RawServer(broker, namespace) as raw:
+        client._calls.streams._known = True
+        there = f"rpc_{namespace}_one_control"
+        raw.channel.exchange_declare(f"rpc_{namespace}_control")
+        raw.channel.queue_declare(there, exclusive=True)
+        raw.channel.queue_bind(there, f"rpc_{namespace}_control", "one")
+        raw.consume(there)
+        client._calls.control.open()
+        streams = [client.stream.numbers() for _ in range(2)]
+        # Lone surrogates are bytes that are no UTF-8.
+        for run in ("\udcff\udcfe", "run"):
+            request = receive_stream(raw)
+            says = {"app_id": "one", "reply_to": there}
+            numbers: dict[str, Any] = {"x-amphora-run": run}
+            raw.respond(request, b"", headers=numbers, message_type="started", **says)
+            numbers["x-amphora-seq"] = 1
+            raw.respond(request, b'{"result": 1}', headers=numbers, message_type="item", **says)
+        assert [next(stream) for stream in streams] == [1, 1]
+        runs: set[str] = set()
+        while len(runs) < 2:
+            message = raw.receive()
+            if message.properties.message_type == "credit":
+                runs |= {run for _, run, *_ in json.loads(message.body)}
+        assert runs == {r"\udcff\udcfe", "run"}
+        client.close()
+
+
 def receive_stream(raw: RawServer) -> Any:
     while True:
         request = raw.receive()

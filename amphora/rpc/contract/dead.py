@@ -109,12 +109,12 @@ def told(properties: Properties, body: bytes) -> DeadRequest:
     return {
         "id": id_of(properties),
         "function": function_of(properties, body),
-        "reason": str(of_it.get(REASON, "")),
+        "reason": headers.text_in(str(of_it.get(REASON, ""))),
         "attempts": attempts if type(attempts) is int else None,
         "died": died / 1000 if type(died) is int else None,
-        "user": user if isinstance(user, str) else None,
+        "user": headers.text_in(user) if isinstance(user, str) else None,
         "client": properties.reply_to or "",
-        "routing_key": key if isinstance(key, str) else None,
+        "routing_key": headers.text_in(key) if isinstance(key, str) else None,
         "size": len(body),
         "stream": properties.message_type == streams.STREAM,
     }
@@ -123,7 +123,7 @@ def told(properties: Properties, body: bytes) -> DeadRequest:
 def contents(properties: Properties, body: bytes) -> DeadContents:
     """Return all there is to be said of a request that was kept."""
     shown = cast(DeadContents, told(properties, body))
-    shown["headers"] = headers.of_program(properties.headers)
+    shown["headers"] = headers.text_in(headers.of_program(properties.headers))
     shown["content_type"] = properties.content_type
     serializer = serializer_for(properties.content_type)
     try:

@@ -127,6 +127,26 @@ def takes(headers: Table | None, note: str) -> bool:
     return taken == note or (isinstance(taken, str) and note in taken.split(","))
 
 
+def text_in(value: Any) -> Any:
+    """Return a header's value with texts that can be sent as JSON.
+
+    Bytes that are no UTF-8 are lone surrogates in a header; here they are escaped.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {name: text_in(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [text_in(each) for each in value]
+    return value
+
+
+def run_of(headers: Table | None) -> str:
+    """Return the id of the run that a message with these headers tells of, "" for none."""
+    run_id = None if headers is None else headers.get(RUN)
+    return text_in(str(run_id)) if run_id else ""
+
+
 def sendable(headers: Table, room: int) -> Table:
     """Return those of a message's headers that can be sent again.
 

@@ -144,7 +144,7 @@ class Streams:
     def begun(self, pending: PendingStream, properties: Properties) -> bool:
         """Take the note that a worker has begun; return whether its run is taken."""
         told = properties.headers or {}
-        run_id = str(told.get(headers.RUN) or "")
+        run_id = headers.run_of(told)
         worker = properties.app_id or ""
         if not pending.begun(worker, run_id, bool(told.get(streams.RESUMABLE))):
             return False
@@ -284,4 +284,4 @@ def _numbers(properties: Properties) -> tuple[str, int]:
     """Return the run that a message belongs to, and the number in it; "" and 0 for none."""
     told = properties.headers or {}
     seq = told.get(streams.SEQ)
-    return str(told.get(headers.RUN) or ""), seq if type(seq) is int else 0
+    return headers.run_of(told), seq if type(seq) is int else 0
