@@ -20,7 +20,7 @@ GLOSSARY = "reference/glossary"
 
 ANSWERS = {
     "coming-from/aio-pika": ["aio-pika"],
-    "coming-from/celery": ["celery"],
+    "coming-from/celery": ["celery", "cron", "schedule"],
     "coming-from/grpc": ["grpc"],
     "coming-from/nameko": ["nameko"],
     "coming-from/oslo.messaging": ["openstack", "oslo.messaging"],
@@ -59,7 +59,7 @@ ANSWERS = {
     "how-to/typed-calls": ["mypy", "stubs"],
     "how-to/upgrade": ["deployment without downtime", "version"],
     "how-to/values": ["bytes", "json", "msgpack", "serializer"],
-    "how-to/web-servers": ["asyncio", "flask", "gunicorn", "wsgi"],
+    "how-to/web-servers": ["asyncio", "django", "fastapi", "flask", "gunicorn", "wsgi"],
     "reference/errors": ["errors", "exceptions"],
     "reference/glossary": ["prefetch", "priority"],
     "reference/limits": ["limits"],
