@@ -29,6 +29,15 @@ def refund(order):
     return f"{order} is paid back"
 
 
+class NotForSale(Exception):
+    pass
+
+
+@server.add_function(expected=(NotForSale,))
+def price(article):
+    raise NotForSale(article)
+
+
 @server.on_start
 def connect():
     server.database = "connected"
