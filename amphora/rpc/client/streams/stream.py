@@ -71,7 +71,6 @@ class PendingStream(Pending):
     """
 
     __slots__ = (
-        "_arrived",
         "_end",
         "_flow",
         "_items",
