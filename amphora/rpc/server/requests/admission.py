@@ -23,7 +23,7 @@ from amphora.rpc.context.outcome import CANCELLED, EXPIRED
 from amphora.rpc.contract import headers
 from amphora.rpc.server.progress.in_progress import RequestInProgress
 from amphora.rpc.server.progress.statistics import Statistics
-from amphora.rpc.server.requests.answers import Answers
+from amphora.rpc.server.requests.answering import Answers
 from amphora.rpc.server.requests.busy import BusyAnswers
 from amphora.rpc.server.requests.control import EarlyCancels
 from amphora.rpc.server.requests.encoding import UNWANTED

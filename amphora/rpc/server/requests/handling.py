@@ -1,7 +1,7 @@
 """A request's way through a server: from its delivery to its ack.
 
 A greenlet begins the request if it may be begun (see `admission`), runs its handler and publishes
-the response (see `answers`).  The broker confirms the response, and only then is the request
+the response (see `answering`).  The broker confirms the response, and only then is the request
 acknowledged.  If anything breaks on the way, the broker still has the request and delivers it
 again.
 """
@@ -38,7 +38,7 @@ from amphora.rpc.server.progress.in_progress import Ignore, InProgress, RequestI
 from amphora.rpc.server.progress.statistics import Statistics
 from amphora.rpc.server.progress.underway import Underway
 from amphora.rpc.server.requests.admission import Admission
-from amphora.rpc.server.requests.answers import Answers
+from amphora.rpc.server.requests.answering import Answers
 from amphora.rpc.server.requests.attempts import Attempts
 from amphora.rpc.server.requests.busy import BusyAnswers
 from amphora.rpc.server.requests.encoding import Answer, Encoding
