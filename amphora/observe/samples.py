@@ -37,6 +37,7 @@ class Sample:
 # Before any event.
 NOTHING = Sample()
 _NEW: Stats = {"uptime": 0.0, "functions": {}}
+_NO_CALLS: Stats = {"count": 0, "errors": 0}
 
 
 def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) -> dict[str, Any]:
@@ -46,9 +47,7 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
         since: the sample after which durations are counted.
     """
     workers = []
-    functions: dict[str, dict[str, Any]] = {}
-    of_functions: dict[str, list[Stats]] = {}
-    counts_of_functions: dict[str, Counts] = {}
+    functions: dict[str, _Function] = {}
     waits: Counts = Counts()
     for name, stats in sorted(now.workers.items()):
         # A worker that is new in this sample has counted from zero.
@@ -56,67 +55,90 @@ def frame(namespace: str, before: Sample, now: Sample, since: Sample = NOTHING) 
         elapsed = max(stats["uptime"] - earlier["uptime"], 1e-3)
         waited = _since(stats.get("queue_wait"), first.get("queue_wait"))
         waits.update(waited)
-        worker = {
-            "worker": name,
-            "host": stats["host"],
-            "pid": stats["pid"],
-            "version": stats.get("version", ""),
-            "state": stats.get("state", "serving"),
-            "uptime": stats["uptime"],
-            "in_flight": stats["in_flight"],
-            "concurrency": stats["concurrency"],
-            "streams": stats.get("streams"),
-            "calls_per_second": (calls(stats) - calls(earlier)) / elapsed,
-            "calls": calls(stats),
-            "errors": stats["exceptions"],
-            # None for older workers, which do not report it.
-            "cancelled": stats.get("cancelled"),
-            "expired": stats.get("expired"),
-            "shed": stats.get("shed"),
-            "redelivered": stats.get("redelivered"),
-            "pending": stats.get("pending"),
-            "queue_wait": _wait(stats.get("queue_wait"), waited),
-        }
         counted: Counts = Counts()
         for function, each in stats["functions"].items():
-            done = earlier["functions"].get(function, {"count": 0, "errors": 0})
             counts = _since(each, first["functions"].get(function))
             counted.update(counts)
-            counts_of_functions.setdefault(function, Counts()).update(counts)
-            of_functions.setdefault(function, []).append(each)
-            total = functions.setdefault(
-                function,
-                {
-                    "function": function,
-                    "calls_per_second": 0.0,
-                    "errors_per_second": 0.0,
-                    "calls": 0,
-                    "errors": 0,
-                },
-            )
-            total["calls_per_second"] += (each["count"] - done["count"]) / elapsed
-            total["errors_per_second"] += (each["errors"] - done["errors"]) / elapsed
-            total["calls"] += each["count"]
-            total["errors"] += each["errors"]
-        worker.update(durations(counted, stats["functions"].values()))
-        workers.append(worker)
-    for function, total in functions.items():
-        total.update(durations(counts_of_functions[function], of_functions[function]))
-    every = sum(counts_of_functions.values(), Counts())
-    each_told = [each for numbers in of_functions.values() for each in numbers]
+            done = earlier["functions"].get(function, _NO_CALLS)
+            functions.setdefault(function, _Function()).add(each, done, elapsed, counts)
+        worker = _worker(name, stats, earlier, elapsed, waited)
+        workers.append({**worker, **durations(counted, stats["functions"].values())})
+    every = sum((each.counts for each in functions.values()), Counts())
+    each_told = [told for each in functions.values() for told in each.told]
     told = [stats["queue_wait"] for stats in now.workers.values() if stats.get("queue_wait")]
     return {
         "namespace": namespace,
         "waiting": now.waiting,
         "silent": max(now.expected - len(workers), 0),
         "calls_per_second": sum(worker["calls_per_second"] for worker in workers),
-        "errors_per_second": sum(each["errors_per_second"] for each in functions.values()),
+        "errors_per_second": sum(each.errors_per_second for each in functions.values()),
         "queue_wait": durations(waits, told),
         "durations": durations(every, each_told),
         "workers": workers,
-        "functions": sorted(functions.values(), key=lambda each: str(each["function"])),
+        "functions": [functions[name].row(name) for name in sorted(functions, key=str)],
         "callers": callers(now.workers.values()),
     }
+
+
+def _worker(
+    name: str, stats: Stats, earlier: Stats, elapsed: float, waited: Counts
+) -> dict[str, Any]:
+    """Return what one worker has done, without the durations of its calls."""
+    return {
+        "worker": name,
+        "host": stats["host"],
+        "pid": stats["pid"],
+        "version": stats.get("version", ""),
+        "state": stats.get("state", "serving"),
+        "uptime": stats["uptime"],
+        "in_flight": stats["in_flight"],
+        "concurrency": stats["concurrency"],
+        "streams": stats.get("streams"),
+        "calls_per_second": (calls(stats) - calls(earlier)) / elapsed,
+        "calls": calls(stats),
+        "errors": stats["exceptions"],
+        # None for older workers, which do not report it.
+        "cancelled": stats.get("cancelled"),
+        "expired": stats.get("expired"),
+        "shed": stats.get("shed"),
+        "redelivered": stats.get("redelivered"),
+        "pending": stats.get("pending"),
+        "queue_wait": _wait(stats.get("queue_wait"), waited),
+    }
+
+
+class _Function:
+    """What all workers have done for one function.
+
+    Attributes:
+        counts: the counted durations.
+        told: the workers' reports from which they come.
+        errors_per_second: between the two samples.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counts = Counts()
+        self.told: list[Stats] = []
+        self.errors_per_second = 0.0
+        self._calls_per_second = 0.0
+
+    def add(self, told: Stats, done: Stats, elapsed: float, counts: Counts) -> None:
+        """Add the report of one worker, which is `elapsed` seconds after the one before, `done`."""
+        self.counts.update(counts)
+        self.told.append(told)
+        self._calls_per_second += (told["count"] - done["count"]) / elapsed
+        self.errors_per_second += (told["errors"] - done["errors"]) / elapsed
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return it as plain values, under the name of the function."""
+        return {
+            "function": name,
+            "calls_per_second": self._calls_per_second,
+            "errors_per_second": self.errors_per_second,
+            "calls": sum(each["count"] for each in self.told),
+            "errors": sum(each["errors"] for each in self.told),
+            **durations(self.counts, self.told),
+        }
 
 
 def only(sample: Sample, worker: str | None, function: str | None) -> Sample:
@@ -127,7 +149,7 @@ def only(sample: Sample, worker: str | None, function: str | None) -> Sample:
             continue
         if function is not None:
             each = stats["functions"].get(function)
-            numbers = {"count": 0, "errors": 0} if each is None else each
+            numbers = _NO_CALLS if each is None else each
             workers[name] = {
                 **stats,
                 "processed": numbers["count"] - numbers["errors"],
