@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from amphora.stores.store import Connect, Store
+from amphora.stores.store import Store
 
 # A lock for making the table: two processes that make it at the same time would fail.
 LOCK = 0x616D7068
@@ -37,7 +38,7 @@ class PostgresStore(Store):
     _bytes = "bytea"
     _unlocked = "FOR UPDATE SKIP LOCKED"
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Callable[[], Any]) -> None:
         super().__init__()
         if not callable(connect):
             # Its type alone: a text may have a password in it.

@@ -8,7 +8,7 @@ The subclasses handle the differences between databases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import Any
@@ -239,6 +239,3 @@ class Store(Connections):
         """Make the table if it is missing."""
         self._execute(cursor, TABLE)
         self._execute(cursor, INDEX)
-
-
-Connect = Callable[[], Any]
