@@ -149,6 +149,11 @@ def in_progress(stats: Mapping[str, Any]) -> str:
     return f"{calls} +{streams}" if streams else calls
 
 
+def caller(request: Mapping[str, Any]) -> str:
+    """Return the caller of a request: its login and the beginning of its client's id."""
+    return " ".join(filter(None, (request["user"], (request["client"] or "")[:12]))) or "-"
+
+
 def seconds(value: float | None) -> str:
     """Return a duration as text: `250 us`, `1.2 ms`, `3.4 s`, `5 min`, `2 h`, `3 d`."""
     if value is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from amphora.cli.operating.activity import caller, notes
+from amphora.cli.operating.activity import notes
+from amphora.cli.output import caller
 
 
 def test_what_is_unusual_about_a_request_stands_behind_its_function() -> None:

@@ -8,7 +8,15 @@ import click
 
 from amphora.cli.failures import Exit
 from amphora.cli.operating.managing import asking, gather
-from amphora.cli.output import counted, safe_lines, seconds, show_error, show_note, show_table
+from amphora.cli.output import (
+    caller,
+    counted,
+    safe_lines,
+    seconds,
+    show_error,
+    show_note,
+    show_table,
+)
 from amphora.cli.settings import Settings, examples
 from amphora.errors import printable
 
@@ -60,12 +68,6 @@ def notes(request: Mapping[str, object]) -> str:
         if true
     ]
     return f" ({', '.join(said)})" if said else ""
-
-
-def caller(request: Mapping[str, str | None]) -> str:
-    """Return the caller of a request, if the request names it."""
-    client = (request["client"] or "")[:12]
-    return " ".join(filter(None, (request["user"], client))) or "-"
 
 
 @click.command(epilog=examples("amphora cancel math 5f0c8e1bd5a94cc2b0a1f0b7a6b1c0de"))

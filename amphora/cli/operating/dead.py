@@ -15,6 +15,7 @@ from amphora.cli.failures import Exit, Failure, settings_errors
 from amphora.cli.lookup import count_workers, find_queue
 from amphora.cli.operating.one_worker import ask_one
 from amphora.cli.output import (
+    caller,
     counted,
     json_line,
     safe_lines,
@@ -80,7 +81,7 @@ def list_dead(settings: Settings, namespace: str) -> None:
                 each["reason"],
                 "-" if each["attempts"] is None else each["attempts"],
                 seconds(None if each["died"] is None else max(now - each["died"], 0.0)),
-                " ".join(filter(None, (each["user"], each["client"][:12]))) or "-",
+                caller(each),
                 each["size"],
             )
             for each in found
