@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -141,46 +141,47 @@ def stats(settings: Settings, namespace: str, worker: str | None, timeout: float
     """
     replies = gather(settings, namespace, worker, timeout, "stats")
     if not settings.json:
-        versions = ["version"] if any(reply.value.get("version") for reply in replies.good) else []
-        show_table(
-            (
-                *("worker", *versions, "host", ">pid", ">up", ">in progress", ">calls", ">errors"),
-                *(">expected", ">cancelled", ">expired", ">shed", ">between"),
-            ),
-            [worker_row(reply.value, *versions) for reply in replies.good],
-        )
-        waits = [
-            wait_row(reply.worker, reply.value["queue_wait"])
-            for reply in replies.good
-            if any(reply.value.get("queue_wait", {}).values())
-        ]
-        if waits:
-            click.echo()
-        show_table(("worker", ">waits", ">unknown", ">p50", ">p95", ">p99"), waits)
-        rows = [
-            (
-                reply.worker,
-                name,
-                each["count"],
-                each["errors"],
-                each.get("expected", "-"),
-                *(seconds(each[key]) for key in DURATIONS),
-            )
-            for reply in replies.good
-            for name, each in sorted(reply.value["functions"].items())
-        ]
-        if rows:
-            click.echo()
-        show_table(
-            ("worker", "function", ">calls", ">errors", ">expected", ">p50", ">p95", ">p99"), rows
-        )
-        who = [caller_row(each) for each in callers(reply.value for reply in replies.good)]
-        if who:
-            click.echo()
-        show_table(
-            ("caller", "client", ">clients", "function", ">calls", ">calls/s", ">share"), who
-        )
+        show_statistics(replies.good)
     return replies.exit_code
+
+
+def show_statistics(replies: Sequence[Reply]) -> None:
+    """Print the tables of `amphora stats`."""
+    versions = ["version"] if any(reply.value.get("version") for reply in replies) else []
+    show_table(
+        (
+            *("worker", *versions, "host", ">pid", ">up", ">in progress", ">calls", ">errors"),
+            *(">expected", ">cancelled", ">expired", ">shed", ">between"),
+        ),
+        [worker_row(reply.value, *versions) for reply in replies],
+    )
+    show_next_table(
+        ("worker", ">waits", ">unknown", ">p50", ">p95", ">p99"),
+        [
+            wait_row(reply.worker, reply.value["queue_wait"])
+            for reply in replies
+            if any(reply.value.get("queue_wait", {}).values())
+        ],
+    )
+    show_next_table(
+        ("worker", "function", ">calls", ">errors", ">expected", ">p50", ">p95", ">p99"),
+        [
+            function_row(reply.worker, name, each)
+            for reply in replies
+            for name, each in sorted(reply.value["functions"].items())
+        ],
+    )
+    show_next_table(
+        ("caller", "client", ">clients", "function", ">calls", ">calls/s", ">share"),
+        [caller_row(each) for each in callers(reply.value for reply in replies)],
+    )
+
+
+def show_next_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table below another one, unless it has no rows."""
+    if rows:
+        click.echo()
+        show_table(columns, rows)
 
 
 def worker_row(value: dict[str, Any], *names: str) -> tuple[object, ...]:
@@ -212,6 +213,18 @@ def wait_row(worker: str, waits: dict[str, Any]) -> tuple[object, ...]:
         waits["known"],
         waits["unknown"],
         *(seconds(waits[key]) for key in DURATIONS),
+    )
+
+
+def function_row(worker: str, name: str, function: dict[str, Any]) -> tuple[object, ...]:
+    """Return the line of one function in one worker."""
+    return (
+        worker,
+        name,
+        function["count"],
+        function["errors"],
+        function.get("expected", "-"),
+        *(seconds(function[key]) for key in DURATIONS),
     )
 
 
