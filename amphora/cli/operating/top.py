@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -127,7 +127,24 @@ def render(
     head: list[Line] = [((" ".join(parts), "bold"), (silent, "bold red"))]
     if trouble:
         head.append(((printable(trouble, 1000), "bold red"),))
-    by_worker = table(
+    by_worker, by_function = table_of_workers(workers), table_of_functions(functions)
+    if size is None:
+        return [*head, (), by_worker, (), by_function]
+    width, lines = size
+    # The lines that are left beside the head, the headers, the empty lines and the keys.
+    room = max(lines - len(head) - 7, 2)
+    for_workers = max(room - len(by_function.rows), room // 2)
+    by_worker, more_workers = first_rows(
+        fitted(by_worker, width, LEAST_OF_WORKERS, ids=True), for_workers
+    )
+    room -= len(by_worker.rows)
+    by_function, more = first_rows(fitted(by_function, width, LEAST_OF_FUNCTIONS), room)
+    return [*head, (), by_worker, *more_workers, (), by_function, *more]
+
+
+def table_of_workers(workers: Iterable[dict[str, Any]]) -> Table:
+    """Return the table with a line for each worker of a frame."""
+    return table(
         (
             *("worker", "host", ">pid", ">up", ">in progress", ">calls/s", ">calls", ">errors"),
             *(">again", ">pending", ">waited"),
@@ -151,7 +168,11 @@ def render(
             for each in workers
         ],
     )
-    by_function = table(
+
+
+def table_of_functions(functions: Iterable[dict[str, Any]]) -> Table:
+    """Return the table with a line for each function of a frame."""
+    return table(
         ("function", ">calls/s", ">calls", ">errors", *(f">{key}" for key in DURATIONS)),
         [
             (
@@ -164,18 +185,6 @@ def render(
             for each in functions
         ],
     )
-    if size is None:
-        return [*head, (), by_worker, (), by_function]
-    width, lines = size
-    # The lines that are left beside the head, the headers, the empty lines and the keys.
-    room = max(lines - len(head) - 7, 2)
-    for_workers = max(room - len(by_function.rows), room // 2)
-    by_worker, more_workers = first_rows(
-        fitted(by_worker, width, LEAST_OF_WORKERS, ids=True), for_workers
-    )
-    room -= len(by_worker.rows)
-    by_function, more = first_rows(fitted(by_function, width, LEAST_OF_FUNCTIONS), room)
-    return [*head, (), by_worker, *more_workers, (), by_function, *more]
 
 
 def known(number: int | None) -> str:
