@@ -264,25 +264,30 @@ def offer(reply: Reply) -> tuple[str, str]:
     """Return the version and the functions that a worker offers, as texts."""
     lines = []
     for function in reply.value["functions"]:
-        # Absent for most functions, and in older workers.
-        said = [
-            words
-            for term, words in TERMS.items()
-            if function.get(term) and not (term in OF_STREAMS and function.get("stream"))
-        ]
-        if "deprecated" in function:
-            said.append(f"deprecated: {function['deprecated']}")
-        if function.get("errors"):
-            said.append(f"raises {', '.join(each['type'] for each in function['errors'])}")
-        if function.get("concurrency"):
-            said.append(f"{function['concurrency']} at once")
-        if function.get("timeout"):
-            said.append(f"for {seconds(function['timeout'])} at most")
-        terms = f"  ({', '.join(said)})" if said else ""
-        lines.append(f"  {function['signature']}{terms}")
+        said = terms(function)
+        lines.append(f"  {function['signature']}" + (f"  ({', '.join(said)})" if said else ""))
         lines.extend(f"      {line}".rstrip() for line in function["doc"].splitlines())
     lines.append(f"  management: {', '.join(reply.value['commands'])}")
     return reply.value.get("version", ""), "\n".join(lines)
+
+
+def terms(function: dict[str, Any]) -> list[str]:
+    """Return what `describe` says about a function besides its signature."""
+    # Absent for most functions, and in older workers.
+    said = [
+        words
+        for term, words in TERMS.items()
+        if function.get(term) and not (term in OF_STREAMS and function.get("stream"))
+    ]
+    if "deprecated" in function:
+        said.append(f"deprecated: {function['deprecated']}")
+    if function.get("errors"):
+        said.append(f"raises {', '.join(each['type'] for each in function['errors'])}")
+    if function.get("concurrency"):
+        said.append(f"{function['concurrency']} at once")
+    if function.get("timeout"):
+        said.append(f"for {seconds(function['timeout'])} at most")
+    return said
 
 
 @click.command(
