@@ -86,8 +86,9 @@ class Writer:
         Once the writer is closed, they are dropped.
         """
         try:
+            size = len(data)
             self._outgoing.append(data)
-            self.unwritten += len(data)
+            self.unwritten += size
             if self.unwritten > self._high_water:
                 # Remembered, because it may come and pass while `run` waits for one write.
                 self.congested = self._was_congested = True
@@ -135,12 +136,15 @@ class Writer:
                 return
             if self.unwritten <= JOIN_SIZE:
                 # Nearly always: all of it, and the stream takes it.
-                joined = b"".join(outgoing)
+                parts = list(outgoing)
+                joined = b"".join(parts)
+                size = len(joined)
                 sent = self._stream.send_now((joined,))
-                if sent == len(joined) and not self._bulk and not self.bulk_congested:
-                    outgoing.clear()
-                    self.unwritten = 0
-                    self.congested = False
+                if sent == size and not self._bulk and not self.bulk_congested:
+                    for _ in parts:
+                        outgoing.popleft()
+                    self.unwritten -= size
+                    self.congested = self.unwritten > self._high_water
                     self.last_write = clock.monotonic()
                     self._all_written()
                     return
@@ -190,8 +194,8 @@ class Writer:
             count = len(outgoing)
         else:
             count = size = 0
-            for part in outgoing:
-                size += len(part)
+            while count < len(outgoing):
+                size += len(outgoing[count])
                 if size > JOIN_SIZE:
                     break
                 count += 1
@@ -203,11 +207,10 @@ class Writer:
         """Return what to write next, without removing it."""
         parts: list[bytes | memoryview] = []
         size = 0
-        for part in self._outgoing:
+        while len(parts) < min(len(self._outgoing), MOST_PARTS) and size < WRITE_SIZE:
+            part = self._outgoing[len(parts)]
             parts.append(part)
             size += len(part)
-            if size >= WRITE_SIZE or len(parts) == MOST_PARTS:
-                break
         return parts
 
     def _note_sent(self, sent: int) -> None:

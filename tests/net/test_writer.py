@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -81,6 +81,33 @@ def test_a_slow_peer_gets_all_of_it_and_the_writer_says_when_there_is_room() -> 
         it.writer.wait()
         assert not it.writer.congested
         assert it.written == [True]
+
+
+@pytest.mark.parametrize("size", [1, 100_000], ids=["small", "large"])
+def test_what_is_queued_in_the_middle_of_a_write_is_written(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    # By a signal handler, or a `__del__`: they run between any two instructions.
+    with pair() as sides:
+        writer = sides.writer
+        written: list[int] = []
+        write_now = writer._stream.send_now
+
+        def write(parts: Sequence[bytes | memoryview]) -> int:
+            if not written:
+                writer.send(b"two")
+            sent = write_now(parts)
+            if not written:
+                writer.send(b"three")
+            written.append(sent)
+            return sent
+
+        monkeypatch.setattr(writer._stream, "send_now", write)
+        writer.send(size * b"1")
+        assert sides.read(size + 8) == size * b"1" + b"twothree"
+        writer.wait()
+        assert writer.unwritten == 0
+        assert not sides.interrupted
 
 
 def test_a_writer_that_is_held_writes_nothing_until_it_is_let_go() -> None:
