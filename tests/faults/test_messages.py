@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import gevent
@@ -79,20 +77,10 @@ def length(text: str) -> int:
     return len(text)
 
 
-@contextmanager
-def limited_messages(rig: Rig, node: RabbitNode, size: int) -> Iterator[None]:
-    """Have the broker close channels for messages that are larger."""
-    node.eval(f"application:set_env(rabbit, max_message_size, {size})")
-    try:
-        yield
-    finally:
-        node.eval("application:unset_env(rabbit, max_message_size)")
-
-
 @pytest.mark.case("B-55", short=True)
 @pytest.mark.slow
 def test_a_request_that_is_too_large_for_the_broker_fails_alone(rig: Rig, node: RabbitNode) -> None:
-    with limited_messages(rig, node, 100_000):
+    with node.messages_up_to(100_000):
         rig.server_here(length, concurrency=200)
         client = rig.client_here(timeout=10.0)
         assert rig.one_here(client).outcome == "ok"

@@ -24,6 +24,8 @@ import secrets
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -402,6 +404,21 @@ class RabbitNode:
         patterns = ", ".join(map(as_binary, (configure, write, read)))
         named = f"{as_binary(user)}, {as_binary(vhost)}"
         self.eval(f"{USERS}:set_permissions({named}, {patterns}, {TESTS})")
+
+    @contextmanager
+    def messages_up_to(self, size: int) -> Iterator[None]:
+        """Have it take no larger messages on channels that are opened meanwhile."""
+        before = self.eval("element(2, application:get_env(rabbit, max_message_size))")
+        self._limit_messages(str(size))
+        try:
+            yield
+        finally:
+            self._limit_messages(before)
+
+    def _limit_messages(self, size: str) -> None:
+        # RabbitMQ 3 reads the setting for each channel, RabbitMQ 4 what it was when it started.
+        self.eval(f"application:set_env(rabbit, max_message_size, {size})")
+        self.eval(f"persistent_term:put(max_message_size, {size})")
 
     def queues(self, part: str) -> dict[str, tuple[int, int]]:
         """Return the messages and the consumers of each queue whose name has a part.
