@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -24,6 +25,7 @@ from amphora import (
 from amphora.rpc.client.management import ManagementClient
 from amphora.rpc.client.workers import control
 from amphora.rpc.contract import streams
+from amphora.rpc.keyed import attaching
 from amphora.rpc.server.streams import streaming
 from amphora.transport.consuming import rebinding
 from amphora.transport.consuming.cheap_queue import CheapQueue
@@ -343,6 +345,33 @@ def test_a_server_binds_again_what_somebody_has_unbound(
         wait_until(lambda: everybody.gather(timeout=1.0).abs(-1).values() == [1])
         wait_until(lambda: len(list(asked(server.namespace, "ping", timeout=1.0))) == 1)
     wait_until(is_cancelled)
+
+
+def test_a_server_hears_of_new_queues_again_whose_announcements_somebody_has_cut_off(
+    broker: Broker,
+    make_server: MakeServer,
+    client: AmqpRpcClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rebinding, "INTERVAL", 0.2)
+    # It looks for the queue once, and has to be told of it afterwards.
+    for pause in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(attaching, pause, 1000.0)
+    server = make_server(abs)
+    server.receive_from_queue("Alice", block=False)
+    queues = server._worker.queues
+    wait_until(lambda: queues.announcements.listening and queues._retries)
+    with broker.channel() as channel:
+        channel.exchange_delete(f"rpc_{client.namespace}_created")
+
+    def is_told() -> bool:
+        client.remove_request_queue("Alice")
+        client.create_new_request_queue("Alice", x_expires=EXPIRES)
+        with suppress(NoResult):
+            return bool(client.call(timeout=0.5, routing_key="Alice").abs(-1) == 1)
+        return False
+
+    wait_until(is_told)
 
 
 @pytest.mark.parametrize("harm", ["the exchange is deleted", "the queue is unbound"])

@@ -22,6 +22,9 @@ class Announcements:
     Args:
         link: the link that consumes.
         on_created: called with the name of each queue that was created; must not block.
+
+    Attributes:
+        consumer: consumes them, once that has begun.
     """
 
     def __init__(
@@ -36,12 +39,12 @@ class Announcements:
         self._link = link
         self._on_created = on_created
         self._begun = self._closed = False
-        self._consumer = Consumer(link, queue, self._on_message, prefetch=PREFETCH)
+        self.consumer = Consumer(link, queue, self._on_message, prefetch=PREFETCH)
 
     @property
     def listening(self) -> bool:
         """True while announcements arrive."""
-        return self._consumer.ready
+        return self.consumer.ready
 
     def begin(self) -> bool:
         """Begin to listen; return whether that is set up.
@@ -52,14 +55,14 @@ class Announcements:
             return False
         if not self._begun:
             self._begun = True
-            self._link.add(self._consumer)
-        return self._link.wait_ready(self._consumer, BEGIN_TIMEOUT)
+            self._link.add(self.consumer)
+        return self._link.wait_ready(self.consumer, BEGIN_TIMEOUT)
 
     def close(self) -> None:
         """Stop listening and delete the queue, for good.  Switches greenlets."""
         self._closed = True
         if self._begun:
-            self._consumer.delete()
+            self.consumer.delete()
 
     def _on_message(self, delivery: Delivery) -> None:
         delivery.ack()

@@ -76,6 +76,9 @@ class RequestQueues:
         worker_id: the server's worker id.
         after: what is set up on a connection before receivers are attached, if it does not take
             long.
+
+    Attributes:
+        announcements: where it hears of queues that were missing.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class RequestQueues:
         self._retries: list[tuple[float, int, Receiver]] = []
         self._numbers = count()
         self._missing: dict[str, set[Receiver]] = {}
-        self._announcements = Announcements(link, namespace, worker_id, self._on_created)
+        self.announcements = Announcements(link, namespace, worker_id, self._on_created)
         self._wake = Event()
         self._attachers: set[gevent.Greenlet[..., None]] = set()
         # Receivers that are being attached, and whether to begin again because of news.
@@ -227,7 +230,7 @@ class RequestQueues:
         attachers, self._attachers = self._attachers, set()
         gevent.killall(list(attachers), block=False)
         try:
-            self._announcements.close()
+            self.announcements.close()
         finally:
             self._close_lanes()
 
@@ -445,10 +448,10 @@ class RequestQueues:
 
     def _look_up(self, queue: str, connection: Connection) -> bool:
         """Return whether a queue exists; if not, its creation will be announced."""
-        listening = self._announcements.listening
+        listening = self.announcements.listening
         if _is_there(queue, connection):
             return True
-        if listening or not self._announcements.begin():
+        if listening or not self.announcements.begin():
             return False
         # It may have been created just before listening began.
         return _is_there(queue, connection)

@@ -157,7 +157,13 @@ class Worker:
         self.management.add_operating(operating.always, operating.switched)
         self.intake.consumer.after = (*self.intake.consumer.after, self.control.consumer)
         self._rebinding = Rebinding(
-            session, (self.intake.consumer, self.management.consumer, self.control.consumer)
+            session,
+            (
+                self.intake.consumer,
+                self.management.consumer,
+                self.control.consumer,
+                self.queues.announcements.consumer,
+            ),
         )
         self.outlets.on_doubt = self._rebinding.bind_soon
         self.watchdog = Watchdog(self.worker_id)
