@@ -100,6 +100,14 @@ def test_no_number_is_believed_while_others_come_back_from_a_lost_broker() -> No
         assert room.seconds_until_believed(present, heard=present) == 5.0 - STEP
 
 
+def test_those_who_join_a_new_roll_call_first_do_not_stand_for_all() -> None:
+    room = Watched()
+    room.attendance.unknown()
+    assert not room.count(present=2, heard=2)
+    assert not room.count(present=3, heard=2)
+    assert room.seconds_until_believed(present=3, heard=3) == SHORT_HOLD - STEP
+
+
 def test_what_was_counted_before_the_broker_was_lost_is_enough_afterwards() -> None:
     room = Watched()
     assert not room.count(present=2, heard=1)

@@ -5,7 +5,8 @@ number falls when a server dies.  It also falls when a server loses its connecti
 server goes on with its request and reconnects in a moment.  So a lower number is believed only when
 it has held for longer than a reconnect takes.  The same applies to every number while servers that
 lost the broker with this client are coming back, and when the first count was 0: a queue took the
-request, so there was a server.
+request, so there was a server.  And it applies when the servers could not be counted before: then
+the roll call was made anew, and they join it again.
 
 A server that answered and left must not offset one still silent, so such servers are known by name.
 """
@@ -36,8 +37,9 @@ class Attendance:
         self.expected: int | None = None
         self.silent = 0
         self._most_present = 0
-        # Whether the first count can be relied on.
+        # Whether the first count can be relied on; and whether none could be had before it.
         self._well_begun = False
+        self._was_unknown = False
         self._total: int | None = None
         self._total_since = 0.0
         # The servers that have answered and left, each with the time when that was noticed.
@@ -56,6 +58,7 @@ class Attendance:
     def unknown(self) -> None:
         """Note that the servers could not be counted."""
         self._total = None
+        self._was_unknown = True
 
     def counted(
         self,
@@ -80,7 +83,8 @@ class Attendance:
         total = present + len(self._gone)
         if self.expected is None:
             self.expected = 0
-            self._well_begun = total > 0 and now >= back_at
+            # A roll call that was away is joined by one server after the other.
+            self._well_begun = total > 0 and now >= back_at and not self._was_unknown
         # Without those that may be among the present as well.
         self.expected = max(self.expected, total - leaving)
         self._most_present = max(self._most_present, present)
