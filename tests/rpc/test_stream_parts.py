@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from amphora.errors import AmphoraError, StreamLost
@@ -29,6 +30,7 @@ from amphora.transport.publishing.outgoing import Outgoing
 from amphora.wire.properties import Properties
 from amphora.wire.templates import PropertiesTemplate
 
+ids = st.text(max_size=255)
 # Any number that fits into a header or a message, and many that are about right.
 numbers = st.one_of(st.integers(-3, 40), st.integers(-(2**63), 2**63 - 1))
 
@@ -408,8 +410,8 @@ def test_a_stream_whose_rest_nobody_has_is_lost_with_the_number_of_items_that_ha
 
 
 @given(
-    st.lists(st.builds(Unwanted, st.text(), st.floats(0, 1e6), st.text())),
-    st.lists(st.builds(Credit, st.text(), st.text(), numbers, numbers, numbers)),
+    st.lists(st.builds(Unwanted, ids, st.floats(0, 1e6), ids)),
+    st.lists(st.builds(Credit, ids, ids, numbers, numbers, numbers)),
 )
 def test_what_clients_say_is_read_as_it_was_written(
     unwanted: list[Unwanted], credits: list[Credit]
@@ -423,3 +425,16 @@ def test_what_clients_of_before_and_of_other_languages_say_is_read() -> None:
     assert encode_cancels([Unwanted("a", 1.5)]) == b'[["a",1.5]]'
     assert decode_cancels(b'[["a",1.5]]') == [Unwanted("a", 1.5)]
     assert decode_credits(b'[["a","run",7,3]]') == [Credit("a", "run", 7, 3, 0)]
+
+
+def test_ids_that_no_request_can_have_are_not_kept_in_mind() -> None:
+    """What a worker remembers of cancels and credit is limited in number, so also in size."""
+    long = "x" * 255
+    assert decode_cancels(encode_cancels([Unwanted(long, 1.0, long)]))[0].request_id == long
+    assert decode_credits(encode_credits([Credit(long, long, 1, 1)]))[0].run_id == long
+    for cancel in (Unwanted(long + "x", 1.0), Unwanted("a", 1.0, long + "x")):
+        with pytest.raises(ValueError, match="length <= 255"):
+            decode_cancels(encode_cancels([cancel]))
+    for credit in (Credit(long + "x", "run", 1, 1), Credit("a", long + "x", 1, 1)):
+        with pytest.raises(ValueError, match="length <= 255"):
+            decode_credits(encode_credits([credit]))

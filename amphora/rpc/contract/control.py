@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,9 @@ CONTENT_TYPE = "application/json"
 EXPIRES = 30.0
 # How many requests one message is about at most.
 MOST = 500
+# The most characters of an id.  No request has a longer one, and workers keep them in mind.
+_MOST_ID = 255
+_Id = Annotated[str, msgspec.Meta(max_length=_MOST_ID)]
 
 
 class Unwanted(NamedTuple):
@@ -28,9 +31,9 @@ class Unwanted(NamedTuple):
         run_id: the only run of it that is meant, "" for the request itself.
     """
 
-    request_id: str
+    request_id: _Id
     left: float
-    run_id: str = ""
+    run_id: _Id = ""
 
 
 class Credit(NamedTuple):
@@ -44,8 +47,8 @@ class Credit(NamedTuple):
         came: all items up to this number have come; the server need not send them again.
     """
 
-    request_id: str
-    run_id: str
+    request_id: _Id
+    run_id: _Id
     allowed: int
     received: int
     came: int = 0
