@@ -35,5 +35,6 @@ def callers(workers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             if each["calls"] > largest.get(key, 0):
                 largest[key], row["client"] = each["calls"], each["client"]
     for row in rows.values():
-        row["share"] = row["calls_per_second"] / total
+        # A worker may tell of callers, and of no calls.
+        row["share"] = row["calls_per_second"] / total if total else 0.0
     return sorted(rows.values(), key=lambda row: -row["calls_per_second"])[:MOST_SHOWN]

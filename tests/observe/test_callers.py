@@ -50,3 +50,8 @@ def test_no_more_are_shown_than_fit() -> None:
     shown = callers(many)
     assert len(shown) == MOST_SHOWN
     assert shown[0]["client"] == f"c{2 * MOST_SHOWN - 1}"
+
+
+def test_callers_that_have_called_nothing_have_no_share() -> None:
+    (only,) = callers([worker(2.0, caller(None, "c1", 0))])
+    assert (only["calls_per_second"], only["share"]) == (0.0, 0.0)

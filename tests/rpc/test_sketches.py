@@ -32,7 +32,7 @@ def test_counts_of_two_are_the_counts_of_both(one: list[float], other: list[floa
 
 def test_nothing_has_no_percentiles_and_nonsense_is_nothing() -> None:
     assert percentile(counts_of([]), 50) is None
-    for nonsense in (None, "7", [1, "2"], {"1": 2}):
+    for nonsense in (None, "7", [1, "2"], {"1": 2}, [10**6, 1], [-(2**63), 1], [1, -1], [1]):
         assert not as_counts(nonsense)
     assert percentile(counts_of([0.0]), 50) == 0.0
 

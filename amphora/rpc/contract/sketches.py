@@ -17,6 +17,8 @@ _STEPS = 8
 _LEAST = 1e-6
 
 _FIRST = ceil(log2(_LEAST) * _STEPS)
+# No duration has a later step, and a float has room for it.
+_LAST = 1000 * _STEPS
 
 # By step, how many durations there were.
 Counts = Counter[int]
@@ -49,7 +51,8 @@ def as_counts(numbers: object) -> Counts:
     """Return the counts that have travelled and can be read."""
     if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
         return Counter()
-    return Counter(dict(zip(numbers[::2], numbers[1::2], strict=False)))
+    pairs = zip(numbers[::2], numbers[1::2], strict=False)
+    return Counter({step: count for step, count in pairs if _FIRST <= step <= _LAST and count > 0})
 
 
 def percentile(counts: Counts, percent: float) -> float | None:
