@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Mapping
-from time import monotonic
 from urllib.parse import quote
 
 import gevent
@@ -31,7 +30,7 @@ from amphora.testing.calls import Calls, RecordedCall
 from amphora.testing.clock import Clock
 from amphora.testing.makers import MakeClient, MakeMocks, MakeServer
 from amphora.testing.mocks import Mocks, add_mocks
-from amphora.testing.served import unserved
+from amphora.testing.served import unserved, wait_until_none
 from amphora.transport.session import Session
 from amphora.wire.codes import ReplyCode
 
@@ -163,15 +162,9 @@ class Broker(Server):
             RuntimeError: this is a forked child.
         """
         self._check_ours()
-        deadline = monotonic() + timeout
-        looks = 0
-        while looks < LOOKS:
-            # Between two checks each greenlet has a turn, and the sockets are read.
-            gevent.sleep(PAUSE)
-            left = list(unserved(self.node, self.name, self.port, streams))
-            looks = 0 if left else looks + 1
-            if left and monotonic() > deadline:
-                raise TimeoutError(f"not all was served within {timeout:g} s: {', '.join(left)}")
+        wait_until_none(
+            lambda: unserved(self.node, self.name, self.port, streams), timeout, LOOKS, PAUSE
+        )
 
     def lose_answers(self, count: int = 1, vhost: str = "/") -> None:
         """Take the next `count` messages for clients, which are mostly answers, and lose them."""

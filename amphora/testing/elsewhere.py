@@ -7,10 +7,8 @@ are deleted, because RabbitMQ would keep what waits there from one test to the n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from time import monotonic
 from typing import Any
 
-import gevent
 import pytest
 
 from amphora.errors import ChannelClosed
@@ -19,7 +17,7 @@ from amphora.rpc.context import made
 from amphora.rpc.contract import naming
 from amphora.rpc.server.server import AmqpRpcServer
 from amphora.rpc.server.worker import State
-from amphora.testing.served import moving_streams
+from amphora.testing.served import moving_streams, wait_until_none
 from amphora.transport.session import Session, all_sessions
 from amphora.wire.codes import ReplyCode
 
@@ -87,14 +85,7 @@ class BrokerElsewhere:
         Raises:
             TimeoutError: something was not served in time; the text says what.
         """
-        deadline = monotonic() + timeout
-        looks = 0
-        while looks < LOOKS:
-            gevent.sleep(PAUSE)
-            left = list(self._unserved(streams))
-            looks = 0 if left else looks + 1
-            if left and monotonic() > deadline:
-                raise TimeoutError(f"not all was served within {timeout:g} s: {', '.join(left)}")
+        wait_until_none(lambda: self._unserved(streams), timeout, LOOKS, PAUSE)
 
     def _unserved(self, streams: bool) -> Iterator[str]:
         for session in all_sessions():

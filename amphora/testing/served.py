@@ -9,12 +9,40 @@ begins; the servers of this process know its progress.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
+
+import gevent
 
 from amphora.broker.protocol.node import Node
 from amphora.errors import printable
 from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.transport.session import Session, all_sessions
+
+
+def wait_until_none(
+    unserved: Callable[[], Iterable[str]], timeout: float, looks: int, pause: float
+) -> None:
+    """Wait until nothing is unserved.  Switches greenlets.
+
+    Args:
+        unserved: returns a short text for each thing that is not served.
+        timeout: seconds to wait.
+        looks: in how many checks in a row there must be none.
+        pause: seconds before each of them.
+
+    Raises:
+        TimeoutError: something was not served in time; the text says what.
+    """
+    deadline = monotonic() + timeout
+    good = 0
+    while good < looks:
+        # Between two checks each greenlet has a turn, and the sockets are read.
+        gevent.sleep(pause)
+        left = list(unserved())
+        good = 0 if left else good + 1
+        if left and monotonic() > deadline:
+            raise TimeoutError(f"not all was served within {timeout:g} s: {', '.join(left)}")
 
 
 def unserved(node: Node, name: str, port: int | None, streams: bool) -> Iterator[str]:
