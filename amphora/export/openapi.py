@@ -7,7 +7,7 @@ an object of arguments by name.  The answer is the result; errors are problem de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -140,40 +140,58 @@ def _body(components: Components, namespace: str, parameters: list[ParameterDesc
     kinds: dict[str, list[ParameterDescription]] = {}
     for each in parameters:
         kinds.setdefault(each["kind"], []).append(each)
+    by_place_alone = kinds.get("positional_only", [])
     either = kinds.get("positional_or_keyword", [])
-    by_place = [*kinds.get("positional_only", []), *either]
-    by_name = [*either, *kinds.get("keyword_only", [])]
+    by_name_alone = kinds.get("keyword_only", [])
     forms: list[Schema] = []
-    if not any(map(is_needed, kinds.get("keyword_only", []))):
-        array: Schema = {
-            "title": "By position",
-            "type": "array",
-            "minItems": sum(map(is_needed, by_place)),
-        }
-        if by_place:
-            array["prefixItems"] = [schema_of(each) for each in by_place]
-        rest = kinds.get("var_positional")
-        if rest:
-            array["items"] = schema_of(rest[0])
-        else:
-            array["maxItems"] = len(by_place)
-        forms.append(array)
-    if not any(map(is_needed, kinds.get("positional_only", []))):
-        extra = kinds.get("var_keyword")
-        named: Schema = {
-            "title": "By name",
-            "type": "object",
-            "properties": {each["name"]: schema_of(each) for each in by_name},
-            "additionalProperties": schema_of(extra[0]) if extra else False,
-        }
-        required = [each["name"] for each in by_name if is_needed(each)]
-        if required:
-            named["required"] = required
-        forms.append(named)
+    if not any(map(is_needed, by_name_alone)):
+        rest = kinds.get("var_positional", [])
+        forms.append(_by_position([*by_place_alone, *either], rest, schema_of))
+    if not any(map(is_needed, by_place_alone)):
+        rest = kinds.get("var_keyword", [])
+        forms.append(_by_name([*either, *by_name_alone], rest, schema_of))
     if not forms:
         # One body cannot pass some arguments by position and others by name.
         return {"description": "This function cannot be called over HTTP.", "not": {}}
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
+
+
+def _by_position(
+    parameters: list[ParameterDescription],
+    rest: list[ParameterDescription],
+    schema_of: Callable[[ParameterDescription], Schema],
+) -> Schema:
+    """Return the schema of arguments by position; `rest` has `*args`, if there is that."""
+    array: Schema = {
+        "title": "By position",
+        "type": "array",
+        "minItems": sum(map(is_needed, parameters)),
+    }
+    if parameters:
+        array["prefixItems"] = [schema_of(each) for each in parameters]
+    if rest:
+        array["items"] = schema_of(rest[0])
+    else:
+        array["maxItems"] = len(parameters)
+    return array
+
+
+def _by_name(
+    parameters: list[ParameterDescription],
+    rest: list[ParameterDescription],
+    schema_of: Callable[[ParameterDescription], Schema],
+) -> Schema:
+    """Return the schema of arguments by name; `rest` has `**kwargs`, if there is that."""
+    named: Schema = {
+        "title": "By name",
+        "type": "object",
+        "properties": {each["name"]: schema_of(each) for each in parameters},
+        "additionalProperties": schema_of(rest[0]) if rest else False,
+    }
+    required = [each["name"] for each in parameters if is_needed(each)]
+    if required:
+        named["required"] = required
+    return named
 
 
 def _plain_tuples(schema: Schema) -> Schema:
