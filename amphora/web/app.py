@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from amphora.errors import AmphoraError, NoResult, RemoteException, WrongRequest, printable
+from amphora.rpc.contract.reports import SWITCHED_ON_BY
 from amphora.web.access import Access, Environ
 from amphora.web.actions import ACTIONS, ANY_WORKER
 from amphora.web.collecting import Collector
@@ -180,7 +181,7 @@ def _event(value: Any) -> bytes:
 def _sentence(command: str, error: Exception) -> str:
     """Return a text for the viewer that says why an action failed."""
     if isinstance(error, WrongRequest):
-        word = {"resume": "pause", "drop": "purge"}.get(command, command)
+        word = SWITCHED_ON_BY.get(command, command)
         return f'{command} is off; make the server with management={{"{word}"}}'
     if isinstance(error, RemoteException):
         return str(error.args[0]) if error.args else str(error)

@@ -34,13 +34,7 @@ from amphora.rpc.contract.checks import check_timeout
 # Commands that servers have only if they were made with them.
 IF_REFUSED = {
     name: f'; it is off unless the server is made with management={{"{word}"}}'
-    for name, word in {
-        **{each: each for each in ("cancel", "eval", "kill", "pause", "threads")},
-        "resume": "pause",
-        "retry": "retry",
-        "drop": "purge",
-        "purge": "purge",
-    }.items()
+    for name, word in reports.SWITCHED_ON_BY.items()
 }
 
 # What `describe` says about functions with these properties.

@@ -275,6 +275,18 @@ SWITCHED: Mapping[str, Any] = {
     "resume": Pausing,
     "threads": list[Stack],
 }
+# The word of a server's `management=` that switches a command on.
+SWITCHED_ON_BY: Mapping[str, str] = {
+    "cancel": "cancel",
+    "drop": "purge",
+    "eval": "eval",
+    "kill": "kill",
+    "pause": "pause",
+    "purge": "purge",
+    "resume": "pause",
+    "retry": "retry",
+    "threads": "threads",
+}
 
 
 def checked(command: str, kind: Any, answer: Any) -> Any:

@@ -22,7 +22,7 @@ from amphora.errors import WrongRequest
 from amphora.net.log import Log
 from amphora.rpc.context.call import CallContext, served
 from amphora.rpc.contract import naming
-from amphora.rpc.contract.reports import Description, Ping, Stats, Stopping
+from amphora.rpc.contract.reports import SWITCHED_ON_BY, Description, Ping, Stats, Stopping
 from amphora.rpc.contract.types.signatures import Handler
 from amphora.rpc.functions.describing import Describer
 from amphora.rpc.functions.functions import Functions
@@ -45,8 +45,8 @@ log = Log("amphora.rpc")
 # Logs each use of a dangerous command.
 audit = Log("amphora.audit")
 
-# What a server can be made with: it does not have the commands of that name otherwise.
-SWITCHED = frozenset(("cancel", "eval", "kill", "pause", "purge", "retry", "threads"))
+# What a server can be made with: it does not have the commands of each otherwise.
+SWITCHES = frozenset(SWITCHED_ON_BY.values())
 # How many commands a worker runs at once.
 PREFETCH = 10
 
@@ -107,10 +107,10 @@ class Management:
         self, server: Managed, settings: Settings, worker_id: str, underway: Underway
     ) -> None:
         enabled = set(settings.enabled)
-        unknown = enabled - SWITCHED
+        unknown = enabled - SWITCHES
         if unknown:
             raise ValueError(
-                f"management can switch on {', '.join(sorted(SWITCHED))},"
+                f"management can switch on {', '.join(sorted(SWITCHES))},"
                 f" not {', '.join(sorted(map(repr, unknown)))}"
             )
         self._server = server
