@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from amphora.cli.calling import bench
-from amphora.cli.calling.bench import Outcome, load
+from amphora.cli.calling.bench import Outcomes, load
 from amphora.errors import NoResult, RemoteException
 from tests.cli.conftest import Amphora
 from tests.support.processes import PythonProcess
@@ -102,7 +102,7 @@ def test_errors_are_counted_by_their_names() -> None:
 
 
 def test_nothing_at_all_is_no_division_by_zero() -> None:
-    assert Outcome().summary()["calls_per_second"] == 0.0
+    assert Outcomes().summary()["calls_per_second"] == 0.0
 
 
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)

@@ -48,7 +48,7 @@ MOST_SAID = 300
 
 
 @dataclass
-class Outcome:
+class Outcomes:
     """The outcomes of the calls.
 
     Attributes:
@@ -66,6 +66,13 @@ class Outcome:
     not_begun: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+
+    def add_error(self, error: AmphoraError) -> None:
+        """Count the error of a call."""
+        remote = error.error_type if isinstance(error, RemoteException) else ""
+        name = remote or type(error).__name__
+        self.errors[name] += 1
+        self.said.setdefault(name, sentence_of(error))
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers, in the shape that --json prints."""
@@ -86,7 +93,7 @@ class Outcome:
         }
 
 
-def load(call: Callable[[], object], callers: int, duration: float, rate: float | None) -> Outcome:
+def load(call: Callable[[], object], callers: int, duration: float, rate: float | None) -> Outcomes:
     """Make calls for a while or until ctrl-C, and return their outcomes.  Switches greenlets.
 
     Without a rate each caller makes its next call when it has the answer.  With a rate, calls are
@@ -99,7 +106,7 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
         duration: seconds in which calls are begun.
         rate: how many calls to begin per second.
     """
-    outcome = Outcome()
+    outcomes = Outcomes()
     began = monotonic()
     begun = 0
 
@@ -110,7 +117,7 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
             if due >= began + duration:
                 return
             if rate is not None and monotonic() >= began + duration + LAST_CALLS:
-                outcome.not_begun = ceil(duration * rate) - begun
+                outcomes.not_begun = ceil(duration * rate) - begun
                 return
             begun += 1
             pause = due - monotonic()
@@ -119,24 +126,21 @@ def load(call: Callable[[], object], callers: int, duration: float, rate: float 
             try:
                 call()
             except AmphoraError as error:
-                remote = error.error_type if isinstance(error, RemoteException) else ""
-                name = remote or type(error).__name__
-                outcome.errors[name] += 1
-                outcome.said.setdefault(name, sentence_of(error))
+                outcomes.add_error(error)
                 # Callers whose calls fail at once would keep all others from running.
                 gevent.sleep(0)
             else:
-                outcome.durations.append(monotonic() - due)
+                outcomes.durations.append(monotonic() - due)
 
     making = [gevent.spawn(make_calls) for _ in range(callers)]
     try:
         gevent.joinall(making, raise_error=True)
     except KeyboardInterrupt:
-        outcome.interrupted = True
+        outcomes.interrupted = True
     finally:
         gevent.killall(making)
-    outcome.seconds = monotonic() - began
-    return outcome
+    outcomes.seconds = monotonic() - began
+    return outcomes
 
 
 @click.command(
@@ -204,26 +208,32 @@ def bench(
         look_before_call(session, namespace, routing_key, f"for up to {timeout:g} s")
         with AmqpRpcClient(namespace, session=session, timeout=timeout) as client:
             call = client.call(**call_options(function, routing_key))
-            made = load(lambda: call(*args, **kwargs), callers, duration, rate)
-    outcome = made.summary()
-    failed = sum(outcome["errors"].values())
-    code = Exit.INTERRUPTED if made.interrupted else Exit.FAILED if failed else Exit.DONE
-    if made.interrupted:
+            outcomes = load(lambda: call(*args, **kwargs), callers, duration, rate)
+    if outcomes.interrupted:
         # Behind the ^C that the terminal shows.
         click.echo(err=True)
     if settings.json:
-        show_json(outcome)
-        return code
+        show_json(outcomes.summary())
+    else:
+        show_outcomes(outcomes, callers)
+    if outcomes.interrupted:
+        return Exit.INTERRUPTED
+    return Exit.FAILED if outcomes.errors else Exit.DONE
+
+
+def show_outcomes(outcomes: Outcomes, callers: int) -> None:
+    """Print how many calls there were, how long they took, and what went wrong."""
+    numbers = outcomes.summary()
     click.echo(
-        f"{counted(outcome['calls'], 'call')} in {outcome['seconds']:.1f} s,"
-        f" {outcome['calls_per_second']:,.1f} a second, {counted(failed, 'error')}"
+        f"{counted(numbers['calls'], 'call')} in {numbers['seconds']:.1f} s,"
+        f" {numbers['calls_per_second']:,.1f} a second,"
+        f" {counted(outcomes.errors.total(), 'error')}"
     )
     names = (*(f"p{percent}" for percent in PERCENTILES), "longest")
-    show_table([f">{name}" for name in names], [[seconds(outcome[name]) for name in names]])
-    for name, count in sorted(outcome["errors"].items()):
-        said = printable(made.said[name], MOST_SAID)
+    show_table([f">{name}" for name in names], [[seconds(numbers[name]) for name in names]])
+    for name, count in sorted(outcomes.errors.items()):
+        said = printable(outcomes.said[name], MOST_SAID)
         click.echo(f"{counted(count, 'error')}: {printable(name, 100)}: {said}")
-    if made.not_begun:
-        late = f"{counted(made.not_begun, 'call')} not begun in time"
+    if outcomes.not_begun:
+        late = f"{counted(outcomes.not_begun, 'call')} not begun in time"
         click.echo(f"{late}: all {callers:,} callers waited for answers")
-    return code
