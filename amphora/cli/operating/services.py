@@ -73,36 +73,41 @@ def services(settings: Settings, timeout: float) -> int:
         for each in shown:
             show_json(each)
     else:
-        versions = ["version"] if any(each["versions"] for each in shown) else []
-        show_table(
-            ("namespace", *versions, ">workers", ">waiting", "functions"),
-            [
-                (
-                    each["namespace"],
-                    *([", ".join(each["versions"]) or "-"] if versions else []),
-                    len(each["workers"]),
-                    "-" if each["waiting"] is None else each["waiting"],
-                    ", ".join(each["functions"]),
-                )
-                for each in shown
-            ],
-        )
-        click.echo()
-        show_table(
-            ("worker", "namespace", *versions, "host", ">pid"),
-            [
-                (
-                    worker["worker"],
-                    each["namespace"],
-                    *([worker["version"] or "-"] if versions else []),
-                    worker["host"],
-                    worker["pid"],
-                )
-                for each in shown
-                for worker in each["workers"]
-            ],
-        )
-        show_note(f"{counted(sum(len(each['workers']) for each in shown), 'worker')} in all")
+        show_services(shown)
     for name, missing in sorted(silent.items()):
         show_error(f"{counted(missing, 'worker')} of {name} did not answer within {seconds:g} s")
     return Exit.NO_ANSWER if silent else Exit.DONE
+
+
+def show_services(shown: list[dict[str, Any]]) -> None:
+    """Print a table of the namespaces, and one of all their workers."""
+    versions = ["version"] if any(each["versions"] for each in shown) else []
+    show_table(
+        ("namespace", *versions, ">workers", ">waiting", "functions"),
+        [
+            (
+                each["namespace"],
+                *([", ".join(each["versions"]) or "-"] if versions else []),
+                len(each["workers"]),
+                "-" if each["waiting"] is None else each["waiting"],
+                ", ".join(each["functions"]),
+            )
+            for each in shown
+        ],
+    )
+    click.echo()
+    show_table(
+        ("worker", "namespace", *versions, "host", ">pid"),
+        [
+            (
+                worker["worker"],
+                each["namespace"],
+                *([worker["version"] or "-"] if versions else []),
+                worker["host"],
+                worker["pid"],
+            )
+            for each in shown
+            for worker in each["workers"]
+        ],
+    )
+    show_note(f"{counted(sum(len(each['workers']) for each in shown), 'worker')} in all")
