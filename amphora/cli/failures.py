@@ -77,6 +77,16 @@ class Failure(click.ClickException):
         self.code = code
 
 
+def confirm(question: str, otherwise: str) -> None:
+    """Ask whether to go on.
+
+    Raises:
+        Failure: the answer is no; `otherwise` says what was not done.
+    """
+    if not click.confirm(question, err=True):
+        raise Failure(Exit.FAILED, otherwise)
+
+
 def exit_code_of(error: BaseException) -> Exit:
     """Return the exit code for an error."""
     if isinstance(error, Failure):

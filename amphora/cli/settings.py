@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ class Settings:
     url: str | None = None
     debug: bool = False
     json: bool = False
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether the command is for a person, at a terminal, who can answer a question."""
+        return sys.stdin.isatty() and not self.json
 
     @contextmanager
     def session(self, timeout: float | None = None) -> Iterator[Session]:

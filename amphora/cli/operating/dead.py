@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import click
 
 from amphora.cli import lookup
 from amphora.cli.advice import complete_namespace, missing_namespace
-from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.failures import Exit, Failure, confirm, settings_errors
 from amphora.cli.lookup import count_workers, find_queue
 from amphora.cli.operating.one_worker import ask_one
 from amphora.cli.output import (
@@ -180,10 +179,8 @@ def drop(
 
     A worker does it, of a server made with management={"purge"}.  --json prints {"dropped": ...}.
     """
-    asks = everything and not yes and sys.stdin.isatty() and not settings.json
-    question = f"Drop all requests of {namespace} that were given up?"
-    if asks and not click.confirm(question, err=True):
-        raise Failure(Exit.FAILED, "nothing was dropped")
+    if everything and not yes and settings.may_ask:
+        confirm(f"Drop all requests of {namespace} that were given up?", "nothing was dropped")
     return carry_out(settings, namespace, ids, everything, "drop", "dropped", "dropped")
 
 

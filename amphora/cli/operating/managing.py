@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -12,7 +11,7 @@ import click
 
 from amphora.cli.advice import complete_namespace
 from amphora.cli.calling.target import parse_value
-from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.failures import confirm, settings_errors
 from amphora.cli.lookup import find_queue
 from amphora.cli.output import counted, in_progress, one_line, safe_lines, seconds, show_table
 from amphora.cli.replies import Replies
@@ -295,14 +294,14 @@ def kill(settings: Settings, namespace: str, worker: str | None, timeout: float,
     Works only with servers made with management={"kill"}.  A worker of `amphora serve` is replaced.
     --json prints {"worker": ..., "result": {"wid", "host", "pid", "stopping": true}}.
     """
-    if worker is None and not yes and sys.stdin.isatty() and not settings.json:
+    if worker is None and not yes and settings.may_ask:
         with settings_errors(), settings.session(timeout) as session:
             roll_call = naming.roll_call_queue(naming.check_namespace(namespace))
             there = find_queue(session, roll_call)
         # A worker that is not counted may be back in a moment, and would be stopped, too.
         which = counted(there.consumers, "worker") if there and there.consumers else "all workers"
-        if there and not click.confirm(f"Stop {which} of {namespace}?", err=True):
-            raise Failure(Exit.FAILED, "nothing was stopped")
+        if there:
+            confirm(f"Stop {which} of {namespace}?", "nothing was stopped")
     replies = gather(settings, namespace, worker, timeout, "kill")
     if not settings.json:
         for reply in replies.good:

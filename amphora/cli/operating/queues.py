@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from amphora.cli.advice import complete_namespace, missing_namespace
-from amphora.cli.failures import Exit, Failure, settings_errors
+from amphora.cli.failures import Exit, Failure, confirm, settings_errors
 from amphora.cli.lookup import (
     TIMEOUT,
     count_workers,
@@ -191,10 +189,9 @@ def purge(settings: Settings, namespace: str, label: str | None, yes: bool) -> i
     They are lost: their callers get no answer.  A worker does it, of a server made with
     management={"purge"}.  --json prints {"queue", "purged"}: how many there were.
     """
-    asks = not yes and sys.stdin.isatty() and not settings.json
-    which = namespace if label is None else f"{label} of {namespace}"
-    if asks and not click.confirm(f"Drop all requests that wait for {which}?", err=True):
-        raise Failure(Exit.FAILED, "nothing was dropped")
+    if not yes and settings.may_ask:
+        which = namespace if label is None else f"{label} of {namespace}"
+        confirm(f"Drop all requests that wait for {which}?", "nothing was dropped")
     done = ask_one(settings, naming.check_namespace(namespace), TIMEOUT, "purge", label)
     if settings.json:
         show_json(done)
