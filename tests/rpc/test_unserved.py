@@ -68,6 +68,20 @@ def test_all_clients_of_a_process_are_told_once(
     assert not any(result.ready() for result in results)
 
 
+def test_clients_without_a_connection_look_again_however_many_places_are_in_mind(
+    namespace: str, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unserved, "MOST_ASKED", 1)
+    one, other = (AmqpRpcClient(f"{namespace}_{n}", amqp_port=closed_port) for n in range(2))
+    with one, other:
+        watching = [client._calls.unserved for client in (one, other)]
+        results = [client.defer.add(1, 2) for client in (one, other)]
+        for _ in range(2):
+            wait_until(lambda: all(each._looking is not None for each in watching))
+            wait_until(lambda: all(each._timer is not None for each in watching))
+        assert not any(result.ready() for result in results)
+
+
 def test_a_client_that_has_got_an_answer_never_asks(
     make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

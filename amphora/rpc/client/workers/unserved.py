@@ -119,7 +119,7 @@ class Unserved:
         there = self._presence.look(key, TIMEOUT)
         if there is None and not self.heard:
             # There is no connection, which is logged elsewhere, or servers may be coming back.
-            del _asked[place]
+            _asked.pop(place, None)
             self._looking = None
             self.watch()
         if there is None or self.heard:
