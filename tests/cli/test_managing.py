@@ -53,6 +53,7 @@ def test_stats_show_workers_and_functions(
     gevent.sleep(2 * ROOM_FOR)
     result = client.defer.add(1, "one")
     result.wait()
+    wait_until(lambda: not len(server._worker.underway))
     shown = amphora("stats", namespace, "--timeout", 30).out
     workers, waits, functions, callers = shown.split("\n\n")
     assert workers.split("\n")[1].split()[0] == server.worker_id
