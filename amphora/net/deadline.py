@@ -1,4 +1,4 @@
-"""A point in time that several waits share."""
+"""A point in time that several waits share, and how an error tells it."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ class Deadline:
     def passed(self) -> bool:
         """True when nothing is left."""
         return self.at is not None and clock.monotonic() >= self.at
+
+
+def as_text(seconds: float) -> str:
+    """Return how long something had, as errors tell it, with the unit.
+
+    It may be what another deadline had left, to a fraction of a microsecond.
+    """
+    return f"{round(seconds, 3) or seconds:g} s"

@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from amphora.errors import AmphoraError, NoResult
 from amphora.net import clock
+from amphora.net.deadline import as_text
 from amphora.net.forks import notice
 from amphora.rpc.client.binding import BoundApi, Ways
 from amphora.rpc.client.caller import Caller, CallerSettings
@@ -224,7 +225,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
         # Not what `wait` returns: the verdict may have come in the turn in which the time is over.
         if self._calls.withdraw_cast(outgoing):
             raise NoResult(
-                f"{self.namespace}.{name} was not taken by the broker within {timeout:g} s:"
+                f"{self.namespace}.{name} was not taken by the broker within {as_text(timeout)}:"
                 f" {self._calls.reasons.why_unsent(outgoing)}",
                 executed=outgoing.executed,
             )

@@ -30,7 +30,7 @@ from amphora.errors import (
     repr_of,
 )
 from amphora.net import clock
-from amphora.net.deadline import Deadline
+from amphora.net.deadline import Deadline, as_text
 from amphora.net.log import Log
 from amphora.rpc.client.streams.stream import PendingStream
 from amphora.rpc.client.streams.streams import UNWANTED_FOR, Streams
@@ -390,7 +390,7 @@ class Calls:
 
     def _too_late(self, pending: Pending, known: str) -> NoResult:
         return NoResult(
-            f"no result of {self.name_of(pending)} within {pending.timeout:g} s: {known}",
+            f"no result of {self.name_of(pending)} within {as_text(pending.timeout)}: {known}",
             executed=pending.outgoing.executed,
         )
 

@@ -112,9 +112,7 @@ class Requests:
                 " inherits has passed",
                 executed=False,
             )
-        # Errors tell it, and not to a fraction of a microsecond.
-        left = end - now
-        return round(left, 3) or left, end
+        return end - now, end
 
     def make(
         self,

@@ -11,6 +11,7 @@ from gevent import monkey
 from gevent.event import AsyncResult, Event
 
 from amphora.errors import AmphoraError, NoResult, repr_of
+from amphora.net.deadline import as_text
 from amphora.net.script import program_ends
 from amphora.rpc.client.waiting.pending import Pending
 from amphora.rpc.client.waiting.typevars import R_co
@@ -146,8 +147,8 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
     def _overdue(self) -> NoResult:
         call = self._call
         return NoResult(
-            f"no result of {call.function_name} within {call.timeout:g} s: the thread of its client"
-            " has not given way to gevent; make a client in the thread that waits"
+            f"no result of {call.function_name} within {as_text(call.timeout)}: the thread of its"
+            " client has not given way to gevent; make a client in the thread that waits"
         )
 
     @property
