@@ -17,8 +17,8 @@ from tests.transport.dialogue import connected
 class Watched(CheapQueue):
     """A queue that was made before, and notes when it hears that it is gone."""
 
-    def __init__(self) -> None:
-        super().__init__("mine", None, expires=60.0)
+    def __init__(self, exchange: Exchange | None = None, *keys: str) -> None:
+        super().__init__("mine", exchange, *keys, expires=60.0)
         self._made = True
         self.was_gone = False
 
@@ -95,6 +95,44 @@ def test_a_queue_that_cannot_be_consumed_is_looked_for_again() -> None:
         consumer.restore(connection)
         assert consumer.queue == "mine.2"
         consumer.close()
+
+
+def test_a_queue_that_was_not_made_before_the_connection_broke_is_not_gone() -> None:
+    """Its owner would tell of lost answers, and what it replaces would stay bound."""
+
+    def is_away(peer: Conversation) -> None:
+        peer.open_channel(1)
+        peer.expect(methods.Queue.Declare, channel=1, queue="mine", passive=True)
+        text = "NOT_FOUND - home node of durable queue 'mine' in vhost '/' is down or inaccessible"
+        peer.send(1, methods.Channel.Close(404, text, 50, 10))
+        peer.expect(methods.Channel.CloseOk, channel=1)
+        peer.open_channel(1)
+        peer.expect(methods.Queue.Declare, channel=1, queue="mine.2", passive=False)
+        peer.close()
+
+    def is_made(peer: Conversation) -> None:
+        peer.open_channel(1)
+        peer.expect(methods.Queue.Declare, channel=1, queue="mine.2", passive=True)
+        text = "NOT_FOUND - no queue 'mine.2' in vhost '/'"
+        peer.send(1, methods.Channel.Close(404, text, 50, 10))
+        peer.expect(methods.Channel.CloseOk, channel=1)
+        peer.open_channel(1)
+        peer.expect(methods.Queue.Declare, channel=1, queue="mine.2", passive=False)
+        peer.send(1, methods.Queue.DeclareOk("mine.2", 0, 0))
+        peer.expect(methods.Exchange.Declare, channel=1, exchange="all")
+        peer.send(1, methods.Exchange.DeclareOk())
+        peer.expect(methods.Queue.Bind, channel=1, queue="mine.2", routing_key="key")
+        peer.send(1, methods.Queue.BindOk())
+        peer.expect(methods.Queue.Unbind, channel=1, queue="mine", routing_key="key")
+        peer.send(1, methods.Queue.UnbindOk())
+        peer.answer_close()
+
+    queue = Watched(Exchange("all", "fanout"), "key")
+    with connected(is_away) as connection, pytest.raises(ConnectionLost):
+        queue.restore(connection)
+    with connected(is_made) as connection:
+        queue.restore(connection)
+    assert not queue.was_gone
 
 
 def left_queue() -> LeftQueue:

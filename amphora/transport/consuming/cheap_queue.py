@@ -73,6 +73,8 @@ class CheapQueue(Topology):
         self._names = 1
         self._as_found = as_found
         self._made = False
+        # Whether it has not been made yet under its present name, which replaces another.
+        self._renamed = False
         # The connection on which it was last seen, None if it may be gone.
         self._seen_on: Connection | None = None
         self._left_behind: list[LeftQueue] = []
@@ -106,28 +108,26 @@ class CheapQueue(Topology):
                 self._declare_somewhere(connection)
 
     def _declare_somewhere(self, connection: Connection) -> None:
-        before = self.name
         presence = None
         shared = False
         if self._made or self._as_found:
             with connection.errand() as channel:
-                found = find_queue(channel, before)
+                found = find_queue(channel, self.name)
             presence = found.presence
             shared = not self._made and found.consumers > 0
         if self._made and presence is Presence.AWAY:
             self.away(connection)
         with connection.errand() as channel:
             self.declare(channel, {self.name} if presence is Presence.THERE else ())
-        if self._made and presence is Presence.GONE:
+        if self._made and presence is Presence.GONE and not self._renamed:
             # Only now: a node that is cut off from the others says so of what it does not know,
             # and cannot declare anything.
             self.gone()
         self._made = True
+        self._renamed = False
         self._seen_on = connection
-        if self.name != before:
-            log.warning("queue %s is on a node that is away; %s replaces it", before, self.name)
-            for left in self._left_behind:
-                left.unbind(connection)
+        for left in self._left_behind:
+            left.unbind(connection)
         if shared:
             self.shared()
 
@@ -163,6 +163,8 @@ class CheapQueue(Topology):
         self.name = name
         self.keys = keys
         self.entities = tuple(self._entities())
+        self._renamed = True
+        log.warning("queue %s is on a node that is away; %s replaces it", left.name, name)
 
 
 class LeftQueue(CheapQueue):
