@@ -13,7 +13,7 @@ all.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -67,8 +67,10 @@ class Writer:
         self._on_interrupted = on_interrupted
         self._outgoing: deque[bytes | memoryview] = deque()
         # Bulk frames in parts, and their size together.
-        self._bulk: deque[tuple[bytes | memoryview, ...]] = deque()
+        self._bulk: deque[Sequence[bytes | memoryview]] = deque()
         self._bulk_unwritten = 0
+        # True while `_go_on_with_bulk` runs.
+        self._moving = False
         self._was_congested = False
         self._held = False
         self._closed = False
@@ -99,17 +101,38 @@ class Writer:
             self._on_interrupted(error)
             raise
 
-    def send_bulk(self, *parts: bytes | memoryview) -> None:
-        """Queue the parts of a whole frame, which lets frames pass that are queued with `send`.
+    def send_bulk(self, frame: bytes | memoryview) -> None:
+        """Queue a whole frame, which lets frames pass that are queued with `send`.
+
+        Never switches greenlets.  Once the writer is closed, it is dropped.
+        """
+        self.send_frames(((frame,),), bulk=True)
+
+    def send_frames(
+        self, frames: Sequence[Sequence[bytes | memoryview]], *, bulk: bool = False
+    ) -> None:
+        """Queue whole frames, each in parts, with nothing between them.
 
         Never switches greenlets.  Once the writer is closed, they are dropped.
+
+        Args:
+            bulk: they let frames pass that are queued with `send`.
         """
         try:
-            self._bulk.append(parts)
-            self._bulk_unwritten += sum(map(len, parts))
-            if self._bulk_unwritten > self._high_water:
-                self.bulk_congested = True
-            self._go_on_with_bulk()
+            parts = [part for frame in frames for part in frame]
+            size = sum(map(len, parts))
+            # In one step, which no signal handler interrupts that sends something too.
+            if bulk:
+                self._bulk.extend(frames)
+                self._bulk_unwritten += size
+                if self._bulk_unwritten > self._high_water:
+                    self.bulk_congested = True
+                self._go_on_with_bulk()
+            else:
+                self._outgoing.extend(parts)
+                self.unwritten += size
+                if self.unwritten > self._high_water:
+                    self.congested = self._was_congested = True
             scheduled = self._scheduled
             if scheduled is None or not scheduled.pending:
                 self._scheduled = self._run_callback(self._write_at_once)
@@ -119,12 +142,19 @@ class Writer:
 
     def _go_on_with_bulk(self) -> None:
         """Queue bulk frames behind the others, up to one write."""
-        while self._bulk and self.unwritten < WRITE_SIZE:
-            parts = self._bulk.popleft()
-            size = sum(map(len, parts))
-            self._outgoing.extend(parts)
-            self.unwritten += size
-            self._bulk_unwritten -= size
+        if self._moving:
+            # What interrupts it does not overtake the frame that it has in hand.
+            return
+        self._moving = True
+        try:
+            while self._bulk and self.unwritten < WRITE_SIZE:
+                parts = self._bulk.popleft()
+                size = sum(map(len, parts))
+                self._outgoing.extend(parts)
+                self.unwritten += size
+                self._bulk_unwritten -= size
+        finally:
+            self._moving = False
 
     def _write_at_once(self) -> None:
         """Write what the stream takes, in the hub; wake `run` for the rest."""

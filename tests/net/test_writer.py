@@ -249,8 +249,7 @@ def test_thousands_of_small_parts_are_written_in_order() -> None:
 def test_bulk_lets_others_pass_between_its_frames() -> None:
     frames = [(b"<", bytes([number]) * 100_000, b">") for number in range(50)]
     with pair() as it:
-        for frame in frames:
-            it.writer.send_bulk(*frame)
+        it.writer.send_frames(frames, bulk=True)
         assert it.writer.bulk_congested
         assert not it.writer.congested
         gevent.sleep(0)

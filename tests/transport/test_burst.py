@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -56,8 +57,13 @@ class Owner:
     def send(self, data: bytes | memoryview) -> None:
         self._events.append(("sent", bytes(data)))
 
-    def send_bulk(self, *parts: bytes | memoryview) -> None:
-        self._events.append(("sent in bulk", b"".join(parts)))
+    def send_bulk(self, frame: bytes | memoryview) -> None:
+        self._events.append(("sent in bulk", bytes(frame)))
+
+    def send_frames(
+        self, frames: Sequence[Sequence[bytes | memoryview]], *, bulk: bool = False
+    ) -> None:
+        self._events.append(("sent in bulk" if bulk else "sent", b"".join(chain(*frames))))
 
     def interrupted(self, error: BaseException) -> None:
         self._events.append(("interrupted", repr(error)))

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+
 import pytest
 from gevent.event import Event
 
@@ -21,6 +28,7 @@ from amphora.wire.content import Message, encode_content
 from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, encode_frame
 from amphora.wire.properties import Properties, encode_properties
 from tests.support.peer import Conversation
+from tests.support.waiting import wait_until
 from tests.transport.dialogue import channel_of, connected, in_background, next_turn
 
 PURGE = methods.Queue.Purge
@@ -337,6 +345,66 @@ def test_a_large_message_comes_whole_and_between_its_frames_others_do_too() -> N
         channel.consume("q", inbox, "mine")
         assert connection_of(channel).channel().queue_purge("q") == 1
         assert [message.body for message in inbox.messages] == [body]
+
+
+@contextmanager
+def interrupted_at(line: int, handler: Callable[[], None]) -> Iterator[list[int]]:
+    """Call a function before a line of what is run here to send something, as a signal would.
+
+    Gives a list with the number of lines.
+    """
+    lines = [0]
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.endswith(("/net/writer.py", "/channels/channel.py")):
+            return None
+        if event == "line":
+            lines[0] += 1
+            if lines[0] == line:
+                handler()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["large", "bulk"])
+def test_a_signal_handler_that_sends_comes_between_no_frames_of_a_message(bulk: bool) -> None:
+    large, other = b"x" * 300_000, b"y" * 200_000
+    came: list[tuple[str, bool]] = []
+
+    def script(peer: Conversation) -> None:
+        peer.open_channel(1)
+        whole = {"large": large, "other": other, "end": b""}
+        while ("end", True) not in came:
+            message = peer.expect_content(Publish, channel=1)
+            key = message.method.routing_key
+            came.append((key, message.body == whole[key]))
+        peer.answer_close()
+
+    with connected(script) as connection:
+        channel = connection.channel(bulk=bulk)
+
+        def publish(key: str, body: bytes) -> None:
+            channel.publish("", key, Properties(), body)
+
+        def has_come(count: int) -> bool:
+            return connection.error is not None or len(came) == count
+
+        line, lines = 0, [1]
+        while line < lines[0]:
+            line += 1
+            with interrupted_at(line, partial(publish, "other", other)) as lines:
+                publish("large", large)
+            wait_until(partial(has_come, 2 * line))
+        publish("end", b"")
+        wait_until(lambda: ("end", True) in came)
+    assert line > 10
+    assert sorted(came) == [("end", True), *line * [("large", True)], *line * [("other", True)]]
 
 
 def test_a_delivery_for_an_unknown_consumer_goes_back_to_its_queue() -> None:

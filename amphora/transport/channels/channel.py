@@ -14,7 +14,7 @@ acks on a closed channel are counted and dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import gevent
@@ -84,10 +84,15 @@ class ChannelOwner(Protocol):
         """The same for bulk frames."""
 
     def send(self, data: bytes | memoryview) -> None:
-        """Queue whole frames, or in turn the parts of some, for the writer."""
+        """Queue whole frames for the writer."""
 
-    def send_bulk(self, *parts: bytes | memoryview) -> None:
-        """Queue the parts of a whole frame, which lets others pass, for the writer."""
+    def send_bulk(self, frame: bytes | memoryview) -> None:
+        """Queue a whole frame, which lets others pass, for the writer."""
+
+    def send_frames(
+        self, frames: Sequence[Sequence[bytes | memoryview]], *, bulk: bool = False
+    ) -> None:
+        """Queue whole frames in parts, with nothing between them, for the writer."""
 
     def interrupted(self, error: BaseException) -> None:
         """End the connection, because an interruption may have left something half done."""
@@ -292,19 +297,14 @@ class Channel(Operations):
             raise
 
     def _send_pieces(
-        self, pieces: Iterable[tuple[bytes | memoryview, ...]], unconfirmed: Unconfirmed | None
+        self, pieces: Sequence[tuple[bytes | memoryview, ...]], unconfirmed: Unconfirmed | None
     ) -> None:
         if self.error is not None or self._closing:
             raise self._ended()
         try:
             if self._confirms is not None:
                 self._confirms.expect(unconfirmed)
-            for piece in pieces:
-                if self._bulk:
-                    self.connection.send_bulk(*piece)
-                else:
-                    for part in piece:
-                        self.connection.send(part)
+            self.connection.send_frames(pieces, bulk=self._bulk)
         except BaseException as error:
             # A sequence number without its message would take the confirm of the next one.
             self.connection.interrupted(error)

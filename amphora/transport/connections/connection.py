@@ -75,7 +75,8 @@ class Connection:
         blocked: the broker's reason for not reading publishes, None while it reads them.
         send: queues whole frames, which are written at the end of this turn of the event loop.
             Never switches greenlets.  After the end of the connection it drops them.
-        send_bulk: queues the parts of a whole frame, which lets those pass that `send` queues.
+        send_bulk: queues a whole frame, which lets those pass that `send` queues.
+        send_frames: queues whole frames in parts, with nothing between them.
         on_closed: called once with the connection when it has ended; must not block.
         on_blocked: called with the connection when `blocked` has changed; must not block.
         on_room: called with the connection when it is not congested any more; must not block.
@@ -108,6 +109,7 @@ class Connection:
         )
         self.send = self._writer.send
         self.send_bulk = self._writer.send_bulk
+        self.send_frames = self._writer.send_frames
         self._closing = False
         self._close_ok = Event()
         self._spare: list[Channel] = []
