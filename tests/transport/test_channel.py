@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from types import FrameType
-from typing import Any
 
 import pytest
 from gevent.event import Event
@@ -27,6 +22,7 @@ from amphora.wire.codec import (
 from amphora.wire.content import Message, encode_content
 from amphora.wire.framing import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, encode_frame
 from amphora.wire.properties import Properties, encode_properties
+from tests.support.interrupting import interrupted_at
 from tests.support.peer import Conversation
 from tests.support.waiting import wait_until
 from tests.transport.dialogue import channel_of, connected, in_background, next_turn
@@ -345,31 +341,6 @@ def test_a_large_message_comes_whole_and_between_its_frames_others_do_too() -> N
         channel.consume("q", inbox, "mine")
         assert connection_of(channel).channel().queue_purge("q") == 1
         assert [message.body for message in inbox.messages] == [body]
-
-
-@contextmanager
-def interrupted_at(line: int, handler: Callable[[], None]) -> Iterator[list[int]]:
-    """Call a function before a line of what is run here to send something, as a signal would.
-
-    Gives a list with the number of lines.
-    """
-    lines = [0]
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.endswith(("/net/writer.py", "/channels/channel.py")):
-            return None
-        if event == "line":
-            lines[0] += 1
-            if lines[0] == line:
-                handler()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield lines
-    finally:
-        sys.settrace(before)
 
 
 @pytest.mark.parametrize("bulk", [False, True], ids=["large", "bulk"])
