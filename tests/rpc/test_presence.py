@@ -457,6 +457,20 @@ def test_a_worker_that_is_there_takes_requests_if_anybody_does(requests: Any, wh
     assert presence.where("", True).startswith(where)
 
 
+def test_what_was_seen_of_servers_is_forgotten_when_they_are_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("amphora.rpc.client.workers.presence.TOLD_FOR", 60.0)
+    session, presence = asked((0, 1), rpc_n_request=(5, 0))
+    assert told_by(presence) is True
+    assert "none takes requests" in presence.where("", True)
+    session.queues["rpc_n_request"] = (5, 1)
+    # As before a call with `wait_for_server`, whose time is over a moment later.
+    assert presence._look(None, 0.0, 20) is True
+    assert told_by(presence) is True
+    assert presence.where("", True).startswith("n is served")
+
+
 @pytest.mark.parametrize("answer", [away(), silent(), REFUSED])
 def test_what_the_broker_does_not_tell_is_unknown(answer: Exception) -> None:
     assert told_by(asked(answer)[1]) is None

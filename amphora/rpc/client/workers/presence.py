@@ -247,6 +247,9 @@ class ServerPresence:
             # Also when interrupted, but not if the answer is not wanted any more.
             if self._asking.get(queue) is gevent.getcurrent():
                 del self._asking[queue]
+                if queue is None:
+                    # What was seen of the servers that were there before is no part of it.
+                    self._idle = False
                 if len(self._known) >= MOST_KNOWN:
                     self._known.clear()
                 self._known[queue] = clock.monotonic(), there
