@@ -6,6 +6,7 @@ from collections.abc import Callable
 from operator import methodcaller
 from typing import Any
 
+import gevent
 import pytest
 
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
@@ -13,6 +14,8 @@ from amphora.rpc.client.workers import roll_call
 from amphora.rpc.client.workers.liveness import Liveness
 from amphora.transport.channels.channel import Channel
 from amphora.transport.consuming import cheap_queue
+from amphora.transport.consuming.cheap_queue import LeftQueue
+from amphora.transport.consuming.consumer import Consumer
 from amphora.transport.links.topology import Found, Presence, find_queue
 from tests.support.rpc import Gate, MakeClient, MakeServer, MakeSession
 from tests.support.waiting import wait_until
@@ -130,3 +133,23 @@ def test_a_gather_is_complete_when_the_node_of_a_worker_s_queues(
     wait_until(is_complete, "both servers answer")
     (leave_node if now == "is away" else lose_node)(servers[0])
     wait_until(is_complete, "both servers answer again", 30.0)
+
+
+def test_the_time_of_what_is_left_of_a_queue_may_be_up_while_its_consumer_is_closed(
+    make_session: MakeSession, namespace: str
+) -> None:
+    session = make_session()
+    consumer = Consumer(session.consuming, namespace, lambda _: None, prefetch=1)
+    session.consuming.start()
+    session.consuming.wait_until(lambda: session.consuming.connection is not None, 40)
+    for number in range(3):
+        left = LeftQueue(f"{namespace}.{number}", None, (), expires=60.0, known=False)
+        consumer._empty(left)
+    leftovers = list(consumer._leftovers)
+    wait_until(lambda: all(each.ready for each in leftovers))
+    # The time of the others is up while the first one is deleted.
+    timers = [gevent.spawn(consumer._end_leftover, each) for each in leftovers[1:]]
+    consumer.close()
+    gevent.joinall(timers, raise_error=True)
+    assert all(each.channel is None for each in leftovers)
+    assert not consumer._leftovers

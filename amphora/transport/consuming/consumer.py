@@ -185,9 +185,9 @@ class Consumer(Restorable):
 
     def _end_leftover(self, leftover: Consumer) -> None:
         timer = self._leftovers.pop(leftover)
-        leftover.delete()
         if timer is not None and timer is not gevent.getcurrent():
             timer.kill(block=False)
+        leftover.delete()
 
     def lost(self) -> None:
         """Called when the connection is gone."""
@@ -235,8 +235,9 @@ class Consumer(Restorable):
         self._end()
         if self._resuming is not None:
             self._resuming.kill(block=False)
-        for leftover in list(self._leftovers):
-            self._end_leftover(leftover)
+        # Not all that there are now: the time of one may be up while another is deleted.
+        while self._leftovers:
+            self._end_leftover(next(iter(self._leftovers)))
         channel, self.channel = self.channel, None
         if channel is not None:
             channel.on_closed = None
