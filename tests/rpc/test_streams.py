@@ -546,11 +546,16 @@ def test_a_stream_has_a_time_for_all_of_it_and_one_between_items(
     with pytest.raises(NoResult, match=r"no item of .*count within 0.2 s"):
         list(client.stream(idle_timeout=0.2).count(3, 5.0))
     wait_until(lambda: len(source.ended) == 1)
-    stream = client.stream(timeout=8).count(1000, 0.05)
+    stream, unread = (client.stream(timeout=8).count(1000, 0.05) for _ in range(2))
     with pytest.raises(NoResult, match=r"has not ended in time: \d+ items had come"):
         list(stream)
     assert stream.received > 0
-    wait_until(lambda: len(source.ended) == 2)
+    # Whoever comes late finds what was there in time.
+    wait_until(lambda: unread._call.failed)
+    with pytest.raises(NoResult, match=r"has not ended in time: \d+ items had come") as caught:
+        list(unread)
+    assert f": {unread.received} items had come" in str(caught.value)
+    wait_until(lambda: len(source.ended) == 3)
     assert "ended" not in source.ended
     # The client's timeout is for the beginning.
     assert len(list(make_client(timeout=8).stream.count(17, 0.5))) == 17

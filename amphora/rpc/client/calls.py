@@ -367,7 +367,8 @@ class Calls:
         outgoing = pending.outgoing
         if isinstance(pending, PendingStream) and pending.run_id:
             self.abandon(pending)
-            pending.fail(self._too_late(pending, "the stream has not ended"))
+            why = f"{self.name_of(pending)} {pending.why_late}"
+            pending.fail(NoResult(why, executed=outgoing.executed))
         elif outgoing.error is not None:
             # The broker is being asked about the reason.
             self._fail(pending, self._too_late(pending, str(outgoing.error)))

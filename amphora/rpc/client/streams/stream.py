@@ -141,6 +141,11 @@ class PendingStream(Pending):
         return self._seen
 
     @property
+    def why_late(self) -> str:
+        """What is said of it when its time is over, behind its name."""
+        return f"has not ended in time: {self.before + self._seen} items had come"
+
+    @property
     def progressed(self) -> bool:
         """Whether any item of the run has come."""
         return self._seen > 0
@@ -424,5 +429,5 @@ class Stream(Generic[R_co]):
 
     def _why_late(self) -> str:
         if self._deadline is not None and clock.monotonic() >= self._deadline:
-            return f"{self._name} has not ended in time: {self.received} items had come"
+            return f"{self._name} {self._call.why_late}"
         return f"no item of {self._name} within {self._idle_timeout:g} s"
