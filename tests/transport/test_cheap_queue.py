@@ -26,14 +26,17 @@ class Watched(CheapQueue):
         self.was_gone = True
 
 
-def say_that_there_is_no_queue(peer: Conversation) -> None:
+def say_that_there_is_no_queue(peer: Conversation, queue: str = "mine") -> None:
+    look_in_vain(peer, queue, f"NOT_FOUND - no queue '{queue}' in vhost '/'")
     peer.open_channel(1)
-    peer.expect(methods.Queue.Declare, channel=1, queue="mine", passive=True)
-    text = "NOT_FOUND - no queue 'mine' in vhost '/'"
+    peer.expect(methods.Queue.Declare, channel=1, queue=queue, passive=False)
+
+
+def look_in_vain(peer: Conversation, queue: str, text: str) -> None:
+    peer.open_channel(1)
+    peer.expect(methods.Queue.Declare, channel=1, queue=queue, passive=True)
     peer.send(1, methods.Channel.Close(404, text, 50, 10))
     peer.expect(methods.Channel.CloseOk, channel=1)
-    peer.open_channel(1)
-    peer.expect(methods.Queue.Declare, channel=1, queue="mine", passive=False)
 
 
 def test_a_queue_is_gone_when_it_could_be_declared_anew() -> None:
@@ -101,23 +104,14 @@ def test_a_queue_that_was_not_made_before_the_connection_broke_is_not_gone() -> 
     """Its owner would tell of lost answers, and what it replaces would stay bound."""
 
     def is_away(peer: Conversation) -> None:
-        peer.open_channel(1)
-        peer.expect(methods.Queue.Declare, channel=1, queue="mine", passive=True)
         text = "NOT_FOUND - home node of durable queue 'mine' in vhost '/' is down or inaccessible"
-        peer.send(1, methods.Channel.Close(404, text, 50, 10))
-        peer.expect(methods.Channel.CloseOk, channel=1)
+        look_in_vain(peer, "mine", text)
         peer.open_channel(1)
         peer.expect(methods.Queue.Declare, channel=1, queue="mine.2", passive=False)
         peer.close()
 
     def is_made(peer: Conversation) -> None:
-        peer.open_channel(1)
-        peer.expect(methods.Queue.Declare, channel=1, queue="mine.2", passive=True)
-        text = "NOT_FOUND - no queue 'mine.2' in vhost '/'"
-        peer.send(1, methods.Channel.Close(404, text, 50, 10))
-        peer.expect(methods.Channel.CloseOk, channel=1)
-        peer.open_channel(1)
-        peer.expect(methods.Queue.Declare, channel=1, queue="mine.2", passive=False)
+        say_that_there_is_no_queue(peer, "mine.2")
         peer.send(1, methods.Queue.DeclareOk("mine.2", 0, 0))
         peer.expect(methods.Exchange.Declare, channel=1, exchange="all")
         peer.send(1, methods.Exchange.DeclareOk())
