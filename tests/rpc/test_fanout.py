@@ -171,7 +171,25 @@ def test_servers_that_somebody_has_unbound_are_missing_and_not_said_to_be_away(
     gathered = client.gather(timeout=LONG).f()
     assert list(gathered) == []
     assert (gathered.complete, gathered.expected, gathered.missing) == (False, 2, 2)
-    wait_until(lambda: "f reached none of the servers that are there" in caplog.text)
+    wait_until(lambda: "f reached none of the servers that are there (2)" in caplog.text)
+
+
+def test_servers_that_cannot_be_counted_are_not_said_to_be_there(
+    client: AmqpRpcFanoutClient,
+    broker: Broker,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gather.log, "_last", {})
+    # The broker says nothing of a queue that another connection has for itself.
+    with broker.channel() as stranger:
+        stranger.queue_declare(f"rpc_{client.namespace}_rollcall", exclusive=True)
+        gathered = client.gather(timeout=LONG).f()
+        assert list(gathered) == []
+    assert (gathered.complete, gathered.expected, gathered.missing) == (False, None, None)
+    gather.log.warning("the end")
+    wait_until(lambda: "the end" in caplog.text)
+    assert "that are there" not in caplog.text
 
 
 def test_a_stopped_server_leaves_no_queue_behind(

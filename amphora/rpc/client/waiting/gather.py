@@ -294,11 +294,13 @@ class Gathered(Generic[R_co]):
         # Their queues were unbound, or are on a node to which RabbitMQ 3 routes nothing.
         request.complete = False
         self._all_have_answered(LAST_COUNT)
-        log.throttled(
-            "%s reached none of the servers that are there: their queues were unbound or are on a"
-            " node that is away, or they stop; servers bind their queues again soon",
-            request.function_name,
-        )
+        if self.expected:
+            log.throttled(
+                "%s reached none of the servers that are there (%d): their queues were unbound or"
+                " are on a node that is away, or they stop; servers bind their queues again soon",
+                request.function_name,
+                self.expected,
+            )
 
     def _typed(self, reply: Reply[Any]) -> Reply[R_co]:
         if self._convert is None or reply.error is not None:
