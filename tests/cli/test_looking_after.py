@@ -352,7 +352,7 @@ def test_too_few_descriptors_are_waited_for(serve: Serve) -> None:
     pool.wait_for("no worker can be started: [Errno 24]")
     wait_until(lambda: workers(pool), pool.output)
     pool.terminate()
-    assert pool.wait(50) == Exit.DONE
+    assert pool.wait() == Exit.DONE
 
 
 def test_a_log_that_cannot_be_written_ends_nobody(
