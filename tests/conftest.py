@@ -25,6 +25,7 @@ from tests.support.rabbitmq import (
     RabbitNotInstalled,
     find_installation,
 )
+from tests.support.slowness import tell_once
 
 EXTERNAL_URL = os.environ.get("AMPHORA_TEST_URL") or None
 # Only what shows what Python, or what amphora stands on, does to the code.
@@ -134,6 +135,12 @@ def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Have amphora wait longer than usual for brokers, unless the test is marked `hurried`."""
     if request.node.get_closest_marker("hurried") is None:
         be_patient(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def throttled_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have amphora log each throttled kind of line once in each test."""
+    tell_once(monkeypatch)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -211,6 +211,7 @@ def test_of_a_throttled_kind_one_line_a_second_is_logged_and_the_others_are_coun
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("amphora.net.log.monotonic", lambda: now[0])
+    monkeypatch.setattr("amphora.net.log.INTERVAL", 1.0)
     handler = install(Handler())
     for number in range(5):
         log.throttled("bad message %d", number)
