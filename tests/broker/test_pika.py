@@ -38,14 +38,14 @@ def queue(either_url: str, namespace: str) -> Iterator[str]:
 
 def connect(url: str) -> pika.BlockingConnection:
     parameters = pika.URLParameters(url)
-    parameters.socket_timeout = parameters.blocked_connection_timeout = 10
+    parameters.socket_timeout = parameters.blocked_connection_timeout = 40
     return pika.BlockingConnection(parameters)
 
 
 def fetched(channel: BlockingChannel, queue: str, count: int) -> list[tuple[Any, Any, bytes]]:
     """Return the next messages that are delivered to a new consumer."""
     got = []
-    for message in channel.consume(queue, inactivity_timeout=10):
+    for message in channel.consume(queue, inactivity_timeout=40):
         assert message[0] is not None, "nothing was delivered"
         got.append(message)
         if len(got) == count:

@@ -155,7 +155,7 @@ def workers(process: PythonProcess) -> list[int]:
 
 
 def wait_for_workers(
-    pool: PythonProcess, count: int, *without: int, timeout: float = 40.0
+    pool: PythonProcess, count: int, *without: int, timeout: float = 80.0
 ) -> list[int]:
     """Wait until `count` workers take requests and none of `without` is among them."""
 

@@ -151,5 +151,5 @@ def test_a_reader_that_has_seen_enough_ends_the_stream(
     process.stdout.close()
     with process.stderr:
         assert process.stderr.read() == b""
-    assert process.wait(timeout=20) == 1
+    assert process.wait(timeout=80) == 1
     assert source.ended.wait(30)

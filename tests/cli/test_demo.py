@@ -39,7 +39,7 @@ def are_gone(pids: list[str]) -> bool:
 def test_the_demo_shows_everything_and_ends_by_itself() -> None:
     with PythonProcess(*DEMO, env={"AMQP_URL": ""}) as demo:
         pids = servers_of(demo)
-        status = demo.wait(30)
+        status = demo.wait()
     answers = [found.groups() for found in map(ANSWER.search, demo.lines) if found]
     assert status == Exit.DONE
     assert "   client.call.add(2, 3) -> 5" in demo.lines
@@ -120,6 +120,6 @@ def test_without_a_broker_the_demo_says_so_in_one_sentence(
     url: str, status: Exit, says: str
 ) -> None:
     with PythonProcess(*DEMO, "--url", url) as demo:
-        assert demo.wait(20) == status
+        assert demo.wait() == status
     assert demo.lines[-1].startswith(says)
     assert "Traceback" not in demo.output

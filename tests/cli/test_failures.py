@@ -213,7 +213,7 @@ def test_a_reader_that_has_seen_enough_is_no_reason_to_complain() -> None:
     process.stdout.close()
     with process.stderr:
         assert process.stderr.read() == b""
-    assert process.wait(timeout=20) == Exit.FAILED
+    assert process.wait(timeout=80) == Exit.FAILED
 
 
 def test_no_code_is_used_for_two_things() -> None:

@@ -271,13 +271,14 @@ def test_a_current_directory_that_is_gone_is_told_so(tmp_path: Path, serve: Serv
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
     pool = serve(before=["-c", code], cwd=tmp_path)
-    assert pool.wait(20) == Exit.USAGE
+    assert pool.wait() == Exit.USAGE
     assert "the current directory was deleted" in pool.output
 
 
 # -- a poor place to be ----------------------------------------------------------------------------
 
 
+@pytest.mark.time_limit(180)
 def test_closed_standard_files_end_nobody(
     make_client: MakeClient, url: str, namespace: str, tmp_path: Path
 ) -> None:
@@ -290,7 +291,7 @@ def test_closed_standard_files_end_nobody(
     line = 'exec "$0" -m amphora serve printing -w 2 --grace 60 <&- >&- 2>&-'
     with subprocess.Popen(["sh", "-c", line, sys.executable], cwd=tmp_path, env=env) as pool:
         try:
-            client = make_client()
+            client = make_client(timeout=100.0)
             first = client.call.talk()
             os.kill(first, signal.SIGKILL)
             assert client.call.talk() != first
@@ -298,7 +299,7 @@ def test_closed_standard_files_end_nobody(
             client.call.talk()
         finally:
             pool.terminate()
-        assert pool.wait(50) == Exit.DONE
+        assert pool.wait(80) == Exit.DONE
 
 
 def test_what_programs_leave_behind_is_reaped(serve: Serve, make_client: MakeClient) -> None:
@@ -375,7 +376,7 @@ def test_a_log_that_cannot_be_written_ends_nobody(
     pool.signal(signal.SIGHUP)
     client.call.pid()
     pool.terminate()
-    assert pool.wait(50) == Exit.DONE
+    assert pool.wait() == Exit.DONE
 
 
 def test_a_log_that_nobody_reads_holds_nobody_up(serve: Serve, make_client: MakeClient) -> None:

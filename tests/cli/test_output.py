@@ -85,7 +85,7 @@ def on_a_terminal(*words: str, rich: bool = True, **env: str) -> tuple[int, str]
             stderr=terminal,
             start_new_session=True,
         )
-        status = process.wait(timeout=20)
+        status = process.wait(timeout=80)
         os.set_blocking(screen, False)
         return status, os.read(screen, 65536).decode()
     finally:

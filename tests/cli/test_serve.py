@@ -366,7 +366,7 @@ def test_a_second_signal_stops_at_once_and_the_requests_go_back(
     wait_until(Path(f"{release}.entered").exists)
     pool.terminate()
     pool.wait_for("SIGTERM: stopping")
-    gevent.sleep(ONE_SIGNAL)
+    gevent.sleep(ONE_SIGNAL + 0.1)
     pool.terminate()
     pool.wait_for("SIGTERM again: stopping at once")
     assert pool.wait() == Exit.GAVE_UP
@@ -479,12 +479,12 @@ class Load:
     def wait_for_more(self) -> None:
         """Wait until so many calls were answered that every caller has had its turn."""
         goal = self.answered + 2 * len(self._callers)
-        wait_until(lambda: self.answered >= goal, "more answers", timeout=20)
+        wait_until(lambda: self.answered >= goal, "more answers")
 
     def end(self) -> None:
         """End the load, and raise what any caller has met."""
         self._go_on = False
-        gevent.joinall(self._callers, timeout=20, raise_error=True)
+        gevent.joinall(self._callers, timeout=40, raise_error=True)
         assert all(caller.successful() for caller in self._callers)
 
 

@@ -100,7 +100,7 @@ def test_a_stub_calls_its_service_in_all_ways(
     assert items == [module["Order"](0, NOON), module["Order"](1, NOON)]
     service.cast.note("done")
     wait_until(lambda: sent == ["done"])
-    bound = client.bind(module[f"{prefix}API"], timeout=5.0)
+    bound = client.bind(module[f"{prefix}API"], timeout=30.0)
     assert module[f"{prefix}Client"](bound).call.note("again") is None
 
 

@@ -196,7 +196,7 @@ def test_programs_get_frame_after_frame(url: str, make_server: MakeServer, names
     with process.stdout, process.stderr:
         lines = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=80) == 130
         assert all(line.startswith(b'{"namespace":') for line in lines)
         assert process.stderr.read().strip() == b""
 
@@ -237,10 +237,10 @@ def test_on_a_terminal_the_table_is_live_until_q_or_ctrl_c(
             os.write(screen, b"s")
             wait_until(lambda: "sorted by calls/s" in "".join(shown))
             os.write(screen, b"q")
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=80) == 0
         else:
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=20) == 130
+            assert process.wait(timeout=80) == 130
         reading.join()
     finally:
         process.kill()

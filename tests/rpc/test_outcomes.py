@@ -360,7 +360,7 @@ def test_a_gather_ends_with_its_last_answer(
     client.use(watch.calls)
     assert client.gather(timeout=20).add(1, 2).values() == [3]
     assert watch.next() == ("add", "OK", "NoneType")
-    assert client.gather(timeout=1.0).hold().values() == []
+    assert client.gather(timeout=4.0).hold().values() == []
     assert watch.next() == ("hold", "NoResult", "NoResult")
     client.gather(timeout=20).hold()
     gc.collect()

@@ -404,12 +404,12 @@ def test_calls_whose_first_run_is_going_wait_for_its_answer(
 ) -> None:
     gate = Gate()
     for _ in range(2):
-        make_once(gate.hold, lease=2.0)
+        make_once(gate.hold, lease=5.0)
     client = make_client()
     calls = [client.defer(key="a").hold("x") for _ in range(6)]
     wait_until(lambda: gate.entered)
     # Longer than a lease, which is renewed.
-    until = monotonic() + 3.0
+    until = monotonic() + 6.0
     wait_until(lambda: monotonic() > until)
     assert gate.entered == ["x"]
     assert not any(call.ready() for call in calls)
@@ -425,7 +425,7 @@ def test_a_call_keeps_its_key_while_the_database_is_away_for_longer_than_a_lease
     store = SqliteStore(tmp_path / "database", patience=0.01)
     for _ in range(2):
         server = make_server(gate.hold, serve=False)
-        server.middleware(amphora.idempotent(store, lease=1.5))
+        server.middleware(amphora.idempotent(store, lease=4.0))
         server.serve()
     client = make_client()
     calls = [client.defer(key="a").hold("x")]
@@ -433,7 +433,7 @@ def test_a_call_keeps_its_key_while_the_database_is_away_for_longer_than_a_lease
     with closing(database.connect()) as other:
         other.execute("BEGIN EXCLUSIVE")
         calls += [client.defer(key="a").hold("x") for _ in range(4)]
-        until = monotonic() + 1.8
+        until = monotonic() + 4.5
         wait_until(lambda: monotonic() > until)
     # Whoever comes first now, the lease is renewed.
     now = "(julianday('now') - 2440587.5) * 86400"
@@ -618,7 +618,7 @@ def test_what_has_become_of_a_commit_is_asked_when_the_database_is_back(
 def firewall(database: Database, monkeypatch: pytest.MonkeyPatch) -> Firewall:
     """A firewall before the database, where no idle connection is asked whether it lives."""
     monkeypatch.setattr(connections, "TRUSTED", 600.0)
-    monkeypatch.setattr(connections, "PATIENCE", 0.3)
+    monkeypatch.setattr(connections, "PATIENCE", 1.0)
     database.run("CREATE TABLE work (what text)")
     return Firewall(database)
 

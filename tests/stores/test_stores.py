@@ -474,7 +474,7 @@ def test_a_connection_that_takes_no_statement_is_not_used_again(
 @pytest.fixture
 def firewall(database: Database, monkeypatch: pytest.MonkeyPatch) -> Firewall:
     """A firewall before the database, where nobody waits long."""
-    monkeypatch.setattr(connections, "PATIENCE", 0.05)
+    monkeypatch.setattr(connections, "PATIENCE", 1.0)
     return Firewall(database)
 
 

@@ -1,8 +1,9 @@
 """More time for a broker that has to answer soon.
 
 Where the broker only helps amphora to say more, or to decide better, amphora waits for it a second
-or less, and goes on without.  On a machine that is busy with other tests a broker may take longer,
-and then a test would see what is there for brokers that do not answer.
+or less, and goes on without; and after a few seconds without an answer it says so.  On a machine
+that is busy with other tests a broker may take longer, and then a test would see what is there for
+brokers that do not answer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pytest
 
 from amphora.gateway import directory
 from amphora.rpc.client import announcer
-from amphora.rpc.client.workers import liveness, presence, roll_call
+from amphora.rpc.client.workers import liveness, presence, roll_call, unserved
 from amphora.rpc.keyed import announcements
 from amphora.rpc.server.operators import roll_call_queue
 from amphora.rpc.server.requests import admission
@@ -28,6 +29,8 @@ HURRIED = [
     (presence, "TELL_WITHIN"),
     (roll_call, "TIMEOUT"),
     (roll_call_queue, "TIMEOUT"),
+    (unserved, "PATIENCE"),
+    (unserved, "TIMEOUT"),
 ]
 
 

@@ -57,7 +57,7 @@ class RawPeer:
         """Consume a queue."""
         self.channel.consume(queue, self._received.put_nowait, secrets.token_hex(8), no_ack=True)
 
-    def receive(self, timeout: float = 10.0) -> Message[Deliver]:
+    def receive(self, timeout: float = 40.0) -> Message[Deliver]:
         """Return the next message; raises `gevent.queue.Empty` after `timeout` seconds."""
         return self._received.get(timeout=timeout)
 

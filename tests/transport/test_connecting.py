@@ -69,7 +69,7 @@ def test_a_closed_host_is_passed_over_at_once(good: Host, closed: Host) -> None:
 
 def test_when_no_host_can_be_had_each_is_named(closed: Host, silent: Host) -> None:
     with pytest.raises(NoHost) as caught:
-        connect_to_one(to(closed, connect_timeout=1.5), [silent, closed], "test")
+        connect_to_one(to(closed, connect_timeout=4.0), [silent, closed], "test")
     assert len(caught.value.failures) == 2
     assert "Connection refused" in str(caught.value)
     assert "does not finish the AMQP handshake" in str(caught.value)
