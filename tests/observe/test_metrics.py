@@ -22,7 +22,7 @@ from amphora.wire.properties import Properties
 from tests.support.brokers import ManagedBroker
 from tests.support.processes import PythonProcess
 from tests.support.raw import RawClient
-from tests.support.rpc import Gate, MakeClient, MakeServer, add
+from tests.support.rpc import Gate, MakeClient, MakeServer, add, make_room
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
@@ -168,7 +168,7 @@ def test_what_is_now_is_a_gauge(
         "connected": 2,
         "sessions": 2,
     }
-    assert samples(metrics, "amphora_unconfirmed") == {(): 0}
+    wait_until(lambda: samples(metrics, "amphora_unconfirmed") == {(): 0})
     gate.open()
     assert [result.get() for result in results] == [0, 1, 2, 3, 4]
     wait_until(lambda: gauges()["in_flight"] == 0)
@@ -201,6 +201,7 @@ def test_requests_that_are_not_begun_are_counted_apart(
     gate.open()
     held.get()
     wait_until(lambda: samples(metrics, "amphora_cancelled_total") == {(namespace,): 1})
+    make_room(server)
     with RawClient(broker, namespace) as stranger:
         stranger.request("add", 1, 2, expiration="0")
         wait_until(lambda: samples(metrics, "amphora_expired_total") == {(namespace,): 1})

@@ -15,7 +15,7 @@ from amphora.rpc.server.operators.access import trace_id_of
 from amphora.rpc.server.settings import overrides
 from tests.support.brokers import Broker
 from tests.support.raw import RawClient
-from tests.support.rpc import MakeClient, MakeServer, add
+from tests.support.rpc import MakeClient, MakeServer, add, make_room
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
@@ -126,8 +126,10 @@ def test_what_is_not_begun_is_a_line_too(
     cancelled = ("cancelled", f"{namespace}.add", None)
     assert cancelled in of(lines(2), "outcome", "function", "seconds")
     with RawClient(broker, namespace) as stranger:
+        make_room(server)
         stranger.request("add", 1, 2, expiration="0")
-        lines(3)  # then there is room for another
+        lines(3)
+        make_room(server)
         stranger.send(b"no request", expiration="0")
         written = of(lines(4), "outcome", "function")
         assert {("expired", f"{namespace}.add"), ("expired", None)} < set(written)

@@ -76,6 +76,18 @@ def unsettled(server: AmqpRpcServer) -> int:
     return channel.unsettled_count
 
 
+def make_room(server: AmqpRpcServer) -> None:
+    """Wait until the broker knows that a server is done with all that it was sent.
+
+    Only then it hands over a message that expires at once.
+    """
+    wait_until(lambda: not unsettled(server))
+    channel = server._worker.intake.consumer.channel
+    assert channel is not None
+    # The answer comes behind the acknowledgements.
+    channel.exchange_declare("amq.direct", passive=True)
+
+
 def answer_with(server: AmqpRpcServer, command: str, answer: Any) -> None:
     """Have a worker answer one of amphora's own commands with something else, as none does."""
     del server._worker.management.commands.by_name[command]
