@@ -27,6 +27,7 @@ from amphora.transport.channels.delivery import Delivery
 from amphora.wire.codec import Deliver
 from amphora.wire.content import Message
 from amphora.wire.properties import Properties
+from tests.support.waiting import wait_until
 
 ARGUMENTS = {"x-queue-type": "quorum"}
 DEAD = naming.dead_queue("n")
@@ -215,8 +216,9 @@ def test_the_last_permitted_attempt_runs_alone(session: FakeSession) -> None:
     greenlets = [gevent.spawn(run, each) for each in requests]
     # One at its second attempt of three waits for nobody.
     greenlets.append(gevent.spawn(run, request(correlation_id="innocent")))
-    gevent.sleep(0.01)
-    assert running in (["0", "innocent"], ["innocent", "0"])
+    wait_until(lambda: len(running) == 2)
+    gevent.sleep(0.01)  # long enough for what must not happen
+    assert set(running) == {"0", "innocent"}
     # The one that waits is not marked: it is not guilty of what happens meanwhile.
     assert session.marks == 2 + 2
     release.set()

@@ -77,18 +77,19 @@ def test_a_cancelled_call_ends_at_once_for_its_caller_and_in_its_handler(
 def test_a_function_that_does_not_say_so_is_not_interrupted(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
-    work, seen = Work(), []
+    work, begun, seen = Work(), [], []
     server = make_server(work.do)
 
     @server.add_function
     def patient() -> None:
+        begun.append("patient")
         while not amphora.current().cancelled:
             gevent.sleep(0.01)
         seen.append("cancelled")
 
     client = make_client()
     results = [client.defer.do("it"), client.defer.patient()]
-    wait_until(lambda: work.begun)
+    wait_until(lambda: work.begun and begun)
     for result in results:
         result.cancel()
     wait_until(lambda: seen)
@@ -285,13 +286,14 @@ def test_a_shield_holds_a_cancellation_off(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
     done: list[str] = []
-    inside, go = Event(), Event()
+    calls: list[amphora.CallContext] = []
+    go = Event()
 
     def careful() -> None:
         try:
             with amphora.shield():
                 with amphora.shield():
-                    inside.set()
+                    calls.append(amphora.current())
                     go.wait()
                 done.append("shielded")
             done.append("not reached")
@@ -301,8 +303,9 @@ def test_a_shield_holds_a_cancellation_off(
 
     make_server(careful, cancellable=True)
     result = make_client().defer.careful()
-    inside.wait()
+    wait_until(lambda: calls)
     result.cancel()
+    wait_until(lambda: calls[0].cancelled)
     gevent.sleep(0.1)
     assert done == []
     go.set()
@@ -357,7 +360,7 @@ def test_a_shield_in_a_thread_holds_the_end_of_its_function_off_to_the_end_of_th
             go.wait()
         end.wait()
 
-    make_server().add_function(careful, threadpool=True, timeout=0.1)
+    make_server().add_function(careful, threadpool=True, timeout=1.0)
     result = make_client().defer.careful()
     try:
         wait_until(late.is_set)
@@ -391,8 +394,9 @@ def test_a_handler_that_goes_on_after_its_cancellation_is_not_answered(
     failed: list[str] = []
     server.on_error(lambda name, error: failed.append(f"{name}: {error}"))
     client = make_client()
-    for result in [client.defer.stubborn(), client.defer.broken()]:
-        wait_until(lambda: work.begun)
+    results = [client.defer.stubborn(), client.defer.broken()]
+    wait_until(lambda: len(work.begun) == 2)
+    for result in results:
         result.cancel()
     wait_until(lambda: server.statistics.cancelled == 2)
     assert failed == ["broken: while it ended"]
@@ -533,7 +537,8 @@ def test_a_call_that_is_cancelled_while_middleware_waits_is_not_begun(
     make_server: MakeServer, make_client: MakeClient, cancellable: bool, kind: str
 ) -> None:
     begun: list[bool] = []
-    waits, go = Event(), Event()
+    waiting: list[amphora.CallContext] = []
+    go = Event()
     server = make_server(serve=False)
 
     def function() -> None:
@@ -549,17 +554,18 @@ def test_a_call_that_is_cancelled_while_middleware_waits_is_not_begun(
         server.add_function(function, cancellable=cancellable, threadpool=kind == "thread")
 
     @server.middleware
-    def slow(_: amphora.CallContext, proceed: Any) -> Any:
+    def slow(call: amphora.CallContext, proceed: Any) -> Any:
         with amphora.shield() if kind == "shielded" else nullcontext():
-            waits.set()
+            waiting.append(call)
             go.wait()
         return proceed()
 
     server.serve()
     client = make_client()
     asked = client.stream.stream() if kind == "stream" else client.defer.function()
-    waits.wait()
+    wait_until(lambda: waiting)
     asked.cancel()
+    wait_until(lambda: waiting[0].cancelled)
     gevent.sleep(0.1)
     go.set()
     wait_until(lambda: server.statistics.cancelled == 1)

@@ -214,6 +214,7 @@ def test_a_server_that_prepares_to_stop_finishes_what_it_has_and_takes_nothing_n
     wait_until(lambda: gate.entered == ["old"])
     server.prepare_stop()
     assert server.state == "stopping"
+    wait_until(lambda: broker.consumers(request_queue(namespace)) == 0)
     new = client.defer(wait_publish=True).hold("new")
     gate.open()
     assert old.get() == "old"

@@ -42,7 +42,7 @@ def test_a_signal_lets_running_handlers_finish_and_takes_nothing_new(
     server = run_program("server")
     client = make_client()
     old = [client.defer.wait_for_file(str(release)) for _ in range(3)]
-    server.wait_for("waiting for")
+    wait_until(lambda: server.output.count("waiting for") == 3)
     server.signal(number)
     wait_until(lambda: broker.consumers(f"rpc_{namespace}_request") == 0)
     new = client.defer(wait_publish=True).pid()
@@ -79,7 +79,7 @@ def test_a_second_signal_gives_running_handlers_up_to_another_server(
     server.wait_for("waiting for")
     server.terminate()
     server.wait_for("SIGTERM, stopping")
-    gevent.sleep(ONE_SIGNAL)
+    gevent.sleep(ONE_SIGNAL + 0.1)
     server.terminate()
     assert server.wait() == 0
     assert "SIGTERM again, stopping at once" in server.output
@@ -94,7 +94,7 @@ def test_a_second_signal_gives_up_what_never_ends_of_on_stop(run_program: RunPro
     server = run_program("never_closed", ready="serving")
     server.terminate()
     server.wait_for("closing the database")
-    gevent.sleep(ONE_SIGNAL)
+    gevent.sleep(ONE_SIGNAL + 0.1)
     server.terminate()
     assert server.wait() == 0
     assert "the program goes on" in server.printed
