@@ -36,6 +36,7 @@ def _tidy(broker: Broker, namespace: str) -> Iterator[None]:
 
 def ask(management: ManagementClient, server: AmqpRpcServer, command: str, *words: Any) -> Any:
     """Return what one worker answers."""
+    wait_until(lambda: server._worker.management.consumer.ready)
     [reply] = management.ask(server.namespace, command, *words, worker=server.worker_id)
     return reply.get()
 

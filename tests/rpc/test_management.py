@@ -350,8 +350,8 @@ def test_a_stopped_worker_leaves_nothing_of_its_management_behind(
     queue = f"rpc_mgt_{server.worker_id}_request"
     assert broker.queue_exists(queue)
     server.stop()
-    assert not broker.queue_exists(queue)
-    assert management.count_workers(namespace) == 0
+    wait_until(lambda: not broker.queue_exists(queue))
+    wait_until(lambda: management.count_workers(namespace) == 0)
 
 
 def test_a_worker_that_was_disconnected_answers_again(

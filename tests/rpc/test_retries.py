@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 import amphora
-from amphora import AmqpRpcClient, AmqpRpcFanoutClient, Result
+from amphora import AmqpRpcClient, AmqpRpcFanoutClient, ManagementClient, Result
 from amphora.errors import (
     AmphoraError,
     ChannelClosed,
@@ -197,6 +197,7 @@ def test_a_call_of_a_function_that_is_declared_idempotent_is_made_again(
     make_server: MakeServer,
     make_client: MakeClient,
     broker: Broker,
+    namespace: str,
     declared: bool | None,
 ) -> None:
     taken = Taken(1)
@@ -204,6 +205,8 @@ def test_a_call_of_a_function_that_is_declared_idempotent_is_made_again(
     if declared is None:
         # One server that does not say so is enough.
         make_server(taken.take)
+        with ManagementClient(url=broker.url) as management:
+            wait_until(lambda: management.count_workers(namespace) == 2)
     options: Any = {} if declared in (True, None) else {"idempotent": False}
     client = make_client()
     call = gevent.spawn(client.call(retries=5, **options).take, 1)

@@ -53,6 +53,9 @@ def questions_again(
     """Cut a session off, and return what it asks until all of its parts are set up again."""
     links = (session.publishing, session.consuming)
     wait_until(lambda: session.settled, "the session is set up")
+    for consume in (False, True):
+        # The answer comes behind all that was asked before.
+        session.channel(consume=consume).close()
     asked, connects = len(recorder.questions), [link.connects for link in links]
     cut()
     wait_until(

@@ -112,6 +112,7 @@ def test_who_looks_twenty_times_a_second_sees_that_a_connection_was_lost(
 ) -> None:
     server = make_server(add)
     link = server.session.consuming
+    wait_until(lambda: server.ready)
     # After a connection that has lasted, the next attempt is a first one.
     gevent.sleep(SUCCESS_AFTER + 0.1)
     assert link.connection is not None
@@ -802,7 +803,8 @@ def test_many_questions_at_once_leave_channels_to_calls(
     session = make_session()
     for link in (session.publishing, session.consuming):
         link.endpoint = replace(link.endpoint, channel_max=20)
-    make_server(add)
+    server = make_server(add)
+    wait_until(lambda: server.ready)
     client = make_client(session=session, timeout=30.0)
     labels = [f"user{number}" for number in range(200)]
 

@@ -1,12 +1,14 @@
 """Many calls from many greenlets: `caller.py URL NAMESPACE CALLS GREENLETS [SECONDS UNTIL]`.
 
 Each call is `add` of two numbers, or with SECONDS `slow_add`, which takes so long; with UNTIL it
-makes more calls until there is a file of that name.  It ends by telling what became of each.
+makes more calls until there is a file of that name.  It logs each change of its connections, and
+ends by telling what became of each.
 """
 
 import collections
 import itertools
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import gevent
 
 from amphora import AmphoraError, AmqpRpcClient
 
+logging.basicConfig(level=logging.INFO)
 url, namespace = sys.argv[1:3]
 calls, greenlets = int(sys.argv[3]), int(sys.argv[4])
 seconds = float(sys.argv[5]) if len(sys.argv) > 5 else None
