@@ -235,7 +235,7 @@ def test_a_fanout_server_that_goes_without_an_answer_is_told(
     session = Session(url)
 
     def go() -> None:
-        gevent.sleep(0.5)  # it is counted meanwhile
+        gevent.sleep(3.0)  # it is counted meanwhile
         gevent.spawn(session.close).join()
 
     with AmqpRpcFanoutServer(namespace, session=session) as server:
@@ -482,7 +482,7 @@ def test_without_a_broker_nothing_is_completed(
 def test_a_misspelled_namespace_is_noticed_at_once_and_leaves_nothing(
     amphora: Amphora, broker: Broker, namespace: str, options: list[str]
 ) -> None:
-    with gevent.Timeout(20):  # and not the 60 s of a call
+    with gevent.Timeout(50):  # and not the 60 s of a call
         outcome = amphora("call", f"{namespace}.add", *options)
     assert (outcome.code, outcome.out) == (6, "")
     assert namespace in outcome.err

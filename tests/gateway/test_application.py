@@ -307,6 +307,16 @@ def test_a_stream_that_is_silent_is_kept_alive_and_bounded_in_number(
     monkeypatch.setattr(calls, "FIRST_ITEM", 0.05)
     monkeypatch.setattr(streams, "KEEP_ALIVE", 0.05)
     gate = Gate()
+    silences: list[float] = []
+    items = calls.OpenStream.items
+
+    def noting(stream: calls.OpenStream, seconds: float) -> Iterator[Any]:
+        for each in items(stream, seconds):
+            if not each:
+                silences.append(seconds)
+            yield each
+
+    monkeypatch.setattr(calls.OpenStream, "items", noting)
 
     def slow() -> Iterator[int]:
         gate.hold()
@@ -319,7 +329,7 @@ def test_a_stream_that_is_silent_is_kept_alive_and_bounded_in_number(
     wait_until(lambda: gate.entered)
     answer = ask(gateway, path, [], ACCEPT=EVENTS)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    gevent.sleep(0.2)
+    wait_until(lambda: len(silences) >= 2)
     gate.open()
     body = first.get(timeout=20).body
     assert body.endswith(b"data: 1\n\nevent: end\ndata: null\n\n")

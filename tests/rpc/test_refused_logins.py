@@ -8,6 +8,7 @@ import pytest
 from gevent.event import Event
 
 from amphora import AmqpRpcClient, AmqpRpcServer, AuthenticationError, ConnectionLost, testing
+from amphora.rpc.keyed import attaching
 from amphora.transport.links import link
 from tests.support.waiting import wait_until
 
@@ -60,8 +61,9 @@ def test_answers_wait_until_the_login_is_taken_again(
 
 
 def test_receivers_go_on_when_the_login_is_taken_again(
-    broker: testing.Broker, namespace: str
+    broker: testing.Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(attaching, "RETRIES_PER_SECOND", 0.5)
     labels = [f"user-{number}" for number in range(300)]
     with (
         AmqpRpcServer(namespace, url=broker.url) as server,
@@ -80,7 +82,7 @@ def test_receivers_go_on_when_the_login_is_taken_again(
         wait_until(lambda: consuming.error is not failed)
         broker.refuse_logins(False)
         # Together, and not one after the other, as those whose queues are missing.
-        wait_until(lambda: queues.attached == len(labels), timeout=20)
+        wait_until(lambda: queues.attached == len(labels))
         for receiver in receivers:
             receiver.stop()
 

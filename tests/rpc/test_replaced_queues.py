@@ -94,9 +94,9 @@ def test_what_a_worker_has_begun_goes_on_when_its_control_queue_is_lost(
 
     server = make_server(gate.hold, items, session=make_session())
     # The client asks for the worker of a stream once a heartbeat.
-    client = make_client(heartbeat=1.0)
+    client = make_client(heartbeat=2.0)
     if asked == "call":
-        call = client.defer(liveness=1.0).hold(2)
+        call = client.defer(liveness=2.0).hold(2)
     else:
         stream = client.stream.items()
         assert next(stream) == 1

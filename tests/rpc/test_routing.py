@@ -195,6 +195,8 @@ def test_items_that_the_exchange_does_not_lead_to_their_client_are_sent_again_st
     harm: str,
 ) -> None:
     monkeypatch.setattr(streams, "CREDIT_INTERVAL", 0.05)
+    # The client does not bind its queue again by itself.
+    monkeypatch.setattr(rebinding, "INTERVAL", 1000.0)
     go_on = Event()
 
     def numbers() -> Iterator[int]:
@@ -203,8 +205,7 @@ def test_items_that_the_exchange_does_not_lead_to_their_client_are_sent_again_st
         yield from range(1, 100)
 
     make_server(numbers)
-    # Before the client would bind its queue again by itself.
-    stream = client.stream(timeout=20.0).numbers()
+    stream = client.stream(timeout=80.0).numbers()
     assert next(stream) == 0
     cut_off(client, broker, harm)
     go_on.set()
@@ -342,8 +343,8 @@ def test_a_server_binds_again_what_somebody_has_unbound(
 
     with ManagementClient(session=everybody.session) as management:
         asked = management.ask
-        wait_until(lambda: everybody.gather(timeout=1.0).abs(-1).values() == [1])
-        wait_until(lambda: len(list(asked(server.namespace, "ping", timeout=1.0))) == 1)
+        wait_until(lambda: everybody.gather(timeout=10.0).abs(-1).values() == [1])
+        wait_until(lambda: len(list(asked(server.namespace, "ping", timeout=10.0))) == 1)
     wait_until(is_cancelled)
 
 
