@@ -18,6 +18,7 @@ import amphora
 from amphora import (
     AmqpRpcFanoutClient,
     AmqpRpcFanoutServer,
+    ManagementClient,
     NoResult,
     NoServer,
     RemoteException,
@@ -359,7 +360,7 @@ def test_the_comparison_takes_no_longer_than_the_call_may(make_client: MakeClien
 
 @embedded
 def test_workers_of_two_versions_are_both_compared(
-    make_server: MakeServer, make_client: MakeClient
+    make_server: MakeServer, make_client: MakeClient, url: str, namespace: str
 ) -> None:
     def double(number: int) -> str:
         return ""
@@ -367,6 +368,8 @@ def test_workers_of_two_versions_are_both_compared(
     for version in ("1.0", "2.0"):
         server = make_server(double, version=version)
         wait_until(lambda server=server: server.ready)
+    with ManagementClient(url=url) as management:
+        wait_until(lambda: management.count_workers(namespace) == 2)
     numbers = make_client().bind(NumbersAPI, check=True)
     with pytest.raises(WrongRequest) as caught:
         numbers.call.double(2)

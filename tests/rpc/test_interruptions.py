@@ -68,9 +68,8 @@ def test_whichever_greenlet_is_interrupted_the_next_call_is_answered(
     for number in range(8):  # a reader, a writer, a watcher and a keeper for each connection
         wait_until(lambda: server.ready)
         assert client.call.add(number, 1) == number + 1
-        greenlets = greenlets_of(sessions[who])
-        assert len(greenlets) == 8
-        interrupt(greenlets[number])
+        wait_until(lambda: len(greenlets_of(sessions[who])) == 8)
+        interrupt(greenlets_of(sessions[who])[number])
         interrupted += 1
         # Well before any heartbeat could have noticed it.
         assert client.call(timeout=30).add(number, 2) == number + 2
