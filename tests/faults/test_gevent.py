@@ -106,7 +106,7 @@ def test_callers_that_are_killed_anywhere_leave_client_and_connection_whole(rig:
             gevent.spawn_later(rig.random.uniform(0.0, 0.01), greenlet.kill)
         if number % 20 == 0:
             gevent.sleep(0.005)
-    wait_until(lambda: client.pending == 0, timeout=20.0)
+    wait_until(lambda: client.pending == 0)
     assert rig.one_here(client).outcome == "ok"
     assert client.session.publishing.connects == client.session.consuming.connects == 1
     rig.settle()

@@ -369,7 +369,7 @@ def test_the_documented_permissions_are_enough_and_no_more(rig: Rig, node: Rabbi
         wait_until(lambda: server.running == 1)
         node.close_all_connections()
         assert pending[0].get().outcome == "ok"
-        stranger = amphora.AmqpRpcClient("other", url=urls["client"], timeout=3.0)
+        stranger = amphora.AmqpRpcClient("other", url=urls["client"], timeout=20.0)
         with stranger, pytest.raises(amphora.AmphoraError, match="access"):
             stranger.call.anything()
         with amphora.Session(urls["client"]) as session:

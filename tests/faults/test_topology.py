@@ -76,13 +76,13 @@ def test_calls_whose_response_queue_is_deleted_are_told_and_the_next_ones_are_an
 ) -> None:
     server = rig.server_here()
     client = rig.client_here()
-    pending = rig.many_here(client, PENDING, 5.0)
+    pending = rig.many_here(client, PENDING, 15.0)
     wait_until(lambda: server.running == PENDING)
     rig.fault("the response queue is deleted")
-    began = monotonic()
     delete_queue(rig, response_queue(client))
     gevent.joinall(pending)
-    assert monotonic() - began < 3.0
+    # Long before they could have been answered.
+    assert server.running == PENDING
     assert {(end.outcome, end.executed) for end in (g.get() for g in pending)} == {
         ("ConnectionLost", None)
     }
@@ -136,7 +136,7 @@ def test_calls_of_a_client_that_was_away_longer_than_its_queue_is_kept_are_told(
     with rig.outage("the client is away, and its response queue expires"):
         proxy.refuse()
         proxy.reset()
-        wait_until(lambda: queue not in rig.queues(), timeout=20.0)
+        wait_until(lambda: queue not in rig.queues())
         proxy.listen()
     began = monotonic()
     gevent.joinall(pending)
@@ -180,7 +180,7 @@ def test_answers_to_clients_that_are_gone_cost_nobody_any_time(rig: Rig) -> None
     began = monotonic()
     on_a_channel(rig, publish)
     calls = [rig.one_here(client) for _ in range(20)]
-    wait_until(lambda: server.lost_responses == dead, timeout=20.0)
+    wait_until(lambda: server.lost_responses == dead)
     rig.ledger.figures["s for all"] = round(monotonic() - began, 1)
     assert {end.outcome for end in calls} == {"ok"}
     rig.settle()
@@ -211,7 +211,7 @@ def test_an_exchange_that_is_deleted_costs_no_connection_and_no_hot_loop(
 @pytest.mark.case("B-47")
 @pytest.mark.slow
 def test_callers_of_purged_requests_get_no_result(rig: Rig) -> None:
-    client = rig.client_here(timeout=3.0)
+    client = rig.client_here(timeout=8.0)
     pending = rig.many_here(client, PENDING)
     wait_until(lambda: not client.session.publisher.unconfirmed and client.pending == PENDING)
     rig.fault("the request queue is purged")
@@ -236,11 +236,13 @@ def test_per_key_queues_that_come_and_go_leave_nothing_behind(rig: Rig, node: Ra
     channels = len(server.session.consuming.wait_connected(40)._channels)
     for number in range(2_000):
         key = f"user{number}"
-        client.create_new_request_queue(key, x_expires=1.0)
+        client.create_new_request_queue(key, x_expires=5.0)
         if number % 10 == 0:
             pending = rig.many_here(client, 1, routing_key=key)
-            assert server.receive_from_queue(key, max_calls=1, timeout=10.0) == 1
+            assert server.receive_from_queue(key, max_calls=1, timeout=40.0) == 1
             gevent.joinall(pending)
-    wait_until(lambda: not [name for name in rig.queues() if "_queue_" in name], timeout=20.0)
-    assert len(server.session.consuming.wait_connected(40)._channels) <= channels + 2
+    wait_until(lambda: not [name for name in rig.queues() if "_queue_" in name])
+    link = server.session.consuming
+    # Unused ones are closed a second later.
+    wait_until(lambda: len(link.wait_connected(40)._channels) <= channels + 2)
     rig.settle()
