@@ -12,6 +12,7 @@ import pytest
 from amphora import ManagementClient
 from tests.support.brokers import Broker
 from tests.support.processes import PythonProcess
+from tests.support.slowness import without_slowness
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ def workers(broker: Broker) -> Iterator[Callable[[int], None]]:
             for _ in range(number):
                 worker = EXAMPLES / "example_worker.py"
                 running.enter_context(PythonProcess(worker, env={"AMQP_URL": broker.url}))
-            wait_until(lambda: management.count_workers("example") == number, timeout=20)
+            wait_until(lambda: management.count_workers("example") == number)
 
         yield start
     broker.forget("example")
@@ -51,7 +52,7 @@ def send(broker: Broker) -> Send:
         )
         with command:
             command.wait()
-        found = [LINE.fullmatch(line) for line in command.lines]
+        found = [LINE.fullmatch(line) for line in without_slowness(command.lines)]
         assert all(found), command.lines
         return [match[2] for match in found if match is not None]
 

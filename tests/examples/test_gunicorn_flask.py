@@ -86,7 +86,7 @@ def test_every_worker_gets_its_own_answers(
 ) -> None:
     with Gunicorn(url, tmp_path, application, *options) as gunicorn:
         answered: set[Any] = set()
-        with gevent.Timeout(30):
+        with gevent.Timeout(80):
             # The kernel decides who takes a connection.
             while answered != gunicorn.workers():
                 asked = ["tea", "coffee"] * 10

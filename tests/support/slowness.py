@@ -9,8 +9,9 @@ import pytest
 
 from amphora.net import log
 
-# A worker whose event loop got no processor, and a program that takes long to import.
-SLOW = ("held the processor for", "is still loading the program")
+# A worker whose event loop got no processor, a program that takes long to import, and one whose
+# first calls wait for seconds.
+SLOW = ("held the processor for", "is still loading the program", "until its deadline")
 # Longer than any test takes.
 LONG = 1000.0
 
