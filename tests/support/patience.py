@@ -11,7 +11,7 @@ from __future__ import annotations
 import pytest
 
 from amphora.gateway import directory
-from amphora.rpc.client import announcer
+from amphora.rpc.client import announcer, declared, offers
 from amphora.rpc.client.workers import liveness, presence, roll_call, unserved
 from amphora.rpc.keyed import announcements
 from amphora.rpc.server.operators import roll_call_queue
@@ -23,9 +23,11 @@ HURRIED = [
     (admission, "NOTE_TIMEOUT"),
     (announcements, "BEGIN_TIMEOUT"),
     (announcer, "ANNOUNCE_TIMEOUT"),
+    (declared, "TIMEOUT"),
     (directory, "TIMEOUT"),
     (liveness, "LOOK_TIMEOUT"),
     (lookout, "LOOK_TIMEOUT"),
+    (offers, "TIMEOUT"),
     (presence, "TELL_WITHIN"),
     (roll_call, "TIMEOUT"),
     (roll_call_queue, "TIMEOUT"),
