@@ -29,6 +29,7 @@ import gevent
 
 from amphora import AmqpRpcClient, AmqpRpcServer, Session
 from amphora.net import clock
+from amphora.net.writer import Queue
 from amphora.rpc.client.waiting import waking
 from amphora.rpc.contract import batches, headers, naming
 from amphora.rpc.contract.serializers import JSON
@@ -92,7 +93,9 @@ class Wire:
         self.consuming = Channel(self.connection, 2)
         self._channels = {1: self.publishing, 2: self.consuming}
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, ledger: Queue | None = None, entry: object = None) -> None:
+        if ledger is not None:
+            ledger.append(entry)
         self._sent.append(data)
 
     def consume(self, take: Callable[[Delivery], None]) -> None:

@@ -8,6 +8,9 @@ Large parts are never joined, because copying them costs as much as writing them
 Bulk frames let others pass: they wait in a queue of their own, and go behind the others a few at a
 time.  So what is queued while large messages are written waits for one piece of them and not for
 all.
+
+A signal handler runs between any two instructions of Python, and may send something too.  So what
+must keep together is queued by one call of C, `any(map(...))`, within which none runs.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from gevent.event import Event
 
 from amphora.net import clock
 from amphora.net.stream import Stream
+
+Queue = deque[Any]
 
 # Written in pieces, so that a slow peer can be told from one that has stopped.
 WRITE_SIZE = 256 * 1024
@@ -82,14 +87,23 @@ class Writer:
         self._wake = Event()
         self._written = Event()
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(
+        self, data: bytes | memoryview, ledger: Queue | None = None, entry: object = None
+    ) -> None:
         """Queue bytes for the end of this turn of the event loop.  Never switches greenlets.
 
         Once the writer is closed, they are dropped.
+
+        Args:
+            ledger: what gets `entry` in the same step, and so has its entries in the order in which
+                the bytes go out.
         """
         try:
             size = len(data)
-            self._outgoing.append(data)
+            if ledger is None:
+                self._outgoing.append(data)
+            else:
+                any(map(deque.append, (ledger, self._outgoing), (entry, data)))
             self.unwritten += size
             if self.unwritten > self._high_water:
                 # Remembered, because it may come and pass while `run` waits for one write.
@@ -101,35 +115,49 @@ class Writer:
             self._on_interrupted(error)
             raise
 
-    def send_bulk(self, frame: bytes | memoryview) -> None:
+    def send_bulk(
+        self, frame: bytes | memoryview, ledger: Queue | None = None, entry: object = None
+    ) -> None:
         """Queue a whole frame, which lets frames pass that are queued with `send`.
 
         Never switches greenlets.  Once the writer is closed, it is dropped.
+
+        Args:
+            ledger, entry: as for `send`.
         """
-        self.send_frames(((frame,),), bulk=True)
+        self.send_frames(((frame,),), ledger, entry, bulk=True)
 
     def send_frames(
-        self, frames: Sequence[Sequence[bytes | memoryview]], *, bulk: bool = False
+        self,
+        frames: Sequence[Sequence[bytes | memoryview]],
+        ledger: Queue | None = None,
+        entry: object = None,
+        *,
+        bulk: bool = False,
     ) -> None:
         """Queue whole frames, each in parts, with nothing between them.
 
         Never switches greenlets.  Once the writer is closed, they are dropped.
 
         Args:
+            ledger, entry: as for `send`.
             bulk: they let frames pass that are queued with `send`.
         """
         try:
             parts = [part for frame in frames for part in frame]
             size = sum(map(len, parts))
-            # In one step, which no signal handler interrupts that sends something too.
+            queue: Queue = self._bulk if bulk else self._outgoing
+            queued: Sequence[object] = frames if bulk else parts
+            if ledger is None:
+                queue.extend(queued)
+            else:
+                any(map(deque.extend, (ledger, queue), ((entry,), queued)))
             if bulk:
-                self._bulk.extend(frames)
                 self._bulk_unwritten += size
                 if self._bulk_unwritten > self._high_water:
                     self.bulk_congested = True
                 self._go_on_with_bulk()
             else:
-                self._outgoing.extend(parts)
                 self.unwritten += size
                 if self.unwritten > self._high_water:
                     self.congested = self._was_congested = True

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amphora.errors import AmphoraError, FrameError
+from amphora.net.writer import Queue
 from amphora.transport.channels.channel import Channel
 from amphora.transport.channels.confirms import Confirms, Returned
 from amphora.transport.channels.delivery import Delivery
@@ -54,14 +55,23 @@ class Owner:
     def __init__(self, events: list[Any]) -> None:
         self._events = events
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(
+        self, data: bytes | memoryview, ledger: Queue | None = None, entry: object = None
+    ) -> None:
         self._events.append(("sent", bytes(data)))
 
-    def send_bulk(self, frame: bytes | memoryview) -> None:
+    def send_bulk(
+        self, frame: bytes | memoryview, ledger: Queue | None = None, entry: object = None
+    ) -> None:
         self._events.append(("sent in bulk", bytes(frame)))
 
     def send_frames(
-        self, frames: Sequence[Sequence[bytes | memoryview]], *, bulk: bool = False
+        self,
+        frames: Sequence[Sequence[bytes | memoryview]],
+        ledger: Queue | None = None,
+        entry: object = None,
+        *,
+        bulk: bool = False,
     ) -> None:
         self._events.append(("sent in bulk" if bulk else "sent", b"".join(chain(*frames))))
 
@@ -111,7 +121,7 @@ class Reader:
         first._recipients.add("raw", raw)
         second._confirms = Confirms()
         for number in range(1, UNCONFIRMED + 1):
-            second._confirms.expect(Published(number, self.events))
+            second._confirms.published.append(Published(number, self.events))
 
     def _take(self, tag: str, delivery: Delivery) -> None:
         names = delivery.exchange, delivery.routing_key

@@ -44,7 +44,7 @@ def expecting(count: int) -> tuple[Confirms, list[Published]]:
     confirms = Confirms()
     messages = [Published(f"m{number}") for number in range(1, count + 1)]
     for message in messages:
-        confirms.expect(message)
+        confirms.published.append(message)
     return confirms, messages
 
 
@@ -133,9 +133,9 @@ def test_a_huge_group_is_refused_without_counting_up_to_it() -> None:
 def test_messages_whose_fate_nobody_asked_for_have_numbers_too() -> None:
     confirms = Confirms()
     asked = Published("asked")
-    confirms.expect(None)
-    confirms.expect(asked)
-    confirms.expect(None)
+    confirms.published.append(None)
+    confirms.published.append(asked)
+    confirms.published.append(None)
 
     confirms.confirm(2, False, False)
 
@@ -151,10 +151,10 @@ def test_a_message_may_be_published_while_another_is_confirmed() -> None:
     class First(Published):
         def confirmed(self, accepted: bool, returned: Returned | None) -> None:
             super().confirmed(accepted, returned)
-            confirms.expect(second)
+            confirms.published.append(second)
 
     first = First("first")
-    confirms.expect(first)
+    confirms.published.append(first)
 
     confirms.confirm(0, True, True)
     assert (first.verdicts, second.verdicts) == ([ACCEPTED], [])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
 from amphora import Session
 from amphora.testing import Broker
 from amphora.transport.publishing.outgoing import Outgoing
@@ -38,4 +40,58 @@ def test_each_message_gets_its_own_confirm_wherever_another_one_comes_between() 
             assert (taken.error, taken.refused) == (None, None)
             assert refused.refused is not None
             publisher.withdraw(refused)
+        assert line > 10
+
+
+class Told:
+    """Takes the broker's verdict on a message of a raw channel."""
+
+    message_id = "an id"
+    accepted: bool | None = None
+
+    def confirmed(self, accepted: bool, _: object) -> None:
+        self.accepted = accepted
+
+
+@pytest.mark.parametrize("size", [0, 300_000], ids=["small", "large"])
+def test_each_message_of_a_raw_channel_gets_its_own_confirm_wherever_another_comes_between(
+    size: int,
+) -> None:
+    with Broker() as broker, Session(broker.url) as session, session.channel() as channel:
+        channel.queue_declare("free")
+        channel.queue_declare("full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+        channel.confirm_select()
+
+        def publish(queue: str, told: Told) -> None:
+            channel.publish("", queue, Properties(), bytes(size), unconfirmed=told)
+
+        line, lines = 0, [1]
+        while line < lines[0]:
+            line += 1
+            taken, refused = Told(), Told()
+            with interrupted_at(line, partial(publish, "full", refused)) as lines:
+                publish("free", taken)
+            wait_until(lambda: not channel.unconfirmed)
+            assert (taken.accepted, refused.accepted) == (True, False)
+        assert line > 10
+
+
+def test_others_publish_while_a_handler_waits_that_has_come_in_the_middle_of_a_message() -> None:
+    with Broker() as broker, Session(broker.url) as session, session.channel() as channel:
+        channel.queue_declare("free")
+        publisher = session.publisher
+
+        def wait_for_another() -> None:
+            another = message_to("free")
+            publisher.publish(another)
+            wait_until(lambda: another.done)
+
+        line, lines = 0, [1]
+        while line < lines[0]:
+            line += 1
+            message = message_to("free")
+            with interrupted_at(line, wait_for_another) as lines:
+                publisher.publish(message)
+            wait_until(lambda: not publisher.unconfirmed)
+            assert (message.done, message.error) == (True, None)
         assert line > 10

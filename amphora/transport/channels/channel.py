@@ -24,6 +24,7 @@ from gevent.lock import Semaphore
 from amphora.errors import AmphoraError, ChannelClosed, ConnectionLost, FrameError, printable
 from amphora.net.deadline import Deadline
 from amphora.net.memory import LARGE, keep_for_large_bodies
+from amphora.net.writer import Queue
 from amphora.transport.channels.acks import Acks
 from amphora.transport.channels.confirms import Confirms, Returned, Unconfirmed
 from amphora.transport.channels.operations import Operations
@@ -83,14 +84,23 @@ class ChannelOwner(Protocol):
     def bulk_congested(self) -> bool:
         """The same for bulk frames."""
 
-    def send(self, data: bytes | memoryview) -> None:
-        """Queue whole frames for the writer."""
+    def send(
+        self, data: bytes | memoryview, ledger: Queue | None = None, entry: object = None
+    ) -> None:
+        """Queue whole frames for the writer; see `Writer.send`."""
 
-    def send_bulk(self, frame: bytes | memoryview) -> None:
+    def send_bulk(
+        self, frame: bytes | memoryview, ledger: Queue | None = None, entry: object = None
+    ) -> None:
         """Queue a whole frame, which lets others pass, for the writer."""
 
     def send_frames(
-        self, frames: Sequence[Sequence[bytes | memoryview]], *, bulk: bool = False
+        self,
+        frames: Sequence[Sequence[bytes | memoryview]],
+        ledger: Queue | None = None,
+        entry: object = None,
+        *,
+        bulk: bool = False,
     ) -> None:
         """Queue whole frames in parts, with nothing between them, for the writer."""
 
@@ -289,9 +299,10 @@ class Channel(Operations):
             raise self._ended()
         # As in `_send_pieces`: nearly all messages come here.
         try:
-            if self._confirms is not None:
-                self._confirms.expect(unconfirmed)
-            self._send(data)
+            if self._confirms is None:
+                self._send(data)
+            else:
+                self._send(data, self._confirms.published, unconfirmed)
         except BaseException as error:
             self.connection.interrupted(error)
             raise
@@ -301,12 +312,11 @@ class Channel(Operations):
     ) -> None:
         if self.error is not None or self._closing:
             raise self._ended()
+        ledger = None if self._confirms is None else self._confirms.published
         try:
-            if self._confirms is not None:
-                self._confirms.expect(unconfirmed)
-            self.connection.send_frames(pieces, bulk=self._bulk)
+            self.connection.send_frames(pieces, ledger, unconfirmed, bulk=self._bulk)
         except BaseException as error:
-            # A sequence number without its message would take the confirm of the next one.
+            # It is unknown whether the message was queued, so whether a confirm will come.
             self.connection.interrupted(error)
             raise
 

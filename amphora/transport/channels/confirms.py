@@ -3,10 +3,15 @@
 The broker confirms by sequence number, one by one in any order, or "all up to n".  A message that
 no queue took is returned before its confirm.  The return carries no number, so it is matched by its
 message id.
+
+It counts messages in the order in which they come.  A signal handler may publish in the middle of
+another message, so none takes a number before it is queued: it is added to `published` in the very
+step in which it is, and numbered when a confirm comes.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple, Protocol
 
 
@@ -43,10 +48,14 @@ _UNTRACKED = _Untracked()
 class Confirms:
     """The publishes of one channel that wait for a confirm.
 
-    `unexpected` counts confirms of numbers that nothing waits for.
+    Attributes:
+        published: gets what waits for the confirm of each message, None for nothing, in the order
+            in which the messages are queued.
+        unexpected: how many confirms there were of numbers that nothing waits for.
     """
 
     def __init__(self) -> None:
+        self.published: deque[Unconfirmed | None] = deque()
         self.unexpected = 0
         self._next = 1
         self._lowest = 1
@@ -54,21 +63,25 @@ class Confirms:
         self._returned: dict[str, Returned] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self.published)
 
     @property
     def oldest(self) -> int | None:
         """The number of the first unconfirmed message, None if there is none."""
-        return next(iter(self._waiting), None)
+        return next(iter(self._waiting), self._next if self.published else None)
 
-    def expect(self, unconfirmed: Unconfirmed | None) -> None:
-        """Give the next sequence number to a message that is being published."""
-        self._waiting[self._next] = unconfirmed or _UNTRACKED
-        self._next += 1
+    def _number(self) -> None:
+        """Give numbers to what was published since the last time."""
+        published = self.published
+        while published:
+            self._waiting[self._next] = published[0] or _UNTRACKED
+            self._next += 1
+            # Only now: after an interruption it is there twice rather than lost.
+            published.popleft()
 
     def returned(self, message_id: str, returned: Returned) -> None:
         """Remember that a message was returned; its confirm follows."""
-        if len(self._returned) < len(self._waiting):
+        if len(self._returned) < len(self):
             self._returned[message_id] = returned
         else:
             # More than were published: the broker is at fault.
@@ -76,6 +89,8 @@ class Confirms:
 
     def confirm(self, sequence: int, multiple: bool, accepted: bool) -> None:
         """Take a basic.ack (`accepted`) or basic.nack from the broker."""
+        if self.published:
+            self._number()
         if not multiple:
             self._confirm_one(sequence, accepted)
             return
@@ -105,4 +120,5 @@ class Confirms:
 
     def waiting(self) -> list[Unconfirmed]:
         """Return the unconfirmed messages, in the order of publishing."""
-        return [message for message in self._waiting.values() if message is not _UNTRACKED]
+        messages = (*self._waiting.values(), *self.published)
+        return [each for each in messages if each is not None and each is not _UNTRACKED]

@@ -110,8 +110,6 @@ class Publisher(Restorable):
         self._retiring: list[Channel] = []
         self._renewed = -RENEW_INTERVAL
         self._timer: Any = None
-        # True while a message is sent.
-        self._sending = False
 
     def __repr__(self) -> str:
         return f"<Publisher [{self.unconfirmed} unconfirmed]>"
@@ -166,10 +164,6 @@ class Publisher(Restorable):
         self._link.start()
         self._waiting[outgoing] = None
         self._fail_hopeless((outgoing,))
-        if self._sending:
-            # A signal handler publishes it in the middle of another one, and it is sent behind
-            # that: the broker counts messages in the order in which they come.
-            gevent.get_hub().loop.run_callback(self.flush)
 
     def _publish_bulk(self, outgoing: Outgoing) -> None:
         if self._for_bulk is None:
@@ -421,7 +415,7 @@ class Publisher(Restorable):
     def _can_send(self, outgoing: Outgoing) -> bool:
         channel = self._channel
         # As `_held`, but inlined for speed.
-        if channel is None or channel.error is not None or self._sending:
+        if channel is None or channel.error is not None:
             return False
         connection = channel.connection
         if connection.blocked is not None or (
@@ -444,18 +438,14 @@ class Publisher(Restorable):
             channel = self._unconfirming
         template = outgoing.template.again if outgoing.attempts else outgoing.template
         suspect = bool(self._suspects) and outgoing in self._suspects
-        self._sending = True
-        try:
-            channel.publish_encoded(
-                outgoing.exchange,
-                outgoing.routing_key,
-                template.encode(outgoing.message_id, expiration),
-                outgoing.body,
-                outgoing.mandatory,
-                _Suspect(outgoing, self._acquit) if suspect else outgoing,
-            )
-        finally:
-            self._sending = False
+        channel.publish_encoded(
+            outgoing.exchange,
+            outgoing.routing_key,
+            template.encode(outgoing.message_id, expiration),
+            outgoing.body,
+            outgoing.mandatory,
+            _Suspect(outgoing, self._acquit) if suspect else outgoing,
+        )
         if suspect:
             self._alone = outgoing
         outgoing.attempts += 1
