@@ -64,9 +64,8 @@ class ServerPresence:
         self._telling: dict[str | None, list[Told]] = {}
         self._tellers: set[gevent.Greenlet[..., bool | None]] = set()
         self._closed = Event()
-        # For texts: what else is served; and whether no server that is there takes requests.
+        # What else is served, for texts.
         self.others = ""
-        self._idle = False
 
     # -- before a request is sent -----------------------------------------------------------------
 
@@ -151,9 +150,14 @@ class ServerPresence:
         deadline = Deadline(TELL_WITHIN)
         there = self._look(queue, TOLD_FOR, TELL_WITHIN)
         if there and queue is None:
-            requests = naming.request_queue(self._namespace)
-            self._idle = self._look(requests, TOLD_FOR, deadline.left(TELL_WITHIN)) is False
+            self._look(naming.request_queue(self._namespace), 0.0, deadline.left(TELL_WITHIN))
         return there
+
+    def _none_takes_requests(self) -> bool:
+        """Return whether those servers that were seen last were seen to take no requests."""
+        seen_at, _ = self._known.get(None, NEVER)
+        asked_at, takes = self._known.get(naming.request_queue(self._namespace), NEVER)
+        return takes is False and asked_at >= seen_at
 
     def _tell(
         self, queue: str | None, waiting: list[Told], teller: gevent.Greenlet[..., bool | None]
@@ -176,7 +180,7 @@ class ServerPresence:
             return f"{self.nobody(routing_key)}; the request waited in its queue"
         if routing_key:
             served = f"a server receives from {self._queue_of(routing_key)}"
-        elif self._idle:
+        elif self._none_takes_requests():
             # As after `pause`, or where the queue is of another type than they ask for.
             served = (
                 f"a server of {self._namespace} is there, but none takes requests now: it is paused"
@@ -247,9 +251,6 @@ class ServerPresence:
             # Also when interrupted, but not if the answer is not wanted any more.
             if self._asking.get(queue) is gevent.getcurrent():
                 del self._asking[queue]
-                if queue is None:
-                    # What was seen of the servers that were there before is no part of it.
-                    self._idle = False
                 if len(self._known) >= MOST_KNOWN:
                     self._known.clear()
                 self._known[queue] = clock.monotonic(), there
