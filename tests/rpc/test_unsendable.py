@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from gevent.event import Event
 
 from amphora import (
     AmqpRpcClient,
@@ -240,6 +241,24 @@ def test_an_item_that_is_too_large_for_the_broker_ends_a_handler_that_goes_on(
     with pytest.raises(WrongResult, match=LARGE):
         next(make_client().stream.items())
     wait_until(lambda: ended == [True] and server.running == 0)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_an_item_that_is_found_too_large_for_the_broker_before_its_handler_ends_is_not_left_out(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    found = Event()
+
+    def last_item() -> Iterator[str]:
+        yield "x" * 20_000
+        assert found.wait(80)
+
+    server = make_server(last_item)
+    stream = make_client().stream.last_item()
+    wait_until(lambda: any(outlet.refused for outlet in server._worker.outlets._open.values()))
+    found.set()
+    with pytest.raises(WrongResult, match=LARGE):
+        list(stream)
 
 
 @pytest.mark.usefixtures("narrow")

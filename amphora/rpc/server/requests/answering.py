@@ -78,6 +78,9 @@ class Answers:
             return
         # The last items before the end, if they can be sent.
         self._outlets.send_now()
+        if outlet.refused and not answer.failed:
+            # Its handler has ended without hearing of that.
+            answer = self._unsendable(request, outlet.refused)
         end = outlet.end_headers
         self._responder.respond(request, answer.body, answer.content_type, headers=end)
         if request.call is not None:
@@ -85,16 +88,19 @@ class Answers:
         # Its items may have to be sent again.
         sent_without = forsaken or outlet.refused
         if not outlet.wait_taken() and not sent_without:
-            lost = self._lost(request, FORSAKEN)
-            if outlet.refused:
-                why = WrongResult(f"an item of the stream cannot be sent: {outlet.refused}")
-                lost = self._encoding.refuse(why, request.properties)
+            refused = outlet.refused
+            lost = self._unsendable(request, refused) if refused else self._lost(request, FORSAKEN)
             end = outlet.end_headers
             self._responder.respond(request, lost.body, lost.content_type, headers=end)
 
     def _lost(self, request: RequestInProgress, why: str) -> Answer:
         """Return the answer that a stream has ended before its time."""
         return self._encoding.refuse(StreamLost(why), request.properties)
+
+    def _unsendable(self, request: RequestInProgress, why: str) -> Answer:
+        """Return the answer that the broker does not take an item of a stream."""
+        error = WrongResult(f"an item of the stream cannot be sent: {why}")
+        return self._encoding.refuse(error, request.properties)
 
     def give_back(self, request: RequestInProgress) -> None:
         """Give back a request that is not answered, or end it if the broker has it no more.
