@@ -999,6 +999,31 @@ def test_a_client_that_falls_silent_ends_its_stream(
     wait_until(lambda: open_streams(server) == 0)
 
 
+def test_a_stream_does_not_end_well_whose_handler_ends_after_its_client_fell_silent(
+    make_server: MakeServer, broker: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from amphora.rpc.contract import streams
+
+    monkeypatch.setattr(streams, "SILENCE", 0.5)
+
+    def stubborn() -> Iterator[str]:
+        for _ in range(3):
+            yield "x" * 1_200_000
+        wait_until(lambda: amphora.current().cancelled)
+
+    server = make_server()
+    server.add_function(stubborn, cancellable=False)
+    with RawClient(broker, namespace) as client:
+        client.request("stubborn", headers={"x-amphora-allowed": 5}, message_type="stream")
+        came = [client.receive() for _ in range(4)]
+    types = [message.properties.message_type for message in came]
+    # The third item waits until the others have come.
+    assert sorted(map(str, types)) == ["None", "item", "item", "started"]
+    end = came[types.index(None)]
+    assert json.loads(end.body)["exception"]["type"] == "amphora.StreamLost"
+    wait_until(lambda: open_streams(server) == 0)
+
+
 def test_an_item_that_comes_at_the_deadline_is_taken(
     make_server: MakeServer,
     make_client: MakeClient,

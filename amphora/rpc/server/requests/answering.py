@@ -6,7 +6,7 @@ handler was ended goes back to its queue; if it is acknowledged, it cannot, and 
 
 from __future__ import annotations
 
-from amphora.errors import Cancelled, ServerLost, StreamLost, WrongResult
+from amphora.errors import AmphoraError, Cancelled, ServerLost, StreamLost, WrongResult
 from amphora.net import clock
 from amphora.rpc.contract import headers
 from amphora.rpc.server.answers.responder import Responder
@@ -57,12 +57,11 @@ class Answers:
             outlet: where the items of a stream went.
         """
         request.answered = True
-        forsaken = outlet is not None and outlet.forsaken
         if answer.unsent:
             if request.revoked and request.properties.reply_to:
                 answer = self._encoding.refuse(Cancelled(REVOKED), request.properties)
-            elif forsaken:
-                answer = self._lost(request, FORSAKEN)
+            elif outlet is not None and outlet.forsaken:
+                answer = self._cut_short(request, outlet)
             else:
                 request.ack()
                 if outlet is not None:
@@ -78,28 +77,25 @@ class Answers:
             return
         # The last items before the end, if they can be sent.
         self._outlets.send_now()
-        if outlet.refused and not answer.failed:
-            # Its handler has ended without hearing of that.
-            answer = self._unsendable(request, outlet.refused)
+        cut_short = outlet.cut_short
+        if cut_short and not answer.failed:
+            # Its handler has ended well without hearing of that.
+            answer = self._cut_short(request, outlet)
         end = outlet.end_headers
         self._responder.respond(request, answer.body, answer.content_type, headers=end)
         if request.call is not None:
             request.call.tell_ended()
         # Its items may have to be sent again.
-        sent_without = forsaken or outlet.refused
-        if not outlet.wait_taken() and not sent_without:
-            refused = outlet.refused
-            lost = self._unsendable(request, refused) if refused else self._lost(request, FORSAKEN)
+        if not outlet.wait_taken() and not cut_short:
+            lost = self._cut_short(request, outlet)
             end = outlet.end_headers
             self._responder.respond(request, lost.body, lost.content_type, headers=end)
 
-    def _lost(self, request: RequestInProgress, why: str) -> Answer:
-        """Return the answer that a stream has ended before its time."""
-        return self._encoding.refuse(StreamLost(why), request.properties)
-
-    def _unsendable(self, request: RequestInProgress, why: str) -> Answer:
-        """Return the answer that the broker does not take an item of a stream."""
-        error = WrongResult(f"an item of the stream cannot be sent: {why}")
+    def _cut_short(self, request: RequestInProgress, outlet: Outlet) -> Answer:
+        """Return the answer to a stream of which some items may never come to its client."""
+        error: AmphoraError = StreamLost(FORSAKEN)
+        if outlet.refused:
+            error = WrongResult(f"an item of the stream cannot be sent: {outlet.refused}")
         return self._encoding.refuse(error, request.properties)
 
     def give_back(self, request: RequestInProgress) -> None:

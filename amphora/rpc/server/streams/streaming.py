@@ -129,12 +129,17 @@ class Outlet:
         return self.request.properties.reply_to or "", self.request.request_id, self._call.run_id
 
     @property
+    def cut_short(self) -> bool:
+        """Whether some items may never come to its client."""
+        return self.forsaken or self.refused != ""
+
+    @property
     def end_headers(self) -> dict[str, Any]:
         """The headers of the answer that ends the stream.
 
         Without a number it ends at once, and not behind the last item.
         """
-        if self.forsaken or self.refused or self.request.revoked:
+        if self.cut_short or self.request.revoked:
             return {headers.RUN: self._call.run_id}
         return {headers.RUN: self._call.run_id, streams.SEQ: self._window.seq + 1}
 
@@ -250,7 +255,7 @@ class Outlet:
                 self._wait()
         finally:
             self._outlets.discard(self)
-        return not (self.forsaken or self.refused)
+        return not self.cut_short
 
     # -- the client's side ------------------------------------------------------------------------
 
