@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from amphora import (
     ManagementClient,
     RemoteException,
     WrongRequest,
+    current,
 )
 from tests.support.brokers import Broker
+from tests.support.raw import RawClient
 from tests.support.rpc import Gate, MakeClient, MakeServer, add
 from tests.support.waiting import wait_until
 
@@ -171,6 +174,30 @@ def test_a_stream_that_is_cancelled_ends_with_its_reader_told(
     with pytest.raises(Cancelled):
         next(stream)
     assert closed.wait(20)
+
+
+@embedded
+def test_a_stream_that_is_cancelled_before_its_handler_ends_does_not_end_well(
+    make_server: MakeServer, management: ManagementClient, broker: Broker, namespace: str
+) -> None:
+    def stubborn() -> Iterator[str]:
+        for _ in range(3):
+            yield "x" * 1_200_000
+        wait_until(lambda: current().cancelled)
+
+    server = make_server(management=ALL, serve=False)
+    server.add_function(stubborn, cancellable=False)
+    server.serve()
+    with RawClient(broker, namespace) as client:
+        client.request("stubborn", headers={"x-amphora-allowed": 5}, message_type="stream")
+        # The third item waits until these have come.
+        came = [client.receive() for _ in range(3)]
+        assert {message.properties.message_type for message in came} == {"started", "item"}
+        [request] = ask(management, server, "active")["requests"]
+        ask(management, server, "cancel", request["id"])
+        end = client.receive()
+    assert json.loads(end.body)["exception"]["type"] == "amphora.Cancelled"
+    wait_until(lambda: not server.running)
 
 
 def test_a_paused_worker_leaves_requests_to_others_until_it_is_resumed(

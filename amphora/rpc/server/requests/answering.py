@@ -61,7 +61,7 @@ class Answers:
             if request.revoked and request.properties.reply_to:
                 answer = self._encoding.refuse(Cancelled(REVOKED), request.properties)
             elif outlet is not None and outlet.forsaken:
-                answer = self._cut_short(request, outlet)
+                answer = self._cut_short(outlet)
             else:
                 request.ack()
                 if outlet is not None:
@@ -80,23 +80,25 @@ class Answers:
         cut_short = outlet.cut_short
         if cut_short and not answer.failed:
             # Its handler has ended well without hearing of that.
-            answer = self._cut_short(request, outlet)
+            answer = self._cut_short(outlet)
         end = outlet.end_headers
         self._responder.respond(request, answer.body, answer.content_type, headers=end)
         if request.call is not None:
             request.call.tell_ended()
         # Its items may have to be sent again.
         if not outlet.wait_taken() and not cut_short:
-            lost = self._cut_short(request, outlet)
+            lost = self._cut_short(outlet)
             end = outlet.end_headers
             self._responder.respond(request, lost.body, lost.content_type, headers=end)
 
-    def _cut_short(self, request: RequestInProgress, outlet: Outlet) -> Answer:
+    def _cut_short(self, outlet: Outlet) -> Answer:
         """Return the answer to a stream of which some items may never come to its client."""
         error: AmphoraError = StreamLost(FORSAKEN)
-        if outlet.refused:
+        if outlet.request.revoked:
+            error = Cancelled(REVOKED)
+        elif outlet.refused:
             error = WrongResult(f"an item of the stream cannot be sent: {outlet.refused}")
-        return self._encoding.refuse(error, request.properties)
+        return self._encoding.refuse(error, outlet.request.properties)
 
     def give_back(self, request: RequestInProgress) -> None:
         """Give back a request that is not answered, or end it if the broker has it no more.

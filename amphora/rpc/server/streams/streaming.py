@@ -131,7 +131,7 @@ class Outlet:
     @property
     def cut_short(self) -> bool:
         """Whether some items may never come to its client."""
-        return self.forsaken or self.refused != ""
+        return self.forsaken or self.refused != "" or self.request.revoked
 
     @property
     def end_headers(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Outlet:
 
         Without a number it ends at once, and not behind the last item.
         """
-        if self.cut_short or self.request.revoked:
+        if self.cut_short:
             return {headers.RUN: self._call.run_id}
         return {headers.RUN: self._call.run_id, streams.SEQ: self._window.seq + 1}
 
@@ -246,7 +246,7 @@ class Outlet:
         """Wait until the client has all items or wants no more.  Switches greenlets.
 
         Returns:
-            False if it fell silent, or the broker does not take an item.
+            False if it may never have some of them; see `cut_short`.
         """
         try:
             while self._window.received < self._window.seq and not self._call.cancelled:
