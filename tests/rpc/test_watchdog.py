@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
+import gevent
 import pytest
 
 import amphora
 from amphora.rpc.server.requests import watchdog
 from tests.support.brokers import on_embedded
-from tests.support.rpc import MakeClient, MakeServer
+from tests.support.rpc import MakeClient, MakeServer, RunProgram
 from tests.support.waiting import wait_until
 
 pytestmark = on_embedded
@@ -45,3 +47,18 @@ def test_a_handler_that_holds_many_servers_is_told_once(
     # Those that are left are still watched.
     servers.pop(0).stop()
     hold()
+
+
+def test_nobody_is_blamed_for_a_process_that_was_halted(
+    run_program: RunProgram, make_client: MakeClient
+) -> None:
+    server = run_program("server")
+    client = make_client()
+    assert client.call.add(1, 2) == 3
+    server.signal(signal.SIGSTOP)
+    # Longer than what is tolerated, and than it takes until the thread looks.
+    gevent.sleep(2 * (watchdog.TOLERATED + watchdog.LOOK))
+    server.signal(signal.SIGCONT)
+    server.wait_for("the process was halted for")
+    assert client.call.add(3, 4) == 7
+    assert "held the processor" not in server.output

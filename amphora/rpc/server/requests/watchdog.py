@@ -6,6 +6,9 @@ system checks twice a second whether a beat of the loop is overdue and, if so, w
 the stack.  The loop writes the warning when it beats again: the thread logs nothing.  But the loop
 may never beat again.  So after some seconds the thread writes a line to standard error, once for
 each handler, and once for a program that is no handler.
+
+A process that is halted, as in a paused container, stops its thread as well, and uses no processor.
+Whichever handler is on the stack then has no part in that.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import signal
 import sys
 import weakref
-from time import monotonic
+from time import monotonic, process_time
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -86,6 +89,10 @@ class _Watch:
         self._thread = _get_thread()
         self.watchdogs: dict[Watchdog, None] = {}
         self._beaten = self._looked = monotonic()
+        # What the process had used of the processor when the loop last beat, and the longest time
+        # without a look since.
+        self._used = process_time()
+        self._unseen = 0.0
         self._culprit: _Culprit | None = None
         # Whether the loop has run since the beginning.
         self._ran = False
@@ -103,11 +110,23 @@ class _Watch:
                 del _watches[loop]
 
     def _beat(self) -> None:
-        now = monotonic()
+        now, used = monotonic(), process_time()
         held = now - self._beaten - BEAT
-        self._beaten = now
+        # A handler that keeps the thread from looking, too, uses the processor meanwhile.
+        unseen = min(max(self._unseen, now - self._looked), now - self._beaten)
+        halted = max(unseen - LOOK - (used - self._used), 0.0)
+        self._beaten, self._used, self._unseen = now, used, 0.0
         self._ran = True
         culprit, self._culprit = self._culprit, None
+        if held > TOLERATED:
+            held -= halted
+            if halted > held:
+                log.warning(
+                    "%s: the process was halted for %.1f s, or its machine was; nothing ran"
+                    " meanwhile",
+                    self._owner(),
+                    halted,
+                )
         if held > TOLERATED:
             for watchdog in self.watchdogs:
                 watchdog.stalls += 1
@@ -125,7 +144,9 @@ class _Watch:
         if self._timer is None:
             return False
         now = monotonic()
-        since, self._looked = now - self._looked, now
+        since = now - self._looked
+        self._unseen = max(self._unseen, since)
+        self._looked = now
         if now - self._beaten > TOLERATED and self._culprit is None:
             call = _call_on(sys._current_frames().get(self._thread))
             self._culprit = None if call is None else _Culprit(call.worker_id, call.function)
