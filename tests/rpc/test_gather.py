@@ -40,6 +40,9 @@ class Room:
     def discard(self, pending: Pending) -> None:
         pass
 
+    def withdraw(self, pending: Pending) -> None:
+        pass
+
     def in_its_thread(self, function: Callable[[], object]) -> None:
         function()
 

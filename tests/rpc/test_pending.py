@@ -35,6 +35,9 @@ class Waiting:
     def discard(self, pending: Pending) -> None:
         self.discarded.append(pending)
 
+    def withdraw(self, pending: Pending) -> None:
+        self.discarded.append(pending)
+
     def cancel(self, pending: Pending) -> bool:
         self.discard(pending)
         return True

@@ -1,4 +1,4 @@
-"""Responses that the broker does not confirm, as the node of their queue is frozen or cut off."""
+"""Messages that the broker does not confirm: of responses, the node may be frozen or cut off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from amphora import AmqpRpcClient, AmqpRpcServer, CallContext, testing
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    AmqpRpcServer,
+    CallContext,
+    RemoteException,
+    testing,
+)
 from tests.support.rpc import add
 from tests.support.waiting import wait_until
 
@@ -82,3 +90,40 @@ def test_the_arguments_of_a_request_are_not_kept_until_the_broker_confirms_its_a
         assert server._worker.underway.unconfirmed == 1
         wait_until(lambda: things[0]() is None)
         assert server._worker.underway.unconfirmed == 1
+
+
+@pytest.mark.parametrize("way", ["call", "gather", "a call that fails"])
+def test_a_request_that_was_answered_is_not_sent_again_if_its_confirm_is_lost(
+    broker: testing.Broker, namespace: str, way: str
+) -> None:
+    spread = way == "gather"
+    runs: list[str] = []
+
+    def run(what: str) -> int:
+        runs.append(what)
+        return len(runs)
+
+    def run_badly(what: str) -> None:
+        run(what)
+        raise ValueError(what)
+
+    with (
+        (AmqpRpcFanoutServer if spread else AmqpRpcServer)(namespace, url=broker.url) as server,
+        (AmqpRpcFanoutClient if spread else AmqpRpcClient)(namespace, url=broker.url) as client,
+    ):
+        for function in (run, run_badly):
+            server.add_function(function)
+        server.serve()
+        assert client.call.run("before") == 1
+        broker.eat_confirms(1)
+        if isinstance(client, AmqpRpcFanoutClient):
+            assert client.gather.run("once").values() == [2]
+        elif way == "call":
+            assert client.call.run("once") == 2
+        else:
+            with pytest.raises(RemoteException):
+                client.call.run_badly("once")
+        broker.kill_connections()
+        # It would be sent behind what is sent again.
+        assert client.call.run("after") == 3
+        assert runs == ["before", "once", "after"]

@@ -144,6 +144,7 @@ class Calls:
         del self.pending[request_id]
         self._timeouts.discard(request_id, pending.ticket)
         self._liveness.ended(pending.watched)
+        self._session.publisher.withdraw(pending.outgoing)
         pending.restart(outgoing)
         outgoing.on_failed = self._on_failed
         self.pending[outgoing.message_id] = pending
@@ -260,9 +261,10 @@ class Calls:
                     self.streams.closed(pending)
 
     def withdraw(self, pending: Pending) -> None:
-        """Drop a call whose caller went away; if its request is unsent, it is never sent."""
+        """Drop a call, and its request: what is unconfirmed of that is not sent, or sent again."""
         self.discard(pending)
-        self._session.publisher.withdraw(pending.outgoing)
+        if not pending.outgoing.done:
+            self._session.publisher.withdraw(pending.outgoing)
 
     def abandon(self, pending: Pending) -> None:
         """Withdraw a call, and tell its servers.  Never switches greenlets."""
@@ -358,7 +360,7 @@ class Calls:
 
     def _fail(self, pending: Pending, error: AmphoraError) -> None:
         pending.fail(error)
-        self.discard(pending)
+        self.withdraw(pending)
 
     def _expire(self, request_id: str) -> None:
         pending = self.pending.get(request_id)
@@ -381,7 +383,6 @@ class Calls:
         else:
             self.on_unanswered()
             self.presence.tell(outgoing.routing_key, lambda there: self._unanswered(pending, there))
-        self._session.publisher.withdraw(outgoing)
 
     def _unanswered(self, pending: Pending, there: bool | None) -> None:
         """End a call at its deadline, unless it has ended in the moment since."""
@@ -403,7 +404,6 @@ class Calls:
         """Fail the calls whose answers were lost with the expired queue."""
         for pending in list(self.pending.values()):
             if pending.outgoing.attempts:
-                self._session.publisher.withdraw(pending.outgoing)
                 self._fail(
                     pending,
                     ConnectionLost(
@@ -420,8 +420,6 @@ class Calls:
         for pending in list(self.pending.values()):
             if isinstance(pending, PendingStream):
                 self.abandon(pending)
-            else:
-                self._session.publisher.withdraw(pending.outgoing)
             self._fail(
                 pending,
                 ConnectionLost(

@@ -88,7 +88,7 @@ class Responses:
             if pending.watched is not None:
                 self._look_at_silence(pending.watched)
         if ended:
-            self._calls.discard(pending)
+            self._calls.withdraw(pending)
 
     def _take_note(self, delivery: Delivery, pending: Pending | None) -> None:
         """Take a note about a request that goes on."""
@@ -97,7 +97,7 @@ class Responses:
             stream = pending if isinstance(pending, PendingStream) else None
             try:
                 if self._calls.streams.came(stream, delivery) and stream is not None:
-                    self._calls.discard(stream)
+                    self._calls.withdraw(stream)
             except ValueError as error:
                 if stream is not None:
                     text = f"an item of {self._calls.name_of(stream)} cannot be read: {error}"
@@ -145,7 +145,7 @@ class Responses:
             if pending.watched is not None:
                 self._look_at_silence(pending.watched)
         if ended:
-            self._calls.discard(pending)
+            self._calls.withdraw(pending)
 
     def _read_response(
         self, delivery: Delivery, pending: Pending

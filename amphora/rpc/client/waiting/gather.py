@@ -162,7 +162,7 @@ class PendingGather(Pending):
         if not self.ended:
             self.ended = True
             self.complete = complete
-            self._waiting.discard(self)
+            self._waiting.withdraw(self)
             self.arrived.set()
             self.tell_ended(None)
 

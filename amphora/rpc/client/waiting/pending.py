@@ -17,7 +17,10 @@ class Waiting(Protocol):
     """Keeps the pending requests."""
 
     def discard(self, pending: Pending) -> None:
-        """Drop a request whose answer is unwanted."""
+        """Drop a request whose answer is unwanted.  It is sent all the same."""
+
+    def withdraw(self, pending: Pending) -> None:
+        """Drop a request that has ended.  It is not sent again."""
 
     def cancel(self, pending: Pending) -> bool:
         """End a request, and tell its servers; return whether it was pending.  From any thread."""
