@@ -198,6 +198,38 @@ def test_a_worker_that_is_held_for_too_long_is_replaced_on_request(
     assert not is_alive(pid)
 
 
+def test_no_function_is_blamed_for_a_worker_that_is_halted(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    pool = serve()
+    (pid,) = wait_for_workers(pool, 1)
+    client = make_client()
+
+    free = tmp_path / "free"
+
+    def blames() -> int:
+        return pool.output.count("in the function hold_processor_until")
+
+    def hold() -> None:
+        before = blames()
+        result = client.defer.hold_processor_until(str(free))
+        wait_until(lambda: blames() > before)
+        free.touch()
+        assert result.get() == pid
+        free.unlink()
+
+    hold()
+    before = blames()
+    os.kill(pid, signal.SIGSTOP)
+    line = pool.wait_for("cannot tell where it stands")
+    os.kill(pid, signal.SIGCONT)
+    assert client.call.pid() == pid
+    assert f"worker {pid} has not reacted for" in line
+    assert blames() == before
+    # What holds it again is told again.
+    hold()
+
+
 def test_a_supervisor_that_was_suspended_blames_nobody(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:

@@ -308,7 +308,10 @@ class Guard:
             self._read()
             self._repeat_signal()
             place = self._place()
-            if place and place != said and self._tell(AT + place.encode("utf-8", "replace")):
+            if not place:
+                # It gets on.  If it stands there again, that is said again.
+                said = ""
+            elif place != said and self._tell(AT + place.encode("utf-8", "replace")):
                 said = place
             for status, end in list(self._ends.items()):
                 if monotonic() >= end:

@@ -108,6 +108,7 @@ class Heard:
         requests: how many requests it has handled.
         beaten: when its event loop last ran; None before the first time.
         place: where its program stood when it did not get on, None if that was never reported.
+        placed: when that was reported last.
         report: its latest report, b"" if there is none.
     """
 
@@ -120,6 +121,7 @@ class Heard:
         self.requests = 0
         self.beaten: float | None = None
         self.place: str | None = None
+        self.placed = 0.0
         self.report = b""
         self._rest = bytearray()
 
@@ -160,6 +162,7 @@ class Heard:
     def _take(self, line: bytes) -> None:
         if line.startswith(AT):
             self.place = printable(line[len(AT) :].decode("utf-8", "replace"), LONGEST_PLACE)
+            self.placed = monotonic()
             return
         if line.startswith(REPORT):
             self.report = line[len(REPORT) :]

@@ -77,6 +77,14 @@ def _held(worker: Worker, lasted: float, limit: float | None) -> Verdict | None:
         )
     if not worker.held.is_due(lasted):
         return None
+    if worker.stands_at is None:
+        # Its thread, which would tell the place, does not run either.
+        return Verdict(
+            logging.WARNING,
+            "%s has not reacted for %.0f s, and cannot tell where it stands: the process is halted,"
+            " or something holds it that does not let go of Python's lock",
+            (worker, lasted),
+        )
     return Verdict(
         logging.WARNING,
         "%s has not reacted for %.0f s: something holds its processor, and nothing else runs in it"

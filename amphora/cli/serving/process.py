@@ -105,9 +105,17 @@ class Worker:
         """Whether it was told to stop."""
         return self.deadline is not None
 
+    @property
+    def stands_at(self) -> str | None:
+        """The place in its program that it loads, or that holds it now; None if that is unknown."""
+        heard = self.heard
+        if heard.loaded and heard.beaten is not None and heard.placed < heard.beaten:
+            return None
+        return heard.place
+
     def place(self) -> str:
         """Return the place in its program, if that is known."""
-        return f"it stands at {self.heard.place or 'a place that it cannot tell'}"
+        return f"it stands at {self.stands_at or 'a place that it cannot tell'}"
 
     def stop(self, grace: float) -> None:
         """Stop it warmly, within a number of seconds."""

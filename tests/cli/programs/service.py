@@ -60,6 +60,14 @@ def hold_processor_once(path: str) -> int:
 
 
 @server.add_function
+def hold_processor_until(path: str) -> int:
+    """Let nothing else in this process run until there is such a file."""
+    while not Path(path).exists():
+        pass
+    return os.getpid()
+
+
+@server.add_function
 def end_a_forked_child() -> list[int]:
     """Return how children end that get a signal each."""
     statuses = []
