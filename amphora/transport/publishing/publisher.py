@@ -179,6 +179,8 @@ class Publisher(Restorable):
             self._for_bulk.withdraw(outgoing)
             return
         outgoing.withdraw()
+        if not (self._waiting or self._refused or self._suspects):
+            return  # as nearly always: it was sent, and that is all
         self._waiting.pop(outgoing, None)
         self._refused.pop(outgoing, None)
         if outgoing in self._suspects and outgoing is not self._alone:
