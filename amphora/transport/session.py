@@ -372,7 +372,7 @@ def register(session: Session, user: SessionUser) -> None:
 def watch(
     session: Session, binding: Callable[[], Binding], oldest: Callable[[], object]
 ) -> list[Vantage]:
-    """Have both connections leave a node that is cut off from the others; see `vantage`.
+    """Have both connections leave a node that is cut off, or holds them up; see `vantage`.
 
     Args:
         binding: returns a binding that is there when all is well.
@@ -381,13 +381,14 @@ def watch(
     Returns:
         What watches, to be closed in the end.
     """
-    watching = {session.publishing: session.publisher.oldest, session.consuming: oldest}
-    vantages = []
-    for link, waited_for in watching.items():
-        vantage = Vantage(link, binding, waited_for)
+    publishing, publisher = session.publishing, session.publisher
+    vantages = {
+        publishing: Vantage(publishing, binding, publisher.oldest, publisher.is_held_up),
+        session.consuming: Vantage(session.consuming, binding, oldest),
+    }
+    for link, vantage in vantages.items():
         link.add(vantage)
-        vantages.append(vantage)
-    return vantages
+    return list(vantages.values())
 
 
 def all_sessions() -> list[Session]:

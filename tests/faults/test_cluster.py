@@ -1,4 +1,4 @@
-"""A cluster of three nodes that are killed, stopped, frozen, lost and cut off (D-01 to D-11).
+"""A cluster of three nodes that are killed, stopped, frozen, lost and cut off (D-01 to D-13).
 
 What holds work is replicated here, as with `queue_type="quorum"`.  The wanted times are seconds; a
 machine that is busy may need a few more, and a client that waited for a node would need as long as
@@ -375,3 +375,69 @@ def test_while_the_node_of_a_queue_is_down_it_is_not_said_that_nobody_is_there(
             assert caught.value.executed is not True
             assert "no server is there" not in str(caught.value)
             assert "away" in str(caught.value) or isinstance(caught.value, NoResult)
+
+
+@contextmanager
+def led_by(home: RabbitNode, cluster: Cluster, namespace: str) -> Iterator[AmqpRpcServer]:
+    """Give a server at the other nodes, of a request queue that one node leads."""
+    settings: dict[str, Any] = {"heartbeat": HEARTBEAT, "queue_type": "quorum"}
+    with AmqpRpcServer(namespace, url=home.url, **settings) as first:
+        first.serve()
+        wait_until(lambda: first.ready)
+    assert cluster.home_of(f"rpc_{namespace}_request") is home
+    others = cluster.url_of(cluster.others(home))
+    with AmqpRpcServer(namespace, url=others, **settings) as server:
+        server.add_function(pow)
+        yield server
+
+
+@pytest.fixture
+def unwarned(cluster: Cluster) -> Cluster:
+    """A cluster that declares queues before it gives a silent node up, after 60 seconds."""
+    if tuple(map(int, cluster.version.split(".")[:2])) < (4, 3):
+        pytest.skip("before RabbitMQ 4.3 all wait until a silent node is given up")
+    return cluster
+
+
+@pytest.mark.case("D-12")
+@pytest.mark.slow
+@pytest.mark.time_limit(240)
+def test_a_client_that_calls_before_a_frozen_leader_is_replaced_is_answered_soon_after(
+    unwarned: Cluster, namespace: str
+) -> None:
+    home, *others = unwarned.nodes
+    with (
+        led_by(home, unwarned, namespace) as server,
+        AmqpRpcClient(
+            namespace, url=unwarned.url_of(others), heartbeat=HEARTBEAT, queue_type="quorum"
+        ) as client,
+    ):
+        server.serve()
+        for link in (client.session.publishing, client.session.consuming):
+            link.wait_connected(40)
+        wait_until(lambda: server.ready and client.session.settled)
+        home.freeze()
+        assert client.call(timeout=45.0).pow(2, 3) == 8
+
+
+@pytest.mark.case("D-13")
+@pytest.mark.slow
+@pytest.mark.time_limit(240)
+def test_a_server_whose_first_answer_goes_to_a_frozen_node_soon_answers_other_clients(
+    unwarned: Cluster, namespace: str
+) -> None:
+    home, *others = unwarned.nodes
+    settings: dict[str, Any] = {"heartbeat": HEARTBEAT, "queue_type": "quorum"}
+    with (
+        led_by(home, unwarned, namespace) as server,
+        AmqpRpcClient(namespace, url=home.url, **settings) as away,
+        AmqpRpcClient(namespace, url=unwarned.url_of(others), **settings) as client,
+    ):
+        results = [away.defer(timeout=200.0).pow(number, 2) for number in range(5)]
+        wait_until(lambda: not away.session.publisher.unconfirmed)
+        home.freeze()
+        server.serve()
+        wait_until(lambda: server.ready)
+        assert client.call(timeout=30.0).pow(2, 3) == 8
+        home.thaw()
+        assert [result.get() for result in results] == [0, 1, 4, 9, 16]

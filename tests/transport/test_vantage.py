@@ -53,8 +53,12 @@ def connected(other_port: int, *asked: Script) -> Iterator[tuple[ScriptedPeer, L
 
 
 @contextmanager
-def watched(link: Link, oldest: Callable[[], object] = lambda: "a call") -> Iterator[Vantage]:
-    vantage = Vantage(link, lambda: BINDING, oldest)
+def watched(
+    link: Link,
+    oldest: Callable[[], object] = lambda: "a call",
+    is_held_up: Callable[[], bool] = lambda: False,
+) -> Iterator[Vantage]:
+    vantage = Vantage(link, lambda: BINDING, oldest, is_held_up)
     link.add(vantage)
     try:
         yield vantage
@@ -161,6 +165,19 @@ def test_a_node_that_refuses_for_good_reason_is_not_left(other_port: int) -> Non
     ):
         stays(peer, link, 3)
         vantage.close()
+
+
+def test_a_link_leaves_a_node_that_answers_and_holds_up_what_it_publishes(other_port: int) -> None:
+    held_up = iter([False, True])
+    with (
+        connected(other_port, answer, answer) as (_, link),
+        other_host(other_port),
+        watched(link, is_held_up=lambda: next(held_up)),
+    ):
+        left = link.connection
+        assert left is not None
+        wait_until(lambda: link.connection not in (None, left), "the link is elsewhere")
+        assert "holds up what was published there" in str(left.error)
 
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["nothing waits", "what waits is served"])

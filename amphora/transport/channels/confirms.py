@@ -14,6 +14,9 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple, Protocol
 
+# The sequence number of the first message on a channel.
+FIRST_NUMBER = 1
+
 
 class Returned(NamedTuple):
     """The broker's reason for returning a message that no queue took."""
@@ -57,8 +60,8 @@ class Confirms:
     def __init__(self) -> None:
         self.published: deque[Unconfirmed | None] = deque()
         self.unexpected = 0
-        self._next = 1
-        self._lowest = 1
+        self._next = FIRST_NUMBER
+        self._lowest = FIRST_NUMBER
         self._waiting: dict[int, Unconfirmed] = {}
         self._returned: dict[str, Returned] = {}
 

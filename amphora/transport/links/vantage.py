@@ -1,4 +1,4 @@
-"""Leaving a node that has lost sight of the others.
+"""Leaving a node that has lost sight of the others, or a connection that it holds up.
 
 From RabbitMQ 4.3 on, a node that is cut off from the rest of its cluster keeps its clients: it
 answers heartbeats, but nothing that they send is confirmed or arrives.  Asking it does not help,
@@ -9,6 +9,9 @@ another host does, the link goes there.  If no host answers, it stays.
 
 A binding that is not answered ends its connection half a minute later, even if the cluster has
 healed by then.  So each is made on a connection of its own.
+
+A node that answers there may still hold up what publishes, because another node is silent (see
+`publisher`).  Then the link goes to any host, this one too.
 """
 
 from __future__ import annotations
@@ -51,14 +54,21 @@ class Vantage(Restorable):
         binding: returns a binding that exists when all is well.
         oldest: returns an object that identifies what has been waited for longest, equal as long
             as it is the same; None while nothing is waited for.
+        is_held_up: returns whether the broker takes nothing more on the present connection of the
+            link; may switch greenlets.
     """
 
     def __init__(
-        self, link: Link, binding: Callable[[], Binding], oldest: Callable[[], object]
+        self,
+        link: Link,
+        binding: Callable[[], Binding],
+        oldest: Callable[[], object],
+        is_held_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self._link = link
         self._binding = binding
         self._oldest = oldest
+        self._is_held_up = is_held_up
         self._watcher: gevent.Greenlet[..., None] | None = None
 
     def __repr__(self) -> str:
@@ -103,6 +113,8 @@ class Vantage(Restorable):
                 interval, answered = FIRST_INTERVAL, True
             elif self._answers(self._link.host):
                 interval, answered = longer, True
+                if self._is_held_up():
+                    self._link.leave(f"{connection.peer} holds up what was published there")
             else:
                 interval = DOUBTFUL_INTERVAL if answered else longer
                 answered = False

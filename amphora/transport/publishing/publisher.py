@@ -15,6 +15,13 @@ channel is renewed meanwhile: after the death of a quorum queue's leader, Rabbit
 everything on an older channel.  A refused message may have arrived all the same: some of several
 queues may have taken it.
 
+A broker may also hold a channel up.  For the first message of a channel to some queue, RabbitMQ
+asks the node of that queue, and waits for an answer until the node is given up: for 60 seconds, if
+the node fell silent.  All that time it takes nothing from that channel, for whichever queue.  So
+the connection is left then (see `vantage`): a new channel asks the queue's new leader, and RabbitMQ
+drops what is behind that message on the old one.  The message that holds a channel up may do so
+again, so what goes to other queues is sent before it: queue by queue, those last that were first.
+
 A message that is meant for one queue goes straight to it, through the broker's default exchange,
 if its own exchange was deleted, does not lead there, or may not be used.
 
@@ -43,15 +50,16 @@ from amphora.errors import (
     Rejected,
 )
 from amphora.net import clock
-from amphora.net.backoff import share_of
+from amphora.net.backoff import doubled, share_of
 from amphora.net.deadline import Deadline
 from amphora.net.log import Log
 from amphora.transport.channels.channel import Channel
-from amphora.transport.channels.confirms import Returned
+from amphora.transport.channels.confirms import FIRST_NUMBER, Returned
 from amphora.transport.connections.connection import Connection
 from amphora.transport.links.link import Link
 from amphora.transport.links.restoring import Restorable
 from amphora.transport.publishing.outgoing import Outgoing
+from amphora.wire.codec import Method, methods
 from amphora.wire.codes import ReplyCode
 from amphora.wire.properties import DIRECT_REPLY_TO
 
@@ -62,6 +70,10 @@ SHORTEST_REST = 0.05
 LONGEST_REST = 0.5
 # Least seconds between two renewals of the channel.
 RENEW_INTERVAL = 1.0
+# Seconds for which a channel may leave a question unanswered: at first, and when one channel after
+# the other has confirmed nothing at all, so that leaving them does not help.
+HELD_UP_AFTER = 3.0
+HELD_UP_AFTER_LONGEST = 30.0
 
 
 class _Suspect:
@@ -109,6 +121,9 @@ class Publisher(Restorable):
         self._refused: dict[Outgoing, float] = {}
         self._retiring: list[Channel] = []
         self._renewed = -RENEW_INTERVAL
+        # The channel that the broker holds up, and how long one may take to answer.
+        self._held_up: Channel | None = None
+        self._patience = HELD_UP_AFTER
         self._timer: Any = None
 
     def __repr__(self) -> str:
@@ -139,6 +154,36 @@ class Publisher(Restorable):
         if waiting is None and self._for_bulk is not None:
             return self._for_bulk.oldest()
         return waiting
+
+    def is_held_up(self) -> bool:
+        """Return whether the broker takes nothing more from a channel that it is to confirm on.
+
+        Switches greenlets, for some seconds if it is.
+        """
+        if self._for_bulk is not None and self._for_bulk.is_held_up():
+            return True
+        channel, other = self._channel, self._unconfirming
+        if channel is None or other is None or channel.connection.blocked is not None:
+            return False
+        # One that goes to many queues would only hold up the next channel, too.
+        if all(outgoing.spread for outgoing in _unconfirmed_on(channel)):
+            return False
+        oldest = channel.oldest_unconfirmed
+        # Neither changes anything.  If the other channel, which is asked later, does not answer
+        # either, what was sent has not reached the broker yet, or it is busy.
+        if _answers(channel, methods.Confirm.Select(), methods.Confirm.SelectOk, self._patience):
+            return False
+        if not _answers(other, methods.Basic.Qos(), methods.Basic.QosOk, self._patience):
+            return False
+        if channel is not self._channel or channel.oldest_unconfirmed != oldest:
+            return False
+        self._patience = (
+            doubled(self._patience, HELD_UP_AFTER, HELD_UP_AFTER_LONGEST)
+            if oldest == FIRST_NUMBER
+            else HELD_UP_AFTER
+        )
+        self._held_up = channel
+        return True
 
     def _confirming(self) -> list[Channel]:
         """Return the channels on which messages may be unconfirmed."""
@@ -255,7 +300,7 @@ class Publisher(Restorable):
         """Let go of everything in a forked child: the messages are the parent's."""
         if self._for_bulk is not None:
             self._for_bulk.forget()
-        self._channel = self._unconfirming = self._alone = None
+        self._channel = self._unconfirming = self._alone = self._held_up = None
         self._left_over.clear()
         self._waiting.clear()
         self._refused.clear()
@@ -296,7 +341,10 @@ class Publisher(Restorable):
         """Queue unconfirmed messages again, for the next connection."""
         channel, alone = self._channel, self._alone
         self._left_over.clear()
-        again = self._take_back(*self._confirming())
+        again = self._take_back(
+            *self._confirming(), held_up=channel is not None and channel is self._held_up
+        )
+        self._held_up = None
         self._retiring.clear()
         # RabbitMQ 3 closes the connection for a direct reply to an address that it cannot read: a
         # stranger made it up, or the node has another name now.  So these are sent one by one, and
@@ -308,14 +356,18 @@ class Publisher(Restorable):
             dict.fromkeys(each for each in again if _is_direct(each) and not each.done)
         )
 
-    def _take_back(self, *channels: Channel) -> list[Outgoing]:
+    def _take_back(self, *channels: Channel, held_up: bool = False) -> list[Outgoing]:
         """Put the unconfirmed messages of channels before the waiting ones; return them.
 
         If it is interrupted it can run again: the channel is dropped when all are back.
+
+        Args:
+            held_up: one of them held a channel up.
         """
         again = [outgoing for channel in channels for outgoing in _unconfirmed_on(channel)]
         waiting = [outgoing for outgoing in self._waiting if not outgoing.done]
-        self._waiting = dict.fromkeys((*again, *waiting))
+        order = [*again, *waiting]
+        self._waiting = dict.fromkeys(_by_queue(order) if held_up else order)
         self._suspects = {outgoing: None for outgoing in self._suspects if not outgoing.done}
         self.ready = False
         self._channel = self._unconfirming = self._alone = None
@@ -478,3 +530,20 @@ def _unconfirmed_on(channel: Channel) -> list[Outgoing]:
     """Return the unconfirmed messages of a channel, in the order of publishing."""
     items = (item.outgoing if isinstance(item, _Suspect) else item for item in channel.unconfirmed)
     return [item for item in items if isinstance(item, Outgoing) and not item.done]
+
+
+def _answers(channel: Channel, question: Method, answer: type[Method], timeout: float) -> bool:
+    """Return whether the broker answers a question on a channel.  Switches greenlets."""
+    try:
+        channel.call(question, answer, timeout=timeout)
+    except AmphoraError:
+        return False
+    return True
+
+
+def _by_queue(messages: Iterable[Outgoing]) -> list[Outgoing]:
+    """Return messages queue by queue, those to the queue of the first one last."""
+    by_queue: dict[tuple[str, str], list[Outgoing]] = {}
+    for outgoing in messages:
+        by_queue.setdefault((outgoing.exchange, outgoing.routing_key), []).append(outgoing)
+    return [outgoing for alike in reversed(by_queue.values()) for outgoing in alike]
