@@ -1,4 +1,4 @@
-"""A cluster of three nodes that are killed, stopped, frozen, lost and cut off (D-01 to D-13).
+"""A cluster of three nodes that are killed, stopped, frozen, lost and cut off (D-01 to D-14).
 
 What holds work is replicated here, as with `queue_type="quorum"`.  The wanted times are seconds; a
 machine that is busy may need a few more, and a client that waited for a node would need as long as
@@ -23,6 +23,7 @@ from amphora import (
     AmqpRpcServer,
     ManagementClient,
     NoResult,
+    Session,
 )
 from tests.faults import whole
 from tests.faults.conftest import TICK
@@ -441,3 +442,33 @@ def test_a_server_whose_first_answer_goes_to_a_frozen_node_soon_answers_other_cl
         assert client.call(timeout=30.0).pow(2, 3) == 8
         home.thaw()
         assert [result.get() for result in results] == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.case("D-14")
+@pytest.mark.slow
+@pytest.mark.time_limit(240)
+def test_a_request_to_all_of_whom_one_is_on_a_frozen_node_delays_no_call(
+    unwarned: Cluster, namespace: str
+) -> None:
+    home, *others = unwarned.nodes
+    with ExitStack() as made:
+        server = made.enter_context(led_by(home, unwarned, namespace))
+        server.serve()
+        everybody = [
+            AmqpRpcFanoutServer(f"{namespace}_all", url=node.url) for node in unwarned.nodes
+        ]
+        for each in everybody:
+            made.callback(each.stop, timeout=0)
+            each.add_function(abs)
+            each.serve()
+        session = made.enter_context(Session(unwarned.url_of(others), heartbeat=HEARTBEAT))
+        client = made.enter_context(AmqpRpcClient(namespace, session=session, queue_type="quorum"))
+        fanout = made.enter_context(AmqpRpcFanoutClient(f"{namespace}_all", session=session))
+        wait_until(lambda: server.ready and all(each.ready for each in everybody))
+        assert client.call.pow(2, 3) == 8
+        home.freeze()
+        # By now the request queue has another leader.
+        assert client.call(timeout=45.0).pow(3, 3) == 27
+        with pytest.raises(NoResult):
+            list(fanout.gather(timeout=2.0).abs(-1))
+        assert client.call(timeout=10.0).pow(4, 3) == 64

@@ -1,4 +1,4 @@
-"""Large requests and answers, which let small ones pass."""
+"""Large requests and answers, and requests to all servers, which let others pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 import gevent
 import pytest
 
-from amphora import AmqpRpcClient, ConnectionLost, NoResult, Session
+from amphora import (
+    AmqpRpcClient,
+    AmqpRpcFanoutClient,
+    AmqpRpcFanoutServer,
+    ConnectionLost,
+    NoResult,
+    Session,
+)
 from amphora.transport.publishing.outgoing import BULK
 from amphora.transport.publishing.publisher import Publisher
 from tests.support.brokers import ManagedBroker
@@ -56,6 +63,25 @@ def test_only_what_cannot_be_overtaken_by_its_caller_lets_others_pass(
     assert client.session.publisher._for_bulk is None
     assert client.call(retries=1).hold(LARGE) == LARGE
     assert client.session.publisher._for_bulk is not None
+
+
+def test_requests_to_all_servers_let_others_pass(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_server(echo, kind=AmqpRpcFanoutServer)
+    client = make_client(kind=AmqpRpcFanoutClient)
+    for number in range(10):
+        assert client.call.echo(number) == number
+    publisher = client.session.publisher
+    connection = client.session.publishing.connection
+    assert connection is not None
+    connection._writer.hold(True)
+    call = gevent.spawn(client.call.echo, 10)
+    wait_until(lambda: bulk_of(client.session).unconfirmed == 1)
+    assert publisher._channel is not None
+    assert publisher._channel.unconfirmed_count == 0
+    connection._writer.hold(False)
+    assert call.get(timeout=30) == 10
 
 
 def test_a_small_call_passes_a_large_one_that_is_being_written(

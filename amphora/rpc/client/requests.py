@@ -156,7 +156,7 @@ class Requests:
         if own_headers:
             frame_max = self._endpoint.frame_max
             template = template.with_headers(headers.check_headers(own_headers, frame_max))
-        return Outgoing(
+        outgoing = Outgoing(
             route.exchange,
             "" if routing_key is None else naming.routing_key_for(routing_key),
             template,
@@ -167,6 +167,8 @@ class Requests:
             confirm=self._durable,
             spread=route.spread,
         )
+        outgoing.bulk = route.spread
+        return outgoing
 
     def _unsendable(self, name: str, why: str) -> WrongRequest:
         return WrongRequest(

@@ -40,7 +40,8 @@ class Outgoing:
             does not lead there, or takes nothing, the message goes straight to that queue.
 
     Attributes:
-        bulk: True for a large message that those which are sent later may overtake.
+        bulk: True for what those that are sent later may overtake: a large message, or one that
+            goes to any number of queues.
         went_straight: why it did not go by its exchange, None if it did.
         error: why it failed.
         unfit: True if the broker does not take what is in it, by any way: it is too large.

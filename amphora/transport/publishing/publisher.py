@@ -29,7 +29,8 @@ A message that its sender wants no confirm for goes over a second channel, and i
 is sent.  The broker returns those that no queue takes, and reports nothing else.
 
 A large message that may be overtaken goes over channels of another publisher, whose frames let
-others pass on the same connection.  It is there from the first such message on.
+others pass on the same connection.  It is there from the first such message on.  So does a request
+to all servers: with the queue of each, one that is away would hold the other requests up.
 """
 
 from __future__ import annotations
