@@ -191,6 +191,7 @@ def test_a_command_that_wants_no_replies(
 def test_a_service_that_wants_no_replies(
     amqp: mq.AMQPOperations, server: mq.JSONServer, service: Service, namespace: str
 ) -> None:
+    wait_until(lambda: server.server.ready)
     with closing(mq.ServiceCaller(amqp, namespace, want_replies=False)) as caller:
         assert caller.send_request({"c": "echo", "n": 1}) is None
         assert list(caller.send_to_all({"c": "echo", "n": 2})) == [None]

@@ -65,7 +65,7 @@ def test_another_broker_can_be_named_and_nothing_is_left_on_it(broker_url: str, 
         line = demo.wait_for("broker    ")
         pids = servers_of(demo)
         queue = request_queue(namespace_of(pids[0]))
-        assert broker.consumers(queue) == 2
+        wait_until(lambda: broker.consumers(queue) == 2)
         demo.signal(signal.SIGINT)
         assert demo.wait() == Exit.INTERRUPTED
     assert not broker.queue_exists(queue)

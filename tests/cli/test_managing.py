@@ -11,6 +11,7 @@ import gevent
 import pytest
 
 from amphora import AmqpRpcServer, Session
+from amphora.cli import advice
 from amphora.cli.operating.managing import MOST_OF_A_NAME, caller_row, worker_row
 from amphora.rpc.server.requests.handling import ROOM_FOR
 from tests.cli.conftest import Amphora
@@ -292,8 +293,13 @@ def test_ask_sends_commands_of_ones_own(
     "words", [["ping"], ["top"], ["describe"], ["queue", "list"], ["dead", "list"]]
 )
 def test_a_misspelt_namespace_is_told_with_the_one_that_was_meant(
-    amphora: Amphora, make_server: MakeServer, namespace: str, words: list[str]
+    amphora: Amphora,
+    make_server: MakeServer,
+    namespace: str,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(advice, "TIMEOUT", 30.0)
     server = make_server(add)
     wait_until(lambda: server.ready)
     outcome = amphora(*words, f"{namespace}x")

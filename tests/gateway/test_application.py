@@ -344,6 +344,8 @@ def test_what_is_offered_is_described_where_it_is_mounted(
 ) -> None:
     make_server(add, version="2.1.0")
     gateway = make_gateway(title="Sums")
+    # The worker may be in no roll call yet.
+    wait_until(lambda: ask(gateway, "/openapi.json").json["paths"])
     document = ask(gateway, "/openapi.json").json
     assert document["info"] == {"title": "Sums", "version": "2.1.0"}
     assert document["servers"] == [{"url": "/"}]

@@ -136,6 +136,8 @@ def test_what_there_is_can_be_discovered(
 ) -> None:
     make_server(add, count)
     gateway = make_gateway()
+    # The worker may be in no roll call yet.
+    wait_until(lambda: rpc(gateway, request("rpc.discover"))["result"]["methods"])
     document = rpc(gateway, request("rpc.discover"))["result"]
     assert document["openrpc"].startswith("1.3")
     assert [each["name"] for each in document["methods"]] == [

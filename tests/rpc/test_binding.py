@@ -350,11 +350,11 @@ def test_who_waits_for_a_server_waits_for_the_comparison_too(
 
 @embedded
 def test_the_comparison_takes_no_longer_than_the_call_may(make_client: MakeClient) -> None:
-    numbers = make_client().bind(NumbersAPI, check=True, timeout=1.0, wait_for_server=60.0)
-    with gevent.Timeout(20), pytest.raises(NoServer):
+    numbers = make_client().bind(NumbersAPI, check=True, timeout=4.0, wait_for_server=60.0)
+    with gevent.Timeout(50), pytest.raises(NoServer):
         numbers.call.double(2)
     numbers = make_client().bind(NumbersAPI, check=True, wait_for_server=60.0)
-    with gevent.Timeout(20), amphora.deadline(1.0), pytest.raises(NoServer):
+    with gevent.Timeout(50), amphora.deadline(4.0), pytest.raises(NoServer):
         numbers.call.double(2)
 
 

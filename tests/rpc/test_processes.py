@@ -62,7 +62,7 @@ def test_the_last_casts_of_a_child_of_multiprocessing_are_sent(
     noted: list[int] = []
     server = make_server()
     server.add_function(noted.append, name="note")
-    program = run_program("multiprocessing_casts", method, where)
+    program = run_program("multiprocessing_casts", method, where, env={"EXIT_TIMEOUT": "40"})
     assert program.wait() == 0
     assert program.printed == ["child's exit code 0"]
     expected = [0, 0, 1, 2] if where == "parent" else [0, 1, 2]

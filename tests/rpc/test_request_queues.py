@@ -335,13 +335,14 @@ def test_a_receivers_time_passes_while_there_is_no_queue(
 @pytest.mark.time_limit(180)
 def test_receivers_that_were_refused_are_attached_together_when_one_is_not(
     server: AmqpRpcServer,
-    client: AmqpRpcClient,
+    make_client: MakeClient,
     broker: Broker,
     namespace: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(attaching, "RETRIES_PER_SECOND", 0.5)
+    client = make_client(timeout=150.0)
     labels = [f"user{number}" for number in range(100)]
     for label in labels:
         create(client, label)
@@ -656,9 +657,11 @@ def test_a_timeout_of_the_program_goes_through_while_nothing_comes(server: AmqpR
 
 @pytest.mark.parametrize("seed", range(2))
 def test_nothing_is_lost_however_receivers_are_killed(
-    make_server: MakeServer, client: AmqpRpcClient, broker: Broker, namespace: str, seed: int
+    make_server: MakeServer, make_client: MakeClient, broker: Broker, namespace: str, seed: int
 ) -> None:
     """Kill at every moment: while waiting, in the instant of delivery, in the handler."""
+    # Whatever has not come when its caller's time is over never comes.
+    client = make_client(timeout=300.0)
     chance = random.Random(seed)
     begun: Counter[int] = Counter()
     done: Counter[int] = Counter()

@@ -9,9 +9,14 @@ import pytest
 
 from amphora.net import log
 
-# A worker whose event loop got no processor, a program that takes long to import, and one whose
-# first calls wait for seconds.
-SLOW = ("held the processor for", "is still loading the program", "until its deadline")
+# A worker whose event loop got no processor, a program that takes long to import or to connect,
+# and one whose first calls wait for seconds.
+SLOW = (
+    "held the processor for",
+    "is still loading the program",
+    "does not take requests after",
+    "until its deadline",
+)
 # Longer than any test takes.
 LONG = 1000.0
 

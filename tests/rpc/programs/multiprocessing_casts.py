@@ -5,11 +5,16 @@ there, or in the child.
 """
 
 import multiprocessing
+import os
 import sys
 import warnings
 from typing import Any
 
 from amphora import AmqpRpcClient
+from amphora.transport import session
+
+# As long as the broker of a busy machine may take for a confirm.
+session.EXIT_TIMEOUT = float(os.environ.get("EXIT_TIMEOUT", session.EXIT_TIMEOUT))
 
 # A greenlet of gevent's may count as a thread.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
