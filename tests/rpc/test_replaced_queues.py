@@ -8,11 +8,13 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer
 from amphora.rpc.client.workers import roll_call
 from amphora.rpc.client.workers.liveness import Liveness
 from amphora.transport.channels.channel import Channel
+from amphora.transport.connections.connection import Connection
 from amphora.transport.consuming import cheap_queue
 from amphora.transport.consuming.cheap_queue import LeftQueue
 from amphora.transport.consuming.consumer import Consumer
@@ -153,3 +155,27 @@ def test_the_time_of_what_is_left_of_a_queue_may_be_up_while_its_consumer_is_clo
     gevent.joinall(timers, raise_error=True)
     assert all(each.channel is None for each in leftovers)
     assert not consumer._leftovers
+
+
+def test_nothing_is_left_of_a_queue_that_is_replaced_while_its_consumer_is_closed(
+    make_session: MakeSession, namespace: str
+) -> None:
+    begun, closed = Event(), Event()
+
+    class Replaced(cheap_queue.CheapQueue):
+        def restore(self, connection: Connection) -> None:
+            self.rename(f"{self.name}.2", known=True)
+            begun.set()
+            assert closed.wait(40)
+            super().restore(connection)
+
+    link = make_session().consuming
+    queue = Replaced(namespace, None, expires=60.0)
+    consumer = Consumer(link, queue, lambda _: None, prefetch=1)
+    link.add(consumer)
+    link.start()
+    assert begun.wait(40)
+    consumer.close()
+    closed.set()
+    wait_until(lambda: not link._restoring._restorers)
+    assert not [each for each in link._restoring._restorables if isinstance(each, Consumer)]

@@ -87,6 +87,9 @@ class Consumer(Restorable):
         arguments = {}
         if isinstance(self._queue, CheapQueue):
             self._queue.restore(connection)
+            if not self._wanted:
+                # Stopped or closed meanwhile, and nobody would end what is begun now.
+                return
             for left in self._queue.take_left_behind():
                 self._empty(left)
             arguments["x-priority"] = self._set_up
@@ -94,7 +97,7 @@ class Consumer(Restorable):
         try:
             channel.qos(self._prefetch)
             if not self._wanted:
-                # Stopped or closed meanwhile.
+                # As above.
                 channel.close()
                 return
             self.channel = channel
