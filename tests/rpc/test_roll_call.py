@@ -44,14 +44,14 @@ def test_what_is_not_told_is_not_known(answer: AmphoraError) -> None:
     assert not counting(answer).nobody()
     session = AskedSession()
     session.queues[naming.management_queue("w2")] = answer
-    assert roll(session).gone(["w1", "w2", "w3"]) is None
+    assert roll(session).gone(["w1", "w2", "w3"], {}) is None
 
 
 def test_who_has_no_queue_or_does_not_consume_it_is_gone() -> None:
     there = {naming.management_queue(f"w{number}"): (0, number % 2) for number in range(8)}
     session = AskedSession(**there)
     workers = [f"w{number}" for number in range(10)]
-    assert roll(session).gone(workers) == frozenset({"w0", "w2", "w4", "w6", "w8", "w9"})
+    assert roll(session).gone(workers, {}) == frozenset({"w0", "w2", "w4", "w6", "w8", "w9"})
     assert sorted(session.asked) == sorted(map(naming.management_queue, workers))
     # Those without a queue have cost a channel each; all others share one.
     assert session.channels == 3
@@ -60,12 +60,12 @@ def test_who_has_no_queue_or_does_not_consume_it_is_gone() -> None:
 def test_an_id_that_can_be_no_worker_s_is_gone() -> None:
     session = AskedSession()
     session.queues[naming.management_queue("w1")] = (0, 1)
-    assert roll(session).gone(["w1", "x" * 300]) == frozenset({"x" * 300})
+    assert roll(session).gone(["w1", "x" * 300], {}) == frozenset({"x" * 300})
 
 
 def test_nobody_is_asked_for_nobody() -> None:
     session = AskedSession()
-    assert roll(session).gone([]) == frozenset()
+    assert roll(session).gone([], {}) == frozenset()
     assert session.channels == 0
 
 

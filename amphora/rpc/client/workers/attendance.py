@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 # A lower number is believed when it has held for this many seconds.  A server that loses its
-# connection reconnects at once.
+# connection reconnects within a tenth of a second.
 HOLD = 3.0
 # The same for a number that is not lower, if the first count could not be relied on.
 SHORT_HOLD = 1.0

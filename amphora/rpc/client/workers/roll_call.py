@@ -26,7 +26,6 @@ from amphora.transport.session import Session
 TIMEOUT = 1.0
 # Seconds for a server to reconnect and set up what it needs.
 SETTLING = 2.0
-NONE_MOVED: Mapping[str, str] = {}
 
 
 class RollCall:
@@ -54,9 +53,7 @@ class RollCall:
         found = self.find()
         return found is not None and not found.away and not found.consumers
 
-    def gone(
-        self, workers: Collection[str], moved: Mapping[str, str] = NONE_MOVED
-    ) -> frozenset[str] | None:
+    def gone(self, workers: Collection[str], moved: Mapping[str, str]) -> frozenset[str] | None:
         """Return which of these workers are gone; None if that cannot be known.
 
         Switches greenlets for at most a second.
