@@ -69,6 +69,15 @@ def printable(value: object, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
 
 
+def printable_lines(text: str) -> str:
+    """Return a text of several lines that is safe to print; its line ends and tabs stay."""
+    lines = text.split("\n")
+    return "\n".join(
+        "\t".join(printable(part, len(part) * 10 + 10) for part in line.split("\t"))
+        for line in lines
+    )
+
+
 def repr_of(value: object, limit: int = 100) -> str:
     """Return what a program has given in the place of something else, for the error that says so.
 

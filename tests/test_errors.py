@@ -19,6 +19,7 @@ from amphora.errors import (
     FrameError,
     RemoteException,
     printable,
+    printable_lines,
     repr_of,
 )
 from amphora.wire.codes import ReplyCode
@@ -189,6 +190,12 @@ def test_a_url_in_the_wrong_place_is_refused_without_its_password(
         wrong("amqp://shop:s3cret@broker/")
 
     assert "s3cret" not in str(raised.value)
+
+
+def test_lines_from_outside_keep_their_ends_and_lose_their_power() -> None:
+    assert printable_lines("a\tb\nc") == "a\tb\nc"
+    assert printable_lines("\x1b[2J\x07\r\x9b1m") == "\\x1b[2J\\x07\\r\\x9b1m"
+    assert printable_lines("x" * 5000) == "x" * 5000
 
 
 def test_the_codes_of_what_passes_by_itself_are_those_of_the_wire() -> None:

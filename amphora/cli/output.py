@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from amphora.cli.page import Line, Table, plain, text_of
-from amphora.errors import printable
+from amphora.errors import printable, printable_lines
 
 # Longer cells of a table are cut.
 CELL_WIDTH = 2_000
@@ -68,7 +68,7 @@ def show_line(text: str) -> None:
     On a terminal, control characters are escaped.
     """
     # Without `color`, click would take the escape sequences out of what a program reads.
-    click.echo(safe_lines(text) if sys.stdout.isatty() else text, color=True)
+    click.echo(printable_lines(text) if sys.stdout.isatty() else text, color=True)
 
 
 def as_text(value: Any) -> str:
@@ -86,15 +86,6 @@ def one_line(value: Any) -> str:
 def json_line(value: Any) -> str:
     """Return a value as one line of JSON."""
     return msgspec.json.encode(value, enc_hook=str).decode()
-
-
-def safe_lines(text: str) -> str:
-    """Escape the control characters of a text, except line ends and tabs."""
-    lines = text.split("\n")
-    return "\n".join(
-        "\t".join(printable(part, len(part) * 10 + 10) for part in line.split("\t"))
-        for line in lines
-    )
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

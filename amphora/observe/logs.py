@@ -1,19 +1,22 @@
-"""Log records as lines of JSON: one line for each record, whatever it contains."""
+"""Log records as lines of JSON, one for each record, or as text, in which none can be forged."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+import textwrap
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from amphora.errors import printable_lines
 from amphora.net.log import has_room
 
 # Seconds to wait for the reader of the log.
 PATIENCE = 1.0
 
 TEXT_FORMAT = "%(asctime)s [%(process)d] %(levelname)s %(message)s"
+INDENT = "    "
 
 # The errors of a value with keys that are not texts, with NaN, or that contains itself.
 _UNSENDABLE = (TypeError, ValueError, RecursionError)
@@ -51,6 +54,32 @@ class JsonFormatter(logging.Formatter):
             return _encode(line)
         except _UNSENDABLE:
             return _encode({name: _sendable(value) for name, value in line.items()})
+
+
+class TextFormatter(logging.Formatter):
+    """Format each record as text whose traceback cannot pass for another record.
+
+    The text of an exception may be a client's, as in `ValueError(f"there is no {name}")`.  So the
+    lines of a traceback are indented, and what controls a terminal is escaped in them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(TEXT_FORMAT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        if not record.exc_info:
+            return super().format(record)
+        # `logging` keeps the text of a traceback in the record, for all of the program's handlers.
+        others, record.exc_text = record.exc_text, None
+        try:
+            return super().format(record)
+        finally:
+            record.exc_text = others
+
+    def formatException(self, ei: Any) -> str:
+        """Return a traceback as indented lines."""
+        return textwrap.indent(printable_lines(super().formatException(ei)), INDENT)
 
 
 def _encode(value: Any) -> str:
@@ -135,7 +164,7 @@ def set_up(level: str, style: str = "text") -> None:
     """
     ours = [each for each in logging.getLogger().handlers if isinstance(each, _Handler)]
     handler = ours[0] if ours else _Handler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(TEXT_FORMAT))
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     if style == "json":
         logging.captureWarnings(capture=True)

@@ -10,7 +10,7 @@ import pytest
 from gevent import subprocess
 
 from amphora.cli import styled
-from amphora.cli.output import counted, safe_lines, seconds, table
+from amphora.cli.output import counted, seconds, table
 from amphora.cli.page import Line, Table, plain
 from tests.cli.conftest import WITHOUT_RICH
 from tests.support.processes import ROOT
@@ -43,12 +43,6 @@ def test_one_thing_is_not_many() -> None:
         "2 workers",
         "1,000 workers",
     ]
-
-
-def test_text_for_a_terminal_keeps_its_lines_and_loses_its_power() -> None:
-    assert safe_lines("a\tb\nc") == "a\tb\nc"
-    assert safe_lines("\x1b[2J\x07\r\x9b1m") == "\\x1b[2J\\x07\\r\\x9b1m"
-    assert safe_lines("x" * 5000) == "x" * 5000
 
 
 def test_columns_are_as_wide_as_they_need_to_be() -> None:

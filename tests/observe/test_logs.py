@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from amphora.observe.logs import JsonFormatter, set_up
+from amphora.observe.logs import JsonFormatter, TextFormatter, set_up
 
 
 class Silent:
@@ -130,6 +130,23 @@ def test_what_is_set_up_once_can_look_different(capsys: pytest.CaptureFixture[st
     assert plain.endswith(" DEBUG text")
     assert json.loads(data)["message"] == "json"
     assert "beware\nof this" in json.loads(warned)["message"]
+
+
+@given(st.text())
+def test_whatever_is_in_an_exception_it_begins_no_line_of_text(told: str) -> None:
+    made = record("find raised", exc_info=(ValueError, ValueError(told), None))
+    first, *others = TextFormatter().format(made).split("\n")
+    assert first.endswith(" INFO find raised")
+    assert all(line.startswith("    ") for line in others if line.strip())
+    assert "".join(others).replace("\t", "").isprintable()
+
+
+def test_a_traceback_of_text_is_the_same_whatever_other_handlers_make_of_it() -> None:
+    made = record("find raised", exc_info=(ValueError, ValueError("no\nINFO paid"), None))
+    others = logging.Formatter()
+    before = others.format(made)
+    assert TextFormatter().format(made).endswith("\n    ValueError: no\n    INFO paid")
+    assert others.format(made) == before
 
 
 def test_a_programs_own_setup_stays() -> None:

@@ -23,7 +23,6 @@ from amphora.cli.lookup import find_queue
 from amphora.cli.output import (
     json_line,
     one_line,
-    safe_lines,
     show_json,
     show_line,
     show_note,
@@ -39,7 +38,13 @@ from amphora.cli.settings import (
     timeout_option,
     url_and_debug,
 )
-from amphora.errors import Inequivalent, RemoteException, Unroutable, WrongRequest
+from amphora.errors import (
+    Inequivalent,
+    RemoteException,
+    Unroutable,
+    WrongRequest,
+    printable_lines,
+)
 from amphora.rpc.client.caller import DEFAULT_TIMEOUT
 from amphora.rpc.client.client import AmqpRpcClient
 from amphora.rpc.client.fanout import AmqpRpcFanoutClient
@@ -51,7 +56,7 @@ from amphora.transport.session import Session
 
 def show_traceback(error: RemoteException) -> None:
     """Print the remote traceback on standard error."""
-    click.echo(safe_lines(error.traceback.rstrip()), err=True)
+    click.echo(printable_lines(error.traceback.rstrip()), err=True)
 
 
 traceback_option = click.option(

@@ -11,14 +11,13 @@ from amphora.cli.operating.managing import asking, gather
 from amphora.cli.output import (
     caller,
     counted,
-    safe_lines,
     seconds,
     show_error,
     show_note,
     show_table,
 )
 from amphora.cli.settings import Settings, examples
-from amphora.errors import printable
+from amphora.errors import printable, printable_lines
 
 
 @click.command(
@@ -154,9 +153,9 @@ def threads(settings: Settings, namespace: str, worker: str | None, timeout: flo
             click.secho(reply.worker, bold=True)
             for stack in reply.value:
                 times = f"{stack['count']} times " if stack["count"] > 1 else ""
-                click.echo(safe_lines(f"\n  {times}{stack['kind']} {stack['name']}"))
+                click.echo(printable_lines(f"\n  {times}{stack['kind']} {stack['name']}"))
                 for request in stack["requests"]:
-                    click.echo(safe_lines(f"    handles {request}"))
+                    click.echo(printable_lines(f"    handles {request}"))
                 for frame in stack["frames"]:
-                    click.echo(safe_lines(f"      {frame}"))
+                    click.echo(printable_lines(f"      {frame}"))
     return replies.exit_code

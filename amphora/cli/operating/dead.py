@@ -17,7 +17,6 @@ from amphora.cli.output import (
     caller,
     counted,
     json_line,
-    safe_lines,
     seconds,
     show_json,
     show_note,
@@ -31,7 +30,7 @@ from amphora.cli.settings import (
     pass_settings,
     url_and_debug,
 )
-from amphora.errors import printable
+from amphora.errors import printable, printable_lines
 from amphora.rpc.client.dead import dead_requests
 from amphora.rpc.contract import dead as contract
 from amphora.rpc.contract import naming
@@ -119,7 +118,7 @@ def show(settings: Settings, namespace: str, request_id: str) -> None:
             if name == "died":
                 value = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(each["died"]))
             text = value if isinstance(value, str) else json_line(value)
-            click.echo(safe_lines(f"{name + ':':<14}{text}"[:WIDTH]))
+            click.echo(printable_lines(f"{name + ':':<14}{text}"[:WIDTH]))
 
 
 def look(settings: Settings, namespace: str) -> list[tuple[Properties, bytes]]:

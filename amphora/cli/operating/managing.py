@@ -13,7 +13,7 @@ from amphora.cli.advice import complete_namespace
 from amphora.cli.calling.target import parse_value
 from amphora.cli.failures import confirm, settings_errors
 from amphora.cli.lookup import find_queue
-from amphora.cli.output import counted, in_progress, one_line, safe_lines, seconds, show_table
+from amphora.cli.output import counted, in_progress, one_line, seconds, show_table
 from amphora.cli.replies import Replies
 from amphora.cli.settings import (
     Settings,
@@ -23,7 +23,7 @@ from amphora.cli.settings import (
     timeout_option,
     url_and_debug,
 )
-from amphora.errors import printable
+from amphora.errors import printable, printable_lines
 from amphora.observe.callers import callers
 from amphora.rpc.client.management import DEFAULT_TIMEOUT, ManagementClient
 from amphora.rpc.client.waiting.gather import Gathered, Reply
@@ -249,7 +249,7 @@ def describe(settings: Settings, namespace: str, worker: str | None, timeout: fl
             workers = ", ".join(reply.worker for reply in same)
             title = f"{namespace} {version}".rstrip()
             click.secho(f"{printable(title, 200)}  ({workers})", bold=True)
-            click.echo(safe_lines(text))
+            click.echo(printable_lines(text))
     return replies.exit_code
 
 
