@@ -1,4 +1,4 @@
-"""What another thread can do with a result or a gather of a client, and what it cannot."""
+"""What another thread can do with a result, a gather or a server, and what it cannot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import amphora
-from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, NoResult
+from amphora import AmqpRpcFanoutClient, AmqpRpcFanoutServer, AmqpRpcServer, NoResult
 from tests.support.rpc import Gate, MakeClient, MakeServer
 from tests.support.waiting import wait_until
 
@@ -166,3 +166,34 @@ def test_another_thread_cannot_read_a_gather_and_does_it_no_harm(
         assert "gathering]> is read in another thread" in str(said[0])
     gate.open()
     assert gathered.values() == [3]
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        lambda server: server.run(handle_signals=False),
+        lambda server: server.serve(nowait=False, handle_signals=False),
+        lambda server: server.serve(),
+    ],
+    ids=["run", "serve and wait", "serve"],
+)
+def test_a_server_that_serves_is_not_served_in_another_thread(
+    make_server: MakeServer, make_client: MakeClient, serve: Callable[[AmqpRpcServer], None]
+) -> None:
+    server = make_server(len)
+    thread, said = begun(lambda: serve(server))
+    wait_until(lambda: not thread.is_alive())
+    assert "is used by another thread" in str(said[0])
+    assert make_client().call.len("abc") == 3
+
+
+def test_a_receiver_is_not_for_another_thread(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    make_client().create_new_request_queue("key")
+    receiving = make_server(len).receive_from_queue("key", block=False)
+    for use in (receiving.stop, receiving.wait):
+        thread, said = begun(use)
+        wait_until(lambda thread=thread: not thread.is_alive())
+        assert "is used by another thread" in str(said[0])
+    assert receiving.stop() == 0

@@ -7,6 +7,7 @@ import gevent
 from amphora.errors import AmphoraError
 from amphora.rpc.keyed.attaching import RequestQueues
 from amphora.rpc.keyed.receivers import Receiver
+from amphora.transport.session import Session, claim
 
 
 class Receiving:
@@ -14,11 +15,13 @@ class Receiving:
 
     def __init__(
         self,
+        session: Session,
         queues: RequestQueues,
         receiver: Receiver,
         timeout: float | None,
         until_closed: bool,
     ) -> None:
+        self._session = session
         self._queues = queues
         self._receiver = receiver
         self._timeout = timeout
@@ -42,7 +45,11 @@ class Receiving:
         """Stop taking requests, let a running handler finish, and return how many were handled.
 
         Switches greenlets.  If the handler itself calls it, it does not wait for the handler's end.
+
+        Raises:
+            RuntimeError: another thread calls this.
         """
+        claim(self._session)
         self._queues.stop_receiver(self._receiver)
         if gevent.getcurrent() is not self._greenlet:
             self._greenlet.join()
@@ -55,7 +62,9 @@ class Receiving:
             gevent.Timeout: `timeout` seconds passed first, or the receiver's own time ran out
                 with fewer than its `max_calls`.
             AmphoraError: the session was closed, or the broker refuses the login.
+            RuntimeError: another thread calls this.
         """
+        claim(self._session)
         self._greenlet.get(timeout=timeout)
         if self._error is not None:
             raise self._error

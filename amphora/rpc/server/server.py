@@ -361,7 +361,7 @@ class AmqpRpcServer(Offering):
             handle_signals: with False, a blocking server leaves signals to the program.
 
         Raises:
-            RuntimeError: the server was stopped; make a new one.
+            RuntimeError: the server was stopped: make a new one; or another thread uses it.
             AuthenticationError: the broker refuses the login or the vhost (not with `nowait`).
             ConnectionLost: the session was closed (not with `nowait`).
             ChannelClosed: the broker refuses to set up what the server needs, as when its queue
@@ -388,7 +388,7 @@ class AmqpRpcServer(Offering):
             handle_signals: with False, leave signals to the program.
 
         Raises:
-            RuntimeError: the server was stopped; make a new one.
+            RuntimeError: the server was stopped: make a new one; or another thread uses it.
             AuthenticationError: the broker refuses the login or the vhost.
             ConnectionLost: the session was closed.
             ChannelClosed: the broker refuses to set up what the server needs, as when its queue
@@ -464,7 +464,7 @@ class AmqpRpcServer(Offering):
         worker.open()
         receiver = worker.queues.open(queue, max_calls)
         if not block:
-            return Receiving(worker.queues, receiver, timeout, block_until_closed)
+            return Receiving(self.session, worker.queues, receiver, timeout, block_until_closed)
         return worker.queues.run(receiver, timeout, block_until_closed)
 
     # -- stopping -------------------------------------------------------------------------------

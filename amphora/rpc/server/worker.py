@@ -220,7 +220,12 @@ class Worker:
 
         They may switch greenlets, and stop the server.  If it does not come to serving, what they
         have started is ended.
+
+        Raises:
+            RuntimeError: the session is used by another thread.
         """
+        # It may serve there already.  Who waited here for its end would never be woken.
+        claim(self._settings.session)
         if self.state is not State.IDLE or self._starting:
             return
         self._starting = True
