@@ -347,6 +347,12 @@ def is_of_this_thread(session: Session) -> bool:
     return hub is None or hub.thread_ident == _get_thread()
 
 
+def is_of_ended_thread(session: Session) -> bool:
+    """Return whether a session is of a thread that has ended, whose event loop never runs again."""
+    hub = session._hub
+    return hub is not None and hub.thread_ident not in sys._current_frames()
+
+
 def in_coroutine() -> bool:
     """Return whether a coroutine of the program is among the callers.
 

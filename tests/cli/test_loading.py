@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from amphora import AmqpRpcServer
+from amphora import AmqpRpcClient, AmqpRpcServer
 from amphora.cli.failures import Exit
 from amphora.transport.connections.endpoint import endpoint
 from tests.cli.conftest import Serve, is_alive, on_rabbitmq, wait_for_workers, workers
@@ -81,6 +81,63 @@ def connect():
     assert [make_client().call.pid()] == wait_for_workers(pool, 1)
     pool.terminate()
     assert pool.wait() == Exit.DONE
+
+
+def test_what_a_program_serves_in_a_thread_of_its_own_is_served(
+    serve: Serve, make_client: MakeClient, url: str, tmp_path: Path
+) -> None:
+    write(
+        tmp_path,
+        f"""{SERVER}
+other = AmqpRpcServer(server.namespace + "-other")
+other.add_function(pid)
+threading.Thread(target=other.run, kwargs={{"handle_signals": False}}).start()
+while other.state != "serving":
+    time.sleep(0.01)
+""",
+    )
+    pool = serve(cwd=tmp_path, program="prog")
+    pids = wait_for_workers(pool, 1)
+    client = make_client()
+    with AmqpRpcClient(f"{client.namespace}-other", url=url) as other:
+        assert [client.call.pid()] == [other.call.pid()] == pids
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+def test_a_worker_does_not_wait_for_a_server_of_a_thread_that_has_ended(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write(
+        tmp_path,
+        f"""{SERVER}
+other = AmqpRpcServer(server.namespace + "-other")
+thread = threading.Thread(target=other.serve)
+thread.start()
+thread.join()
+""",
+    )
+    pool = serve(cwd=tmp_path, program="prog")
+    wait_for_workers(pool, 1)
+    pool.terminate()
+    assert pool.wait() == Exit.DONE
+
+
+def test_a_server_that_a_thread_of_its_program_serves_is_the_programs_error(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write(
+        tmp_path,
+        f"""{SERVER}
+threading.Thread(target=server.run, kwargs={{"handle_signals": False}}, daemon=True).start()
+while server.state != "serving":
+    time.sleep(0.01)
+""",
+    )
+    pool = serve(cwd=tmp_path, program="prog")
+    assert pool.wait() == Exit.USAGE
+    assert "cannot start" in pool.output
+    assert "is used by another thread" in pool.output
 
 
 @pytest.mark.parametrize("make", ["", "def make(): load_prices(); return server"])

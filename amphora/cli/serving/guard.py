@@ -51,6 +51,7 @@ from amphora.cli.serving.signals import HELD_BACK, MEANINGLESS
 from amphora.net.log import Log, write_now
 from amphora.rpc.server.server import AmqpRpcServer, servers_made
 from amphora.rpc.server.worker import State
+from amphora.transport.session import is_of_ended_thread
 
 logger = logging.getLogger("amphora.serve")
 log = Log("amphora.serve")
@@ -64,6 +65,8 @@ WAITS_AFTER = 3.0
 # Seconds for a program that is being loaded to end after it was told to; and beyond the grace, for
 # a worker that stops.
 LEAVE_TIMEOUT = 10.0
+# Seconds between two looks at servers that other threads stop.
+STOP_PAUSE = 0.02
 
 # Seconds by which a supervisor that stops the worker comes first with giving up what is running.
 SUPERVISOR_FIRST = 1.0
@@ -232,9 +235,15 @@ class Guard:
         return gevent.getcurrent() is self._main and monotonic() - self._beaten > HELD_AFTER
 
     def _stop_servers(self) -> None:
+        told: list[AmqpRpcServer] = []
         # The program may make another server while the others are being stopped.
-        while servers := [each for each in servers_made() if each.state is not State.STOPPED]:
-            gevent.joinall([gevent.spawn(server.stop, self._timeout) for server in servers])
+        while servers := [each for each in servers_made() if is_to_be_stopped(each)]:
+            if new := [server for server in servers if server not in told]:
+                gevent.joinall([gevent.spawn(server.stop, self._timeout) for server in new])
+                told += new
+            else:
+                # Those of other threads stop there.
+                gevent.sleep(STOP_PAUSE)
         if self._loading:
             self._leave()
 
@@ -366,6 +375,11 @@ class Guard:
 def running(server: AmqpRpcServer) -> int:
     """Return how many requests a server has in progress."""
     return server.running
+
+
+def is_to_be_stopped(server: AmqpRpcServer) -> bool:
+    """Return whether a server has not stopped, and can be."""
+    return server.state is not State.STOPPED and not is_of_ended_thread(server.session)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

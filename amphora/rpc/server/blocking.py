@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from math import inf
 
 import gevent
+from gevent import monkey
 
 from amphora.errors import AuthenticationError, ChannelClosed
 from amphora.net import clock
@@ -24,23 +25,26 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 # How many functions are named when a server says that it is ready.
 MOST_NAMED = 12
 
-# How many have asked that nothing blocks.
-_never = 0
+# The threads of the operating system in which nothing blocks.
+_never_in: list[int] = []
+
+_get_thread = monkey.get_original("_thread", "get_ident")
 
 
 @contextmanager
 def never_blocking() -> Iterator[None]:
-    """Have `run()` and `serve(nowait=False)` return at once meanwhile.
+    """Have `run()` and `serve(nowait=False)` return at once in this thread meanwhile.
 
     For who imports a program that is run as a script, too: such a program often serves at its end,
-    and would never be imported.
+    and would never be imported.  What serves in a thread of its own holds up nothing, and is not
+    served by another thread when it returns.
     """
-    global _never
-    _never += 1
+    thread = _get_thread()
+    _never_in.append(thread)
     try:
         yield
     finally:
-        _never -= 1
+        _never_in.remove(thread)
 
 
 class Blocking:
@@ -80,7 +84,7 @@ class Blocking:
         Raises:
             AmphoraError: it cannot serve.
         """
-        if _never:
+        if _get_thread() in _never_in:
             return
         worker, link = self._worker, self._settings.session.consuming
         link.watch(self._link_changed)
