@@ -245,7 +245,8 @@ def test_a_gather_ends_at_its_timeout_though_the_broker_does_not_say_who_is_ther
     start(hold=gate.hold)
     gathered = client.gather(timeout=6.0).hold("x")
     gathering = gevent.spawn(list, gathered)
-    wait_until(lambda: gate.entered)
+    # The request comes to its server before it is confirmed.
+    wait_until(lambda: gate.entered and not client.session.publisher.unconfirmed)
     managed_broker.freeze()
     try:
         assert gathering.get(timeout=LONG / 2) == []
