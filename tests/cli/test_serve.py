@@ -22,7 +22,7 @@ from tests.cli.conftest import (
     wait_for_workers,
     workers,
 )
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, ManagedBroker
 from tests.support.rpc import MakeClient
 from tests.support.slowness import without_slowness
 from tests.support.waiting import wait_until
@@ -390,6 +390,24 @@ def test_a_worker_that_is_not_done_in_time_gives_up(
         pool.wait_for(f"worker {pid} does not react and is killed")
     assert pool.wait() == Exit.GAVE_UP
     assert not is_alive(pid)
+
+
+@on_rabbitmq
+def test_a_worker_that_waits_for_the_confirm_of_an_answer_ends_by_itself_when_it_gives_up(
+    serve: Serve, make_client: MakeClient, managed_broker: ManagedBroker, tmp_path: Path
+) -> None:
+    pool = serve("--grace", 0.2)
+    (pid,) = wait_for_workers(pool, 1)
+    path = tmp_path / "go"
+    result = make_client().defer.wait_for_file(str(path))
+    wait_until(Path(f"{path}.entered").exists)
+    managed_broker.freeze()
+    path.touch()
+    pool.terminate()
+    assert pool.wait() == Exit.GAVE_UP
+    assert f"worker {pid} has ended" in pool.output
+    assert "is killed" not in pool.output
+    assert not result.ready()
 
 
 # -- new programs ---------------------------------------------------------------------------------

@@ -63,6 +63,9 @@ class Worker:
         self.luck = random.random()  # noqa: S311 (nothing is kept secret by it)
         self.deadline: float | None = None
         self.quitting = False
+        # When it was told to give up, and whether it was given more time for that.
+        self._quit_at = 0.0
+        self._given_time = False
         self.slow_to_start = Overdue(SLOW_TO_START)
         self.held = Overdue(HELD)
 
@@ -127,8 +130,22 @@ class Worker:
     def quit(self, timeout: float) -> None:
         """Make it give up what is running, within a number of seconds."""
         self.quitting = True
-        self.deadline = monotonic() + timeout
+        self._quit_at = monotonic()
+        self.deadline = self._quit_at + timeout
         self._signal(signal.SIGQUIT)
+
+    def give_time(self, timeout: float) -> bool:
+        """Give it more time to give up, once and if its event loop runs; return whether it has it.
+
+        Args:
+            timeout: seconds from when it was told to.
+        """
+        beaten = self.heard.beaten
+        if self._given_time or beaten is None or beaten < self._quit_at:
+            return False
+        self._given_time = True
+        self.deadline = self._quit_at + timeout
+        return True
 
     def kill(self, timeout: float) -> None:
         """Kill it; the system has a number of seconds for that."""

@@ -56,8 +56,10 @@ logger = logging.getLogger("amphora.serve")
 SETTLED_AFTER = 10.0
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
-# Seconds for a worker to end after SIGQUIT, before it is killed.
+# Seconds for a worker to react to SIGQUIT, and those to end if it does, before it is killed.  It
+# waits for the confirms of its last answers, calls the functions of `on_stop`, and closes.
 QUIT_TIMEOUT = 2.0
+END_TIMEOUT = 15.0
 LOOK_INTERVAL = 0.5
 # The longest time between two checks of the workers.
 ROUND = 1.0
@@ -208,7 +210,7 @@ class Supervisor:
         """Make a worker give up what is running; if it does not do even that, kill it."""
         if not worker.quitting:
             worker.quit(QUIT_TIMEOUT)
-        else:
+        elif not worker.give_time(END_TIMEOUT):
             worker.kill(LONGEST_PAUSE)
             say(logging.WARNING, "%s does not react and is killed", worker)
 
