@@ -276,7 +276,7 @@ def test_many_short_ones_run_as_many_at_once_as_are_allowed(
         server.add_function(short, name="usual")
         server.serve()
         servers.append(server)
-    client = make_client()
+    client = make_client(timeout=100.0)
     results = [
         getattr(client.defer, "usual" if number % 7 == 0 else "short")(number)
         for number in range(500)
