@@ -11,14 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import gevent
 import pytest
 
 from amphora.rpc.contract import naming
 from tests.examples.conftest import on_one_broker
 from tests.support.brokers import Broker
 from tests.support.browser import Browser
-from tests.support.http import Answer, ask
+from tests.support.http import Answer, ask, asking
 from tests.support.ports import claimed_port, claimed_ports
 from tests.support.processes import ROOT, PythonProcess
 from tests.support.waiting import wait_until
@@ -48,9 +47,13 @@ class Api:
 
     def poll(self, username: str, seen: str | None = None) -> dict[str, Any]:
         """Return the next message for a user, waiting for it."""
-        asked = {"username": username, "page": self.page, "seen": seen}
-        message: dict[str, Any] = ask(self.port, "/poll", asked).json["message"]
+        answer = ask(self.port, "/poll", self.polled(username, seen))
+        message: dict[str, Any] = answer.json["message"]
         return message
+
+    def polled(self, username: str, seen: str | None) -> dict[str, Any]:
+        """Return what its page asks then."""
+        return {"username": username, "page": self.page, "seen": seen}
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +119,9 @@ def bob(new_user: Callable[[str], str]) -> str:
 
 @contextmanager
 def polling(api: Api, username: str, seen: str) -> Iterator[None]:
-    """Poll in the background; at the end of the block the browser hangs up."""
-    greenlet = gevent.spawn(api.poll, username, seen)
-    try:
+    """Poll; at the end of the block the browser hangs up."""
+    with asking(api.port, "/poll", api.polled(username, seen), "POST"):
         yield
-    finally:
-        greenlet.kill()
 
 
 def ready_and_consumers(url: str, username: str) -> tuple[int, int]:
