@@ -62,3 +62,32 @@ def test_nobody_is_blamed_for_a_process_that_was_halted(
     server.wait_for("the process was halted for")
     assert client.call.add(3, 4) == 7
     assert "held the processor" not in server.output
+
+
+@pytest.mark.usefixtures("broker")
+def test_what_holds_the_processor_after_the_process_was_halted_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    passed = [0.0]
+    began = time.monotonic()
+    monkeypatch.setattr(watchdog, "monotonic", lambda: began + passed[0])
+    # Neither uses the processor.
+    monkeypatch.setattr(watchdog, "process_time", lambda: 0.0)
+    dog = watchdog.Watchdog("worker")
+    dog.start()
+    watch = dog._watch
+    assert watch is not None
+    watch._timer.stop()
+    # The loop may run before the thread does.
+    passed[0] += 3.0
+    watch._beat()
+    watch.look()
+    for _ in range(8):
+        passed[0] += watchdog.LOOK / 2
+        watch.look()
+    watch._beat()
+    dog.stop()
+    wait_until(lambda: len(caplog.records) == 2)
+    halted, held = (record.getMessage() for record in caplog.records)
+    assert "the process was halted for 2.5 s" in halted
+    assert "held the processor for 1.8 s" in held

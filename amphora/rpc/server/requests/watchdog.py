@@ -88,11 +88,12 @@ class _Watch:
     def __init__(self) -> None:
         self._thread = _get_thread()
         self.watchdogs: dict[Watchdog, None] = {}
-        self._beaten = self._looked = monotonic()
-        # What the process had used of the processor when the loop last beat, and the longest time
-        # without a look since.
+        # When the loop last beat; and when it or the thread last ran, and what the process had used
+        # of the processor by then.
+        self._beaten = self._seen = monotonic()
         self._used = process_time()
-        self._unseen = 0.0
+        # For how long the process was halted since the loop last beat.
+        self._halted = 0.0
         self._culprit: _Culprit | None = None
         # Whether the loop has run since the beginning.
         self._ran = False
@@ -109,13 +110,21 @@ class _Watch:
             if watch is self:
                 del _watches[loop]
 
-    def _beat(self) -> None:
+    def _note_running(self) -> float:
+        """Note that the loop or the thread runs; return for how long neither did."""
         now, used = monotonic(), process_time()
-        held = now - self._beaten - BEAT
+        unseen, busy = now - self._seen, used - self._used
+        self._seen, self._used = now, used
         # A handler that keeps the thread from looking, too, uses the processor meanwhile.
-        unseen = min(max(self._unseen, now - self._looked), now - self._beaten)
-        halted = max(unseen - LOOK - (used - self._used), 0.0)
-        self._beaten, self._used, self._unseen = now, used, 0.0
+        self._halted += max(unseen - LOOK - busy, 0.0)
+        return unseen
+
+    def _beat(self) -> None:
+        self._note_running()
+        now = self._seen
+        held = now - self._beaten - BEAT
+        halted = self._halted
+        self._beaten, self._halted = now, 0.0
         self._ran = True
         culprit, self._culprit = self._culprit, None
         if held > TOLERATED:
@@ -143,15 +152,13 @@ class _Watch:
         """Look once, from the thread; return False once there is nothing to watch."""
         if self._timer is None:
             return False
-        now = monotonic()
-        since = now - self._looked
-        self._unseen = max(self._unseen, since)
-        self._looked = now
+        unseen = self._note_running()
+        now = self._seen
         if now - self._beaten > TOLERATED and self._culprit is None:
             call = _call_on(sys._current_frames().get(self._thread))
             self._culprit = None if call is None else _Culprit(call.worker_id, call.function)
         # The thread was held itself if the whole process was.
-        if now - self._beaten > LONG and since < TOLERATED:
+        if now - self._beaten > LONG and unseen < TOLERATED:
             self._tell(self._culprit)
         return True
 
