@@ -8,7 +8,8 @@ may never beat again.  So after some seconds the thread writes a line to standar
 each handler, and once for a program that is no handler.
 
 A process that is halted, as in a paused container, stops its thread as well, and uses no processor.
-Whichever handler is on the stack then has no part in that.
+Whichever handler is on the stack then has no part in that, as a rule: C code that waits without
+letting go of Python's lock looks the same.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ class _Watch:
             held -= halted
             if halted > held:
                 log.warning(
-                    "%s: the process was halted for %.1f s, or its machine was; nothing ran"
-                    " meanwhile",
+                    "%s: the process was halted for %.1f s, or its machine was, or C code waited"
+                    " without letting go of Python's lock; nothing ran meanwhile",
                     self._owner(),
                     halted,
                 )
