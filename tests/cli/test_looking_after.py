@@ -230,6 +230,22 @@ def test_no_function_is_blamed_for_a_worker_that_is_halted(
     hold()
 
 
+def test_a_supervisor_that_was_suspended_still_knows_where_a_worker_is_held(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    pool = serve("--grace", 0.2)
+    wait_for_workers(pool, 1)
+    make_client().cast.hold_processor(str(tmp_path / "never"))
+    told = "has not reacted for"
+    pool.wait_for(told)
+    os.kill(pool.pid, signal.SIGSTOP)
+    gevent.sleep(HELD)
+    os.kill(pool.pid, signal.SIGCONT)
+    before = pool.output.count(told)
+    wait_until(lambda: pool.output.count(told) > before)
+    assert "cannot tell where it stands" not in pool.output
+
+
 def test_a_supervisor_that_was_suspended_blames_nobody(
     serve: Serve, make_client: MakeClient, tmp_path: Path
 ) -> None:

@@ -304,24 +304,22 @@ class Guard:
         else:
             self._tell(REPORT + report)
 
-    def _tell(self, line: bytes) -> bool:
+    def _tell(self, line: bytes) -> None:
         voice = self._voice
-        return voice is not None and voice.say(line)
+        if voice is not None:
+            voice.say(line)
 
     def _look(self) -> None:
         """Run in the thread: read the lifeline and check the main thread."""
         # Signals are for the main thread: one that arrives here does not end a sleep there.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        said = ""
         while not self._forgotten:
             self._read()
             self._repeat_signal()
             place = self._place()
-            if not place:
-                # It gets on.  If it stands there again, that is said again.
-                said = ""
-            elif place != said and self._tell(AT + place.encode("utf-8", "replace")):
-                said = place
+            if place:
+                # Again and again: it counts from when it was said last.
+                self._tell(AT + place.encode("utf-8", "replace"))
             for status, end in list(self._ends.items()):
                 if monotonic() >= end:
                     write_now(f"worker {os.getpid()} {GOES_ON if self._ended else HANGS}")

@@ -61,8 +61,8 @@ class Voice:
         self._lock = _allocate_lock()
         self._unsent = b""
 
-    def say(self, line: bytes) -> bool:
-        """Send a line; return False if the supervisor does not read, or is gone.
+    def say(self, line: bytes) -> None:
+        """Send a line, which is left out if the supervisor does not read, or is gone.
 
         What the socket does not accept at once follows with the next line.
         """
@@ -71,12 +71,11 @@ class Voice:
                 self._unsent = self._unsent[self._write(self._unsent) :]
                 if self._unsent:
                     # A line is half sent: this one is skipped, and a newer one will follow.
-                    return False
+                    return
             line += b"\n"
             sent = self._write(line)
             if sent:
                 self._unsent = line[sent:]
-            return sent > 0
 
     def finish(self, patience: float) -> None:
         """Send the rest of the last line.  Blocks the process for at most a number of seconds."""
