@@ -23,9 +23,20 @@ from tests.cli.conftest import (
     workers,
 )
 from tests.support.brokers import Broker, ManagedBroker
+from tests.support.processes import PythonProcess
 from tests.support.rpc import MakeClient
 from tests.support.slowness import without_slowness
 from tests.support.waiting import wait_until
+
+
+def stop_at_once(pool: PythonProcess) -> None:
+    """Tell it to stop, and tell it again before it has."""
+    pool.terminate()
+    pool.wait_for("SIGTERM: stopping")
+    gevent.sleep(ONE_SIGNAL + 0.1)
+    pool.terminate()
+    pool.wait_for("SIGTERM again: stopping at once")
+
 
 # -- starting -------------------------------------------------------------------------------------
 
@@ -364,11 +375,7 @@ def test_a_second_signal_stops_at_once_and_the_requests_go_back(
     wait_for_workers(pool, 1)
     result = make_client().defer.wait_for_file(str(release))
     wait_until(Path(f"{release}.entered").exists)
-    pool.terminate()
-    pool.wait_for("SIGTERM: stopping")
-    gevent.sleep(ONE_SIGNAL + 0.1)
-    pool.terminate()
-    pool.wait_for("SIGTERM again: stopping at once")
+    stop_at_once(pool)
     assert pool.wait() == Exit.GAVE_UP
     release.touch()
     assert wait_for_workers(serve(), 1) == [result.get()]
@@ -390,6 +397,26 @@ def test_a_worker_that_is_not_done_in_time_gives_up(
         pool.wait_for(f"worker {pid} does not react and is killed")
     assert pool.wait() == Exit.GAVE_UP
     assert not is_alive(pid)
+
+
+@on_rabbitmq
+def test_a_worker_that_gives_up_does_not_wait_for_what_its_program_leaves_behind(
+    serve: Serve, make_client: MakeClient, tmp_path: Path
+) -> None:
+    (tmp_path / "leaving.py").write_text(
+        "import threading, time\n"
+        "from tests.cli.programs.service import server\n"
+        "threading.Thread(target=time.sleep, args=[600]).start()\n"
+    )
+    never = tmp_path / "never"
+    pool = serve(program="leaving", cwd=tmp_path)
+    (pid,) = wait_for_workers(pool, 1)
+    make_client().cast.wait_for_file(str(never))
+    wait_until(Path(f"{never}.entered").exists)
+    stop_at_once(pool)
+    assert pool.wait() == Exit.GAVE_UP
+    assert f"worker {pid} is done, but its program goes on" in pool.output
+    assert "is killed" not in pool.output
 
 
 @on_rabbitmq

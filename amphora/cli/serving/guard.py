@@ -65,6 +65,8 @@ WAITS_AFTER = 3.0
 # Seconds for a program that is being loaded to end after it was told to; and beyond the grace, for
 # a worker that stops.
 LEAVE_TIMEOUT = 10.0
+# Seconds for the process to end when its servers have, if it was told to give up.
+GIVE_UP_TIMEOUT = 2.0
 # Seconds between two looks at servers that other threads stop.
 STOP_PAUSE = 0.02
 
@@ -200,6 +202,9 @@ class Guard:
         """
         self._ended = True
         self._limit(status)
+        if self._timeout == 0.0:
+            # What the program has left behind is given up, too.
+            self._ends[status] = min(self._ends[status], monotonic() + GIVE_UP_TIMEOUT)
         # The last report; without it, the latest requests would not be counted.
         self._beat()
         if self._voice is not None:
