@@ -74,8 +74,6 @@ class Writer:
         # Bulk frames in parts, and their size together.
         self._bulk: deque[Sequence[bytes | memoryview]] = deque()
         self._bulk_unwritten = 0
-        # True while `_go_on_with_bulk` runs.
-        self._moving = False
         self._was_congested = False
         self._held = False
         self._closed = False
@@ -86,6 +84,11 @@ class Writer:
         # Set for as long as `run` is the one who writes.
         self._wake = Event()
         self._written = Event()
+
+    @property
+    def empty(self) -> bool:
+        """True when the stream has taken all that was queued."""
+        return not self.unwritten and not self._bulk
 
     def send(
         self, data: bytes | memoryview, ledger: Queue | None = None, entry: object = None
@@ -156,7 +159,6 @@ class Writer:
                 self._bulk_unwritten += size
                 if self._bulk_unwritten > self._high_water:
                     self.bulk_congested = True
-                self._go_on_with_bulk()
             else:
                 self.unwritten += size
                 if self.unwritten > self._high_water:
@@ -169,20 +171,17 @@ class Writer:
             raise
 
     def _go_on_with_bulk(self) -> None:
-        """Queue bulk frames behind the others, up to one write."""
-        if self._moving:
-            # What interrupts it does not overtake the frame that it has in hand.
-            return
-        self._moving = True
-        try:
-            while self._bulk and self.unwritten < WRITE_SIZE:
-                parts = self._bulk.popleft()
-                size = sum(map(len, parts))
-                self._outgoing.extend(parts)
-                self.unwritten += size
-                self._bulk_unwritten -= size
-        finally:
-            self._moving = False
+        """Queue bulk frames behind the others, up to one write.
+
+        Only what writes does it: in another greenlet, a signal handler may wait in the middle of
+        it, and all bulk would wait with it.
+        """
+        while self._bulk and self.unwritten < WRITE_SIZE:
+            parts = self._bulk.popleft()
+            size = sum(map(len, parts))
+            self._outgoing.extend(parts)
+            self.unwritten += size
+            self._bulk_unwritten -= size
 
     def _write_at_once(self) -> None:
         """Write what the stream takes, in the hub; wake `run` for the rest."""
@@ -190,7 +189,11 @@ class Writer:
             outgoing = self._outgoing
             if self._closed:
                 self.close()
-            if self._held or self._wake.is_set() or not outgoing:
+            if self._held or self._wake.is_set():
+                return
+            if self._bulk:
+                self._go_on_with_bulk()
+            if not outgoing:
                 return
             if self.unwritten <= JOIN_SIZE:
                 # Nearly always: all of it, and the stream takes it.
@@ -228,6 +231,7 @@ class Writer:
         outgoing = self._outgoing
         while True:
             self._wake.wait()
+            self._go_on_with_bulk()
             while outgoing and not self._held:
                 self.stuck_since = clock.monotonic()
                 self._join_small_parts()
@@ -321,7 +325,7 @@ class Writer:
 
     def wait(self) -> None:
         """Wait until everything is written, or the writer was closed.  Switches greenlets."""
-        while self.unwritten:
+        while not self.empty:
             self._written.clear()
             self._written.wait()
 

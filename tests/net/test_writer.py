@@ -291,11 +291,11 @@ def test_bulk_that_is_unwritten_is_dropped_with_the_rest() -> None:
 
 
 def test_an_interruption_while_bulk_is_queued_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt() -> None:
+    def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
     with pair() as it:
-        monkeypatch.setattr(it.writer, "_go_on_with_bulk", interrupt)
+        monkeypatch.setattr(it.writer, "_run_callback", interrupt)
         with pytest.raises(KeyboardInterrupt):
             it.writer.send_bulk(b"x")
         assert [type(error) for error in it.interrupted] == [KeyboardInterrupt]

@@ -9,14 +9,17 @@ import pytest
 from amphora import Session
 from amphora.testing import Broker
 from amphora.transport.publishing.outgoing import Outgoing
+from amphora.transport.publishing.publisher import Publisher
 from amphora.wire.properties import Properties
 from amphora.wire.templates import PropertiesTemplate
 from tests.support.interrupting import interrupted_at
 from tests.support.waiting import wait_until
 
 
-def message_to(queue: str) -> Outgoing:
-    return Outgoing("", queue, PropertiesTemplate(Properties()), "an id", b"", needs=())
+def message_to(queue: str, *, bulk: bool = False) -> Outgoing:
+    outgoing = Outgoing("", queue, PropertiesTemplate(Properties()), "an id", b"", needs=())
+    outgoing.bulk = bulk
+    return outgoing
 
 
 def test_each_message_gets_its_own_confirm_wherever_another_one_comes_between() -> None:
@@ -76,22 +79,33 @@ def test_each_message_of_a_raw_channel_gets_its_own_confirm_wherever_another_com
         assert line > 10
 
 
-def test_others_publish_while_a_handler_waits_that_has_come_in_the_middle_of_a_message() -> None:
+def publish_while_a_handler_waits_for_another(publisher: Publisher, line: int, bulk: bool) -> int:
+    """Publish a message, and another one before a line of that; return how many lines it has."""
+    messages = [message_to("free", bulk=bulk) for _ in range(2)]
+
+    def wait_for_another() -> None:
+        publisher.publish(messages[1])
+        wait_until(lambda: messages[1].done)
+
+    with interrupted_at(line, wait_for_another) as lines:
+        publisher.publish(messages[0])
+    wait_until(lambda: not publisher.unconfirmed)
+    assert line > lines[0] or [message.done for message in messages] == [True, True]
+    assert [message.error for message in messages] == [None, None]
+    return lines[0]
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["small", "bulk"])
+def test_others_publish_while_a_handler_waits_that_has_come_in_the_middle_of_a_message(
+    bulk: bool,
+) -> None:
     with Broker() as broker, Session(broker.url) as session, session.channel() as channel:
         channel.queue_declare("free")
-        publisher = session.publisher
-
-        def wait_for_another() -> None:
-            another = message_to("free")
-            publisher.publish(another)
-            wait_until(lambda: another.done)
-
-        line, lines = 0, [1]
-        while line < lines[0]:
+        first = message_to("free", bulk=bulk)
+        session.publisher.publish(first)
+        wait_until(lambda: first.done)
+        line, lines = 0, 1
+        while line < lines:
             line += 1
-            message = message_to("free")
-            with interrupted_at(line, wait_for_another) as lines:
-                publisher.publish(message)
-            wait_until(lambda: not publisher.unconfirmed)
-            assert (message.done, message.error) == (True, None)
+            lines = publish_while_a_handler_waits_for_another(session.publisher, line, bulk)
         assert line > 10

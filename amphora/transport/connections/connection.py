@@ -283,7 +283,7 @@ class Connection:
         pause = self.heartbeat / 8 or 1.0
         while True:
             gevent.sleep(pause)
-            if self._writer.unwritten:
+            if not self._writer.empty:
                 self._writer.nudge()
             elif self._liveness.heartbeat_due():
                 self.send(HEARTBEAT_FRAME)
