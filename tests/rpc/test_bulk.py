@@ -32,6 +32,7 @@ def bulk_of(session: Session) -> Publisher:
     """Return what publishes the large messages of a session."""
     bulk = session.publisher._for_bulk
     assert bulk is not None
+    assert session.publisher._has_bulk
     return bulk
 
 
@@ -60,9 +61,9 @@ def test_only_what_cannot_be_overtaken_by_its_caller_lets_others_pass(
     assert client.defer.hold(LARGE).get() == LARGE
     client.cast(wait_publish=True).hold(LARGE)
     assert client.call.hold("small") == "small"
-    assert client.session.publisher._for_bulk is None
+    assert not client.session.publisher._has_bulk
     assert client.call(retries=1).hold(LARGE) == LARGE
-    assert client.session.publisher._for_bulk is not None
+    assert client.session.publisher._has_bulk
 
 
 def test_requests_to_all_servers_let_others_pass(

@@ -109,3 +109,17 @@ def test_others_publish_while_a_handler_waits_that_has_come_in_the_middle_of_a_m
             line += 1
             lines = publish_while_a_handler_waits_for_another(session.publisher, line, bulk)
         assert line > 10
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["small", "bulk"])
+def test_others_publish_while_a_handler_waits_that_has_come_in_the_middle_of_the_first_message(
+    bulk: bool,
+) -> None:
+    with Broker() as broker, Session(broker.url) as before, before.channel() as channel:
+        channel.queue_declare("free")
+        line, lines = 0, 1
+        while line < lines:
+            line += 1
+            with Session(broker.url) as session:
+                lines = publish_while_a_handler_waits_for_another(session.publisher, line, bulk)
+        assert line > 5

@@ -29,8 +29,8 @@ A message that its sender wants no confirm for goes over a second channel, and i
 is sent.  The broker returns those that no queue takes, and reports nothing else.
 
 A large message that may be overtaken goes over channels of another publisher, whose frames let
-others pass on the same connection.  It is there from the first such message on.  So does a request
-to all servers: with the queue of each, one that is away would hold the other requests up.
+others pass on the same connection.  They are opened for the first such message.  A request to all
+servers goes there, too: with the queue of each, one that is away would hold other requests up.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class Publisher(Restorable):
         self.on_returned: list[Callable[[str], None]] = []
         self._link = link
         self._is_bulk = bulk
-        self._for_bulk: Publisher | None = None
+        # It is there from the beginning, and opens its channels for the first message.
+        self._for_bulk = None if bulk else Publisher(link, bulk=True)
+        self._has_bulk = False
         self._channel: Channel | None = None
         self._unconfirming: Channel | None = None
         # When the broker has closed one of the two channels: the other, for the keeper to close.
@@ -197,8 +199,8 @@ class Publisher(Restorable):
             ConnectionLost: the session is closed.
             ValueError: a name or property cannot be sent.
         """
-        if outgoing.bulk and not self._is_bulk:
-            self._publish_bulk(outgoing)
+        if outgoing.bulk and self._for_bulk is not None:
+            self._publish_bulk(self._for_bulk, outgoing)
             return
         outgoing.on_refused = self._send_again_later
         outgoing.on_rerouted = self.publish
@@ -210,14 +212,18 @@ class Publisher(Restorable):
         self._link.start()
         self._waiting[outgoing] = None
         self._fail_hopeless((outgoing,))
+        if self._can_send(outgoing):
+            # A signal handler has waited just now, and all that waited was sent meanwhile.
+            self.flush()
 
-    def _publish_bulk(self, outgoing: Outgoing) -> None:
-        if self._for_bulk is None:
-            bulk = Publisher(self._link, bulk=True)
+    def _publish_bulk(self, bulk: Publisher, outgoing: Outgoing) -> None:
+        if not self._has_bulk:
+            # If a signal handler publishes another one meanwhile, it is set up twice, as after a
+            # refusal.
             bulk.on_returned = self.on_returned
-            self._for_bulk = bulk
             self._link.add(bulk)
-        self._for_bulk.publish(outgoing)
+            self._has_bulk = True
+        bulk.publish(outgoing)
 
     def withdraw(self, outgoing: Outgoing) -> None:
         """Drop a message whose sender has given up; if it is unsent, it is never sent."""
