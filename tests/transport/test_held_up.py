@@ -19,7 +19,7 @@ from amphora.wire.templates import PropertiesTemplate
 from tests.support.peer import Conversation, Script, ScriptedPeer
 from tests.support.waiting import wait_until
 
-PATIENCE = 0.1
+PATIENCE = 0.2
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,25 @@ def holds_up(*queues: str, confirmed: int = 0) -> Script:
     def script(peer: Conversation) -> None:
         take(peer, *queues, confirmed=confirmed)
         peer.expect(methods.Confirm.Select, channel=2)
+        for _ in range(2):
+            peer.expect(methods.Basic.Qos, channel=1)
+            peer.send(1, methods.Basic.QosOk())
+        peer.drain()
+
+    return script
+
+
+def answers_late(queue: str, *, before: int) -> Script:
+    """Answer just before the other channel does, which has been answered so often before."""
+
+    def script(peer: Conversation) -> None:
+        take(peer, queue)
+        peer.expect(methods.Confirm.Select, channel=2)
+        for _ in range(before):
+            peer.expect(methods.Basic.Qos, channel=1)
+            peer.send(1, methods.Basic.QosOk())
         peer.expect(methods.Basic.Qos, channel=1)
+        peer.send(2, methods.Confirm.SelectOk())
         peer.send(1, methods.Basic.QosOk())
         peer.drain()
 
@@ -144,6 +162,16 @@ def test_a_channel_that_only_waits_for_confirms_is_not_held_up() -> None:
 
 def test_a_connection_on_which_nothing_is_answered_is_slow_and_not_held_up() -> None:
     with ScriptedPeer([answers_nothing("a")]) as peer, Session(peer.url) as session:
+        publish(session, message_to("a"))
+        assert not session.publisher.is_held_up()
+
+
+@pytest.mark.parametrize(
+    "before", [0, 1], ids=["it was behind a large message", "this process was halted"]
+)
+def test_a_channel_that_has_answered_before_the_other_is_not_held_up(before: int) -> None:
+    script = answers_late("a", before=before)
+    with ScriptedPeer([script]) as peer, Session(peer.url) as session:
         publish(session, message_to("a"))
         assert not session.publisher.is_held_up()
 

@@ -170,13 +170,18 @@ class Channel(Operations):
         """True if it has no consumers, confirms or callbacks and expects no answer."""
         return (
             self.is_open
-            and self._expected is None
+            and not self.awaits_answer
             and self._confirms is None
             and not self._recipients
             and self.on_closed is None
         )
 
     # -- synchronous methods --------------------------------------------------------------------
+
+    @property
+    def awaits_answer(self) -> bool:
+        """True while the broker has not answered a method, whether or not its caller waits."""
+        return self._expected is not None
 
     def call(self, method: Method, *replies: type[R], timeout: float | None = None) -> R:
         """Send a synchronous method and return the broker's answer.  Switches greenlets.

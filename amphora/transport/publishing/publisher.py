@@ -172,13 +172,19 @@ class Publisher(Restorable):
         if all(outgoing.spread for outgoing in _unconfirmed_on(channel)):
             return False
         oldest = channel.oldest_unconfirmed
-        # Neither changes anything.  If the other channel, which is asked later, does not answer
-        # either, what was sent has not reached the broker yet, or it is busy.
-        if _answers(channel, methods.Confirm.Select(), methods.Confirm.SelectOk, self._patience):
-            return False
-        if not _answers(other, methods.Basic.Qos(), methods.Basic.QosOk, self._patience):
-            return False
+        # What is asked changes nothing.  The first question may wait behind a large message that is
+        # still on its way, but has reached the broker when the other channel has answered one that
+        # was asked later.  Asked again then, it waits for the first answer.
+        for _ in range(2):
+            patience = self._patience / 2
+            if _answers(channel, methods.Confirm.Select(), methods.Confirm.SelectOk, patience):
+                return False
+            if not _answers(other, methods.Basic.Qos(), methods.Basic.QosOk, patience):
+                return False
         if channel is not self._channel or channel.oldest_unconfirmed != oldest:
+            return False
+        if not channel.awaits_answer:
+            # It came while this process was halted or busy, and is read only now.
             return False
         self._patience = (
             doubled(self._patience, HELD_UP_AFTER, HELD_UP_AFTER_LONGEST)
