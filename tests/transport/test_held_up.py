@@ -176,6 +176,16 @@ def test_a_channel_that_has_answered_before_the_other_is_not_held_up(before: int
         assert not session.publisher.is_held_up()
 
 
+def test_a_channel_is_held_up_too_by_a_message_whose_sender_has_given_up() -> None:
+    with ScriptedPeer([holds_up("a"), confirms("b")]) as peer, Session(peer.url) as session:
+        late, next_one = message_to("a"), message_to("b")
+        publish(session, late)
+        session.publisher.withdraw(late)
+        leave_held_up(session)
+        session.publisher.publish(next_one)
+        wait_until(lambda: next_one.done)
+
+
 def test_what_goes_to_many_queues_is_waited_for() -> None:
     with ScriptedPeer([answers_nothing("many")]) as peer, Session(peer.url) as session:
         publish(session, message_to("many", spread=True))

@@ -169,7 +169,7 @@ class Publisher(Restorable):
         if channel is None or other is None or channel.connection.blocked is not None:
             return False
         # One that goes to many queues would only hold up the next channel, too.
-        if all(outgoing.spread for outgoing in _unconfirmed_on(channel)):
+        if all(outgoing.spread for outgoing in _sent_on(channel)):
             return False
         oldest = channel.oldest_unconfirmed
         # What is asked changes nothing.  The first question may wait behind a large message that is
@@ -539,10 +539,18 @@ def _is_direct(outgoing: Outgoing) -> bool:
     return not outgoing.exchange and outgoing.routing_key.startswith(DIRECT_REPLY_TO)
 
 
-def _unconfirmed_on(channel: Channel) -> list[Outgoing]:
-    """Return the unconfirmed messages of a channel, in the order of publishing."""
+def _sent_on(channel: Channel) -> list[Outgoing]:
+    """Return the messages of a channel that the broker has not confirmed, in their order.
+
+    Those that were withdrawn are among them.
+    """
     items = (item.outgoing if isinstance(item, _Suspect) else item for item in channel.unconfirmed)
-    return [item for item in items if isinstance(item, Outgoing) and not item.done]
+    return [item for item in items if isinstance(item, Outgoing)]
+
+
+def _unconfirmed_on(channel: Channel) -> list[Outgoing]:
+    """Return the messages of a channel that are to be sent again if it ends, in their order."""
+    return [outgoing for outgoing in _sent_on(channel) if not outgoing.done]
 
 
 def _answers(channel: Channel, question: Method, answer: type[Method], timeout: float) -> bool:
