@@ -56,7 +56,10 @@ class Spans:
 
     def ended(self, count: int) -> list[ReadableSpan]:
         """Return the spans that have ended, when there are so many, in the order of their begin."""
-        wait_until(lambda: len(self.so_far()) >= count, f"{count} spans")
+        try:
+            wait_until(lambda: len(self.so_far()) >= count, f"{count} spans")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {[span.name for span in self.so_far()]}") from None
         spans = self.so_far()
         assert len(spans) == count
         return sorted(spans, key=lambda span: span.start_time or 0)
