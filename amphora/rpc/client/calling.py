@@ -158,7 +158,11 @@ class FunctionCaller(Caller, legacy.StartedByHand):
                 told = retries.failed(error)
                 pause = retries.pause(error)
                 if pause is None or clock.monotonic() + pause >= deadline or self._is_closed():
-                    raise told from told.__cause__
+                    try:
+                        raise told from told.__cause__
+                    finally:
+                        # It keeps this frame.
+                        del told
                 if error.executed is not False and not self._is_safe(name, options, deadline):
                     raise
             gevent.sleep(pause)
@@ -230,7 +234,7 @@ class FunctionCaller(Caller, legacy.StartedByHand):
                 executed=outgoing.executed,
             )
         if outgoing.error is not None:
-            raise self._calls.reasons.explained(outgoing, outgoing.error)
+            raise self._calls.reasons.explained(outgoing, outgoing.error).again()
 
     @legacy.also_takes({"func_name": "name"})
     def tune_function(self, name: str) -> Callable[[T], T]:

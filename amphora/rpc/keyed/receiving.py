@@ -66,6 +66,8 @@ class Receiving:
         """
         claim(self._session)
         self._greenlet.get(timeout=timeout)
+        if isinstance(self._error, AmphoraError):
+            raise self._error.again()
         if self._error is not None:
             raise self._error
         return self._receiver.handled

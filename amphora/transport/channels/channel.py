@@ -221,6 +221,9 @@ class Channel(Operations):
             raise
         if not answer.wait(deadline.left()) and not answer.ready():
             raise self._no_answer(method, timeout)
+        if isinstance(answer.exception, AmphoraError):
+            # What is kept here would keep the frames that it passes, and all that these have.
+            raise answer.exception.again()
         reply: Any = answer.get()
         return reply  # type: ignore[no-any-return]
 

@@ -54,7 +54,7 @@ class Reply(Generic[R_co]):
     def get(self) -> R_co:
         """Return the value or raise the error."""
         if self.error is not None:
-            raise self.error
+            raise self.error.again()
         return self.value
 
 
@@ -279,7 +279,7 @@ class Gathered(Generic[R_co]):
                 next_roll_call = clock.monotonic() + pause
             request.arrived.wait(max(next_roll_call - clock.monotonic(), 0.0))
         if request.error is not None:
-            raise request.error
+            raise request.error.again()
         if request.unrouted:
             self._look_for_servers()
         if request.heard and self._attendance.expected is None:
