@@ -104,7 +104,10 @@ def test_a_result_raises_what_went_wrong(call: PendingCall) -> None:
     call.fail(error)
     with pytest.raises(NoResult) as caught:
         result.get()
-    assert caught.value is error
+    # A copy: see `test_letting_go`.
+    assert caught.value is not error
+    assert (str(caught.value), caught.value.executed) == ("too late", None)
+    assert result.exception is error
     assert repr(result) == "<Result of f [failed: NoResult]>"
 
 
