@@ -89,12 +89,11 @@ class Result(AsyncResult, Generic[R_co]):  # type: ignore[type-arg]
                 raise TypeError(
                     f"get({repr_of(block, 50)}) would wait without a limit: write get(timeout=)"
                 )
-            value: Any = None
             if self.ready() and isinstance(self.exception, AmphoraError):
                 # What is kept here would keep the frames that it passes, and all that these have,
                 # among them this result.
                 raise self.exception.again()
-            value = super().get(block, timeout)
+            value: Any = super().get(block, timeout)
         except BaseException:
             # An error that is kept, as by a killed greenlet, keeps this frame, and with it a result
             # that nothing else holds.
